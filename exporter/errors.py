@@ -1,0 +1,159 @@
+"""Every error of the exporter, named by where it happens and caught by what to do next.
+
+    ExporterError(message, hint)        hint: the one thing that an operator can do
+      Transient(retry_after_s)          try the same step again later
+        SnapshotIncomplete              partitions are still arriving
+        RateLimited                     Klaviyo: 429
+        KlaviyoUnavailable              Klaviyo: 5xx, time-outs, dropped connections, an edge page instead of an answer
+        LeaseHeld                       another instance works for this connection
+      Terminal                          this run cannot succeed unchanged
+        ConfigError                     settings, secrets, permissions: a person must act
+          KeyRefused, ScopeMissing      Klaviyo: 401, 403
+          SecretUnavailable             Key Vault
+          MappingError                  a column that is not there, an attribute that Klaviyo does not have
+        SnapshotUnreadable              not CSV or Parquet, damaged, no rows that could be understood
+        KlaviyoRejected                 an answer that no repetition changes
+          ListGone, RevisionRetired     Klaviyo: 404, 410
+          BatchRefused                  Klaviyo: 400 for a batch; names rows, or nothing (sending repairs it)
+          BatchTooLarge                 Klaviyo: 413
+        RunCanceled                     withdrawn or cancelled by a person
+      PartitionChanged                  a blob is not the one of the manifest: start over with a new manifest
+      StoreMoved, AlreadyThere          a conditional write lost: someone else was faster, leave quietly
+
+Messages and hints never hold a key, an address, a row or a body: they go to logs, pages and notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ExporterError(Exception):
+    """Anything that the exporter says about itself; `hint` is the one next action for an operator."""
+
+    hint = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or type(self).hint
+
+
+class Transient(ExporterError):
+    """Try the same step again, no sooner than `retry_after_s` when the other side named a time."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Terminal(ExporterError):
+    """This run cannot succeed unchanged."""
+
+
+class SnapshotIncomplete(Transient):
+    """The snapshot is still arriving."""
+
+
+class LeaseHeld(Transient):
+    """Another instance is working for this connection."""
+
+
+class RateLimited(Transient):
+    """Klaviyo answered 429; `retry_after_s` is its own word, None when it gave none."""
+
+
+class KlaviyoUnavailable(Transient):
+    """Klaviyo, or what stands before it, could not answer; the request may or may not have been taken."""
+
+
+class ConfigError(Terminal):
+    """A setting, secret or permission is missing: a person must act."""
+
+
+class MappingError(ConfigError):
+    """The export's mapping does not fit the snapshot or Klaviyo."""
+
+
+class SecretUnavailable(ConfigError):
+    """The key could not be read from Key Vault."""
+
+
+class KeyRefused(ConfigError):
+    """Klaviyo refused the API key (401, or 400 for a request without a body)."""
+
+    hint = "Create a private key with the scopes of the README in Klaviyo and store it for this connection."
+
+
+class ScopeMissing(ConfigError):
+    """The key is good but may not do this (403)."""
+
+    hint = (
+        "Scopes of a Klaviyo key cannot be changed: create a new key with accounts:read, lists:read, lists:write, "
+        "profiles:read and profiles:write, and store it for this connection."
+    )
+
+
+class SnapshotUnreadable(Terminal):
+    """A partition is damaged or no table at all."""
+
+
+class RunCanceled(Terminal):
+    """A person withdrew the connection or export, or cancelled the run."""
+
+
+class KlaviyoRejected(Terminal):
+    """Klaviyo gave an answer that repeating the request would not change."""
+
+    def __init__(self, message: str, *, status: int = 0, request_id: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.request_id = request_id
+
+
+class ListGone(KlaviyoRejected):
+    """The list (or job) does not exist in this account (404)."""
+
+    hint = "Choose a list that exists in this Klaviyo account; its ID is in the list's address and settings."
+
+
+class RevisionRetired(KlaviyoRejected):
+    """Klaviyo retired the API revision that we speak (410)."""
+
+    hint = "Upgrade the exporter, or set KLAVIYO_REVISION to a revision that Klaviyo still serves."
+
+
+class BatchTooLarge(KlaviyoRejected):
+    """The body was over Klaviyo's limit (413): split it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowRefusal:
+    """One row of a batch that Klaviyo named in a 400. `index` counts from 0 within the request."""
+
+    index: int
+    attribute: str
+    reason: str
+
+
+class BatchRefused(KlaviyoRejected):
+    """Klaviyo took nothing of a batch (400). `rows` are those it named: all, some, or none."""
+
+    def __init__(
+        self, message: str, *, rows: Sequence[RowRefusal] = (), status: int = 400, request_id: str = ""
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id)
+        self.rows = tuple(rows)
+
+
+class PartitionChanged(ExporterError):
+    """A blob of the manifest was replaced or removed since the manifest was frozen."""
+
+
+class StoreMoved(ExporterError):
+    """A document changed since it was read: the conditional write was refused."""
+
+
+class AlreadyThere(StoreMoved):
+    """A document to be created exists."""
