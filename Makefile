@@ -1,0 +1,32 @@
+# make demo [ROWS=n]   the whole app on local stand-ins, from a blob to a list
+# make test            everything, Azurite included       make check   format, lint, types
+# make bench           measurements as JSON lines          make lock    pin what a full installation needs
+
+PY = $(or $(VENV),.venv)/bin/python
+ROWS ?= 5000
+export VENV PYTHON
+
+.PHONY: setup demo test check bench lock clean
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(PY) -m sandbox demo --rows $(ROWS)
+
+check: setup
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+test: check
+	$(PY) -m pytest
+
+bench: setup
+	@$(PY) scripts/bench.py
+
+lock:
+	@scripts/lock
+
+clean:
+	rm -rf $(or $(VENV),.venv) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,134 @@
+"""Connections and exports: what an administrator and a marketer set up, kept as documents in the store.
+
+connections/{id}.json    exports/{id}.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from exporter.errors import ConfigError
+from exporter.mapping import MappingDocument
+from exporter.store import Store
+
+ID_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
+LIST_ID_PATTERN = r"^[A-Za-z0-9]{1,64}$"  # Klaviyo's are 6 letters and digits; treated as opaque
+VAULT_NAME_PATTERN = r"^[0-9a-zA-Z-]{1,127}$"  # of a secret: Key Vault's own rule
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    schema_: int = Field(default=1, alias="schema")
+    id: str = Field(pattern=ID_PATTERN)
+
+
+class Consent(BaseModel):
+    """Who agreed, when, that data leaves for Klaviyo."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str
+    at: datetime
+
+
+class Connection(_Document):
+    """A Klaviyo account that we may send to. `secret` names its key in Key Vault; nothing is sent without consent."""
+
+    name: str
+    secret: str = Field(pattern=VAULT_NAME_PATTERN)
+    consent: Consent | None = None
+
+
+class Schedule(BaseModel):
+    """When an export runs: on every new snapshot, by a cron expression in a time zone, or only on demand."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    on: Literal["arrival", "cron", "demand"] = "arrival"
+    cron: str | None = None
+    time_zone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _cron_given(self) -> Schedule:
+        if (self.on == "cron") != (self.cron is not None):
+            raise ValueError('give "cron" exactly when "on" is "cron"')
+        return self
+
+
+class Export(_Document):
+    """What to send where: segments of a storage container to one list of a connection."""
+
+    name: str
+    connection: str = Field(pattern=ID_PATTERN)
+    list_id: str = Field(pattern=LIST_ID_PATTERN)
+    segments: list[str] = Field(min_length=1)
+    mapping: MappingDocument
+    schedule: Schedule = Schedule()
+    paused: bool = False
+
+    @field_validator("segments")
+    @classmethod
+    def _distinct(cls, segments: list[str]) -> list[str]:
+        if len({segment.casefold() for segment in segments}) < len(segments) or not all(segments):
+            raise ValueError("segments must be named, each once")
+        return segments
+
+
+AnyDocument = TypeVar("AnyDocument", Connection, Export)
+
+
+class Catalog:
+    """The documents of a store, by kind and id."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def connection(self, connection_id: str) -> Connection | None:
+        """None when there is no such connection (any more)."""
+        return self._read(Connection, connection_id)
+
+    def export(self, export_id: str) -> Export | None:
+        """None when there is no such export (any more)."""
+        return self._read(Export, export_id)
+
+    def exports(self) -> Iterator[Export]:
+        """Every export, by id."""
+        for name in self._store.names("exports/"):
+            export = self.export(name.removeprefix("exports/").removesuffix(".json"))
+            if export is not None:
+                yield export
+
+    def save(self, document: Connection | Export) -> None:
+        """Create or replace a document; the last one wins."""
+        name = _name(type(document), document.id)
+        data = document.model_dump_json(by_alias=True, indent=1).encode()
+        current = self._store.read(name)
+        if current is None:
+            self._store.create(name, data)
+        else:
+            self._store.replace(name, data, etag=current.etag)
+
+    def remove(self, kind: type[Connection] | type[Export], document_id: str) -> None:
+        """Remove a document; one that is not there is fine."""
+        self._store.delete(_name(kind, document_id))
+
+    def _read(self, kind: type[AnyDocument], document_id: str) -> AnyDocument | None:
+        found = self._store.read(_name(kind, document_id))
+        if found is None:
+            return None
+        try:
+            return kind.model_validate_json(found.data)
+        except ValidationError as exc:
+            keys = ", ".join(".".join(str(part) for part in error["loc"]) for error in exc.errors())
+            raise ConfigError(
+                f"{_name(kind, document_id)} cannot be read: {keys}", hint="Correct or restore the document."
+            ) from None
+
+
+def _name(kind: type[Connection] | type[Export], document_id: str) -> str:
+    return f"{'connections' if kind is Connection else 'exports'}/{document_id}.json"

@@ -1,0 +1,162 @@
+"""The command line: `python -m exporter ...`. Another front door onto service.py; `local.py` for a laptop.
+
+Exit codes: 0 ok, 1 failed, 2 misused. Reports go to standard output, progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from exporter import local, reports
+from exporter.errors import ConfigError, ExporterError
+from exporter.klaviyo import BASE_URL, REVISION
+from exporter.mapping import MappingDocument, parse_mapping
+from exporter.planning import PartitionSource, make_plan
+from exporter.plans import PlanReader
+from exporter.runs import Status
+from exporter.service import Limits
+from exporter.store import FolderSnapshots
+
+app = typer.Typer(
+    help="Makes a Klaviyo list equal to a Customer Insights segment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+errors = Console(stderr=True, highlight=False)
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")]
+Email = Annotated[str, typer.Option("--email", metavar="COLUMN", help="The column with the e-mail address.")]
+MappingFile = Annotated[Path | None, typer.Option("--mapping", help="A YAML file: Klaviyo attribute: source column.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LOCAL_LIMITS = Limits(settle_s=0, step_s=86_400, lease_s=12)
+
+
+@app.command()
+def push(
+    files: Files,
+    list_id: Annotated[str, typer.Option("--list", metavar="ID", help="The Klaviyo list to fill.")],
+    email: Email = "",
+    mapping: MappingFile = None,
+    state: Annotated[Path, typer.Option(help="Where runs are kept; the same again takes up a run.")] = Path(
+        ".exporter"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Send FILE... to a Klaviyo list, from this computer. The key comes from KLAVIYO_API_KEY.
+
+    Example: KLAVIYO_API_KEY=pk_... python -m exporter push vips.csv --list Y6nRLr --email EMail
+    """
+    document = _mapping(email, mapping)
+    key = os.environ.get("KLAVIYO_API_KEY", "")
+    if not key:
+        raise ConfigError("no key: KLAVIYO_API_KEY is not set", hint="Set it to a private key of the Klaviyo account.")
+    with _progress_bar() as progress:
+        exporter, run = local.push(
+            local.data_files(files),
+            list_id=list_id,
+            mapping=document,
+            key=SecretStr(key),
+            state=state,
+            base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
+            revision=os.environ.get("KLAVIYO_REVISION", REVISION),
+            limits=LOCAL_LIMITS,
+            progress=progress,
+        )
+    found = exporter.store.read(run.folder + "report.json")
+    assert found is not None
+    _print(json.loads(found.data), reports.as_text, as_json)
+    print(f"Files       {state / run.folder}", file=sys.stderr)
+    if run.status not in (Status.SUCCESSFUL, Status.WARNINGS):
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(files: Files, email: Email = "", mapping: MappingFile = None, as_json: Json = False) -> None:
+    """Read, check and batch FILE... and say what a run would do. Sends nothing, changes nothing.
+
+    Example: python -m exporter plan vips.csv --email EMail
+    """
+    document = _mapping(email, mapping)
+    with tempfile.TemporaryDirectory() as folder, _progress_bar() as progress:
+        sources = [_local_source(file) for file in local.data_files(files)]
+        target = Path(folder)
+        planned = make_plan(sources, document, target, progress=lambda rows: progress("plan", rows, 0))
+        reader = PlanReader(planned, target, list_id="LIST", memory_mb=LOCAL_LIMITS.memory_mb)
+        summary = reports.plan_summary(planned, [json.loads(text) for text in reader.sample(3)])
+        reader.close()
+    _print(summary, reports.plan_as_text, as_json)
+
+
+def _local_source(file: Path) -> PartitionSource:
+    snapshots = FolderSnapshots(file.parent)
+    etag = next(snapshots.list(file.name)).etag
+    return PartitionSource(name=str(file), open=lambda: snapshots.open(file.name, etag=etag))
+
+
+def _mapping(email: str, file: Path | None) -> MappingDocument:
+    if file is None and not email:
+        raise ConfigError("no column for the e-mail address", hint="Give --email COLUMN or --mapping FILE.yaml.")
+    document: dict[str, Any] = {}
+    if file is not None:
+        try:
+            document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as exc:
+            raise ConfigError(f"{file} cannot be read: {type(exc).__name__}", hint="Give a YAML file.") from exc
+        if not isinstance(document, dict):
+            raise ConfigError(f"{file} is no mapping", hint="Write lines such as `email: EMail`.")
+    return parse_mapping({**document, **({"email": email} if email else {})})
+
+
+def _print(document: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=1) if as_json else as_text(document))
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error; nothing where that is no terminal."""
+    columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=None)
+            bar.update(tasks[phase], completed=done, total=total or None)
+
+        yield show
+
+
+def main() -> int:
+    """Run the command line; errors of ours become a sentence and what to do."""
+    try:
+        app(standalone_mode=False)
+    except ExporterError as exc:
+        errors.print(f"Error: {exc.message}", style="red", markup=False)
+        if exc.hint:
+            errors.print(f"Do: {exc.hint}", markup=False)
+        return 2 if isinstance(exc, ConfigError) else 1
+    except typer.Exit as exc:
+        return int(exc.exit_code)
+    except typer.Abort:
+        errors.print("Interrupted. What Klaviyo took is recorded: the same command goes on from there.")
+        return 1
+    except Exception as exc:
+        if hasattr(exc, "show") and hasattr(exc, "exit_code"):  # click's own: a wrong option, a missing argument
+            exc.show()
+            return 2
+        raise
+    return 0

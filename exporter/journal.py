@@ -1,0 +1,36 @@
+"""The journal of a run: events appended to a log blob, each write fenced by the log's length.
+
+Whoever holds a stale view (an instance that lost its lease and has not noticed) fails to append, because the log is
+longer than it thinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter.errors import LeaseHeld, StoreMoved
+from exporter.runs import Delivery, Event, decode_events, encode_events, run_folder
+from exporter.store import Store, complete_lines
+
+
+class Journal:
+    """One run's journal, open for appending; `delivery` is what it says so far."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._name = run_folder(run_id) + "journal.jsonl"
+        found = store.read(self._name)
+        whole = complete_lines(found.data) if found else b""
+        self._length = len(whole)
+        self.delivery = Delivery.replay(decode_events(whole))
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Record events, then take them in. Raises LeaseHeld when another instance wrote in the meantime."""
+        if not events:
+            return
+        try:
+            self._length = self._store.append(self._name, encode_events(events), at=self._length)
+        except StoreMoved as exc:
+            raise LeaseHeld("another instance is writing this run's journal", retry_after_s=5) from exc
+        for event in events:
+            self.delivery.apply(event)

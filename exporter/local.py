@@ -1,0 +1,133 @@
+"""The same engine on a laptop, without Azure: files as the snapshot, a folder as the state, this process as the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from exporter.catalog import Connection, Consent, Export, Schedule
+from exporter.errors import ConfigError
+from exporter.klaviyo import Klaviyo
+from exporter.mapping import MappingDocument
+from exporter.runs import Manifest, ManifestPartition, Run
+from exporter.service import Exporter, Limits
+from exporter.snapshots import DATA_SUFFIXES
+from exporter.store import BlobInfo, Document, FolderSnapshots, FolderStore, MemorySteps
+
+Progress = Callable[[str, int, int], None]
+
+
+class LocalFiles:
+    """Files anywhere on this computer, named by their absolute path, as a snapshot container."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+
+    def list(self, prefix: str) -> Iterator[BlobInfo]:
+        for file in self._files:
+            name = str(file)
+            if name.startswith(prefix):
+                found = next(FolderSnapshots(file.parent).list(file.name))
+                yield BlobInfo(name=name, etag=found.etag, size_bytes=found.size_bytes, modified_at=found.modified_at)
+
+    def open(self, name: str, *, etag: str) -> Iterator[bytes]:
+        path = Path(name)
+        return FolderSnapshots(path.parent).open(path.name, etag=etag)
+
+    def read(self, name: str, *, max_bytes: int) -> Document | None:
+        path = Path(name)
+        return FolderSnapshots(path.parent).read(path.name, max_bytes=max_bytes)
+
+    def ping(self) -> None:
+        """Files are looked at when they are opened."""
+
+
+def data_files(paths: Sequence[Path]) -> list[Path]:
+    """The files of one snapshot: those given, and the data files directly in the folders given. Raises ConfigError."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.iterdir() if file.name.lower().endswith(DATA_SUFFIXES))
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ConfigError(f"there is no file {path}", hint="Check the path.")
+    if not files:
+        raise ConfigError("the folder holds no data files", hint=f"Only {', '.join(DATA_SUFFIXES)} are read.")
+    return [file.resolve() for file in files]
+
+
+def push(
+    files: Sequence[Path],
+    *,
+    list_id: str,
+    mapping: MappingDocument,
+    key: SecretStr,
+    state: Path,
+    base_url: str,
+    revision: str,
+    limits: Limits,
+    progress: Progress,
+) -> tuple[Exporter, Run]:
+    """Send files as one snapshot to a list, to the end. A run of the same files that was interrupted is taken up again."""
+    steps = MemorySteps()
+    snapshots = LocalFiles(files)
+    exporter = Exporter(
+        store=FolderStore(state),
+        snapshots=snapshots,
+        steps=steps,
+        read_secret=lambda _: key,
+        klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision),
+        work=Path(tempfile.gettempdir()) / "segment-exporter",
+        limits=limits,
+        progress=progress,
+    )
+    export = _export(list_id, mapping)
+    exporter.catalog.save(_connection())
+    exporter.catalog.save(export)
+    run = exporter.start_on(export, _manifest(snapshots), because="demand")
+    drive(exporter, steps)
+    ended = exporter.run(run.run_id)
+    assert ended is not None
+    return exporter, ended
+
+
+def drive(exporter: Exporter, steps: MemorySteps) -> None:
+    """Work the queue until it is empty, waiting where messages are not due yet."""
+    while (due := steps.next_due()) is not None:
+        time.sleep(max(due - time.time(), 0))
+        if message := steps.take():
+            exporter.handle(message)
+
+
+def _manifest(snapshots: LocalFiles) -> Manifest:
+    blobs = list(snapshots.list(""))
+    partitions = [ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes) for blob in blobs]
+    exported_at = max(blob.modified_at for blob in blobs)
+    return Manifest(snapshots=[blob.name for blob in blobs], exported_at=exported_at, partitions=partitions)
+
+
+def _connection() -> Connection:
+    """Whoever runs `push` with a key has agreed by doing so."""
+    consent = Consent(by="the person who ran push", at=datetime.now(UTC))
+    return Connection(id="push", name="push", secret="KLAVIYO-API-KEY", consent=consent)  # noqa: S106 - a name
+
+
+def _export(list_id: str, mapping: MappingDocument) -> Export:
+    # Klaviyo's list ids tell upper from lower case, our ids do not.
+    digest = hashlib.sha256(list_id.encode()).hexdigest()[:4]
+    return Export(
+        id=f"push-{list_id.lower()[:50]}-{digest}",
+        name=f"push to list {list_id}",
+        connection="push",
+        list_id=list_id,
+        segments=["files"],
+        mapping=mapping,
+        schedule=Schedule(on="demand"),
+    )

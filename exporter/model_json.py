@@ -1,0 +1,121 @@
+"""model.json: what Customer Insights says of the files it wrote. Read leniently; nothing in it is needed.
+
+Specification: Common Data Model folder metadata (2020-04-03). No public model.json written by a Customer Insights
+export is known, so every key may be absent, spelled in another case, or a string where a boolean is meant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+MAX_MODEL_BYTES = 32_000_000  # ours: a model of 1,000 tables with 300 columns each is about 20 MB
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How a partition is written, as far as anything says so. None: not said."""
+
+    columns: tuple[str, ...] | None = None
+    has_header: bool | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    quoting: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableModel:
+    """One table of model.json: its columns, and the dialect of each partition by its path."""
+
+    columns: tuple[str, ...]
+    partitions: Mapping[str, Dialect]
+
+    def named_in(self, prefix: str) -> frozenset[str]:
+        """File names of the partitions that lie directly in the folder `prefix`."""
+        rests = (path.removeprefix(prefix) for path in self.partitions if path.startswith(prefix))
+        return frozenset(rest for rest in rests if rest and "/" not in rest)
+
+    def dialect_of(self, path: str) -> Dialect:
+        """A partition's dialect: its own entry, else that of another (an older run's), else the columns only."""
+        if path in self.partitions:
+            return self.partitions[path]
+        others = list(self.partitions.values())
+        return others[-1] if others else Dialect(columns=self.columns or None)
+
+
+def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel | None:
+    """Find `table` in a model.json. None when it is not there, or when the text cannot be understood.
+
+    Partition locations are full addresses; what counts is the path inside the container, whose name is cut off.
+    """
+    try:
+        root = json.loads(data.decode("utf-8-sig", errors="replace"))
+    except ValueError:
+        return None
+    for entity in _dicts(_get(root, "entities") or _get(root, "tables")):
+        if str(_get(entity, "name") or "").casefold() == table.casefold():
+            return _table(entity, container)
+    return None
+
+
+def _table(entity: Mapping[str, Any], container: str) -> TableModel:
+    names = [str(_get(attribute, "name") or "") for attribute in _dicts(_get(entity, "attributes"))]
+    columns = tuple(names) if all(names) else ()
+    partitions = {}
+    for partition in _dicts(_get(entity, "partitions")):
+        if path := _path(_get(partition, "location"), container):
+            partitions[path] = _dialect(_get(partition, "fileFormatSettings"), columns)
+    return TableModel(columns, partitions)
+
+
+def _dialect(settings: Any, columns: tuple[str, ...]) -> Dialect:
+    delimiter = _get(settings, "delimiter")
+    if isinstance(delimiter, str):
+        delimiter = DELIMITERS.get(delimiter.casefold(), delimiter)
+    return Dialect(
+        columns=columns or None,
+        # Absent means false in the Common Data Model, but Spark and others write headers all the same:
+        # what is not said is decided by looking at the file.
+        has_header=_boolean(_get(settings, "columnHeaders")),
+        delimiter=delimiter if isinstance(delimiter, str) and len(delimiter) == 1 else None,
+        encoding=str(_get(settings, "encoding") or "") or None,
+        quoting=not str(_get(settings, "quoteStyle") or "").casefold().endswith("none"),
+    )
+
+
+def _path(location: Any, container: str) -> str | None:
+    if not isinstance(location, str) or not location:
+        return None
+    try:
+        path = unquote(urlsplit(location).path).lstrip("/")  # drops ?snapshot=...
+    except ValueError:
+        return None
+    # Azurite and other path-style addresses put the account's name first.
+    for start in (f"{container}/", f"{path.partition('/')[0]}/{container}/"):
+        if container and path.startswith(start):
+            return path.removeprefix(start)
+    return path
+
+
+def _boolean(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}.get(str(value).strip().casefold())
+
+
+def _get(mapping: Any, key: str) -> Any:
+    """The value of a key, without regard to its case."""
+    if not isinstance(mapping, Mapping):
+        return None
+    if key in mapping:
+        return mapping[key]
+    return next((value for name, value in mapping.items() if str(name).casefold() == key.casefold()), None)
+
+
+def _dicts(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

@@ -1,0 +1,262 @@
+"""When to send, and what to do when sending failed. Pure: times come in as epoch seconds, nothing sleeps.
+
+`Pacer` keeps one account's use of one endpoint within Klaviyo's two windows:
+
+    may I send? ── wait_s(now) ──> 0 ──> sent(now) ──> request ──┬─> any answer: told(limit, remaining, reset_s, now)
+         ^                         │                             └─> 429:        throttled(retry_after_s, now)
+         └──────── sleep ──────────┘
+
+`decide` says, for a request that failed, how long to wait before the next attempt or why there is none.
+
+Source of the limits: "Rate limits, status codes, and errors", developers.klaviyo.com, and the OpenAPI spec 2026-07-15.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+SECOND_S, MINUTE_S = 1.0, 60.0  # Klaviyo's windows: burst and steady
+
+# Klaviyo counts arrivals, we count departures: two departures 1 s apart arrive closer together if the first one had to
+# open a connection. TCP and TLS 1.3 cost two round trips, and 0.1 s covers two of 50 ms, more than there is to the edge
+# of a content network from any Azure region. It costs 0.2% of the steady rate, and 100 sends at 10/s still take less
+# than 10 s. What jitters more than that (a large body on a slow line) meets a 429 and is repeated once.
+GUARD_S = 0.1
+
+MIN_PAUSE_S = 1.0  # after a 429: Klaviyo's "available in 0 seconds" means 1 (klaviyo-api-node issue 66)
+MAX_BACKOFF_S = 60.0  # after 429s without Retry-After: by then the steady window has passed
+MAX_PAUSE_S = 3600.0  # no window of Klaviyo's is longer for what we send; a stray number must not stop us for days
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many requests Klaviyo takes in any second and in any minute."""
+
+    per_second: int
+    per_minute: int
+
+    def __post_init__(self) -> None:
+        if self.per_second < 1 or self.per_minute < 1:
+            raise ValueError("limits are at least 1")
+
+
+BULK_IMPORT = Limits(10, 150)  # tier M; unchanged from revision 2024-10-15 to 2026-10-15
+
+
+class Pacer:
+    """Keeps sends within `limits`, in any second and any minute, however Klaviyo aligns its own windows.
+
+    `share` of the steady window is ours; the rest stays free for other tools on the account. What they use of
+    their part does not slow us down, what they use beyond it does.
+    Not safe for threads: asking `wait_s` and telling `sent` belong under one lock of the caller.
+    """
+
+    def __init__(self, limits: Limits = BULK_IMPORT, *, share: float = 1.0) -> None:
+        if not 0 < share <= 1:
+            raise ValueError("share is over 0 and at most 1")
+        self._limits = limits
+        self._share = share
+        self._told_limit: int | None = None  # the steady limit in Klaviyo's words, where lower than ours
+        self._sent: deque[float] = deque(maxlen=limits.per_minute)
+        self._left = 0  # sends left until `_left_until`, because others used the account
+        self._left_until = 0.0
+        self._shut_until = 0.0
+        self._throttles = 0  # rounds of 429 without a good answer in between
+
+    @property
+    def steady_limit(self) -> int:
+        """Sends that we allow ourselves in a minute."""
+        return max(1, math.floor(self._klaviyos_limit * self._share + 1e-9))
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next send is allowed; 0 = now. Never more than MAX_PAUSE_S."""
+        self._clamp(now)
+        ready_at = self._shut_until
+        for limit, window_s in ((self._limits.per_second, SECOND_S), (self.steady_limit, MINUTE_S)):
+            if len(self._sent) >= limit:
+                ready_at = max(ready_at, self._sent[-limit] + window_s + GUARD_S)
+        if self._left <= 0:
+            ready_at = max(ready_at, self._left_until)
+        return max(0.0, ready_at - now)
+
+    def sent(self, now: float) -> None:
+        """A request leaves now, whether or not `wait_s` allowed it."""
+        self._clamp(now)
+        self._sent.append(now)
+        self._left -= 1
+
+    def told(self, limit: int | None, remaining: int | None, reset_s: float | None, now: float) -> None:
+        """Take in the RateLimit headers of an answer; None where one is missing.
+
+        They are about the steady window and "approximate". Klaviyo knows of others' requests, we know of ours on the
+        way: whichever leaves less is believed, until Klaviyo's window ends.
+        """
+        self._clamp(now)
+        if now >= self._shut_until:
+            self._throttles = 0
+        if limit is not None and limit >= 1:
+            self._told_limit = limit
+        if remaining is None or remaining >= self.steady_limit - self._sent_within(MINUTE_S, now):
+            return
+        left = max(0, remaining)
+        until = now + _between(0.0, MINUTE_S if reset_s is None else reset_s, MINUTE_S) + GUARD_S
+        # Answers overtake each other. Within one window what remains only shrinks, so the least is the latest; two
+        # ends of windows that are less than half a window apart are one end, rounded differently.
+        if now >= self._left_until or until > self._left_until + MINUTE_S / 2:
+            self._left, self._left_until = left, until
+        else:
+            self._left, self._left_until = min(self._left, left), max(self._left_until, until)
+
+    def throttled(self, retry_after_s: float | None, now: float) -> None:
+        """Klaviyo answered 429: nobody sends before `retry_after_s`; None = it gave no time, we back off ourselves."""
+        self._clamp(now)
+        if now >= self._shut_until:  # several threads may meet the same closed window: that is one round
+            self._throttles += 1
+        if retry_after_s is None or not math.isfinite(retry_after_s):
+            pause_s = min(MAX_BACKOFF_S, MIN_PAUSE_S * 2.0 ** min(self._throttles - 1, 10))
+        else:
+            pause_s = _between(MIN_PAUSE_S, retry_after_s, MAX_PAUSE_S)
+        self._shut_until = max(self._shut_until, now + pause_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """The used windows, for another instance. Whole milliseconds, rounded up; at most per_minute of them."""
+        return {
+            "schema": 1,
+            "sent_ms": [_to_ms(moment) for moment in self._sent],
+            "told_limit": self._told_limit,
+            "left": self._left,
+            "left_until_ms": _to_ms(self._left_until),
+            "shut_until_ms": _to_ms(self._shut_until),
+            "throttles": self._throttles,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], limits: Limits = BULK_IMPORT, *, share: float = 1.0) -> Self:
+        """A pacer that goes on where another one was. What is missing counts as unused; limits and share are ours.
+
+        Raises ValueError for a document that `to_json` cannot have written.
+        """
+        if document.get("schema", 1) != 1:
+            raise ValueError("a pacer of an unknown schema")
+        pacer = cls(limits, share=share)
+        try:
+            pacer._sent.extend(sorted(_from_ms(each) for each in document.get("sent_ms", ())))
+            told_limit = document.get("told_limit")
+            pacer._told_limit = None if told_limit is None else max(1, int(told_limit))
+            pacer._left = int(document.get("left", 0))
+            pacer._left_until = _from_ms(document.get("left_until_ms", 0))
+            pacer._shut_until = _from_ms(document.get("shut_until_ms", 0))
+            pacer._throttles = max(0, int(document.get("throttles", 0)))
+        except (TypeError, OverflowError) as exc:
+            raise ValueError("not a pacer's document") from exc
+        return pacer
+
+    @property
+    def _klaviyos_limit(self) -> int:
+        """Klaviyo's steady limit: ours from the documentation, or less if it says so itself."""
+        return min(self._limits.per_minute, self._told_limit or self._limits.per_minute)
+
+    def _sent_within(self, window_s: float, now: float) -> int:
+        return sum(moment > now - window_s - GUARD_S for moment in self._sent)
+
+    def _clamp(self, now: float) -> None:
+        """No moment lies in the future: another instance's clock, or ours before it was corrected, ran ahead.
+
+        A send "in the future" counts as one of this moment, an end of waiting as no further off than it can be.
+        """
+        ahead = 0
+        while self._sent and self._sent[-1] > now:
+            self._sent.pop()
+            ahead += 1
+        self._sent.extend([now] * ahead)
+        self._left_until = min(self._left_until, now + MINUTE_S + GUARD_S)
+        self._shut_until = min(self._shut_until, now + MAX_PAUSE_S)
+
+
+class Outcome(StrEnum):
+    """How a request failed, as far as trying again goes."""
+
+    RATE_LIMITED = "rate limited"  # 429
+    SERVER_ERROR = "server error"  # 500, 502, 503, 504, 524, 525 and other 5xx
+    EDGE_REFUSED = "edge refused"  # 403 from what stands before Klaviyo: a challenge, not JSON
+    NOT_CONNECTED = "not connected"  # DNS, TCP, TLS or proxy: nothing was sent
+    NO_ANSWER = "no answer"  # read time-out or dropped connection: it may have been taken
+    UNREADABLE = "unreadable answer"  # not JSON, truncated, too long: it may have been taken
+    REFUSED = "refused"  # everything that the same request would meet again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Caps for one outcome: `attempts` in total, `within_s` since the first began, and the range of the backoff."""
+
+    attempts: int
+    within_s: float
+    first_s: float = 1.0  # upper end of the first wait; doubles from there
+    most_s: float = 30.0
+    least_s: float = 0.0
+
+
+# The whole retry policy. The totals stay far below the invocation's time limit: what is not over by then goes back
+# on the queue. An attempt that ends in NO_ANSWER takes up to a minute by itself. A challenge by the edge is about our
+# address and rarely over within seconds, so it gets few attempts and long waits.
+RETRIES: Mapping[Outcome, Retry] = {
+    Outcome.RATE_LIMITED: Retry(attempts=8, within_s=300, first_s=2, most_s=60, least_s=MIN_PAUSE_S),
+    Outcome.SERVER_ERROR: Retry(attempts=6, within_s=180),
+    Outcome.EDGE_REFUSED: Retry(attempts=3, within_s=120, first_s=15, most_s=60, least_s=5),
+    Outcome.NOT_CONNECTED: Retry(attempts=6, within_s=120, first_s=0.5, most_s=15),
+    Outcome.NO_ANSWER: Retry(attempts=4, within_s=200),
+    Outcome.UNREADABLE: Retry(attempts=4, within_s=120, most_s=10),
+    Outcome.REFUSED: Retry(attempts=1, within_s=0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    why: str
+
+
+def decide(
+    attempt: int, outcome: Outcome, elapsed_s: float, *, retry_after_s: float | None = None, jitter: float
+) -> Wait | GiveUp:
+    """What to do after attempt number `attempt` (from 1) ended in `outcome`.
+
+    elapsed_s: since the first attempt began. retry_after_s: the server's own word, which wins over our backoff.
+    jitter: a random number from [0, 1), the part of the backoff that is waited ("full jitter").
+    """
+    retry = RETRIES[outcome]
+    if attempt >= retry.attempts:
+        return GiveUp(f"{outcome}: {attempt} of {retry.attempts} attempts made")
+    if retry_after_s is not None and math.isfinite(retry_after_s):
+        seconds = max(retry.least_s, retry_after_s, 0.0)
+    else:
+        backoff_s = min(retry.most_s, retry.first_s * 2.0 ** (attempt - 1))
+        seconds = retry.least_s + jitter * max(0.0, backoff_s - retry.least_s)
+    if elapsed_s + seconds > retry.within_s:
+        return GiveUp(f"{outcome}: the next attempt would be later than {retry.within_s:g} s after the first")
+    return Wait(seconds)
+
+
+def _between(least: float, value: float, most: float) -> float:
+    return max(least, min(value, most))  # NaN, which compares to nothing, becomes `least`
+
+
+def _to_ms(moment: float) -> int:
+    """Whole milliseconds, rounded up, and the same ones for a moment that came from them."""
+    return math.ceil(round(moment * 1000, 2))
+
+
+def _from_ms(milliseconds: float) -> float:
+    moment = milliseconds / 1000
+    if not math.isfinite(moment):
+        raise ValueError("not a moment")
+    return moment

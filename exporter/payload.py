@@ -1,0 +1,147 @@
+"""A mapped row as Klaviyo takes it: the SQL that turns staged values into the JSON of a bulk import job.
+
+Staged values are columns f0, f1, ... in the order of the mapping's fields: text, or ready JSON for typed properties;
+NULL where the cell is empty. Empty cells are left out of the body: Klaviyo ignores nulls in a bulk import, and
+elsewhere they clear fields by accident. Source: Klaviyo's OpenAPI file, revision 2026-07-15, bulk import. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from exporter.mapping import Empty, MappedField, ValueType
+from exporter.rules import literal
+
+_OPEN = '{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
+_PROFILE = '{"type":"profile","attributes":{'
+_SPECIAL = r'["\\\x00-\x1f\x7f]'  # what JSON escapes, RFC 8259; DuckDB escapes DEL too
+_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"  # RFC 8259
+
+
+def envelope(list_id: str) -> tuple[str, str]:
+    """What stands before and after the profiles in the body of a job that fills one list."""
+    lists = {"lists": {"data": [{"type": "list", "id": list_id}]}}
+    relationships = json.dumps(lists, separators=(",", ":"))
+    return _OPEN, f']}}}},"relationships":{relationships}}}}}'
+
+
+def staged_value(field: MappedField, column: str) -> str:
+    """SQL: a non-blank cell as it is staged; NULL where it cannot be read as the field's type."""
+    match field.type:
+        case ValueType.STRING:
+            return column
+        case ValueType.NUMBER:
+            return _number(column)
+        case ValueType.BOOLEAN:
+            return _boolean(column)
+        case ValueType.DATE:
+            return _date(column)
+        case ValueType.LIST:
+            return f"CAST(to_json(list_transform(string_split({column}, ';'), lambda x: trim(x))) AS VARCHAR)"
+
+
+def profile(fields: Sequence[MappedField]) -> str:
+    """SQL: one profile of the body."""
+    groups = [*_members(fields, ""), *_group(fields, "location"), *_group(fields, "properties")]
+    return f"{literal(_PROFILE)} || {_joined(groups)} || '}}' || {_unset(fields)} || '}}'"
+
+
+def profile_size(fields: Sequence[MappedField]) -> str:
+    """SQL: an upper bound of the profile's bytes in the body, exact but for a few bytes, without building it.
+
+    Needs the column `special`, see `is_special`.
+    """
+    shell = len(_PROFILE) + len('}},"location":{},"properties":{},')
+    parts = [str(shell)]
+    texts = []
+    for position, field in enumerate(fields):
+        quotes = 2 if field.type is ValueType.STRING else 0
+        key = len(_key(field).encode()) + quotes + 1
+        unset = len(json.dumps(field.name).encode()) + 1 if field.empty is Empty.CLEAR else 0
+        parts.append(f"coalesce(strlen(f{position}) + {key}, {unset})")
+        if field.type is ValueType.STRING:
+            texts.append(f"f{position}")
+    if any(field.empty is Empty.CLEAR for field in fields):
+        parts.append(str(len(',"meta":{"patch_properties":{"unset":[]}}')))
+    return " + ".join([*parts, _escapes(texts)])
+
+
+def _escapes(columns: Sequence[str]) -> str:
+    """SQL: the bytes that JSON escapes add. Nearly always none: counted only where the row is known as `special`."""
+    if not columns:
+        return "0"
+    text = f"concat({', '.join(columns)})"
+    return f"CASE WHEN special THEN strlen(to_json({text})) - strlen({text}) ELSE 0 END"
+
+
+def is_special(cells: Sequence[str]) -> str:
+    """SQL: whether any cell of the row holds a character that JSON escapes, a line break among them."""
+    return f"regexp_matches(concat({', '.join(cells)}), {literal(_SPECIAL)})"
+
+
+def _members(fields: Sequence[MappedField], group: str) -> Iterable[str]:
+    """SQL: each field of a group as "key":value, NULL where it is empty."""
+    for position, field in enumerate(fields):
+        if field.group == group:
+            value = f"to_json(f{position})" if field.type is ValueType.STRING else f"f{position}"
+            yield f"{literal(_key(field))} || {value}"
+
+
+def _group(fields: Sequence[MappedField], group: str) -> Iterable[str]:
+    """SQL: a nested object, NULL where all of it is empty."""
+    members = list(_members(fields, group))
+    if members:
+        yield f"{literal(json.dumps(group) + ':{')} || nullif({_joined(members)}, '') || '}}'"
+
+
+def _unset(fields: Sequence[MappedField]) -> str:
+    """SQL: the instruction to remove the custom properties whose cells are empty and mean "clear"."""
+    names = [
+        f"CASE WHEN f{position} IS NULL THEN {literal(json.dumps(field.name, ensure_ascii=False))} END"
+        for position, field in enumerate(fields)
+        if field.empty is Empty.CLEAR
+    ]
+    if not names:
+        return "''"
+    unset = literal(',"meta":{"patch_properties":{"unset":[')
+    return f"coalesce({unset} || nullif({_joined(names)}, '') || ']}}}}', '')"
+
+
+def _joined(members: Iterable[str]) -> str:
+    return f"concat_ws(',', {', '.join(members)})"  # skips NULLs
+
+
+def _key(field: MappedField) -> str:
+    return json.dumps(field.name, ensure_ascii=False) + ":"
+
+
+def _number(column: str) -> str:
+    """A JSON number as it stands; other spellings (+5, 1., .5) through DOUBLE; NaN and Infinity are none."""
+    trimmed = f"trim({column})"
+    parsed = f"try_cast({trimmed} AS DOUBLE)"
+    return (
+        f"CASE WHEN regexp_full_match({trimmed}, {literal(_NUMBER)}) AND isfinite({parsed}) THEN {trimmed}"
+        f" WHEN isfinite({parsed}) THEN CAST({parsed} AS VARCHAR) END"
+    )
+
+
+def _boolean(column: str) -> str:
+    return (
+        f"CASE WHEN lower(trim({column})) IN ('true', '1', 'yes', 'y', 't') THEN 'true'"
+        f" WHEN lower(trim({column})) IN ('false', '0', 'no', 'n', 'f') THEN 'false' END"
+    )
+
+
+def _date(column: str) -> str:
+    """ISO 8601 where the cell is a date or a time, ISO or US style (Customer Insights' default); times as UTC."""
+    trimmed = f"trim({column})"
+    date = f"coalesce(try_strptime({trimmed}, ['%Y-%m-%d', '%m/%d/%Y', '%-m/%-d/%Y']))"
+    time = (
+        f"coalesce(try_cast(try_cast({trimmed} AS TIMESTAMPTZ) AS TIMESTAMP),"
+        f" try_strptime({trimmed}, ['%m/%d/%Y %H:%M:%S', '%m/%d/%Y %I:%M:%S %p', '%m/%d/%Y %H:%M']))"
+    )
+    return (
+        f"'\"' || CASE WHEN {date} IS NOT NULL THEN strftime({date}, '%Y-%m-%d')"
+        f" ELSE strftime({time}, '%Y-%m-%dT%H:%M:%SZ') END || '\"'"
+    )

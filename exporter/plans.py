@@ -1,0 +1,283 @@
+"""A plan: every row of a snapshot, checked and staged, and the batches to be sent. Read here, made in planning.
+
+A plan is a folder:
+
+    plan.json             this document, written last: a plan without it does not exist
+    rows-00000.parquet    the staged rows of one piece (a stretch of one partition), in source order:
+                          id, key (hash of id), reason, breaks, size, dropped, newest, f0, f1, ...
+    duplicates.parquet    piece, row, kept_piece, kept_row of every row that gives way to another
+    rejected.csv          source, line, column, reason, message, identifier of every row that is not sent
+    duplicates.csv        the duplicates by source and line
+
+A row is addressed by piece and position in it. A batch is a range of rows, minus those with a reason and duplicates.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+from pydantic import BaseModel, ConfigDict, Field
+
+from exporter import payload
+from exporter.mapping import MappedField
+from exporter.rules import literal
+
+PLAN_NAME = "plan.json"
+DUPLICATES_NAME = "duplicates.parquet"
+REJECTED_CSV = "rejected.csv"
+DUPLICATES_CSV = "duplicates.csv"
+
+
+def rows_name(piece: int) -> str:
+    """File name of a piece's staged rows."""
+    return f"rows-{piece:05d}.parquet"
+
+
+class PlannedPiece(BaseModel):
+    """One stretch of a partition. `source` is its position in `Plan.sources`.
+
+    line_breaks: (first line in the piece, line in the source) wherever the two begin to differ otherwise than by
+    counting on; lines count from 1, line breaks inside cells included.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source: int
+    rows: int
+    line_breaks: tuple[tuple[int, int], ...] = ((1, 1),)
+
+    def source_line(self, local_line: int) -> int:
+        """The line in the source file of a line of the piece."""
+        at = max(bisect.bisect_right(self.line_breaks, (local_line, 1 << 62)) - 1, 0)
+        local, source = self.line_breaks[at]
+        return source + local_line - local
+
+
+class Span(BaseModel):
+    """Rows `first` to `last` (not included) of a piece."""
+
+    model_config = ConfigDict(frozen=True)
+
+    piece: int
+    first: int
+    last: int
+
+
+class PlannedBatch(BaseModel):
+    """One import job to be: at most 10,000 profiles and 4.5 MB. `number` counts from 0 within the run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    profiles: int
+    size_bytes: int
+    spans: tuple[Span, ...]
+
+
+class SourceNote(BaseModel):
+    """How a partition was read, for the report: nothing in it comes from a cell."""
+
+    name: str
+    lines: int = 0
+    rows: int = 0
+    delimiter: str = ","
+    columns: tuple[str, ...] = ()
+    header: str = ""
+
+
+class Plan(BaseModel):
+    """What a run will send, and what became of every row that it will not."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: int = Field(default=1, alias="schema")
+    sources: list[SourceNote]
+    fields: list[MappedField]
+    identifier: str
+    pieces: list[PlannedPiece]
+    batches: list[PlannedBatch]
+    rows: int  # every row of every partition, however it ended
+    profiles: int  # fit to send
+    duplicates: int
+    rejected: dict[str, int]  # by reason
+    dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute
+    examples: dict[str, list[str]]  # reason -> the first rows, as "source:line"
+
+    def adds_up(self) -> bool:
+        """Whether every row ended in exactly one way."""
+        planned = sum(batch.profiles for batch in self.batches)
+        return self.rows == self.profiles + self.duplicates + sum(self.rejected.values()) and planned == self.profiles
+
+
+@dataclass(frozen=True, slots=True)
+class RowPosition:
+    """Where a row is staged, and its identifier (personal data: never logged)."""
+
+    piece: int
+    row: int
+    identifier: str
+
+    def __repr__(self) -> str:
+        return f"RowPosition({self.piece}, {self.row})"
+
+
+def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that may read and write in `folder` only, and spills there.
+
+    One thread a query: parallelism comes from our own threads, each with a cursor, which keeps memory predictable and
+    the order of rows certain.
+    """
+    spill = folder / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    database = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": 1,
+            "memory_limit": f"{memory_mb}MB",
+            "temp_directory": str(spill),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "preserve_insertion_order": True,
+            # Joins stay as written, the large table first: swapping them would lose the order of rows.
+            "disabled_optimizers": "join_order,build_side_probe_side",
+        },
+    )
+    database.execute("SET TimeZone = 'UTC'")
+    database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
+    database.execute("SET enable_external_access = false")
+    database.execute("SET lock_configuration = true")
+    return database
+
+
+class PlanReader:
+    """The plan of a run, open for sending: bodies by batch, rows by position, lines by row. One thread at a time."""
+
+    def __init__(self, plan: Plan, folder: Path, *, list_id: str, memory_mb: int) -> None:
+        self.plan = plan
+        self.folder = folder
+        self._database = open_database(folder, memory_mb=memory_mb)
+        self._before, self._after = payload.envelope(list_id)
+        self._profile = payload.profile(plan.fields)
+        duplicates = _path(folder / DUPLICATES_NAME)
+        self._database.execute(f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def body(
+        self, batch: PlannedBatch, *, first: int = 0, last: int | None = None, without: Collection[int] = ()
+    ) -> bytes:
+        """The request body for the profiles `first` to `last` (not included) of a batch, some left out.
+
+        Positions count the batch's profiles from 0. What Klaviyo's error pointers count is the profiles of the body.
+        """
+        whole = first == 0 and last is None and not without
+        rows = self._rows(batch) if whole else self._some_rows(batch, first, last, without)
+        found = self._database.execute(
+            f"SELECT encode(concat({literal(self._before)}, string_agg({self._profile}, ','), {literal(self._after)}))"
+            f" FROM ({rows})"
+        ).fetchone()
+        assert found is not None
+        return bytes(found[0])
+
+    def rows_at(self, batch: PlannedBatch, positions: Collection[int]) -> dict[int, RowPosition]:
+        """Where the profiles at these positions of a batch are staged."""
+        chosen = ", ".join(str(int(position)) for position in positions) or "NULL"
+        rows = self._database.execute(
+            f"SELECT position, piece, file_row_number, id FROM ({self._numbered(batch)}) WHERE position IN ({chosen})"
+        ).fetchall()
+        return {position: RowPosition(piece, row, identifier) for position, piece, row, identifier in rows}
+
+    def positions_of(self, batch: PlannedBatch, identifiers: Collection[str]) -> dict[str, int]:
+        """The positions in a batch of the profiles with these identifiers."""
+        rows = self._database.execute(
+            f"SELECT id, position FROM ({self._numbered(batch)}) WHERE list_contains($ids, id)",
+            {"ids": list(identifiers)},
+        ).fetchall()
+        return dict(rows)
+
+    def locate(self, rows: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[str, int]]:
+        """Source file and line of rows given by piece and position in it."""
+        return locate(self._database, self.plan.pieces, [note.name for note in self.plan.sources], self.folder, rows)
+
+    def sample(self, count: int) -> list[str]:
+        """The first profiles as Klaviyo would get them, for a dry run."""
+        if not self.plan.batches:
+            return []
+        rows = self._rows(self.plan.batches[0])
+        return [
+            text for (text,) in self._database.execute(f"SELECT {self._profile} FROM ({rows}) LIMIT {count}").fetchall()
+        ]
+
+    def _rows(self, batch: PlannedBatch) -> str:
+        """SQL: the batch's staged rows in order."""
+        return " UNION ALL ".join(
+            f"SELECT * FROM read_parquet({_path(self.folder / rows_name(span.piece))}, file_row_number = true)"
+            f" WHERE file_row_number >= {span.first} AND file_row_number < {span.last} AND reason IS NULL"
+            f"{self._no_duplicates(span)}"
+            for span in batch.spans
+        )
+
+    def _no_duplicates(self, span: Span) -> str:
+        if not self.plan.duplicates:
+            return ""
+        return (
+            f" AND file_row_number NOT IN (SELECT row FROM duplicates WHERE piece = {span.piece}"
+            f" AND row >= {span.first} AND row < {span.last})"
+        )
+
+    def _numbered(self, batch: PlannedBatch) -> str:
+        return (
+            f"SELECT *, row_number() OVER (ORDER BY piece, file_row_number) - 1 AS position FROM ({self._rows(batch)})"
+        )
+
+    def _some_rows(self, batch: PlannedBatch, first: int, last: int | None, without: Collection[int]) -> str:
+        end = batch.profiles if last is None else last
+        left_out = ", ".join(str(int(position)) for position in sorted(without))
+        kept = f" AND position NOT IN ({left_out})" if left_out else ""
+        return (
+            f"SELECT * FROM ({self._numbered(batch)}) WHERE position >= {int(first)} AND position < {int(end)}{kept}"
+            " ORDER BY position"
+        )
+
+
+def locate(
+    database: duckdb.DuckDBPyConnection,
+    pieces: Sequence[PlannedPiece],
+    sources: Sequence[str],
+    folder: Path,
+    rows: Iterable[tuple[int, int]],
+) -> dict[tuple[int, int], tuple[str, int]]:
+    """Source file and line of rows given by piece and position in it.
+
+    A row's line is its position plus the line breaks inside the cells of the rows before it, which are staged as
+    `breaks`, plus whatever was left out of the piece, which `PlannedPiece.line_breaks` knows.
+    """
+    by_piece: dict[int, list[int]] = {}
+    for piece, row in rows:
+        by_piece.setdefault(piece, []).append(row)
+    found = {}
+    for piece, wanted in by_piece.items():
+        planned = pieces[piece]
+        for row, local in _local_lines(database, folder / rows_name(piece), wanted):
+            found[piece, row] = (sources[planned.source], planned.source_line(local))
+    return found
+
+
+def _local_lines(database: duckdb.DuckDBPyConnection, rows: Path, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
+    breaks = database.execute(
+        "SELECT file_row_number, sum(breaks) OVER (ORDER BY file_row_number)"
+        f" FROM read_parquet({_path(rows)}, file_row_number = true) WHERE breaks > 0 ORDER BY 1"
+    ).fetchall()
+    after = [row for row, _ in breaks]
+    for row in wanted:
+        at = bisect.bisect_left(after, row)
+        yield row, row + 1 + (int(breaks[at - 1][1]) if at else 0)
+
+
+def _path(path: Path) -> str:
+    return literal(str(path))

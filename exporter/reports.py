@@ -1,0 +1,160 @@
+"""The report of a run: what a marketer and an engineer on call read. JSON for programs, CSV of rows, text.
+
+    runs/{run_id}/report.json      counts, times, how each file was read, first examples by line
+    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column, reason, message, identifier
+    runs/{run_id}/duplicates.csv   every row that gave way to another with the same identifier, and that row's line
+
+report.json holds no personal data; the two CSV files do (identifiers) and stay in the customer's own storage.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from exporter.planning import rejected_row
+from exporter.plans import Plan, PlanReader
+from exporter.rules import MESSAGES, RejectReason
+from exporter.runs import Delivery, Run
+
+
+def report(run: Run, plan: Plan | None) -> dict[str, Any]:
+    """The report as a document, from what is recorded."""
+    counts = run.counts
+    return {
+        "schema": 1,
+        "run": run.run_id,
+        "export": run.export_name,
+        "list": run.list_id,
+        "because": run.because,
+        "status": str(run.status),
+        "message": run.message,
+        "hint": run.hint,
+        "rows": counts.rows,
+        "delivered": counts.delivered,
+        "duplicates": counts.duplicates,
+        "rejected": sum(counts.rejected.values()),
+        "rejected_by_reason": counts.rejected,
+        "cells_left_out": counts.dropped,
+        "adds_up": counts.adds_up(),
+        "jobs": counts.jobs,
+        "snapshots": run.manifest.snapshots,
+        "exported_at": _iso(run.manifest.exported_at),
+        "created_at": _iso(run.created_at),
+        "started_at": _iso(run.started_at),
+        "sent_at": _iso(run.sent_at),
+        "finished_at": _iso(run.finished_at),
+        "files": [note.model_dump() for note in plan.sources] if plan else [],
+        "examples": plan.examples if plan else {},
+    }
+
+
+def _iso(moment: Any) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None
+
+
+def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> None:
+    """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, or lost."""
+    with target.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for batch, reason, rows in _undelivered(delivery):
+            known = [position for position, _ in rows if position is not None]
+            found = reader.rows_at(reader.plan.batches[batch], known)
+            lines = reader.locate((row.piece, row.row) for row in found.values())
+            for position, words in rows:
+                row = found.get(position) if position is not None else None
+                source, line = lines[row.piece, row.row] if row else ("", "")
+                cells = rejected_row(source, line, "", reason, row.identifier if row else "")
+                cells[4] = f"{MESSAGES[reason]}: {words}" if words else MESSAGES[reason]
+                writer.writerow(cells)
+
+
+def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterable[tuple[int | None, str]]]]:
+    for batch, refused in sorted(delivery.refused.items()):
+        yield batch, RejectReason.REFUSED_BY_KLAVIYO, sorted(refused.items())
+    for job, end in delivery.ended.items():
+        if end.failures:
+            yield delivery.jobs[job].batch, RejectReason.FAILED_IN_KLAVIYO, end.failures
+    for job, lost in delivery.lost.items():
+        accepted = delivery.jobs[job]
+        yield accepted.batch, RejectReason.JOB_LOST, [(position, lost.why) for position in accepted.positions()]
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """The report for a person at a console."""
+    out = io.StringIO()
+    lines = [
+        ("Status", document["status"]),
+        ("", document["message"]),
+        ("Do", document["hint"]),
+        ("Run", document["run"]),
+        ("List", document["list"]),
+        ("Rows", f"{document['rows']:,}"),
+        ("Delivered", f"{document['delivered']:,} in {document['jobs']:,} import jobs"),
+        ("Duplicates", f"{document['duplicates']:,}"),
+        ("Rejected", f"{document['rejected']:,}"),
+    ]
+    for name, value in lines:
+        if value:
+            out.write(f"{name:12}{value}\n")
+    _write_reasons(out, document)
+    return out.getvalue()
+
+
+def _write_reasons(out: io.StringIO, document: dict[str, Any]) -> None:
+    for reason, number in sorted(document["rejected_by_reason"].items()):
+        examples = ", ".join(document["examples"].get(reason, []))
+        out.write(f"  {number:>9,}  {MESSAGES[RejectReason(reason)]}{f'  e.g. {examples}' if examples else ''}\n")
+    for attribute, number in sorted(document["cells_left_out"].items()):
+        out.write(f"  {number:>9,}  cells for {attribute} could not be read and were left out\n")
+
+
+SECONDS_A_MINUTE = 60
+JOBS_A_MINUTE, JOBS_A_SECOND = 150, 10  # Klaviyo, bulk import
+
+
+def plan_summary(plan: Plan, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run of this plan would do. Identifiers in the samples are masked."""
+    jobs = len(plan.batches)
+    seconds = max(jobs / JOBS_A_SECOND, (jobs - JOBS_A_MINUTE) / JOBS_A_MINUTE * SECONDS_A_MINUTE)
+    return {
+        "rows": plan.rows,
+        "profiles": plan.profiles,
+        "duplicates": plan.duplicates,
+        "rejected": sum(plan.rejected.values()),
+        "rejected_by_reason": plan.rejected,
+        "cells_left_out": plan.dropped,
+        "examples": plan.examples,
+        "adds_up": plan.adds_up(),
+        "jobs": jobs,
+        "seconds_at_klaviyos_pace": round(seconds, 1),
+        "files": [note.model_dump() for note in plan.sources],
+        "samples": [mask(sample) for sample in samples],
+    }
+
+
+def mask(profile: dict[str, Any]) -> dict[str, Any]:
+    """A profile without what names the person: identifiers keep their first character, names go."""
+    attributes = dict(profile.get("attributes", {}))
+    for name in ("email", "phone_number", "external_id", "first_name", "last_name"):
+        if name in attributes:
+            attributes[name] = str(attributes[name])[:1] + "***"
+    return {**profile, "attributes": attributes}
+
+
+def plan_as_text(summary: dict[str, Any]) -> str:
+    """A dry run for a person at a console."""
+    out = io.StringIO()
+    out.write(f"Rows        {summary['rows']:,}\nTo send     {summary['profiles']:,} profiles\n")
+    out.write(f"Jobs        {summary['jobs']:,}, about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace\n")
+    out.write(f"Duplicates  {summary['duplicates']:,}\nRejected    {summary['rejected']:,}\n")
+    _write_reasons(out, summary)
+    for file in summary["files"]:
+        out.write(f"File        {file['name']}: {file['rows']:,} rows. {file['header']}\n")
+    for sample in summary["samples"]:
+        out.write(f"Sample      {json.dumps(sample, ensure_ascii=False)}\n")
+    return out.getvalue()

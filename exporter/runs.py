@@ -1,0 +1,343 @@
+"""Runs: one attempt at one export, as a record that only moves forward. Pure.
+
+    Queued --> Refreshing --> Successful | Completed with warnings | Failed | Canceled
+       |                           ^
+       +--> Skipped | Canceled     |         phases of Refreshing:  plan -> send -> confirm -> finish -> closed
+
+A run is two blobs under runs/{run_id}/: run.json, the small document that pages and lists read, and journal.jsonl, one
+line for each fact about a batch. What Klaviyo has taken (`Delivery`) is the journal replayed: applying an event that
+was applied before changes nothing, so a line written twice after a crash does no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from exporter.mapping import MappingDocument
+from exporter.model_json import Dialect
+from exporter.plans import Plan, PlannedBatch
+from exporter.rules import RejectReason
+
+SCHEMA = 1
+
+
+class Status(StrEnum):
+    """The words that Customer Insights uses for its own exports."""
+
+    QUEUED = "Queued"
+    REFRESHING = "Refreshing"
+    SUCCESSFUL = "Successful"
+    WARNINGS = "Completed with warnings"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+    CANCELED = "Canceled"
+
+    @property
+    def is_open(self) -> bool:
+        return self in (Status.QUEUED, Status.REFRESHING)
+
+
+class Phase(StrEnum):
+    PLAN = "plan"
+    SEND = "send"
+    CONFIRM = "confirm"
+    FINISH = "finish"
+    CLOSED = "closed"
+
+
+# The manifest: what a run reads
+
+
+class ManifestPartition(BaseModel):
+    """One blob of the snapshot as it was when the manifest was frozen, and what model.json said of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    etag: str
+    size_bytes: int
+    dialect: Dialect = Dialect()
+
+
+class Manifest(BaseModel):
+    """The frozen list of the partitions that a run reads: the newest snapshot of each of its segments."""
+
+    model_config = ConfigDict(frozen=True)
+
+    snapshots: list[str]  # their prefixes
+    exported_at: datetime
+    partitions: list[ManifestPartition]
+
+    def digest(self) -> str:
+        """Equal for manifests of the same blobs in the same state."""
+        text = "\n".join(f"{part.name}\t{part.etag}" for part in self.partitions)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# The run
+
+
+class Counts(BaseModel):
+    """Rows by how they ended. They add up to `rows`, or the run is not Successful."""
+
+    rows: int = 0
+    profiles: int = 0  # fit to send
+    accepted: int = 0  # in a batch that Klaviyo took
+    delivered: int = 0
+    duplicates: int = 0
+    rejected: dict[str, int] = Field(default_factory=dict)
+    dropped: dict[str, int] = Field(default_factory=dict)
+    jobs: int = 0
+
+    def adds_up(self) -> bool:
+        return self.rows == self.delivered + self.duplicates + sum(self.rejected.values())
+
+
+class Run(BaseModel):
+    """The document run.json. It carries what the export said when the run began, so that later edits do not mix in."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    run_id: str
+    export: str
+    export_name: str
+    connection: str
+    list_id: str
+    mapping: MappingDocument
+    because: Literal["arrival", "schedule", "demand"]
+    manifest: Manifest
+    status: Status = Status.QUEUED
+    phase: Phase = Phase.PLAN
+    step: int = 0  # counts the steps taken; a message for an earlier one is stale
+    plan: str = ""  # the folder of the plan in use, once it is whole
+    polls: int = 0  # how often Klaviyo was asked about the jobs
+    setbacks: int = 0  # steps put off in a row without progress
+    created_at: datetime
+    updated_at: datetime | None = None
+    started_at: datetime | None = None
+    sent_at: datetime | None = None  # when the last batch was accepted
+    finished_at: datetime | None = None
+    counts: Counts = Counts()
+    message: str = ""
+    hint: str = ""
+
+    @property
+    def folder(self) -> str:
+        return run_folder(self.run_id)
+
+
+def run_folder(run_id: str) -> str:
+    """Where a run's blobs are."""
+    return f"runs/{run_id}/"
+
+
+def new_run_id(export_id: str, manifest: Manifest, attempt: int) -> str:
+    """A readable id, the same for the same manifest, so that of two that start it one finds it started."""
+    again = f"-{attempt}" if attempt > 1 else ""
+    return f"{export_id}/{manifest.exported_at.astimezone(UTC):%Y%m%dT%H%MZ}-{manifest.digest()}{again}"
+
+
+_ORDER = (Phase.PLAN, Phase.SEND, Phase.CONFIRM, Phase.FINISH, Phase.CLOSED)
+
+
+def enter(run: Run, phase: Phase, *, now: datetime) -> Run:
+    """The run in a later phase. Raises ValueError for going back, and for a closed run."""
+    if _ORDER.index(phase) < _ORDER.index(run.phase) or not run.status.is_open:
+        raise ValueError(f"run {run.run_id} cannot go from {run.status}, {run.phase} to {phase}")
+    return run.model_copy(
+        update={"phase": phase, "status": Status.REFRESHING, "started_at": run.started_at or now, "message": ""}
+    )
+
+
+def close(run: Run, status: Status, *, now: datetime, message: str = "", hint: str = "") -> Run:
+    """The run ended. A finished run is never edited: closing it again changes nothing."""
+    if not run.status.is_open:
+        return run
+    if status.is_open:
+        raise ValueError(f"{status} is no end")
+    return run.model_copy(
+        update={"phase": Phase.CLOSED, "status": status, "finished_at": now, "message": message, "hint": hint}
+    )
+
+
+# The journal
+
+
+class BatchAccepted(BaseModel):
+    """Klaviyo took the profiles `first` to `last` (not included) of a batch, but for those left `without`."""
+
+    kind: Literal["batch_accepted"] = "batch_accepted"
+    batch: int
+    first: int
+    last: int
+    without: list[int] = Field(default_factory=list)
+    job: str
+    at: datetime
+
+    def positions(self) -> list[int]:
+        """The batch's positions in the order of the request: what Klaviyo's pointers count."""
+        left_out = set(self.without)
+        return [position for position in range(self.first, self.last) if position not in left_out]
+
+
+class RowsRefused(BaseModel):
+    """Klaviyo refused a batch because of these profiles (position, its words); they are left out from now on."""
+
+    kind: Literal["rows_refused"] = "rows_refused"
+    batch: int
+    rows: list[tuple[int, str]]
+
+
+class JobEnded(BaseModel):
+    """Klaviyo is done with a job. failures: (position in the batch, or None where it named no row; its words)."""
+
+    kind: Literal["job_ended"] = "job_ended"
+    job: str
+    completed: int
+    failures: list[tuple[int | None, str]] = Field(default_factory=list)
+
+
+class JobLost(BaseModel):
+    """Klaviyo no longer knows a job that it took, or never ended it."""
+
+    kind: Literal["job_lost"] = "job_lost"
+    job: str
+    why: str
+
+
+Event = Annotated[BatchAccepted | RowsRefused | JobEnded | JobLost, Field(discriminator="kind")]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def encode_events(events: Iterable[Event]) -> bytes:
+    """Journal lines."""
+    return b"".join(event.model_dump_json().encode() + b"\n" for event in events)
+
+
+def decode_events(journal: bytes) -> Iterator[Event]:
+    """The events of a journal; whole lines only, see `store.complete_lines`."""
+    for line in journal.splitlines():
+        yield _EVENT.validate_python(json.loads(line))
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What became of the batches so far: the journal replayed."""
+
+    accepted: dict[int, list[BatchAccepted]] = field(default_factory=dict)
+    refused: dict[int, dict[int, str]] = field(default_factory=dict)
+    jobs: dict[str, BatchAccepted] = field(default_factory=dict)
+    ended: dict[str, JobEnded] = field(default_factory=dict)
+    lost: dict[str, JobLost] = field(default_factory=dict)
+
+    @classmethod
+    def replay(cls, events: Iterable[Event]) -> Delivery:
+        delivery = cls()
+        for event in events:
+            delivery.apply(event)
+        return delivery
+
+    def apply(self, event: Event) -> None:
+        """Take one event in. The first word on a row, a range or a job stands; repetitions change nothing."""
+        match event:
+            case BatchAccepted():
+                if event.job not in self.jobs and not self._covered(event):
+                    self.jobs[event.job] = event
+                    self.accepted.setdefault(event.batch, []).append(event)
+            case RowsRefused():
+                refused = self.refused.setdefault(event.batch, {})
+                for position, words in event.rows:
+                    refused.setdefault(position, words)
+            case JobEnded():
+                if event.job in self.jobs and event.job not in self.lost:
+                    self.ended.setdefault(event.job, event)
+            case JobLost():
+                if event.job in self.jobs and event.job not in self.ended:
+                    self.lost.setdefault(event.job, event)
+
+    def _covered(self, event: BatchAccepted) -> bool:
+        """Whether the range was accepted before, by a job whose record came first (a batch sent twice)."""
+        return any(one.first <= event.first and event.last <= one.last for one in self.accepted.get(event.batch, ()))
+
+    def remaining(self, batch: PlannedBatch) -> list[tuple[int, int]]:
+        """The ranges of a batch that still have profiles to send."""
+        refused = self.refused.get(batch.number, {})
+        start, ranges = 0, []
+        for one in sorted(self.accepted.get(batch.number, ()), key=lambda one: one.first):
+            ranges.append((start, one.first))
+            start = max(start, one.last)
+        ranges.append((start, batch.profiles))
+        return [(first, last) for first, last in ranges if any(p not in refused for p in range(first, last))]
+
+    def without(self, batch: int, first: int, last: int) -> list[int]:
+        """The refused positions inside a range."""
+        return sorted(position for position in self.refused.get(batch, ()) if first <= position < last)
+
+    def open_jobs(self) -> list[str]:
+        """Jobs that Klaviyo took and has not ended, oldest first."""
+        return [job for job in self.jobs if job not in self.ended and job not in self.lost]
+
+    def all_sent(self, plan: Plan) -> bool:
+        return not any(self.remaining(batch) for batch in plan.batches)
+
+    def accepted_profiles(self) -> int:
+        return sum(one.last - one.first - len(one.without) for one in self.jobs.values())
+
+    def refused_profiles(self) -> int:
+        return sum(len(rows) for rows in self.refused.values())
+
+    def lost_profiles(self) -> int:
+        return sum(len(self.jobs[job].positions()) for job in self.lost)
+
+    def failed_profiles(self) -> int:
+        return sum(len(job.failures) for job in self.ended.values())
+
+
+def count(plan: Plan, delivery: Delivery) -> Counts:
+    """The run's numbers from its plan and what Klaviyo took."""
+    rejected = dict(plan.rejected)
+    for reason, number in (
+        (RejectReason.REFUSED_BY_KLAVIYO, delivery.refused_profiles()),
+        (RejectReason.FAILED_IN_KLAVIYO, delivery.failed_profiles()),
+        (RejectReason.JOB_LOST, delivery.lost_profiles()),
+    ):
+        if number:
+            rejected[reason] = rejected.get(reason, 0) + number
+    delivered = sum(len(delivery.jobs[job].positions()) - len(end.failures) for job, end in delivery.ended.items())
+    return Counts(
+        rows=plan.rows,
+        profiles=plan.profiles,
+        accepted=delivery.accepted_profiles(),
+        delivered=delivered,
+        duplicates=plan.duplicates,
+        rejected=rejected,
+        dropped=plan.dropped,
+        jobs=len(delivery.jobs),
+    )
+
+
+def verdict(counts: Counts) -> tuple[Status, str, str]:
+    """How a run whose every batch is settled ended: status, message, hint."""
+    if not counts.adds_up():
+        return (
+            Status.FAILED,
+            "the numbers do not add up: some rows are unaccounted for",
+            "Report this as a defect with the run's folder name; run the export again, which is harmless.",
+        )
+    rejected = sum(counts.rejected.values())
+    if rejected:
+        return (
+            Status.WARNINGS,
+            f"{counts.delivered:,} of {counts.rows:,} rows delivered, {rejected:,} rejected",
+            "Read rejected.csv in the run's folder: it names file, line and reason of each.",
+        )
+    return Status.SUCCESSFUL, f"{counts.delivered:,} profiles delivered", ""

@@ -1,0 +1,266 @@
+"""Batches -> import jobs, at Klaviyo's pace. Each acceptance is in the journal before the next is counted on.
+
+    remaining ranges of batches --> body --> [pacer] --> a dozen requests in flight --> accepted   --> journal
+                  ^                                                                 |-> rows named --> left out --\\
+                  |                                                                 |-> refused, nothing named: halves
+                  +-----------------------------------------------------------------+-> failed: again, or give up
+
+One thread orders everything; the others only wait for answers. So no lock is needed, and what is recorded is what
+the next decision sees.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from exporter.errors import (
+    BatchRefused,
+    BatchTooLarge,
+    ExporterError,
+    KeyRefused,
+    RateLimited,
+    Transient,
+)
+from exporter.journal import Journal
+from exporter.klaviyo import ImportJob, RateInfo, outcome_of
+from exporter.pacing import GiveUp, Pacer, decide
+from exporter.plans import PlannedBatch, PlanReader
+from exporter.runs import BatchAccepted, Event, RowsRefused
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT = 12  # 10 a second with a second of latency still fill the window; each holds a body of up to 4.5 MB
+REPAIR_REQUESTS = 1_000  # halving costs about 27 requests a bad row among 10,000; 150 a minute are allowed
+_IDLE_S = 0.5  # the longest nap: how soon a cancelled run is noticed
+
+
+class Imports(Protocol):
+    """What sending needs of Klaviyo. Called from several threads."""
+
+    def start_import(self, body: bytes) -> tuple[ImportJob, RateInfo]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A range of a batch to be sent."""
+
+    batch: PlannedBatch
+    first: int
+    last: int
+    attempt: int = 1
+    began_at: float = 0.0  # of the first attempt; 0 = not yet
+    not_before: float = 0.0
+
+
+class Sender:
+    """Sends what a run's journal says is not accepted yet."""
+
+    def __init__(
+        self,
+        reader: PlanReader,
+        journal: Journal,
+        klaviyo: Imports,
+        pacer: Pacer,
+        *,
+        check: Callable[[], None],
+        renew_key: Callable[[], Imports | None],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """check: raises when this instance must not send any more; asked before every batch.
+        renew_key: read the key again after a 401; a client for it, or None when it is still the same.
+        progress: told the profiles accepted so far.
+        """
+        self._reader, self._journal, self._klaviyo, self._pacer = reader, journal, klaviyo, pacer
+        self._check, self._renew_key, self._clock, self._sleep = check, renew_key, clock, sleep
+        self._progress = progress
+        self._tasks: deque[_Task] = deque()
+        self._ready: tuple[_Task, bytes] | None = None
+        self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
+        self._repairs = 0
+        self._key_renewed_at = 0.0
+
+    def send(self, *, deadline: float) -> bool:
+        """Send until everything is accepted (True) or the deadline is near (False). Raises what ends the attempt."""
+        for batch in self._reader.plan.batches:
+            for first, last in self._journal.delivery.remaining(batch):
+                self._tasks.append(_Task(batch=batch, first=first, last=last))
+        failure: Exception | None = None
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send") as pool:
+            try:
+                while not failure and (self._tasks or self._ready or self._flying) and self._clock() < deadline:
+                    self._check()
+                    self._launch(pool)
+                    failure = self._collect()
+            finally:
+                failure = self._land() or failure
+        if failure:
+            raise failure
+        return not (self._tasks or self._ready)
+
+    def _launch(self, pool: ThreadPoolExecutor) -> None:
+        """Send every task that is allowed now, then nap until the next may go or an answer is there."""
+        nap_s = _IDLE_S
+        while len(self._flying) < IN_FLIGHT and self._prepare():
+            nap_s = self._pacer.wait_s(self._clock())
+            if nap_s > 0:
+                break
+            assert self._ready is not None
+            (task, body), self._ready = self._ready, None
+            now = self._clock()
+            self._pacer.sent(now)
+            future = pool.submit(self._klaviyo.start_import, body)
+            self._flying[future] = replace(task, began_at=task.began_at or now)
+            if any(flying.done() for flying in self._flying):
+                return
+        if self._flying:
+            wait(self._flying, timeout=min(nap_s, _IDLE_S), return_when=FIRST_COMPLETED)
+        else:
+            self._sleep(min(nap_s, _IDLE_S))
+
+    def _prepare(self) -> bool:
+        """Build the next body ahead of its turn, so that building hides behind the pace."""
+        if self._ready is None:
+            now = self._clock()
+            for _ in range(len(self._tasks)):
+                task = self._tasks.popleft()
+                if task.not_before <= now:
+                    self._ready = (task, self._body(task))
+                    break
+                self._tasks.append(task)
+        return self._ready is not None
+
+    def _body(self, task: _Task) -> bytes:
+        without = self._without(task)
+        if not without and (task.first, task.last) == (0, task.batch.profiles):
+            return self._reader.body(task.batch)
+        return self._reader.body(task.batch, first=task.first, last=task.last, without=without)
+
+    def _without(self, task: _Task) -> list[int]:
+        return self._journal.delivery.without(task.batch.number, task.first, task.last)
+
+    # Answers
+
+    def _collect(self) -> Exception | None:
+        """Take in the answers that are there and record them. Returns the first error that ends the attempt."""
+        events: list[Event] = []
+        failure: Exception | None = None
+        for future in [future for future in self._flying if future.done()]:
+            task = self._flying.pop(future)
+            try:
+                events += self._answer(task, future)
+            except Exception as exc:  # noqa: BLE001 - `send` raises it, once all acceptances are recorded
+                failure = failure or exc
+        self._journal.append(events)
+        if events:
+            self._progress(self._journal.delivery.accepted_profiles())
+        return failure
+
+    def _land(self) -> Exception | None:
+        """Wait for what is in flight and record it: an acceptance unrecorded is a batch sent twice."""
+        failure: Exception | None = None
+        while self._flying:
+            wait(self._flying)
+            failure = self._collect() or failure
+        return failure
+
+    def _answer(self, task: _Task, future: Future[tuple[ImportJob, RateInfo]]) -> list[Event]:
+        try:
+            job, rate = future.result()
+        except ExporterError as exc:
+            return self._after(task, exc)
+        self._pacer.told(rate.limit, rate.remaining, rate.reset_s, self._clock())
+        return [self._accepted(task, job)]
+
+    def _accepted(self, task: _Task, job: ImportJob) -> Event:
+        return BatchAccepted(
+            batch=task.batch.number,
+            first=task.first,
+            last=task.last,
+            without=self._without(task),
+            job=job.id,
+            at=datetime.fromtimestamp(self._clock(), UTC),
+        )
+
+    def _after(self, task: _Task, error: ExporterError) -> list[Event]:
+        """What follows from a request that failed: events to record, tasks to repeat; or raises."""
+        logger.info("batch not accepted", extra={"batch": task.batch.number, "cause": type(error).__name__})
+        match error:
+            case BatchRefused():
+                return self._repair(task, error)
+            case BatchTooLarge():
+                return self._halve(task, error, "the profile alone is over Klaviyo's size limit")
+            case KeyRefused():
+                self._renew(error)
+                self._tasks.appendleft(task)
+            case Transient():
+                self._again(task, error)
+            case _:
+                raise error
+        return []
+
+    def _repair(self, task: _Task, error: BatchRefused) -> list[Event]:
+        """Leave out the rows that Klaviyo named and send the rest; halve what it refused without naming any."""
+        left_out = set(self._without(task))
+        positions = [position for position in range(task.first, task.last) if position not in left_out]
+        named = {
+            positions[row.index]: f"{row.attribute}: {row.reason}" for row in error.rows if row.index < len(positions)
+        }
+        if not named:
+            return self._halve(task, error, error.message)
+        self._spend(error)
+        if len(named) < len(positions):
+            self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
+        return [RowsRefused(batch=task.batch.number, rows=sorted(named.items()))]
+
+    def _halve(self, task: _Task, error: ExporterError, words: str) -> list[Event]:
+        self._spend(error)
+        left_out = set(self._without(task))
+        positions = [position for position in range(task.first, task.last) if position not in left_out]
+        if len(positions) == 1:
+            return [RowsRefused(batch=task.batch.number, rows=[(positions[0], words)])]
+        middle = positions[len(positions) // 2]
+        for first, last in ((middle, task.last), (task.first, middle)):
+            self._tasks.appendleft(replace(task, first=first, last=last, attempt=1, began_at=0.0))
+        return []
+
+    def _spend(self, error: ExporterError) -> None:
+        self._repairs += 1
+        if self._repairs > REPAIR_REQUESTS:
+            raise type(error)(
+                f"Klaviyo refuses too many rows: {REPAIR_REQUESTS} requests did not find them all. {error.message}"
+            )
+
+    def _renew(self, error: KeyRefused) -> None:
+        """After a 401 read the key once more: it may have been rotated. Refused again, it is final."""
+        now = self._clock()
+        if now - self._key_renewed_at < 60:
+            return  # the other requests in flight met the same old key
+        self._key_renewed_at = now
+        renewed = self._renew_key()
+        if renewed is None:
+            raise error
+        self._klaviyo = renewed
+
+    def _again(self, task: _Task, error: Transient) -> None:
+        now = self._clock()
+        if isinstance(error, RateLimited):
+            self._pacer.throttled(error.retry_after_s, now)
+        verdict = decide(
+            task.attempt,
+            outcome_of(error),
+            now - task.began_at,
+            retry_after_s=error.retry_after_s,
+            jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+        )
+        if isinstance(verdict, GiveUp):
+            raise error
+        self._tasks.appendleft(replace(task, attempt=task.attempt + 1, not_before=now + verdict.seconds))

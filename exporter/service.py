@@ -1,0 +1,730 @@
+"""The one place that orders things. Triggers, CLI and console call these methods and nothing deeper.
+
+    note(blob)  ->  settle message  ->  settle: freeze manifest, start runs  ->  step message  ->  step, step, ...
+    tick()      ->  runs that are due, and a nudge for runs that stopped moving
+
+A step takes a run as far as its time allows and answers with a value; `handle` turns that value into the next message.
+Any step may die at any line: what it had recorded counts, the rest is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol, assert_never
+
+from pydantic import SecretStr
+
+from exporter import leases, reports
+from exporter.catalog import Catalog, Connection, Export
+from exporter.confirming import Jobs, confirm, poll_interval_s
+from exporter.errors import (
+    AlreadyThere,
+    ConfigError,
+    ExporterError,
+    LeaseHeld,
+    PartitionChanged,
+    RunCanceled,
+    SnapshotUnreadable,
+    StoreMoved,
+    Terminal,
+    Transient,
+)
+from exporter.journal import Journal
+from exporter.klaviyo import KlaviyoList
+from exporter.logs import bound_run
+from exporter.model_json import MAX_MODEL_BYTES, TableModel, parse_table
+from exporter.pacing import Pacer
+from exporter.planning import PartitionSource, make_plan
+from exporter.plans import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, PlanReader, rows_name
+from exporter.runs import (
+    Manifest,
+    ManifestPartition,
+    Phase,
+    Run,
+    Status,
+    close,
+    count,
+    enter,
+    new_run_id,
+    run_folder,
+    verdict,
+)
+from exporter.schedules import is_due
+from exporter.sending import Imports, Sender
+from exporter.snapshots import (
+    NeverCame,
+    NotASnapshot,
+    NotYet,
+    Settled,
+    SnapshotRef,
+    completeness,
+    parse_blob_name,
+)
+from exporter.store import Snapshots, Steps, Store
+
+logger = logging.getLogger(__name__)
+
+WITHDRAWAL_S = 5.0  # how old our knowledge of a withdrawal may be when a batch is sent
+STALE_S = 900.0  # an open run that nothing moved for so long lost its message: half as much again as a hidden one
+SETBACKS = (
+    12  # failures in a row without progress, with waits up to LONGEST_WAIT_S: about 40 minutes, then the run ends
+)
+LONGEST_WAIT_S = 300.0
+
+
+class Klaviyo(Imports, Jobs, Protocol):
+    """What the service needs of Klaviyo."""
+
+    def find_list(self, list_id: str) -> KlaviyoList: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing more to do for this message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Go on with this message, after a while."""
+
+    message: Mapping[str, object]
+    after_s: float = 0.0
+
+
+StepResult = Done | Next
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How the service uses time, memory and disk."""
+
+    settle_s: float = 120.0  # quiet time after which a folder counts as complete
+    patience_s: float = 3600.0  # how long partitions that model.json names are waited for
+    step_s: float = 480.0  # a step ends itself after this; well before the invocation's limit of 30 minutes
+    lease_s: float = leases.LEASE_S  # how long a dead instance keeps its connection from others
+    memory_mb: int = 96  # DuckDB's share
+    pacer_share: float = 1.0  # of Klaviyo's steady rate
+
+
+class Exporter:
+    """The product, given its outside world. Safe to share between invocations: it keeps no state of a run."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        snapshots: Snapshots,
+        steps: Steps,
+        read_secret: Callable[[str], SecretStr],
+        klaviyo: Callable[[SecretStr], Klaviyo],
+        work: Path,
+        container: str = "",
+        limits: Limits = Limits(),
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        progress: Callable[[str, int, int], None] = lambda *_: None,
+    ) -> None:
+        """read_secret: a secret's value by its name. klaviyo: a client for a key. work: a folder for plans in use.
+
+        progress: told (phase, profiles done, of how many; 0 = not known yet).
+        """
+        self.store, self.snapshots, self.steps = store, snapshots, steps
+        self.catalog = Catalog(store)
+        self._read_secret, self._klaviyo, self._work, self._container = read_secret, klaviyo, work, container
+        self._limits, self._clock, self._sleep, self._progress = limits, clock, sleep, progress
+
+    # What triggers call
+
+    def note(self, blob_name: str) -> None:
+        """A blob arrived: look at its snapshot once it has settled. What is no snapshot is noted and ignored."""
+        try:
+            ref = parse_blob_name(blob_name)
+        except NotASnapshot as exc:
+            logger.info("blob ignored", extra={"cause": exc.message})
+            return
+        delay_s = 0.0 if ref.is_one_file else self._limits.settle_s
+        logger.info("blob noted", extra={"segment": ref.segment, "wait_s": delay_s})
+        self.steps.put({"do": "settle", "blob": blob_name}, delay_s=delay_s)
+
+    def handle(self, message: Mapping[str, Any], *, redelivered: bool = False) -> None:
+        """Do what a message says and queue what follows from it.
+
+        redelivered: the message was delivered before, so whoever had it may have died before queueing the next one.
+        """
+        match self.take(message, redelivered=redelivered):
+            case Done():
+                pass
+            case Next() as following:
+                self.steps.put(following.message, delay_s=following.after_s)
+            case other:
+                assert_never(other)
+
+    def take(self, message: Mapping[str, Any], *, redelivered: bool = False) -> StepResult:
+        """Do what a message says."""
+        match message:
+            case {"do": "settle", "blob": str(blob_name)}:
+                return self._settle(parse_blob_name(blob_name))
+            case {"do": "step", "run": str(run_id), "step": int(step)}:
+                return self._step(run_id, step, redelivered=redelivered)
+            case _:
+                logger.error("message not understood and dropped")
+                return Done()
+
+    def tick(self) -> None:
+        """Start the runs that are due by their schedule; give open runs that lost their message a new one."""
+        now = self._now()
+        for export in self.catalog.exports():
+            if not export.paused and is_due(export.schedule, self.last_run(export.id), now):
+                self.start(export, because="schedule")
+            for run in self.runs(export.id):
+                if run.status.is_open and self._is_stale(run, now):
+                    logger.warning("run nudged", extra={"run_id": run.run_id})
+                    self.steps.put(_step_message(run))
+
+    def close_poisoned(self, message: Mapping[str, Any]) -> None:
+        """A message failed too often: close its run as Failed, so that nobody waits for it."""
+        run_id = message.get("run")
+        if not isinstance(run_id, str) or (found := self._read_run(run_id)) is None:
+            logger.error("poison message without a run", extra={"cause": str(message.get("do"))})
+            return
+        run, etag = found
+        self._close(
+            run,
+            etag,
+            Status.FAILED,
+            message=f"the step {run.phase} failed repeatedly for a reason the exporter does not know",
+            hint="Look for this run id in the logs; mend the cause, then run the export again, which is harmless.",
+        )
+
+    def health(self) -> dict[str, str]:
+        """Each collaborator: "ok", or what is wrong with it."""
+        checks: dict[str, Callable[[], None]] = {"state": self.store.ping, "snapshots": self.snapshots.ping}
+        return {name: _outcome(check) for name, check in checks.items()}
+
+    # Runs
+
+    def start(self, export: Export, *, because: Literal["schedule", "demand"]) -> Run:
+        """Start a run on the newest snapshots, now. Raises ConfigError when there is none."""
+        return self.start_on(export, self._freeze(self._newest(export)), because=because)
+
+    def start_on(self, export: Export, manifest: Manifest, *, because: Literal["schedule", "demand"]) -> Run:
+        """Start a run on a manifest, or take up the one that is open on it."""
+        attempt = 1
+        while (run := self._create(export, manifest, because=because, attempt=attempt)) is None:
+            found = self._read_run(new_run_id(export.id, manifest, attempt))
+            if found and found[0].status.is_open:
+                if found[0].mapping == export.mapping and found[0].list_id == export.list_id:
+                    self.steps.put(_step_message(found[0]))
+                    return found[0]
+                self._close(*found, Status.CANCELED, message="the export was changed; a new run follows")
+            if because == "schedule":
+                return self._skip(export, manifest)
+            attempt += 1
+        return run
+
+    def cancel(self, run_id: str) -> None:
+        """Ask a run to stop before its next batch."""
+        try:
+            self.store.create(run_folder(run_id) + "cancel", b"")
+        except AlreadyThere:
+            return
+
+    def run(self, run_id: str) -> Run | None:
+        """A run's document; None when there is none."""
+        found = self._read_run(run_id)
+        return found[0] if found else None
+
+    def runs(self, export_id: str) -> Iterator[Run]:
+        """The runs of an export, newest snapshot first."""
+        for name in sorted(self.store.folders(run_folder(export_id)), reverse=True):
+            if found := self._read_run(f"{export_id}/{name}"):
+                yield found[0]
+
+    def last_run(self, export_id: str) -> Run | None:
+        """The run that was created last."""
+        return max(self.runs(export_id), key=lambda run: run.created_at, default=None)
+
+    # Settling
+
+    def _settle(self, ref: SnapshotRef) -> StepResult:
+        exports = [export for export in self.catalog.exports() if _wants(export, ref)]
+        if not exports:
+            logger.info("no export for this segment", extra={"segment": ref.segment})
+            return Done()
+        state = self._completeness(ref)
+        match state:
+            case NotYet(wait_s):
+                return Next({"do": "settle", "blob": self._any_blob(ref)}, after_s=wait_s)
+            case Settled():
+                for export in exports:
+                    self._start_on_arrival(export, ref)
+            case NeverCame(missing):
+                logger.error("snapshot incomplete", extra={"segment": ref.segment, "missing": len(missing)})
+                for export in exports:
+                    self._fail_incomplete(export, ref, len(missing))
+        return Done()
+
+    def _any_blob(self, ref: SnapshotRef) -> str:
+        return next(blob.name for blob in self.snapshots.list(ref.prefix) if ref.holds(blob.name))
+
+    def _completeness(self, ref: SnapshotRef) -> Any:
+        model = self._model(ref)
+        return completeness(
+            ref,
+            list(self.snapshots.list(ref.prefix)),
+            named=model.named_in(ref.prefix) if model else (),
+            now=self._now(),
+            quiet_s=self._limits.settle_s,
+            patience_s=self._limits.patience_s,
+        )
+
+    def _model(self, ref: SnapshotRef) -> TableModel | None:
+        found = self.snapshots.read(ref.model, max_bytes=MAX_MODEL_BYTES) if ref.model else None
+        return parse_table(found.data, ref.segment, container=self._container) if found else None
+
+    def _start_on_arrival(self, export: Export, ref: SnapshotRef) -> None:
+        refs = {segment: ref if ref.is_of(segment) else self._newest_of(segment) for segment in export.segments}
+        present = [one for one in refs.values() if one is not None]
+        self._create(export, self._freeze(present), because="arrival", attempt=1)
+
+    def _fail_incomplete(self, export: Export, ref: SnapshotRef, missing: int) -> None:
+        manifest = self._freeze([ref])
+        run = self._create(export, manifest, because="arrival", attempt=1, queue=False)
+        if run and (found := self._read_run(run.run_id)):
+            self._close(
+                *found,
+                Status.FAILED,
+                message=f"the snapshot is incomplete: {missing} partitions that model.json names never came",
+                hint="Look at the export's status in Customer Insights and run it again there.",
+            )
+
+    def _newest(self, export: Export) -> list[SnapshotRef]:
+        found = [ref for segment in export.segments if (ref := self._newest_of(segment))]
+        if not found:
+            raise ConfigError(
+                f"no snapshot of {', '.join(export.segments)} has arrived yet",
+                hint="Check the segment's name and that Customer Insights exports it to the snapshots container.",
+            )
+        return found
+
+    def _newest_of(self, segment: str) -> SnapshotRef | None:
+        """The newest complete snapshot of a segment, found by listing the container."""
+        candidates: dict[str, tuple[datetime, SnapshotRef]] = {}
+        for blob in self.snapshots.list(""):
+            try:
+                ref = parse_blob_name(blob.name)
+            except NotASnapshot:
+                continue
+            if ref.is_of(segment):
+                moment = ref.exported_at or blob.modified_at
+                candidates[ref.prefix] = max(
+                    (moment, ref), candidates.get(ref.prefix, (moment, ref)), key=lambda c: c[0]
+                )
+        for _, ref in sorted(candidates.values(), key=lambda candidate: candidate[0], reverse=True):
+            if isinstance(self._completeness(ref), Settled):
+                return ref
+        return None
+
+    def _freeze(self, refs: list[SnapshotRef]) -> Manifest:
+        """The manifest of these snapshots as they are now."""
+        partitions, moments = [], []
+        for ref in refs:
+            model = self._model(ref)
+            for blob in self.snapshots.list(ref.prefix):
+                if ref.holds(blob.name):
+                    moments.append(ref.exported_at or blob.modified_at)
+                    part = ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes)
+                    dialect = model.dialect_of(blob.name) if model else part.dialect
+                    partitions.append(part.model_copy(update={"dialect": dialect}))
+        return Manifest(
+            snapshots=[ref.prefix for ref in refs], exported_at=max(moments, default=self._now()), partitions=partitions
+        )
+
+    def _create(
+        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, queue: bool = True
+    ) -> Run | None:
+        """Create a run and queue its first step. None when it exists: somebody was faster, or it ran before."""
+        run = Run(
+            run_id=new_run_id(export.id, manifest, attempt),
+            export=export.id,
+            export_name=export.name,
+            connection=export.connection,
+            list_id=export.list_id,
+            mapping=export.mapping,
+            because=because,
+            manifest=manifest,
+            created_at=self._now(),
+        )
+        try:
+            self.store.create(run.folder + "run.json", _encode(run))
+        except AlreadyThere:
+            return None
+        logger.info("run created", extra={"run_id": run.run_id})
+        if queue:
+            self.steps.put(_step_message(run))
+        return run
+
+    def _skip(self, export: Export, manifest: Manifest) -> Run:
+        """A scheduled run without a new snapshot: recorded, not repeated."""
+        stamp = f"{self._now():%Y%m%dT%H%M%SZ}-skipped"
+        run = Run(
+            run_id=f"{export.id}/{stamp}",
+            export=export.id,
+            export_name=export.name,
+            connection=export.connection,
+            list_id=export.list_id,
+            mapping=export.mapping,
+            because="schedule",
+            manifest=manifest,
+            created_at=self._now(),
+        )
+        run = close(run, Status.SKIPPED, now=self._now(), message="no new snapshot since the last run")
+        try:
+            self.store.create(run.folder + "run.json", _encode(run))
+        except AlreadyThere:
+            logger.info("already skipped", extra={"run_id": run.run_id})
+        return run
+
+    # One step
+
+    def _step(self, run_id: str, step: int, *, redelivered: bool) -> StepResult:
+        found = self._read_run(run_id)
+        if found is None or not found[0].status.is_open:
+            return Done()
+        run, etag = found
+        if step != run.step:
+            # The step was taken. Its taker queued the next message, unless it died first: then this is a redelivery.
+            return Next(_step_message(run)) if redelivered else Done()
+        with bound_run(run_id):
+            return self._attempt(run, etag)
+
+    def _attempt(self, run: Run, etag: str) -> StepResult:
+        """Take the step under the connection's lease; turn every known error into a value."""
+        try:
+            held = leases.take(
+                self.store, run.connection, uuid.uuid4().hex, clock=self._clock, lasts_s=self._limits.lease_s
+            )
+        except LeaseHeld as exc:
+            return Next(_step_message(run), after_s=exc.retry_after_s or 5)
+        pacer = Pacer.from_json(held.pacer, share=self._limits.pacer_share)
+        taken = _Step(self, run, etag, held, pacer)
+        try:
+            with leases.kept(held, pacer=pacer.to_json):
+                return taken.take(deadline=self._clock() + self._limits.step_s)
+        except (LeaseHeld, StoreMoved):
+            return Next(_step_message(taken.run), after_s=5)
+        except PartitionChanged:
+            return self._start_over(taken.run, taken.etag)
+        except RunCanceled as exc:
+            return self._close(taken.run, taken.etag, Status.CANCELED, message=exc.message, hint=exc.hint)
+        except Terminal as exc:
+            return self._close(taken.run, taken.etag, Status.FAILED, message=exc.message, hint=exc.hint)
+        except Transient as exc:
+            return self._set_back(taken.run, taken.etag, exc)
+
+    def _set_back(self, run: Run, etag: str, error: Transient) -> StepResult:
+        """Wait and try again, a limited number of times: nothing is retried for ever."""
+        setbacks = run.setbacks + 1
+        if setbacks > SETBACKS:
+            message = f"gave up after {SETBACKS} tries without progress: {error.message}"
+            return self._close(run, etag, Status.FAILED, message=message, hint=error.hint)
+        wait_s = min(max(error.retry_after_s or 0, 2.0**setbacks), LONGEST_WAIT_S)
+        logger.warning("step put off", extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks})
+        changed = run.model_copy(update={"setbacks": setbacks, "message": error.message, "hint": error.hint})
+        changed = self._write(changed.model_copy(update={"step": run.step + 1}), etag)[0]
+        return Next(_step_message(changed), after_s=wait_s)
+
+    def _start_over(self, run: Run, etag: str) -> StepResult:
+        """The snapshot was replaced while it was read: this run ends, its successor reads the new one."""
+        self._close(run, etag, Status.SKIPPED, message="the snapshot was replaced while it was read; a new run follows")
+        for partition in run.manifest.partitions:
+            self.steps.put({"do": "settle", "blob": partition.name}, delay_s=1)
+            break
+        return Done()
+
+    def _close(self, run: Run, etag: str, status: Status, *, message: str, hint: str = "") -> StepResult:
+        """End a run that did not get to its finish. The report says how far it came."""
+        closed = close(run, status, now=self._now(), message=message, hint=hint)
+        self._write(closed, etag)
+        self._save_report(closed, None)
+        self.forget_plan(closed)
+        logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
+        return Done()
+
+    # Documents
+
+    def _read_run(self, run_id: str) -> tuple[Run, str] | None:
+        found = self.store.read(run_folder(run_id) + "run.json")
+        return (Run.model_validate_json(found.data), found.etag) if found else None
+
+    def _write(self, run: Run, etag: str) -> tuple[Run, str]:
+        """Write a run's document over the version that was read. Raises StoreMoved."""
+        changed = run.model_copy(update={"updated_at": self._now()})
+        return changed, self.store.replace(run.folder + "run.json", _encode(changed), etag=etag)
+
+    def _save_report(self, run: Run, plan: Plan | None) -> None:
+        data = _json(reports.report(run, plan))
+        try:
+            self.store.create(run.folder + "report.json", data)
+        except AlreadyThere:
+            logger.info("report is there", extra={"run_id": run.run_id})
+
+    def _is_stale(self, run: Run, now: datetime) -> bool:
+        return now - (run.updated_at or run.created_at) > timedelta(seconds=STALE_S)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def plan_folder(self, run: Run, token: str) -> Path:
+        """Where this instance keeps a plan while the run is open."""
+        name = hashlib.sha256(run.run_id.encode()).hexdigest()[:16]
+        return self._work / name / token
+
+    def forget_plan(self, run: Run) -> None:
+        """Remove this instance's copy of a run's plan."""
+        shutil.rmtree(self.plan_folder(run, "x").parent, ignore_errors=True)
+
+    def key_of(self, connection: Connection) -> SecretStr:
+        return self._read_secret(connection.secret)
+
+    def klaviyo_for(self, key: SecretStr) -> Klaviyo:
+        return self._klaviyo(key)
+
+
+class _Step:
+    """One step of one run: the phases in order, until the run ends or time runs out."""
+
+    def __init__(self, exporter: Exporter, run: Run, etag: str, held: leases.HeldLease, pacer: Pacer) -> None:
+        self.exporter, self.run, self.etag, self.held, self.pacer = exporter, run, etag, held, pacer
+        self._withdrawal_checked_at = 0.0
+        self._klaviyo: Klaviyo | None = None
+        self._journal: Journal | None = None
+        self._reader: PlanReader | None = None
+
+    def take(self, *, deadline: float) -> StepResult:
+        self._check()
+        try:
+            while True:
+                match self.run.phase:
+                    case Phase.PLAN:
+                        self._plan()
+                        self._enter(Phase.SEND)
+                    case Phase.SEND:
+                        if not self._send(deadline):
+                            return self._more()
+                        self._enter(Phase.CONFIRM, sent_at=self.exporter._now())
+                    case Phase.CONFIRM:
+                        if not self._confirm(deadline):
+                            return self._ask_later()
+                        self._enter(Phase.FINISH)
+                    case Phase.FINISH:
+                        self._finish()
+                        return Done()
+                    case Phase.CLOSED:
+                        return Done()
+        finally:
+            if self._reader:
+                self._reader.close()
+
+    # Phases
+
+    def _plan(self) -> None:
+        """Check the other side before the work, then plan. The plan is in the store before the run names it."""
+        self.klaviyo.find_list(self.run.list_id)
+        if not self.run.manifest.partitions:
+            raise SnapshotUnreadable(
+                "the snapshot has no partitions", hint="Run the export in Customer Insights again."
+            )
+        exporter, run, token = self.exporter, self.run, f"plan-{uuid.uuid4().hex[:8]}"
+        exporter.forget_plan(run)
+        make_plan(
+            [_source(exporter, part) for part in run.manifest.partitions],
+            run.mapping,
+            exporter.plan_folder(run, token),
+            memory_mb=exporter._limits.memory_mb,
+            progress=lambda rows: exporter._progress("plan", rows, 0),
+            finished_file=lambda path: exporter.store.upload(f"{run.folder}{token}/{path.name}", path),
+        )
+        self.held.check()
+        self._save(plan=token)
+
+    def _send(self, deadline: float) -> bool:
+        plan = self.reader.plan
+        sender = Sender(
+            self.reader,
+            self.journal,
+            self.klaviyo,
+            self.pacer,
+            check=self._check,
+            renew_key=self._renew_key,
+            clock=self.exporter._clock,
+            sleep=self.exporter._sleep,
+            progress=lambda accepted: self.exporter._progress("send", accepted, plan.profiles),
+        )
+        return sender.send(deadline=deadline)
+
+    def _confirm(self, deadline: float) -> bool:
+        return confirm(
+            self.journal,
+            self.klaviyo,
+            lambda: self.reader,
+            now=self.exporter._now(),
+            check=self.held.check,
+            clock=self.exporter._clock,
+            deadline=deadline,
+        )
+
+    def _finish(self) -> None:
+        """The lists of rows, the report, then the run closes: whoever sees it closed finds its report."""
+        plan, delivery = self.reader.plan, self.journal.delivery
+        counts = count(plan, delivery)
+        status, message, hint = verdict(counts)
+        self._save_rows()
+        closed = close(
+            self.run.model_copy(update={"counts": counts}), status, now=self.exporter._now(), message=message, hint=hint
+        )
+        self.exporter._save_report(closed, plan)
+        self.run, self.etag = self.exporter._write(closed, self.etag)
+        self.exporter.forget_plan(self.run)
+        logger.info("run finished", extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows})
+
+    def _save_rows(self) -> None:
+        folder = self.reader.folder
+        rejected = folder / "undelivered.csv"
+        shutil.copyfile(folder / REJECTED_CSV, rejected)
+        reports.append_undelivered(rejected, self.reader, self.journal.delivery)
+        self.exporter.store.upload(self.run.folder + REJECTED_CSV, rejected)
+        self.exporter.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
+
+    # Between phases
+
+    def _enter(self, phase: Phase, **changes: Any) -> None:
+        self.run = enter(self.run, phase, now=self.exporter._now())
+        self._save(setbacks=0, **changes)
+
+    def _more(self) -> StepResult:
+        self._save(step=self.run.step + 1, setbacks=0)
+        return Next(_step_message(self.run))
+
+    def _ask_later(self) -> StepResult:
+        self.exporter._progress("confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs))
+        self._save(step=self.run.step + 1, polls=self.run.polls + 1, setbacks=0)
+        return Next(_step_message(self.run), after_s=poll_interval_s(self.run.polls))
+
+    def _save(self, **changes: Any) -> None:
+        self.run, self.etag = self.exporter._write(self.run.model_copy(update=changes), self.etag)
+
+    def _check(self) -> None:
+        """Raise unless this instance may go on: the lease is ours, and nobody withdrew."""
+        self.held.check()
+        now = self.exporter._clock()
+        if now - self._withdrawal_checked_at >= WITHDRAWAL_S:
+            self._withdrawal_checked_at = now
+            _check_not_withdrawn(self.exporter, self.run)
+
+    # What a phase needs, opened when it is first needed
+
+    @property
+    def klaviyo(self) -> Klaviyo:
+        if self._klaviyo is None:
+            self._key = self.exporter.key_of(_connection(self.exporter, self.run))
+            self._klaviyo = self.exporter.klaviyo_for(self._key)
+        return self._klaviyo
+
+    def _renew_key(self) -> Klaviyo | None:
+        """A client for the key that is in the vault by now; None when it is the one that was refused."""
+        key = self.exporter.key_of(_connection(self.exporter, self.run))
+        if key == self._key:
+            return None
+        self._key, self._klaviyo = key, self.exporter.klaviyo_for(key)
+        return self._klaviyo
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self.exporter.store, self.run.run_id)
+        return self._journal
+
+    @property
+    def reader(self) -> PlanReader:
+        if self._reader is None:
+            folder = self.exporter.plan_folder(self.run, self.run.plan)
+            plan = _fetch_plan(self.exporter.store, self.run, folder)
+            memory_mb = self.exporter._limits.memory_mb
+            self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
+        return self._reader
+
+
+def _fetch_plan(store: Store, run: Run, folder: Path) -> Plan:
+    """The run's plan in a local folder: left there by planning, or fetched from the store."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def fetch(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            store.download(f"{run.folder}{run.plan}/{name}", path)
+        return path
+
+    plan = Plan.model_validate_json(fetch(PLAN_NAME).read_bytes())
+    for name in (DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV, *(rows_name(n) for n in range(len(plan.pieces)))):
+        fetch(name)
+    return plan
+
+
+def _source(exporter: Exporter, part: ManifestPartition) -> PartitionSource:
+    return PartitionSource(
+        name=part.name, open=lambda: exporter.snapshots.open(part.name, etag=part.etag), dialect=part.dialect
+    )
+
+
+def _wants(export: Export, ref: SnapshotRef) -> bool:
+    return (
+        not export.paused and export.schedule.on == "arrival" and any(ref.is_of(segment) for segment in export.segments)
+    )
+
+
+def _connection(exporter: Exporter, run: Run) -> Connection:
+    connection = exporter.catalog.connection(run.connection)
+    if connection is None:
+        raise RunCanceled("the connection was removed")
+    return connection
+
+
+def _check_not_withdrawn(exporter: Exporter, run: Run) -> None:
+    """Raise RunCanceled when a person took back what the run stands on."""
+    export = exporter.catalog.export(run.export)
+    if export is None or export.paused or export.connection != run.connection:
+        raise RunCanceled("the export was removed, paused or given another connection")
+    if _connection(exporter, run).consent is None:
+        raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
+    if exporter.store.read(run_folder(run.run_id) + "cancel") is not None:
+        raise RunCanceled("cancelled by a person")
+
+
+def _step_message(run: Run) -> dict[str, object]:
+    return {"do": "step", "run": run.run_id, "step": run.step}
+
+
+def _outcome(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except ExporterError as exc:
+        return f"{exc.message} {exc.hint}".strip()
+    return "ok"
+
+
+def _encode(run: Run) -> bytes:
+    return run.model_dump_json(by_alias=True).encode()
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, indent=1).encode()

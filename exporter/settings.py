@@ -1,0 +1,149 @@
+"""Environment -> Settings, once. Every problem is reported at a time, in one ConfigError.
+
+docs/configuration.md has one row for each of ROWS; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from exporter.errors import ConfigError
+from exporter.klaviyo import BASE_URL, REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How this deployment is set up. Holds no secret: the Klaviyo keys are in the vault."""
+
+    klaviyo_base_url: str
+    klaviyo_revision: str
+    key_vault_url: str
+    snapshots_container: str
+    state_container: str
+    steps_queue: str
+    settle_seconds: float
+    patience_seconds: float
+    step_seconds: float
+    klaviyo_share: float
+    memory_mb: int
+    work_folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One setting: its environment variable, its default (None: must be set), how it is read, what it means."""
+
+    name: str
+    default: str | None
+    parse: Callable[[str], Any]
+    meaning: str
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("https", "http") or not parts.netloc:
+        raise ValueError("must be an address such as https://example.com")
+    return text.rstrip("/")
+
+
+def _container(text: str) -> str:
+    if not (3 <= len(text) <= 63 and text.replace("-", "").isalnum() and text == text.lower()):
+        raise ValueError("must be a container's or queue's name: 3 to 63 lower-case letters, digits and hyphens")
+    return text
+
+
+def _between(low: float, high: float, kind: Callable[[str], Any] = float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError("must be a number") from None
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+ROWS = (
+    Row(name="KEY_VAULT_URL", default=None, parse=_url, meaning="The vault that holds the Klaviyo keys."),
+    Row(
+        name="SNAPSHOTS_CONTAINER",
+        default="segments",
+        parse=_container,
+        meaning="The container into which Customer Insights writes.",
+    ),
+    Row(
+        name="STATE_CONTAINER",
+        default="exporter-state",
+        parse=_container,
+        meaning="Where connections, exports and runs are kept.",
+    ),
+    Row(name="STEPS_QUEUE", default="export-steps", parse=_container, meaning="The queue that carries the work."),
+    Row(
+        name="SETTLE_SECONDS",
+        default="120",
+        parse=_between(0, 3600),
+        meaning="A snapshot's folder counts as complete when nothing in it changed for so long.",
+    ),
+    Row(
+        name="PATIENCE_SECONDS",
+        default="3600",
+        parse=_between(0, 86_400),
+        meaning="How long partitions that model.json names are waited for before the run fails.",
+    ),
+    Row(
+        name="STEP_SECONDS",
+        default="480",
+        parse=_between(1, 1500),
+        meaning="A step of a run ends itself after this; keep it well below host.json's functionTimeout.",
+    ),
+    Row(
+        name="KLAVIYO_SHARE",
+        default="1",
+        parse=_between(0.01, 1),
+        meaning="The part of Klaviyo's steady rate that runs may use; lower it when other tools use the account.",
+    ),
+    Row(
+        name="MEMORY_MB",
+        default="96",
+        parse=_between(64, 4096, int),
+        meaning="DuckDB's memory; beyond it, it spills to disk. The process needs about 120 MB more.",
+    ),
+    Row(
+        name="WORK_FOLDER",
+        default=str(Path(tempfile.gettempdir()) / "segment-exporter"),
+        parse=Path,
+        meaning="Local disk for the plans of open runs.",
+    ),
+    Row(name="KLAVIYO_BASE_URL", default=BASE_URL, parse=_url, meaning="Klaviyo's API; another address only in tests."),
+    Row(
+        name="KLAVIYO_REVISION",
+        default=REVISION,
+        parse=str,
+        meaning="The dated API revision that is spoken; Klaviyo serves each for two years.",
+    ),
+)
+
+
+def from_env(environ: Mapping[str, str]) -> Settings:
+    """Read and check every setting. Raises ConfigError with all problems."""
+    values: dict[str, Any] = {}
+    problems = []
+    for row in ROWS:
+        text = environ.get(row.name) or row.default
+        if text is None:
+            problems.append(f"{row.name} is not set")
+            continue
+        try:
+            values[row.name.lower()] = row.parse(text)
+        except ValueError as exc:
+            problems.append(f"{row.name} {exc}")
+    if problems:
+        raise ConfigError("; ".join(problems), hint="Correct these app settings; docs/configuration.md explains each.")
+    return Settings(**values)

@@ -1,0 +1,82 @@
+"""Key Vault: where the Klaviyo keys are, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from pydantic import SecretStr
+
+from exporter.errors import ConfigError, ExporterError, SecretUnavailable, Transient
+
+if TYPE_CHECKING:
+    from azure.keyvault.secrets import SecretClient
+
+ROLE_HINT = "Give the app's identity the role Key Vault Secrets User on this vault, or on this secret."
+_THROTTLED = 429
+
+
+class Vault:
+    """Secrets by name, through the app's identity."""
+
+    def __init__(self, client: SecretClient) -> None:
+        self._client = client
+
+    def read(self, name: str) -> SecretStr:
+        """A secret's newest value. Raises SecretUnavailable, or Transient when the vault cannot answer."""
+        try:
+            value = self._client.get_secret(name).value
+        except AzureError as exc:
+            raise _meaning(exc, name) from None  # its text may quote the vault's answer
+        if not value:
+            raise SecretUnavailable(f"the secret {name} is empty", hint="Store the Klaviyo key in it.")
+        return SecretStr(value)
+
+    def write(self, name: str, value: SecretStr) -> None:
+        """Store a secret's new value. Raises like `read`; the value is never in an error."""
+        try:
+            self._client.set_secret(name, value.get_secret_value())
+        except AzureError as exc:
+            raise _meaning(exc, name) from None
+
+    def ping(self) -> None:
+        """Raise what would keep secrets from being read. A secret that does not exist is no such thing."""
+        try:
+            self.read("segment-exporter-health")
+        except SecretUnavailable as exc:
+            if exc.__class__ is SecretUnavailable and "does not exist" not in exc.message:
+                raise
+
+
+def _meaning(exc: AzureError, name: str) -> ExporterError:
+    match exc:
+        case ResourceNotFoundError():
+            return SecretUnavailable(
+                f"the secret {name} does not exist in the vault", hint="Store the Klaviyo key under this name."
+            )
+        case ClientAuthenticationError():
+            return ConfigError("the app's identity could not sign in to the vault", hint=ROLE_HINT)
+        case ServiceRequestError() | ServiceResponseError():
+            return Transient(
+                "the vault could not be reached", hint="Check KEY_VAULT_URL and the vault's network rules."
+            )
+        case HttpResponseError() if exc.status_code == _THROTTLED or (exc.status_code or 500) >= 500:
+            return Transient("the vault could not answer")
+        case _:
+            return SecretUnavailable(f"the vault refused to give the secret {name}", hint=ROLE_HINT)
+
+
+def open_vault(url: str) -> Vault:
+    """The vault at this address, with the app's identity."""
+    # Imported late: identity takes a quarter of a second, and only runs need keys.
+    from azure.identity import DefaultAzureCredential
+    from azure.keyvault.secrets import SecretClient
+
+    return Vault(SecretClient(vault_url=url, credential=DefaultAzureCredential()))

@@ -1,0 +1,59 @@
+"""Settings -> real collaborators. The only module that builds clients, each once for the process."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from exporter import settings as settings_module
+from exporter.settings import Settings
+
+if TYPE_CHECKING:
+    from exporter.service import Exporter
+    from exporter.vault import Vault
+
+SNAPSHOTS_CONNECTION = "SnapshotsStorage"
+STATE_CONNECTION = "StateStorage"
+
+
+@functools.cache
+def cloud() -> Exporter:
+    """The exporter of this function app."""
+    return build(settings_module.from_env(os.environ), os.environ)
+
+
+@functools.cache
+def vault(url: str) -> Vault:
+    """The vault, opened when the first secret is needed."""
+    from exporter.vault import open_vault
+
+    return open_vault(url)
+
+
+def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
+    """An exporter on Azure Storage and Key Vault."""
+    from exporter import azure_storage
+    from exporter.klaviyo import Klaviyo
+    from exporter.service import Exporter, Limits
+
+    snapshots = azure_storage.blob_service(SNAPSHOTS_CONNECTION, environ)
+    state = azure_storage.blob_service(STATE_CONNECTION, environ)
+    queues = azure_storage.queue_service(STATE_CONNECTION, environ)
+    return Exporter(
+        store=azure_storage.BlobStore(state.get_container_client(settings.state_container)),
+        snapshots=azure_storage.BlobSnapshots(snapshots.get_container_client(settings.snapshots_container)),
+        steps=azure_storage.QueueSteps(azure_storage.steps_queue(queues, settings.steps_queue)),
+        read_secret=lambda name: vault(settings.key_vault_url).read(name),
+        klaviyo=lambda key: Klaviyo(key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision),
+        work=settings.work_folder,
+        container=settings.snapshots_container,
+        limits=Limits(
+            settle_s=settings.settle_seconds,
+            patience_s=settings.patience_seconds,
+            step_s=settings.step_seconds,
+            memory_mb=settings.memory_mb,
+            pacer_share=settings.klaviyo_share,
+        ),
+    )

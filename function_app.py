@@ -1,0 +1,57 @@
+"""The triggers: decorator, one call, return. Everything they call is in `exporter`, which knows nothing of Functions.
+
+on_blob    a blob arrived                 -> note it
+on_step    a message of the work queue    -> take one step further, queue the next
+on_poison  a message that failed 5 times  -> close its run as Failed
+on_tick    every few minutes              -> start what is due, nudge what stopped
+health     GET /api/health                -> is everything we need within reach?
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import azure.functions as func
+import azurefunctions.extensions.bindings.blob as blob
+
+from exporter import wiring
+from exporter.logs import quiet_sdks
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+quiet_sdks()
+logger = logging.getLogger(__name__)
+
+
+@app.blob_trigger(
+    arg_name="client",
+    path="%SNAPSHOTS_CONTAINER%/{name}",
+    connection=wiring.SNAPSHOTS_CONNECTION,
+    source=func.BlobSource.EVENT_GRID,  # the only source on Flex Consumption
+)
+def on_blob(client: blob.BlobClient) -> None:
+    """The SDK type holds no content: an InputStream would cost four times the blob in memory."""
+    wiring.cloud().note(client.blob_name)
+
+
+@app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%", connection=wiring.STATE_CONNECTION)
+def on_step(message: func.QueueMessage) -> None:
+    wiring.cloud().handle(message.get_json(), redelivered=(message.dequeue_count or 1) > 1)
+
+
+@app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%-poison", connection=wiring.STATE_CONNECTION)
+def on_poison(message: func.QueueMessage) -> None:
+    wiring.cloud().close_poisoned(message.get_json())
+
+
+@app.timer_trigger(arg_name="tick", schedule="%TICK_SCHEDULE%")
+def on_tick(tick: func.TimerRequest) -> None:
+    """What is due is worked out from saved state, so a late or missed tick changes nothing."""
+    wiring.cloud().tick()
+
+
+@app.route("health", methods=["GET"])
+def health(req: func.HttpRequest) -> func.HttpResponse:
+    checks = wiring.cloud().health()
+    status = 200 if set(checks.values()) == {"ok"} else 503
+    return func.HttpResponse(json.dumps(checks), status_code=status, mimetype="application/json")

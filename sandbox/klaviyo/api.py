@@ -1,0 +1,196 @@
+"""The request handler: everything that happens to a call before and after its endpoint."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from sandbox.klaviyo import control, endpoints_jobs, endpoints_lists, endpoints_profiles
+from sandbox.klaviyo.account import Account
+from sandbox.klaviyo.calls import Call, Route
+from sandbox.klaviyo.faults import Faults
+from sandbox.klaviyo.limits import Limits
+from sandbox.klaviyo.messages import MEDIA_TYPE, Refused, Request, Response, invalid, refusal
+from sandbox.klaviyo.settings import FULL_KEY, REVISIONS, Settings
+from sandbox.klaviyo.stats import Stats
+
+ROUTES = (*endpoints_lists.ROUTES, *endpoints_profiles.ROUTES, *endpoints_jobs.ROUTES)
+MEDIA_TYPES = frozenset({MEDIA_TYPE, "application/json"})  # the second is undocumented and widely used
+
+
+class Klaviyo:
+    """A whole Klaviyo with one account. `handle` is safe to call from several threads."""
+
+    def __init__(self, settings: Settings | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings or Settings()
+        self.clock = clock
+        self.lock = threading.RLock()
+        self._routes = [(route.pattern(), route) for route in ROUTES]
+        self.reset()
+
+    def reset(self) -> None:
+        """An empty account, full counters, no faults. Settings stay."""
+        with self.lock:
+            self.account = Account()
+            self.limits = Limits()
+            self.faults = Faults()
+            self.stats = Stats()
+
+    def settle(self) -> None:
+        """Complete the import jobs that are due. Every request does so too; a server calls it in between."""
+        with self.lock:
+            self.account.settle(self.clock(), self.settings)
+
+    def handle(self, request: Request) -> Response:
+        """Answer one request. Never raises for what a client can send."""
+        if request.path.startswith(control.PREFIX):
+            return control.handle(self, request)
+        with self.lock:
+            fault = self.faults.pick(request)
+        if fault is None:
+            response, endpoint = self._answer(request)
+        elif fault.taken:
+            response, endpoint = self._answer(request)
+            response = fault.spoil(response)
+        else:
+            response, endpoint = fault.spoil(Response(200)), self._endpoint_name(request)
+        self.stats.count(endpoint, None if response.drop else response.status, self.clock())
+        return response
+
+    def call(
+        self,
+        method: str,
+        target: str,
+        json: Any = None,
+        *,
+        key: str = FULL_KEY,
+        revision: str = REVISIONS[-1],
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """`handle` with the usual headers, for tests."""
+        given = {
+            "Authorization": f"Klaviyo-API-Key {key}",
+            "revision": revision,
+            "Content-Type": MEDIA_TYPE,
+            **(headers or {}),
+        }
+        body = json if isinstance(json, bytes) else orjson.dumps(json) if json is not None else b""
+        return self.handle(Request.of(method, target, headers=given, body=body))
+
+    def _answer(self, request: Request) -> tuple[Response, str]:
+        """The true answer, and the endpoint's name."""
+        headers: dict[str, str] = {}
+        try:
+            if request.target_bytes > self.settings.max_url_bytes:
+                return Response(414, b"<h1>414 URI Too Long</h1>", {"Content-Type": "text/html"}), "none"
+            route, params = self._route(request)
+            with self.lock:
+                scopes = self._scopes(request)
+                headers = self._take(request, route, scopes)
+            response = self._serve(request, route, params)
+        except Refused as refused:
+            response = refused.response()
+        if response.status != 429:
+            response.headers.update(headers)
+        return response, self._endpoint_name(request)
+
+    def _serve(self, request: Request, route: Route, params: Mapping[str, str]) -> Response:
+        _check_revision(request, self.settings)
+        body = _body(request, self.settings)
+        prepared = route.prepare(body, self.settings) if route.prepare else None
+        with self.lock:
+            now = self.clock()
+            self.account.settle(now, self.settings)
+            call = Call(
+                request=request,
+                params=params,
+                body=body,
+                now=now,
+                account=self.account,
+                settings=self.settings,
+                prepared=prepared,
+            )
+            return route.endpoint(call)
+
+    def _take(self, request: Request, route: Route, scopes: frozenset[str]) -> dict[str, str]:
+        """Check the scopes and the rate limits; the headers that tell about the latter."""
+        if not route.scopes <= scopes:
+            missing = ", ".join(sorted(route.scopes - scopes))
+            detail = f"You do not have permission to perform this action. Missing scopes: {missing}"
+            raise refusal(403, "permission_denied", "Permission denied.", detail)
+        if not self.settings.limits:
+            return {}
+        return self.limits.take(
+            route.counters(request), now=self.clock(), l_steady=self.settings.l_steady, daily=route.daily
+        )
+
+    def _scopes(self, request: Request) -> frozenset[str]:
+        kind, _, key = request.headers.get("authorization", "").partition(" ")
+        scopes = self.settings.keys.get(key.strip())
+        if kind != "Klaviyo-API-Key" or scopes is None:
+            detail = "Missing or invalid private key."
+            status = self.settings.refused_key_status
+            raise refusal(status, "not_authenticated", "Authentication credentials were not provided.", detail)
+        return scopes
+
+    def _route(self, request: Request) -> tuple[Route, Mapping[str, str]]:
+        path = request.path.rstrip("/")
+        matches = [(match, route) for pattern, route in self._routes if (match := pattern.fullmatch(path))]
+        for match, route in matches:
+            if route.method == request.method:
+                return route, match.groupdict()
+        if not matches:
+            raise refusal(404, "not_found", "Not found.", f"The path {request.path} could not be found.")
+        refused = refusal(405, "method_not_allowed", "Method not allowed.", f"{request.method} is not allowed.")
+        refused.headers["Allow"] = ", ".join(route.method for _, route in matches)
+        raise refused
+
+    def _endpoint_name(self, request: Request) -> str:
+        try:
+            return self._route(request)[0].name
+        except Refused:
+            return f"{request.method} other"
+
+
+def _check_revision(request: Request, settings: Settings) -> None:
+    revision = request.headers.get("revision", "")
+    if revision not in REVISIONS:
+        raise invalid("A valid revision header is required.", parameter="revision")
+    if revision < settings.oldest_revision:
+        raise refusal(410, "gone", "Gone.", f"The API revision {revision} has been retired.")
+
+
+def _body(request: Request, settings: Settings) -> bytes:
+    """The body, decompressed and within the size limit. Only requests that have one must say its type."""
+    if not request.body:
+        return b""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if media_type not in MEDIA_TYPES or encoding not in _encodings(settings):
+        detail = f"Unsupported media type '{media_type}' or encoding '{encoding}'."
+        raise refusal(415, "unsupported_media_type", "Unsupported media type.", detail)
+    body = request.body if encoding == "identity" else _gunzip(request.body, settings.max_body_bytes)
+    if len(body) > settings.max_body_bytes:
+        raise refusal(413, "payload_too_large", "Payload too large.", "The payload is larger than 5 MB.")
+    return body
+
+
+def _encodings(settings: Settings) -> set[str]:
+    return {"identity", "gzip"} if settings.gzip_bodies else {"identity"}
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    """Decompress no more than needed to know that the body is over the limit."""
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        plain = unzip.decompress(body, limit + 1)
+    except zlib.error as exc:
+        raise invalid(f"Invalid gzip body: {exc}") from None
+    if len(plain) <= limit and not unzip.eof:
+        raise invalid("Invalid gzip body: it is incomplete.")
+    return plain

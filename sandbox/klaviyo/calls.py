@@ -1,0 +1,60 @@
+"""One call to an endpoint, as its function sees it, and the table that endpoints register in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.klaviyo.account import Account
+from sandbox.klaviyo.limits import Tier
+from sandbox.klaviyo.messages import Request, Response
+from sandbox.klaviyo.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    request: Request
+    params: Mapping[str, str]
+    body: bytes  # decompressed
+    now: float
+    account: Account
+    settings: Settings
+    prepared: Any = None  # what the route's `prepare` made of the body
+
+    @property
+    def base_url(self) -> str:
+        return self.request.base_url
+
+
+Endpoint = Callable[[Call], Response]
+ExtraLimits = Mapping[tuple[str, str], tuple[str, Tier]]  # (parameter, name in it) -> counter, its tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    method: str
+    template: str
+    scopes: frozenset[str]
+    tier: Tier
+    endpoint: Endpoint
+    daily: int | None = None
+    extra: ExtraLimits = field(default_factory=dict)
+    prepare: Callable[[bytes, Settings], Any] | None = None  # work on the body that needs no account, nor its lock
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.template}"
+
+    def counters(self, request: Request) -> list[tuple[str, Tier]]:
+        """The rate limit counters this request takes from: the endpoint's own, then those of its options."""
+        extra = {
+            counter
+            for (parameter, option), counter in self.extra.items()
+            if option in request.query.get(parameter, "").split(",")
+        }
+        return [(self.name, self.tier), *sorted(extra, key=lambda each: each[0])]
+
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.template))

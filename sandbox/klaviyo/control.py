@@ -1,0 +1,143 @@
+"""The control routes under /_sandbox, which Klaviyo does not have. They need no key. See the package's docstring."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from sandbox.klaviyo.lists import Members
+from sandbox.klaviyo.messages import Request, Response
+from sandbox.klaviyo.profiles import MERGED_BY_KEY
+from sandbox.klaviyo.settings import CHOICES
+
+if TYPE_CHECKING:
+    from sandbox.klaviyo.api import Klaviyo
+
+PREFIX = "/_sandbox/"
+DIGEST_CHUNK = 5_000  # members hashed before other requests get a turn
+
+
+def handle(klaviyo: Klaviyo, request: Request) -> Response:
+    path = request.path.removeprefix(PREFIX).strip("/")
+    try:
+        document = orjson.loads(request.body) if request.body else {}
+        return _json(_act(klaviyo, f"{request.method} {path}", document))
+    except LookupError as exc:
+        return _json({"error": f"not found: {exc}"}, 404)
+    except (ValueError, TypeError, AttributeError) as exc:
+        return _json({"error": str(exc)}, 400)
+
+
+def digest_of(profiles: Iterable[tuple[str | None, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What `GET /_sandbox/lists/{id}/digest` answers for a list of exactly these (e-mail, attributes).
+
+    Per profile: sha256 over the JSON of its attributes with "email" in lower case, without nulls (also inside
+    location and properties) and then without an empty location or properties; keys sorted at every level, no spaces,
+    UTF-8 and not escaped, as orjson writes it. The digest is the sum of these as numbers, modulo 2^256, in 64 hex
+    digits, so that order does not matter.
+    """
+    total, count = 0, 0
+    for email, attributes in profiles:
+        known = {**attributes, "email": email.lower()} if email is not None else attributes
+        line = orjson.dumps(_without_nulls(known), option=orjson.OPT_SORT_KEYS)
+        total += int.from_bytes(hashlib.sha256(line).digest(), "big")
+        count += 1
+    return {"members": count, "digest": f"{total % 2**256:064x}"}
+
+
+def _without_nulls(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in attributes.items() if value is not None}
+    for name in MERGED_BY_KEY:
+        if name in kept:
+            kept[name] = {key: value for key, value in kept[name].items() if value is not None}
+            if not kept[name]:
+                del kept[name]
+    return kept
+
+
+def _act(klaviyo: Klaviyo, action: str, document: Any) -> Any:
+    if found := re.fullmatch(r"GET lists/([^/]+)/digest", action):
+        return _digest(klaviyo, found[1])
+    with klaviyo.lock:
+        klaviyo.settle()
+        if found := re.fullmatch(r"POST jobs/([^/]+)", action):
+            return _set_fate(klaviyo, found[1], document["fate"])
+        match action:
+            case "GET state":
+                return _state(klaviyo)
+            case "GET settings":
+                return klaviyo.settings.shown()
+            case "POST settings":
+                klaviyo.settings.change(document)
+                return klaviyo.settings.shown()
+            case "POST reset":
+                klaviyo.reset()
+            case "POST faults":
+                klaviyo.faults.add(document)
+            case "DELETE faults":
+                klaviyo.faults.clear()
+            case "POST lists":
+                return _seed_list(klaviyo, **document)
+            case _:
+                raise LookupError(action)
+    return {"ok": True}
+
+
+def _state(klaviyo: Klaviyo) -> dict[str, Any]:
+    account, now = klaviyo.account, klaviyo.clock()
+    return {
+        **klaviyo.stats.shown(),
+        "jobs": dict(Counter(job.status(now) for job in account.jobs)),
+        "rows": {
+            "accepted": sum(job.total for job in account.jobs),
+            "completed": sum(job.completed for job in account.jobs),
+            "failed": sum(len(job.import_errors) for job in account.jobs),
+        },
+        "profiles": account.profiles.count,
+        "lists": {each.id: each.members.count for each in account.lists},
+    }
+
+
+def _seed_list(klaviyo: Klaviyo, id: str, name: str = "", flows: Any = ()) -> dict[str, Any]:  # noqa: A002
+    made = klaviyo.account.lists.create(name or id, now=klaviyo.clock(), list_id=id)
+    made.flows = list(flows)
+    return {"id": made.id, "name": made.name}
+
+
+def _set_fate(klaviyo: Klaviyo, job_id: str, fate: str) -> dict[str, Any]:
+    job = klaviyo.account.jobs.get(job_id)
+    if job is None:
+        raise LookupError(job_id)
+    if fate not in CHOICES["job_fate"]:
+        raise ValueError(f"fate: one of {sorted(CHOICES['job_fate'])}")
+    klaviyo.account.jobs.set_fate(job, fate)  # type: ignore[arg-type]
+    return {"id": job_id, "fate": fate}
+
+
+def _digest(klaviyo: Klaviyo, list_id: str) -> dict[str, Any]:
+    klaviyo.settle()
+    known = klaviyo.account.lists.get(list_id)
+    if known is None:
+        raise LookupError(list_id)
+    return digest_of(_members(klaviyo, known.members))
+
+
+def _members(klaviyo: Klaviyo, members: Members) -> Iterator[tuple[None, dict[str, Any]]]:
+    start: int | None = 0
+    while start is not None:
+        with klaviyo.lock:
+            walk = members.walk(start)
+            chunk = list(islice(walk, DIGEST_CHUNK))
+            known = [klaviyo.account.profiles.attributes(number) for _, number in chunk]
+        start = chunk[-1][0] + 1 if len(chunk) == DIGEST_CHUNK else None
+        yield from ((None, attributes) for attributes in known)
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(status, orjson.dumps(document), {"Content-Type": "application/json"})

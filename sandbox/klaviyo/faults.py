@@ -1,0 +1,107 @@
+"""Faults on request: what networks, edges and overloaded servers do to a call.
+
+A rule is JSON:
+
+    match        regular expression searched in "METHOD /path", e.g. "POST /api/profile-bulk-import-jobs$"
+    kind         status        an error answer with `status` (503) and a JSON:API body
+                 latency       the answer comes `seconds` (1) later
+                 drop_before   the connection closes, nothing was taken
+                 drop_after    the call was carried out, then the connection closes
+                 html_403      Cloudflare's challenge page (klaviyo-api-python issue 84)
+                 throttle      a 429 with `retry_after` (1), whatever the counters say
+                 truncate      the answer breaks off in the middle
+                 non_json      `status` (502) with an HTML page
+    times        how often, 1 unless given; null = always
+    after        how many matching requests pass first, 0 unless given
+    taken        whether the call is carried out all the same; by default as the kind says:
+                 latency, drop_after and truncate yes, the others no
+
+The first rule that matches and is not used up wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.klaviyo.limits import throttled
+from sandbox.klaviyo.messages import Request, Response, refusal
+
+KINDS = frozenset(("status", "latency", "drop_before", "drop_after", "html_403", "throttle", "truncate", "non_json"))
+TAKEN = frozenset({"latency", "drop_after", "truncate"})
+HTML = "text/html; charset=UTF-8"
+
+
+@dataclass(slots=True, kw_only=True)
+class Rule:
+    match: re.Pattern[str]
+    kind: str
+    times: int | None = 1
+    after: int = 0
+    status: int | None = None
+    seconds: float = 1.0
+    retry_after: int = 1
+    taken: bool
+
+    @classmethod
+    def read(cls, rule: Mapping[str, Any]) -> Rule:
+        """A rule from JSON. Raises ValueError for what it cannot mean."""
+        kind = rule.get("kind")
+        if kind not in KINDS:
+            raise ValueError(f"kind: one of {', '.join(sorted(KINDS))}")
+        try:
+            match = re.compile(rule.get("match", ""))
+            return cls(**{"taken": kind in TAKEN, **rule, "match": match})
+        except (TypeError, re.error) as exc:
+            raise ValueError(str(exc)) from None
+
+    def applies(self, request: Request) -> bool:
+        """Whether this request gets the fault; counts it."""
+        if self.times == 0 or not self.match.search(f"{request.method} {request.path}"):
+            return False
+        if self.after > 0:
+            self.after -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+    def spoil(self, response: Response) -> Response:
+        """The answer the client gets instead of `response`."""
+        match self.kind:
+            case "latency":
+                response.delay_s = self.seconds
+            case "drop_before" | "drop_after":
+                response.drop = True
+            case "truncate":
+                response.send_only = len(response.body) // 2
+            case "throttle":
+                return throttled(self.retry_after).response()
+            case "html_403":
+                return Response(403, CHALLENGE, {"Content-Type": HTML, "cf-mitigated": "challenge"})
+            case "non_json":
+                return Response(self.status or 502, BAD_GATEWAY, {"Content-Type": HTML})
+            case _:
+                detail = "A fault was asked for."
+                return refusal(self.status or 503, "error", "A server error occurred.", detail).response()
+        return response
+
+
+class Faults:
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+
+    def add(self, rules: list[Mapping[str, Any]]) -> None:
+        self._rules += [Rule.read(rule) for rule in rules]
+
+    def clear(self) -> None:
+        self._rules = []
+
+    def pick(self, request: Request) -> Rule | None:
+        return next((rule for rule in self._rules if rule.applies(request)), None)
+
+
+CHALLENGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body></body></html>"
+BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"

@@ -1,0 +1,51 @@
+"""What every folder of tests may ask for: one Azurite for the whole run, and a place of its own for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from azure.storage.blob import BlobServiceClient, ContainerClient
+from azure.storage.queue import QueueClient, QueueServiceClient
+
+from exporter import azure_storage
+from sandbox.azurite import AZURITE, Azurite, running_azurite
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """One emulator for all tests, in memory. Without node_modules tests skip, except in CI."""
+    if not AZURITE.exists() and not os.environ.get("CI"):
+        pytest.skip("Azurite is not installed (node_modules is missing): run scripts/setup")
+    with running_azurite(log=tmp_path_factory.mktemp("azurite") / "log") as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def blob_service(azurite: Azurite) -> Iterator[BlobServiceClient]:
+    """Connected as the app connects."""
+    service = azure_storage.blob_service("Storage", {"Storage": azurite.connection_string})
+    with contextlib.closing(service):
+        yield service
+
+
+@pytest.fixture(scope="session")
+def queue_service(azurite: Azurite) -> Iterator[QueueServiceClient]:
+    service = azure_storage.queue_service("Storage", {"Storage": azurite.connection_string})
+    with contextlib.closing(service):
+        yield service
+
+
+@pytest.fixture
+def container(blob_service: BlobServiceClient) -> ContainerClient:
+    """A container with a fresh name; nobody has made it yet."""
+    return blob_service.get_container_client(f"c{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def queue(queue_service: QueueServiceClient) -> QueueClient:
+    """A queue with a fresh name; nobody has made it yet."""
+    return azure_storage.steps_queue(queue_service, f"q{uuid.uuid4().hex}")

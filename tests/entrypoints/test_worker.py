@@ -1,0 +1,230 @@
+"""The app in Microsoft's own worker: it loads there, its triggers are as intended, and its functions run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+from azure.storage.queue import QueueServiceClient
+
+from sandbox.azurite import Azurite
+from tests.entrypoints.worker import (
+    Worker,
+    WorkerError,
+    blob_content_input,
+    blob_input,
+    http_body,
+    http_input,
+    queue_input,
+    running_worker,
+    timer_input,
+)
+
+ROOT = Path(__file__).parents[2]
+TOY_APP = ROOT / "tests" / "sandbox" / "toy_app"
+
+# Every function of the app: the fields of its trigger. Nothing else says what Azure will listen to.
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "on_blob": {
+        "type": "blobTrigger",
+        "path": "%SNAPSHOTS_CONTAINER%/{name}",
+        "connection": "SnapshotsStorage",
+        "source": "EventGrid",
+        "properties": {"SupportsDeferredBinding": True},
+    },
+    "on_step": {"type": "queueTrigger", "queueName": "%STEPS_QUEUE%", "connection": "StateStorage"},
+    "on_poison": {"type": "queueTrigger", "queueName": "%STEPS_QUEUE%-poison", "connection": "StateStorage"},
+    "on_tick": {"type": "timerTrigger", "schedule": "%TICK_SCHEDULE%"},
+    "health": {"type": "httpTrigger", "route": "health", "methods": ["GET"], "authLevel": "ANONYMOUS"},
+}
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        sys.version_info < (3, 13),
+        reason="Microsoft publishes its worker as a library (azure-functions-runtime) for Python 3.13 and newer only",
+    ),
+]
+
+
+# The driver itself, on a toy app
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file in which the toy app notes what its functions saw."""
+    return tmp_path_factory.mktemp("toy") / "notes"
+
+
+@pytest.fixture(scope="module")
+def toy(azurite: Azurite, notes: Path) -> Iterator[Worker]:
+    env = {"LOG": str(notes), "SnapshotsStorage": azurite.connection_string}
+    with running_worker(TOY_APP, env=env, log=notes.with_name("worker.log")) as worker:
+        yield worker
+
+
+def last_note(notes: Path, function: str) -> dict[str, Any]:
+    found = [note for note in map(json.loads, notes.read_text().splitlines()) if note["function"] == function]
+    return dict(found[-1])
+
+
+@pytest.mark.azurite
+class TestDriver:
+    def test_worker_indexes_every_function_with_its_bindings(self, toy: Worker) -> None:
+        assert [function.name for function in toy.functions][:3] == ["on_blob", "on_stream", "step"]
+        assert toy.functions[0].trigger == {
+            "name": "client",
+            "type": "blobTrigger",
+            "direction": "IN",
+            "path": "%SNAPSHOTS_CONTAINER%/{name}",
+            "connection": "SnapshotsStorage",
+            "source": "EventGrid",
+            "properties": {"SupportsDeferredBinding": True},
+        }
+
+    def test_sdk_type_is_a_client_for_the_blob_of_the_event(self, toy: Worker, notes: Path, azurite: Azurite) -> None:
+        with BlobServiceClient.from_connection_string(azurite.connection_string) as blobs:
+            blobs.create_container("toy").upload_blob("eu/a.csv", "hello").close()
+        assert toy.invoke("on_blob", blob_input("client", "SnapshotsStorage", "toy", "eu/a.csv")).succeeded
+        note = last_note(notes, "on_blob")
+        assert (note["container"], note["name"], note["text"]) == ("toy", "eu/a.csv", "hello")
+
+    def test_input_stream_holds_the_blob(self, toy: Worker, notes: Path) -> None:
+        assert toy.invoke("on_stream", blob_content_input("stream", b"hello", "streams/in/eu/a.csv")).succeeded
+        note = last_note(notes, "on_stream")
+        assert (note["name"], note["text"]) == ("streams/in/eu/a.csv", "hello")
+
+    def test_queue_message_carries_its_metadata(self, toy: Worker, notes: Path) -> None:
+        assert toy.invoke("step", queue_input("message", "hello", dequeue_count=4)).succeeded
+        note = last_note(notes, "step")
+        assert (note["text"], note["tries"], note["inserted"]) == ("hello", 4, "2026-11-23 12:00:00+00:00")
+
+    @pytest.mark.parametrize("past_due", [False, True])
+    def test_timer_knows_whether_it_is_late(self, toy: Worker, notes: Path, past_due: bool) -> None:
+        assert toy.invoke("tick", timer_input("timer", past_due=past_due)).succeeded
+        assert last_note(notes, "tick")["past_due"] is past_due
+
+    def test_http_request_goes_in_and_its_answer_comes_out(self, toy: Worker) -> None:
+        request = http_input(
+            *("req", "PUT", "http://host/api/a/b?x=1"),
+            headers={"X-Mixed-Case": "1"},
+            query={"x": "1"},
+            route_params={"path": "a/b"},
+            body=b"\x00body",
+        )
+        outcome = toy.invoke("echo", request)
+        assert outcome.succeeded, outcome.error
+        assert outcome.returned is not None
+        assert outcome.returned["http"]["status_code"] == "201"
+        assert json.loads(http_body(outcome)) == {
+            "method": "PUT",
+            "url": "http://host/api/a/b?x=1",
+            "headers": {"x-mixed-case": "1"},
+            "params": {"x": "1"},
+            "route_params": {"path": "a/b"},
+            "body_bytes": 5,
+        }
+
+    def test_exception_of_a_function_is_the_outcome(self, toy: Worker) -> None:
+        outcome = toy.invoke("step", queue_input("message", "fail"))
+        assert (outcome.succeeded, outcome.error) == (False, "RuntimeError: told to fail")
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("import nowhere", "No module named 'nowhere'"),
+        (
+            "import azure.functions as func\n"
+            "app = func.FunctionApp()\n"
+            "@app.timer_trigger(arg_name='timer', schedule='0 0 * * * *')\n"
+            "def tick(timer: int) -> None: ...\n",
+            "cannot load the tick function",
+        ),
+    ],
+)
+def test_app_that_the_worker_refuses_is_an_error(tmp_path: Path, source: str, complaint: str) -> None:
+    (tmp_path / "function_app.py").write_text(source)
+    with (
+        pytest.raises(WorkerError, match=complaint),
+        running_worker(tmp_path, env={}, log=tmp_path / "log"),
+    ):
+        pass
+
+
+# The app of this repository
+
+
+SETTINGS = {
+    "SNAPSHOTS_CONTAINER": "worker-snapshots",
+    "STATE_CONTAINER": "worker-state",
+    "STEPS_QUEUE": "worker-steps",
+    "TICK_SCHEDULE": "0 */5 * * * *",
+    "KEY_VAULT_URL": "https://vault.invalid",
+}
+BLOB_NAME = "exports/HighValue/2026/11/23/1200/HighValue_1.csv"
+
+
+@pytest.fixture(scope="module")
+def storage(azurite: Azurite) -> dict[str, str]:
+    """The settings of connections to storage that holds what the infrastructure makes, and one partition."""
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as blobs:
+        blobs.create_container(SETTINGS["STATE_CONTAINER"]).close()
+        blobs.create_container(SETTINGS["SNAPSHOTS_CONTAINER"]).upload_blob(
+            BLOB_NAME, "EMail\nada@example.com\n"
+        ).close()
+    with QueueServiceClient.from_connection_string(azurite.connection_string) as queues:
+        queues.create_queue(SETTINGS["STEPS_QUEUE"]).close()
+    return dict.fromkeys(("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string)
+
+
+@pytest.fixture(scope="module")
+def app(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    folder = tmp_path_factory.mktemp("app")
+    env = {**SETTINGS, **storage, "WORK_FOLDER": str(folder / "work")}
+    with running_worker(ROOT, env=env, log=folder / "worker.log") as worker:
+        yield worker
+
+
+@pytest.mark.azurite
+class TestApp:
+    def test_worker_loads_every_function_with_the_intended_trigger(self, app: Worker) -> None:
+        found = {function.name: fields_of(function.trigger) for function in app.functions}
+        assert found == TRIGGERS
+
+    def test_health_names_what_is_within_reach(self, app: Worker) -> None:
+        outcome = app.invoke("health", http_input("req", "GET", "http://host/api/health"))
+        assert outcome.succeeded, outcome.error
+        assert outcome.returned is not None
+        assert outcome.returned["http"]["status_code"] == "200"
+        assert json.loads(http_body(outcome)) == {"state": "ok", "snapshots": "ok"}
+
+    def test_blob_is_noted_in_the_queue_and_its_message_is_understood(
+        self, app: Worker, storage: dict[str, str]
+    ) -> None:
+        place = ("SnapshotsStorage", SETTINGS["SNAPSHOTS_CONTAINER"], BLOB_NAME)
+        noted = app.invoke("on_blob", blob_input("client", *place))
+        assert noted.succeeded, noted.error
+        with QueueServiceClient.from_connection_string(storage["StateStorage"]) as queues:
+            queue = queues.get_queue_client(SETTINGS["STEPS_QUEUE"])
+            assert queue.get_queue_properties().approximate_message_count == 1
+        message = json.dumps({"do": "settle", "blob": BLOB_NAME})
+        settled = app.invoke("on_step", queue_input("message", message))
+        assert settled.succeeded, settled.error
+
+    def test_poisoned_message_without_a_run_is_dropped(self, app: Worker) -> None:
+        outcome = app.invoke("on_poison", queue_input("message", '{"do": "settle"}'))
+        assert outcome.succeeded, outcome.error
+
+    def test_tick_with_nothing_due_succeeds(self, app: Worker) -> None:
+        outcome = app.invoke("on_tick", timer_input("tick"))
+        assert outcome.succeeded, outcome.error
+
+
+def fields_of(trigger: dict[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in trigger.items() if field not in ("name", "direction")}
