@@ -248,7 +248,7 @@ class _Answer:
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ERROR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_WORDS = 2_000  # of an error's text are looked at
-_LIKE_A_NUMBER = re.compile(r"(?:\d[\s().\-/]*){7,}")  # E.164 numbers have seven digits and more
+_LIKE_A_NUMBER = re.compile(r"\d(?:[\s().\-/]*\d){6,}")  # E.164 numbers have seven digits and more
 _UNPRINTABLE = re.compile(r"[^\w\s!-~]")
 
 
@@ -593,11 +593,10 @@ class Klaviyo:
         link = _dict(answer.document.get("links")).get("next")
         if not isinstance(link, str) or not link:
             return ""
-        url = urljoin(self._base_url, link)
-        if _origin(url) != _origin(self._base_url):
+        origin, target = _split(link, base=self._base_url)
+        if origin != _split(self._base_url)[0]:
             raise KlaviyoRejected("Klaviyo's next page is at another address.", hint=BASE_URL_HINT)
-        parts = urlsplit(url)
-        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+        return target
 
     def _ask(self, call: _Call, read: Callable[[_Answer], T]) -> T:
         """`_once`, again and again as the retry table says."""
@@ -642,13 +641,20 @@ class Klaviyo:
                 stream=True,
             ) as response:
                 body = self._read(response)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
+        except (OSError, urllib3.exceptions.HTTPError) as exc:  # requests' own are OSErrors too
             if isinstance(exc, requests.RequestException):
                 exc.request = None  # it holds the key and the body
-            raise _without_answer(exc) from (None if "?" in call.target else exc)
-        return _Answer(
-            call=call, status=response.status_code, headers=response.headers, document=_parsed(body), key=self._auth.key
-        )
+            # The text may hold the address, and that a filter's e-mails: then it is not even our context.
+            error, cause = _without_answer(exc), None if "?" in call.target else exc
+        else:
+            return _Answer(
+                call=call,
+                status=response.status_code,
+                headers=response.headers,
+                document=_parsed(body),
+                key=self._auth.key,
+            )
+        raise error from cause
 
     def _read(self, response: requests.Response) -> bytes:
         """The body, decompressed, unless it is too long or takes too long."""
@@ -734,23 +740,22 @@ def _checked_revision(revision: str) -> str:
 
 def _checked_base_url(url: str) -> str:
     """Scheme and host. Raises ConfigError, also for an address to which a key should not go unencrypted."""
-    scheme, host, _ = _origin(url)
-    parts = urlsplit(url)
-    if not host or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+    (scheme, host, _), target = _split(url)
+    if not host or target not in ("", "/") or "@" in url:
         raise ConfigError("KLAVIYO_BASE_URL is not an address like https://a.klaviyo.com.")
     if scheme != "https" and not (scheme == "http" and host in _HERE):
         raise ConfigError("KLAVIYO_BASE_URL must begin with https, unless it is on this machine.")
-    return f"{parts.scheme}://{parts.netloc}"
+    return url.removesuffix("/")
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port of an address; ("", "", None) if it is none."""
+def _split(url: str, *, base: str = "") -> tuple[tuple[str, str, int | None], str]:
+    """(scheme, host, port) and path with query; all of it empty if this is no address."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(urljoin(base, url))
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
-        return "", "", None
-    return parts.scheme, parts.hostname or "", port
+        return ("", "", None), ""
+    return (parts.scheme, parts.hostname or "", port), f"{parts.path}?{parts.query}".removesuffix("?")
 
 
 def _target(path: str, query: Mapping[str, str]) -> str:

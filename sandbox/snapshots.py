@@ -623,16 +623,24 @@ class Snapshot:
             )
 
     def expected_profiles(self) -> Iterator[ExpectedProfile]:
-        """What a correct exporter delivers, in the rows' order; a duplicate counts as its first row."""
+        """What a correct exporter delivers. Of rows that repeat each other it is the last, here in the first one's place."""
+        last = {flaw.original: row for row, flaw in sorted(self._flaws.items()) if flaw.original is not None}
         for part in self.bounds():
             for span in self._spans(part):
                 profiles = self._profiles(self._people(span))
                 for row, profile in zip(span, profiles, strict=True):
                     flaw = self._flaws.get(row)
-                    if flaw is None:
+                    if row in last:
+                        yield profile._replace(customer_id=self._customer_id(last[row]))
+                    elif flaw is None:
                         yield profile
                     elif flaw.kind is Kind.BAD_PHONE:
                         yield profile._replace(phone_number=None)
+
+    def _customer_id(self, row: int) -> str | None:
+        """The only cell in which a duplicate differs from the row that it repeats, but for the address's case."""
+        person = self._people(range(row, row + 1))
+        return self._values(person, Column.CUSTOMER_ID)[0]
 
     def _profiles(self, people: _People) -> Iterator[ExpectedProfile]:
         cells = {column: self._values(people, column) for column in Column}
