@@ -23,7 +23,7 @@ test: check
 	$(PY) -m pytest
 
 bench: setup
-	@$(PY) scripts/bench.py
+	@$(PY) scripts/bench.py $(ARGS)
 
 lock:
 	@scripts/lock

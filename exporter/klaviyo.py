@@ -55,9 +55,7 @@ T = TypeVar("T")
 
 VERSION = "0.1.0"  # as in pyproject.toml
 BASE_URL = "https://a.klaviyo.com"
-REVISION = (
-    "2026-07-15"  # served until 2028-07-15: one year stable, one deprecated ("API versioning and deprecation policy")
-)
+REVISION = "2026-07-15"  # served until 2028-07-15 by Klaviyo's "API versioning and deprecation policy"
 MEDIA_TYPE = "application/vnd.api+json"
 
 CONNECT_S, READ_S = 10.0, 60.0  # Klaviyo's own Go client allows 60 s
@@ -254,7 +252,7 @@ _UNPRINTABLE = re.compile(r"[^\w\s!-~]")
 
 # --- status -> error ---------------------------------------------------------------------------------------------
 
-_ROW = re.compile(r"/data/attributes/profiles/data/(\d{1,6})(?:/(?:attributes/)?(.*))?")
+_ROW = re.compile(r"/data/attributes/profiles/data/(\d{1,6})(?:/(?:attributes/)?(.*))?", re.DOTALL)
 _LIST = "/data/relationships/list"
 _ABOUT_THE_KEY = re.compile(r"authenticat|api[ _-]?key|private[ _-]?key|credential", re.IGNORECASE)
 _ABOUT_THE_REVISION = re.compile(r"\brevision\b", re.IGNORECASE)
@@ -274,8 +272,8 @@ def _bad_request(answer: _Answer) -> ExporterError:
         words = " ".join(str(each.get(name)) for each in answer.errors for name in ("code", "title", "detail"))
         if _ABOUT_THE_REVISION.search(words):
             return RevisionRetired(answer.says("Klaviyo does not take this API revision"), **_reference(answer))
-        is_unasked = answer.call.method == "GET" and not any(source.get("parameter") for source in sources)
-        if is_unasked or _ABOUT_THE_KEY.search(words):
+        is_plain_get = answer.call.method == "GET" and not any(source.get("parameter") for source in sources)
+        if is_plain_get or _ABOUT_THE_KEY.search(words):
             return _key_refused(answer)
     if answer.call.is_import:
         return BatchRefused(answer.says("Klaviyo refused the batch"), rows=rows, request_id=answer.request_id)
@@ -394,28 +392,25 @@ def _error_for(answer: _Answer) -> ExporterError:
 def _without_answer(exc: Exception) -> Unavailable:
     """The error for a request that got no answer, or not all of it. Names the kind of failure, never its text."""
     kind = type(exc).__name__
-    reason = getattr(exc.args[0], "reason", None) if exc.args else None
+    if _is_before_sending(exc):
+        sentence = f"Klaviyo could not be reached ({kind})."
+        return Unavailable(sentence, outcome=Outcome.NOT_CONNECTED, hint=NETWORK_HINT)
+    if isinstance(exc, urllib3.exceptions.HTTPError) and not isinstance(exc, urllib3.exceptions.TimeoutError):
+        return Unavailable(f"Klaviyo's answer could not be read to its end ({kind}).", outcome=Outcome.UNREADABLE)
+    return Unavailable(f"Klaviyo did not answer ({kind}).", outcome=Outcome.NO_ANSWER)
+
+
+def _is_before_sending(exc: Exception) -> bool:
+    """Whether a request certainly did not leave: DNS, TCP, proxy, certificate. Whatever is not here may have."""
     match exc:
         case requests.exceptions.ConnectTimeout() | requests.exceptions.ProxyError():
-            outcome = Outcome.NOT_CONNECTED
-        case requests.exceptions.ConnectionError() if _is_before_sending(reason):
-            outcome = Outcome.NOT_CONNECTED
-        case requests.exceptions.ConnectionError() | requests.exceptions.Timeout():
-            outcome = Outcome.NO_ANSWER
-        case urllib3.exceptions.TimeoutError():
-            outcome = Outcome.NO_ANSWER
-        case urllib3.exceptions.HTTPError():
-            outcome = Outcome.UNREADABLE
+            return True
+        case requests.exceptions.RequestException():
+            if isinstance(exc, ValueError):  # an address or a proxy's address that cannot be one
+                return True
         case _:
-            outcome = Outcome.NOT_CONNECTED  # requests found the address, a proxy or a certificate file wanting
-    if outcome is Outcome.NOT_CONNECTED:
-        return Unavailable(f"Klaviyo could not be reached ({kind}).", outcome=outcome, hint=NETWORK_HINT)
-    what = "did not answer" if outcome is Outcome.NO_ANSWER else "broke off its answer"
-    return Unavailable(f"Klaviyo {what} ({kind}).", outcome=outcome)
-
-
-def _is_before_sending(reason: object) -> bool:
-    """Whether a connection failed so early that nothing can have been taken: DNS, TCP, or the certificate."""
+            return type(exc) is OSError  # requests did not find a file of certificates
+    reason = getattr(exc.args[0], "reason", None) if exc.args else None
     if isinstance(reason, urllib3.exceptions.SSLError):
         return any(isinstance(each, ssl.SSLCertVerificationError) for each in reason.args)
     return isinstance(reason, urllib3.exceptions.NewConnectionError)
@@ -483,7 +478,7 @@ class Klaviyo:
         """Raises ListGone if the account has no such list."""
         path = f"/api/lists/{_checked_list_id(list_id)}"
         call = _Call(method="GET", target=path, scopes="lists:read", list_id=list_id)
-        return self._ask(call, lambda answer: _read_list(_resource(answer), answer))
+        return self._ask(call, _one(_read_list))
 
     def lists(self, name: str | None = None) -> Iterator[KlaviyoList]:
         """All lists, or those of this name: names are not unique."""
@@ -503,7 +498,7 @@ class Klaviyo:
         path = f"{JOBS}/{_checked_id(job_id)}"  # an empty id would ask for the collection (rudder-server PR 5316)
         call = _Call(method="GET", target=path, scopes="lists:read and profiles:read")
         try:
-            return self._ask(call, lambda answer: _read_job(_resource(answer), answer))
+            return self._ask(call, _one(_read_job))
         except NotFound:
             return None
 
@@ -538,7 +533,7 @@ class Klaviyo:
         may have been taken unless `outcome_of` says NOT_CONNECTED.
         """
         call = _Call(method="POST", target=JOBS, scopes="lists:write and profiles:write", body=body)
-        return self._once(call, lambda answer: (_read_job(_resource(answer), answer), answer.rate))
+        return self._once(call, lambda answer: (_one(_read_job)(answer), answer.rate))
 
     def add_to_list(self, list_id: str, profile_ids: Sequence[str]) -> None:
         """Up to 1,000 profiles by Klaviyo's ids. Members stay members."""
@@ -557,7 +552,7 @@ class Klaviyo:
         body = json.dumps({"data": [{"type": "profile", "id": each} for each in profile_ids]}).encode()
         call = _Call(method=method, target=path, scopes="lists:write and profiles:write", body=body)
         try:
-            self._ask(call, lambda _: None)
+            self._ask(call, _nothing)
         except NotFound:
             self.find_list(list_id)  # the 404 may also be about a profile; this raises if it is about the list
             raise
@@ -589,12 +584,12 @@ class Klaviyo:
             target = following
 
     def _next_target(self, answer: _Answer) -> str:
-        """Path and query of the next page, "" at the end. Only there: the key goes to no other address."""
+        """Path and query of the next page, "" at the end. Only the query may change: the key goes nowhere else."""
         link = _dict(answer.document.get("links")).get("next")
         if not isinstance(link, str) or not link:
             return ""
         origin, target = _split(link, base=self._base_url)
-        if origin != _split(self._base_url)[0]:
+        if origin != _split(self._base_url)[0] or _path(target) != _path(answer.call.target):
             raise KlaviyoRejected("Klaviyo's next page is at another address.", hint=BASE_URL_HINT)
         return target
 
@@ -740,8 +735,9 @@ def _checked_revision(revision: str) -> str:
 
 def _checked_base_url(url: str) -> str:
     """Scheme and host. Raises ConfigError, also for an address to which a key should not go unencrypted."""
+    url = url.strip()
     (scheme, host, _), target = _split(url)
-    if not host or target not in ("", "/") or "@" in url:
+    if not host or target not in ("", "/") or any(each in url for each in "@?#"):
         raise ConfigError("KLAVIYO_BASE_URL is not an address like https://a.klaviyo.com.")
     if scheme != "https" and not (scheme == "http" and host in _HERE):
         raise ConfigError("KLAVIYO_BASE_URL must begin with https, unless it is on this machine.")
@@ -756,6 +752,11 @@ def _split(url: str, *, base: str = "") -> tuple[tuple[str, str, int | None], st
     except ValueError:
         return ("", "", None), ""
     return (parts.scheme, parts.hostname or "", port), f"{parts.path}?{parts.query}".removesuffix("?")
+
+
+def _path(target: str) -> str:
+    """Of path and query the former. Klaviyo's links end it with a slash, its documentation does not."""
+    return target.partition("?")[0].rstrip("/")
 
 
 def _target(path: str, query: Mapping[str, str]) -> str:
@@ -793,19 +794,29 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _resource(answer: _Answer) -> dict[str, Any]:
-    """The one resource of an answer. Raises Unavailable if it is something else, such as a collection."""
-    data = _dict(answer.document).get("data")
-    if not isinstance(data, dict):
+def _one(read: Callable[[dict[str, Any], _Answer], T]) -> Callable[[_Answer], T]:
+    """Reads an answer that holds one resource. Raises Unavailable for anything else, such as a collection."""
+
+    def read_one(answer: _Answer) -> T:
+        data = _dict(answer.document).get("data")
+        if not isinstance(data, dict):
+            raise _unreadable(answer)
+        return read(data, answer)
+
+    return read_one
+
+
+def _nothing(answer: _Answer) -> None:
+    """Reads an answer that need not hold anything, but is no page of somebody else's either."""
+    if answer.status != 204 and answer.document is None:
         raise _unreadable(answer)
-    return data
 
 
 def _resources(answer: _Answer) -> list[dict[str, Any]]:
     data = _dict(answer.document).get("data")
-    if not isinstance(data, list):
+    if not isinstance(data, list) or len(_dicts(data)) < len(data):
         raise _unreadable(answer)
-    return _dicts(data)
+    return data
 
 
 def _read_list(resource: dict[str, Any], answer: _Answer) -> KlaviyoList:

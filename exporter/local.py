@@ -1,4 +1,4 @@
-"""The same engine on a laptop, without Azure: files as the snapshot, a folder as the state, this process as the queue."""
+"""The same engine on a laptop, without Azure: files are the snapshot, a folder the state, this process the queue."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def push(
     limits: Limits,
     progress: Progress,
 ) -> tuple[Exporter, Run]:
-    """Send files as one snapshot to a list, to the end. A run of the same files that was interrupted is taken up again."""
+    """Send files as one snapshot to a list, to the end. An interrupted run of the same files is taken up again."""
     steps = MemorySteps()
     snapshots = LocalFiles(files)
     exporter = Exporter(

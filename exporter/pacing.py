@@ -53,7 +53,7 @@ class Pacer:
 
     `share` of the steady window is ours; the rest stays free for other tools on the account. What they use of
     their part does not slow us down, what they use beyond it does.
-    Not safe for threads: asking `wait_s` and telling `sent` belong under one lock of the caller.
+    One thread asks and tells; only `to_json` may be called from another, as whoever keeps the lease alive does.
     """
 
     def __init__(self, limits: Limits = BULK_IMPORT, *, share: float = 1.0) -> None:
@@ -127,7 +127,7 @@ class Pacer:
         """The used windows, for another instance. Whole milliseconds, rounded up; at most per_minute of them."""
         return {
             "schema": 1,
-            "sent_ms": [_to_ms(moment) for moment in self._sent],
+            "sent_ms": [_to_ms(moment) for moment in tuple(self._sent)],
             "told_limit": self._told_limit,
             "left": self._left,
             "left_until_ms": _to_ms(self._left_until),

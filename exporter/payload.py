@@ -15,7 +15,6 @@ from exporter.rules import literal
 
 _OPEN = '{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
 _PROFILE = '{"type":"profile","attributes":{'
-_SPECIAL = r'["\\\x00-\x1f\x7f]'  # what JSON escapes, RFC 8259; DuckDB escapes DEL too
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"  # RFC 8259
 
 
@@ -47,37 +46,27 @@ def profile(fields: Sequence[MappedField]) -> str:
     return f"{literal(_PROFILE)} || {_joined(groups)} || '}}' || {_unset(fields)} || '}}'"
 
 
+def texts(fields: Sequence[MappedField]) -> str:
+    """SQL: all texts of the row as one, whose JSON escapes `profile_size` counts."""
+    columns = [f"f{position}" for position, field in enumerate(fields) if field.type is ValueType.STRING]
+    return f"concat({', '.join(columns)})" if columns else "''"
+
+
 def profile_size(fields: Sequence[MappedField]) -> str:
     """SQL: an upper bound of the profile's bytes in the body, exact but for a few bytes, without building it.
 
-    Needs the column `special`, see `is_special`.
+    Needs the column `texts`.
     """
     shell = len(_PROFILE) + len('}},"location":{},"properties":{},')
-    parts = [str(shell)]
-    texts = []
+    parts = [str(shell), "strlen(to_json(texts)) - strlen(texts) - 2"]
     for position, field in enumerate(fields):
         quotes = 2 if field.type is ValueType.STRING else 0
         key = len(_key(field).encode()) + quotes + 1
         unset = len(json.dumps(field.name).encode()) + 1 if field.empty is Empty.CLEAR else 0
         parts.append(f"coalesce(strlen(f{position}) + {key}, {unset})")
-        if field.type is ValueType.STRING:
-            texts.append(f"f{position}")
     if any(field.empty is Empty.CLEAR for field in fields):
         parts.append(str(len(',"meta":{"patch_properties":{"unset":[]}}')))
-    return " + ".join([*parts, _escapes(texts)])
-
-
-def _escapes(columns: Sequence[str]) -> str:
-    """SQL: the bytes that JSON escapes add. Nearly always none: counted only where the row is known as `special`."""
-    if not columns:
-        return "0"
-    text = f"concat({', '.join(columns)})"
-    return f"CASE WHEN special THEN strlen(to_json({text})) - strlen({text}) ELSE 0 END"
-
-
-def is_special(cells: Sequence[str]) -> str:
-    """SQL: whether any cell of the row holds a character that JSON escapes, a line break among them."""
-    return f"regexp_matches(concat({', '.join(cells)}), {literal(_SPECIAL)})"
+    return " + ".join(parts)
 
 
 def _members(fields: Sequence[MappedField], group: str) -> Iterable[str]:

@@ -7,12 +7,16 @@ the library's own data, and only the rest goes through the library, once for eac
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import phonenumbers
-from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberFormat
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberFormat, ValidationResult
 
-PUNCTUATION = " ().-/\u00a0"  # what people put between digits; removed before the pattern is tried
+# What people put between digits; a slash may join two numbers, so it is left to the library.
+PUNCTUATION = " ().-\u00a0"
+MAX_DIGITS = 15  # ITU-T E.164; the library knows longer numbers, which only work inside their country
 
 
 def to_e164(text: str, region: str | None) -> str | None:
@@ -21,26 +25,77 @@ def to_e164(text: str, region: str | None) -> str | None:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         return None
-    if not phonenumbers.is_possible_number(number):
+    # is_possible_number would also take numbers without their area code, which nobody abroad can call.
+    if phonenumbers.is_possible_number_with_reason(number) != ValidationResult.IS_POSSIBLE:
         return None
-    return phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    return e164 if len(e164) <= MAX_DIGITS + 1 else None
 
 
 @lru_cache(maxsize=1)
 def e164_pattern() -> str:
     """A regular expression for numbers that `to_e164` would return unchanged: +, country code, possible length.
 
-    Numbers whose national part begins with the country's trunk prefix are left to the library, which may strip it.
+    Numbers whose national part begins like something that the library strips (trunk prefixes, mostly) are left to it.
+    Countries with the same rest share it: an automaton with a branch for each would be too large to be fast.
     """
-    codes = []
+    codes_by_rest: dict[str, list[str]] = {}
     for code, regions in COUNTRY_CODE_TO_REGION_CODE.items():
-        if metadata := _metadata(code, regions[0]):
-            lengths = [n for n in metadata.general_desc.possible_length if n > 1]  # type: ignore[union-attr]
-            trunk = metadata.national_prefix or "0"
-            bodies = "|".join(f"[0-9]{{{length - 1}}}" for length in sorted(lengths))
-            first = "".join(digit for digit in "123456789" if digit != trunk[0])
-            codes.append(f"{code}[{first}](?:{bodies})")
-    return rf"\+(?:{'|'.join(codes)})"
+        metadata = _metadata(code, regions[0])
+        if metadata and metadata.general_desc:
+            stripped = _first_digits(metadata.national_prefix_for_parsing or "")
+            first = "".join(digit for digit in "123456789" if digit not in stripped)
+            possible = metadata.general_desc.possible_length
+            lengths = sorted(length for length in possible if 1 < length <= MAX_DIGITS - len(str(code)))
+            if first and lengths:
+                rest = f"[{first}](?:{'|'.join(_digits(lengths))})"
+                codes_by_rest.setdefault(rest, []).append(str(code))
+    branches = (f"(?:{'|'.join(codes)}){rest}" for rest, codes in codes_by_rest.items())
+    return rf"\+(?:{'|'.join(branches)})"
+
+
+def _digits(lengths: Sequence[int]) -> Iterator[str]:
+    """What follows the first digit of numbers of these lengths; neighbouring lengths as one range."""
+    runs: list[list[int]] = []
+    for length in lengths:
+        if runs and length == runs[-1][-1] + 1:
+            runs[-1].append(length)
+        else:
+            runs.append([length])
+    for run in runs:
+        yield f"[0-9]{{{run[0] - 1},{run[-1] - 1}}}"
+
+
+def _first_digits(pattern: str) -> set[str]:
+    """The digits that a match of one of the library's patterns can begin with.
+
+    The patterns know digits, sets of digits, groups, alternatives and repetition.
+    """
+    atoms = re.findall(r"\(\?:|\\d|\[[^]]*\]|\{[^}]*\}|.", pattern)
+
+    def alternatives() -> tuple[set[str], bool]:
+        digits, can_be_empty = branch()
+        while atoms and atoms.pop(0) == "|":
+            more, empty = branch()
+            digits, can_be_empty = digits | more, can_be_empty or empty
+        return digits, can_be_empty
+
+    def branch() -> tuple[set[str], bool]:
+        digits: set[str] = set()
+        at_start = True
+        while atoms and atoms[0] not in ("|", ")"):
+            atom = atoms.pop(0)
+            if atom in ("(", "(?:"):
+                more, may_be_left_out = alternatives()
+            else:
+                more, may_be_left_out = {one for one in "0123456789" if re.fullmatch(atom, one)}, atom == "$"
+            if atoms and atoms[0][0] in "?*+{":
+                may_be_left_out = atoms.pop(0)[:2] in ("?", "*", "{0") or may_be_left_out
+            digits |= more if at_start else set()
+            at_start = at_start and may_be_left_out
+        return digits, at_start
+
+    return alternatives()[0]
 
 
 def _metadata(code: int, region: str) -> PhoneMetadata | None:

@@ -34,6 +34,7 @@ from exporter.plans import (
     PlannedPiece,
     SourceNote,
     Span,
+    identifier_position,
     locate,
     open_database,
     rows_name,
@@ -186,8 +187,10 @@ class _Planner:
         """Stage one piece; runs in a thread of the pool. Returns its rows."""
         target = self.folder / rows_name(number)
         with contextlib.closing(self.database.cursor()) as cursor:
-            lookup = _look_up(cursor, table, mapping)
-            rows = _stage(cursor, table, mapping, lookup, number=number, columns=columns, target=target)
+            rows = _stage(cursor, table, mapping, Lookup(), number=number, columns=columns, target=target)
+            if _has_odd_cells(cursor, target):
+                lookup = _look_up(cursor, table, mapping)
+                _stage(cursor, table, mapping, lookup, number=number, columns=columns, target=target)
         path.unlink(missing_ok=True)
         self.pieces[number] = self.pieces[number].model_copy(update={"rows": rows})
         self.finished_file(target)
@@ -240,7 +243,7 @@ class _Planner:
         passes = sum(piece.rows for piece in self.pieces) // _KEYS_A_PASS + 1
         if self.pieces:
             for number in range(passes):
-                self.database.execute(_duplicates(self._all_rows(), number=number, of=passes))
+                self.database.execute(_duplicates(self._all_rows(), self._identifier(), number=number, of=passes))
         target = literal(str(self.folder / DUPLICATES_NAME))
         self.database.execute(f"COPY (SELECT * FROM duplicates ORDER BY piece, row) TO {target} (FORMAT parquet)")
         found = self.database.execute("SELECT count(*) FROM duplicates").fetchone()
@@ -266,7 +269,8 @@ class _Planner:
         if not self.pieces:
             return
         rows = self.database.cursor().execute(
-            f"SELECT piece, file_row_number, reason, id FROM {self._all_rows()} WHERE reason IS NOT NULL ORDER BY 1, 2"
+            f"SELECT piece, file_row_number, reason, coalesce(refused_id, {self._identifier()})"
+            f" FROM {self._all_rows()} WHERE reason IS NOT NULL ORDER BY 1, 2"
         )
         while chunk := rows.fetchmany(10_000):
             lines = self._locate([(piece, row) for piece, row, _, _ in chunk])
@@ -284,6 +288,10 @@ class _Planner:
         if len(examples) < _EXAMPLES:
             examples.append(f"{source}:{line}")
 
+    def _identifier(self) -> str:
+        """SQL: the staged column of the identifier."""
+        return f"f{identifier_position(self.fields, self.mapping.identified_by)}"
+
     def _identifier_column(self) -> str:
         return str(getattr(self.mapping, self.mapping.identified_by))
 
@@ -300,7 +308,8 @@ class _Planner:
         """Blocks of 100 rows with what they hold, in order."""
         for piece in range(len(self.pieces)):
             blocks = self.database.execute(
-                f"SELECT row // {_BLOCK_ROWS}, count(*), sum(size)::BIGINT FROM {self._fit(piece)} GROUP BY 1 ORDER BY 1"
+                f"SELECT row // {_BLOCK_ROWS}, count(*), sum(size)::BIGINT FROM {self._fit(piece)}"
+                " GROUP BY 1 ORDER BY 1"
             ).fetchall()
             for block, count, size in blocks:
                 first = block * _BLOCK_ROWS
@@ -308,7 +317,8 @@ class _Planner:
 
     def _single_rows(self, block: _Block) -> Iterator[_Block]:
         rows = self.database.execute(
-            f"SELECT row, size FROM {self._fit(block.piece)} WHERE row >= {block.first} AND row < {block.last} ORDER BY 1"
+            f"SELECT row, size FROM {self._fit(block.piece)}"
+            f" WHERE row >= {block.first} AND row < {block.last} ORDER BY 1"
         ).fetchall()
         for row, size in rows:
             yield _Block(block.piece, row, row + 1, 1, size)
@@ -346,25 +356,30 @@ class _Block:
 def _fill(blocks: Iterable[_Block], single_rows: Callable[[_Block], Iterable[_Block]]) -> Iterator[PlannedBatch]:
     """Fill batches in order, each as full as the limits allow. A block that does not fit is taken row by row."""
     number, profiles, size = 0, 0, _ENVELOPE_BYTES
-    spans: list[Span] = []
+    spans: list[list[int]] = []  # piece, first, last
     for block in blocks:
         fits = profiles + block.profiles <= MAX_BATCH_PROFILES and size + block.size_bytes <= MAX_BATCH_BYTES
         for part in [block] if fits or block.profiles == 1 else single_rows(block):
             if spans and (profiles + part.profiles > MAX_BATCH_PROFILES or size + part.size_bytes > MAX_BATCH_BYTES):
-                yield PlannedBatch(number=number, profiles=profiles, size_bytes=size, spans=tuple(spans))
+                yield _batch(number, profiles, size, spans)
                 number, profiles, size, spans = number + 1, 0, _ENVELOPE_BYTES, []
             profiles += part.profiles
             size += part.size_bytes
             _extend(spans, part)
     if spans:
-        yield PlannedBatch(number=number, profiles=profiles, size_bytes=size, spans=tuple(spans))
+        yield _batch(number, profiles, size, spans)
 
 
-def _extend(spans: list[Span], block: _Block) -> None:
-    if spans and spans[-1].piece == block.piece:
-        spans[-1] = spans[-1].model_copy(update={"last": block.last})
+def _extend(spans: list[list[int]], block: _Block) -> None:
+    if spans and spans[-1][0] == block.piece:
+        spans[-1][2] = block.last
     else:
-        spans.append(Span(piece=block.piece, first=block.first, last=block.last))
+        spans.append([block.piece, block.first, block.last])
+
+
+def _batch(number: int, profiles: int, size_bytes: int, spans: list[list[int]]) -> PlannedBatch:
+    made = tuple(Span(piece=piece, first=first, last=last) for piece, first, last in spans)
+    return PlannedBatch(number=number, profiles=profiles, size_bytes=size_bytes, spans=made)
 
 
 # SQL
@@ -383,23 +398,23 @@ def _stage(
     """Write the staged rows of one piece. Returns their number."""
     fields = mapping.fields
     values = ", ".join(
-        f"{_value(one, lookup)} AS f{position}, {rules.blank_to_null(f'c{one.column}')} AS r{position}"
+        f"{_value(one, mapping, lookup)} AS f{position}, {rules.blank_to_null(f'c{one.column}')} AS r{position}"
         for position, one in enumerate(fields)
     )
     newest = f"c{mapping.newest_by}" if mapping.newest_by is not None else "NULL::VARCHAR"
-    cells = [f"c{position}" for position in range(columns)]
-    raw = f"SELECT *, {payload.is_special(cells)} AS special FROM {table}{lookup.joins}"
-    valued = f"SELECT special, {_breaks(cells)} AS breaks, {newest} AS newest, {values} FROM ({raw})"
+    valued = f"SELECT {_breaks(columns)} AS breaks, {newest} AS newest, {values} FROM {table}{lookup.joins}"
     identifier = next(
         position for position, one in enumerate(fields) if one.name == mapping.identifier and not one.group
     )
+    texted = f"SELECT *, {payload.texts(fields)} AS texts FROM ({valued})"
     checked = (
-        f"SELECT *, {_reason(mapping, identifier)} AS reason0, {payload.profile_size(fields)} AS size FROM ({valued})"
+        f"SELECT *, {_reason(mapping, identifier)} AS reason0, {payload.profile_size(fields)} AS size FROM ({texted})"
     )
+    too_large = f"CASE WHEN size > {rules.MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
     query = (
-        f"SELECT {number}::INTEGER AS piece, coalesce(f{identifier}, r{identifier}) AS id, hash(f{identifier}) AS key,"
-        f" coalesce(reason0, CASE WHEN size > {rules.MAX_PROFILE_BYTES}"
-        f" THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END) AS reason, breaks::INTEGER AS breaks, size::INTEGER AS size, {_dropped(mapping)} AS dropped, newest,"
+        f"SELECT {number}::INTEGER AS piece, hash(f{identifier}) AS key, coalesce(reason0, {too_large}) AS reason,"
+        f" CASE WHEN reason0 IS NOT NULL THEN r{identifier} END AS refused_id, breaks::INTEGER AS breaks,"
+        f" size::INTEGER AS size, {_dropped(mapping)} AS dropped, newest,"
         f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
     )
     written = cursor.execute(
@@ -408,11 +423,17 @@ def _stage(
     return int(written[0]) if written else 0
 
 
-def _value(one: MappedField, lookup: Lookup) -> str:
+def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
     """SQL: the staged value of a field."""
     cell = f"c{one.column}"
     if one.group == "" and one.name == "email":
-        return lookup.email(cell)
+        email = lookup.email(cell)
+        # Beside another identifier a bad address is left out like any cell that cannot be read.
+        return (
+            email
+            if mapping.identifier == "email"
+            else f"CASE WHEN {rules.email_reason(email)} IS NULL THEN {email} END"
+        )
     if one.group == "" and one.name == "phone_number":
         return lookup.phone(cell)
     return payload.staged_value(one, rules.blank_to_null(cell))
@@ -439,20 +460,20 @@ def _dropped(mapping: ResolvedMapping) -> str:
     return f"nullif(concat_ws(chr(31), {', '.join(drops)}), '')" if drops else "NULL::VARCHAR"
 
 
-def _breaks(cells: Sequence[str]) -> str:
-    """SQL: the line breaks inside the row's cells. Counted only where the row is `special`: most have none."""
-    text = f"concat({', '.join(cells)})"
-    return f"CASE WHEN special THEN length({text}) - length(replace({text}, chr(10), '')) ELSE 0 END"
+def _breaks(columns: int) -> str:
+    """SQL: the line breaks inside the row's cells. Looked for before they are counted: most rows have none."""
+    text = f"concat({', '.join(f'c{position}' for position in range(columns))})"
+    return f"CASE WHEN contains({text}, chr(10)) THEN length({text}) - length(replace({text}, chr(10), '')) ELSE 0 END"
 
 
-def _duplicates(rows: str, *, number: int, of: int) -> str:
+def _duplicates(rows: str, identifier: str, *, number: int, of: int) -> str:
     """SQL: add one pass's losers. Keys are compared first (8 bytes a row), identifiers only where keys are equal."""
     share = f" AND key % {of} = {number}" if of > 1 else ""
     return f"""
         INSERT INTO duplicates
         WITH repeated AS (SELECT key FROM {rows} WHERE reason IS NULL{share} GROUP BY key HAVING count(*) > 1),
         candidates AS (
-            SELECT id, newest, {{'piece': piece, 'row': file_row_number}} AS place
+            SELECT {identifier} AS id, newest, {{'piece': piece, 'row': file_row_number}} AS place
             FROM {rows} WHERE reason IS NULL{share} AND key IN (SELECT key FROM repeated)
         ),
         winners AS (
@@ -471,31 +492,46 @@ class Lookup:
     """What Python made of the few cells that SQL cannot judge, as joins to small tables."""
 
     joins: str = ""
-    phone_column: int | None = None
     has_emails: bool = False
+    has_phones: bool = False
 
     def email(self, cell: str) -> str:
         email = rules.normalized_email(cell)
         return f"coalesce(emails_value, {email})" if self.has_emails else email
 
     def phone(self, cell: str) -> str:
-        plain = rules.matches(cell, phones.e164_pattern())
-        return f"CASE WHEN {plain} THEN {cell} ELSE phones_value END"
+        """E.164 as it stands, E.164 once blanks and punctuation are gone, or what the library made of it."""
+        pattern, digits = phones.e164_pattern(), _digits(cell)
+        return (
+            f"CASE WHEN {rules.matches(cell, pattern)} THEN {cell}"
+            f" WHEN {rules.matches(digits, pattern)} THEN {digits}{' ELSE phones_value' if self.has_phones else ''} END"
+        )
+
+
+def _has_odd_cells(cursor: duckdb.DuckDBPyConnection, rows: Path) -> bool:
+    """Whether staging left out or refused cells that Python may make something of. Most pieces have none."""
+    found = cursor.execute(
+        f"SELECT count(*) FROM read_parquet({literal(str(rows))})"
+        " WHERE contains(dropped, 'email') OR contains(dropped, 'phone_number')"
+        f" OR (refused_id IS NOT NULL AND (reason = {literal(RejectReason.PHONE_IMPOSSIBLE)}"
+        " OR NOT regexp_full_match(refused_id, '[\\x00-\\x7f]*')))"
+    ).fetchone()
+    return bool(found and found[0])
 
 
 def _look_up(cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapping) -> Lookup:
-    by_name = {one.name: f"c{one.column}" for one in mapping.fields if one.group == ""}
-    joins, has_emails = "", False
-    if email := by_name.get("email"):
+    cells = {one.name: f"c{one.column}" for one in mapping.fields if one.group == ""}
+    joins = ""
+    if email := cells.get("email"):
         odd = f"NOT regexp_full_match({email}, '[\\x00-\\x7f]*') AND contains({email}, '@')"
-        has_emails = _fill_lookup(cursor, "emails", table, email, odd, _punycode) > 0
-        joins += f" LEFT JOIN emails ON emails_cell = {email}" if has_emails else ""
-    if phone := by_name.get("phone_number"):
-        odd = f"NOT {rules.matches(phone, phones.e164_pattern())}"
-        region = mapping.phone_region
+        _fill_lookup(cursor, "emails", table, email, odd, _punycode)
+        joins += f" LEFT JOIN emails ON emails_cell = {email}"
+    if phone := cells.get("phone_number"):
+        pattern, region = phones.e164_pattern(), mapping.phone_region
+        odd = f"NOT {rules.matches(phone, pattern)} AND NOT {rules.matches(_digits(phone), pattern)}"
         _fill_lookup(cursor, "phones", table, phone, odd, lambda cell: phones.to_e164(cell, region))
         joins += f" LEFT JOIN phones ON phones_cell = {phone}"
-    return Lookup(joins, has_emails=has_emails)
+    return Lookup(joins, has_emails="email" in cells, has_phones="phone_number" in cells)
 
 
 def _fill_lookup(
@@ -505,16 +541,17 @@ def _fill_lookup(
     column: str,
     condition: str,
     convert: Callable[[str], str | None],
-) -> int:
-    """Make a small table of the distinct cells that meet a condition and what becomes of them. Returns its rows."""
+) -> None:
+    """Make a small table of the distinct cells that meet a condition and what becomes of them."""
     cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({name}_cell VARCHAR, {name}_value VARCHAR)")
-    found = 0
     cells = cursor.cursor().execute(f"SELECT DISTINCT {column} FROM {table} WHERE {condition}")
     while chunk := cells.fetchmany(10_000):
-        found += len(chunk)
         converted: list[Any] = [[cell for (cell,) in chunk], [convert(cell) for (cell,) in chunk]]
         cursor.execute(f"INSERT INTO {name} SELECT unnest($1::VARCHAR[]), unnest($2::VARCHAR[])", converted)
-    return found
+
+
+def _digits(cell: str) -> str:
+    return f"translate({cell}, {literal(phones.PUNCTUATION)}, '')"
 
 
 def _punycode(cell: str) -> str | None:

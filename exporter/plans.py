@@ -4,7 +4,7 @@ A plan is a folder:
 
     plan.json             this document, written last: a plan without it does not exist
     rows-00000.parquet    the staged rows of one piece (a stretch of one partition), in source order:
-                          id, key (hash of id), reason, breaks, size, dropped, newest, f0, f1, ...
+                          key (hash of the identifier), reason, refused_id, breaks, size, dropped, newest, f0, f1, ...
     duplicates.parquet    piece, row, kept_piece, kept_row of every row that gives way to another
     rejected.csv          source, line, column, reason, message, identifier of every row that is not sent
     duplicates.csv        the duplicates by source and line
@@ -113,6 +113,11 @@ class Plan(BaseModel):
         return self.rows == self.profiles + self.duplicates + sum(self.rejected.values()) and planned == self.profiles
 
 
+def identifier_position(fields: Sequence[MappedField], identifier: str) -> int:
+    """Which field holds the identifier."""
+    return next(position for position, one in enumerate(fields) if not one.group and one.name == identifier)
+
+
 @dataclass(frozen=True, slots=True)
 class RowPosition:
     """Where a row is staged, and its identifier (personal data: never logged)."""
@@ -162,6 +167,7 @@ class PlanReader:
         self._database = open_database(folder, memory_mb=memory_mb)
         self._before, self._after = payload.envelope(list_id)
         self._profile = payload.profile(plan.fields)
+        self._identifier = f"f{identifier_position(plan.fields, plan.identifier)}"
         duplicates = _path(folder / DUPLICATES_NAME)
         self._database.execute(f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})")
 
@@ -188,14 +194,16 @@ class PlanReader:
         """Where the profiles at these positions of a batch are staged."""
         chosen = ", ".join(str(int(position)) for position in positions) or "NULL"
         rows = self._database.execute(
-            f"SELECT position, piece, file_row_number, id FROM ({self._numbered(batch)}) WHERE position IN ({chosen})"
+            f"SELECT position, piece, file_row_number, {self._identifier}"
+            f" FROM ({self._numbered(batch)}) WHERE position IN ({chosen})"
         ).fetchall()
         return {position: RowPosition(piece, row, identifier) for position, piece, row, identifier in rows}
 
     def positions_of(self, batch: PlannedBatch, identifiers: Collection[str]) -> dict[str, int]:
         """The positions in a batch of the profiles with these identifiers."""
         rows = self._database.execute(
-            f"SELECT id, position FROM ({self._numbered(batch)}) WHERE list_contains($ids, id)",
+            f"SELECT {self._identifier}, position FROM ({self._numbered(batch)})"
+            f" WHERE list_contains($ids, {self._identifier})",
             {"ids": list(identifiers)},
         ).fetchall()
         return dict(rows)

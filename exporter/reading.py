@@ -64,7 +64,7 @@ class LineReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RejectedLine:
-    """A record left out: `lines` lines of the source from `line` on, which counts from 1. `detail` holds no value of it."""
+    """A record left out: `lines` lines of the source from `line` (from 1) on. `detail` holds no value of it."""
 
     line: int
     reason: LineReason
@@ -127,10 +127,11 @@ def read_csv_call(piece: Piece, columns: Sequence[str]) -> str:
     DuckDB reads an empty field, quoted or not, as NULL.
     """
     types = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in columns)
+    longest = max(piece.longest_line_bytes, 2_000_000)
     return (
         f"read_csv({_literal(str(piece.path))}, auto_detect=false, header=false, delim={_literal(piece.delimiter)}, "
         f"quote='\"', escape='\"', new_line='\\n', parallel=false, "
-        f"max_line_size={max(piece.longest_line_bytes, 2_000_000)}, buffer_size={PIECE_BYTES}, columns={{{types}}})"
+        f"max_line_size={longest}, buffer_size={2 * longest}, columns={{{types}}})"
     )
 
 
@@ -161,7 +162,7 @@ def read_partition(
     declared = declared or Declared()
     head, text = _table_text(chunks, declared, name)
     delimiter = _delimiter(head, declared, name)
-    buffer = _Buffer(text, size=min(BUFFER_BYTES, piece_bytes))
+    buffer = _Buffer(text, size=min(BUFFER_BYTES, max(piece_bytes // 2, 1)))
     buffer.skip_blank_lines()
     header = _read_header(buffer, delimiter, declared, expected, name)
     writer = _PieceWriter(folder, name, delimiter, piece_bytes)
@@ -530,6 +531,7 @@ _FOREIGN = {
     b"Obj\x01": "an Avro file",
 }
 _MARKUP = re.compile(rb"\s*<(?:!|\?|[a-z][^,;\t|]*>)", re.IGNORECASE)
+_NO_TEXT = re.compile(rb"[\x00\x02-\x08\x0e-\x1a\xff]")  # not the control characters that serve as delimiters
 _JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*[\[{"])')
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
@@ -570,7 +572,7 @@ def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> Itera
         )
     mark, codec = _encoding_of(head, encoding, name)
     text = _drop(source, len(mark))
-    return _checked_utf8(text) if codec == "utf-8" else _transcoded(text, codec)
+    return _checked_utf8(text) if codec == "utf-8" else _transcoded(text, codec, name)
 
 
 def _table_text(chunks: Iterable[bytes], declared: Declared, name: str) -> tuple[bytes, Iterator[bytes]]:
@@ -579,13 +581,19 @@ def _table_text(chunks: Iterable[bytes], declared: Declared, name: str) -> tuple
     Gives the beginning, and an iterator over all.
     """
     head, text = _peek(decode(chunks, declared.encoding, name=name), BUFFER_BYTES)
-    for pattern, what in ((_MARKUP, "an HTML or XML page"), (_JSON, "a JSON document")):
-        if pattern.match(head[:HEAD_BYTES]):
-            raise SnapshotUnreadable(f"{name} is {what}, not CSV", hint="Look at how the file came to be; export CSV.")
     head = head[:BUFFER_BYTES]
+    _refuse_other_text(head[:HEAD_BYTES], declared, name)
     if b"\r" in head and LF not in head:
         return head.replace(b"\r", LF), (chunk.replace(b"\r", LF) for chunk in text)
     return head, text
+
+
+def _refuse_other_text(head: bytes, declared: Declared, name: str) -> None:
+    for pattern, what in ((_MARKUP, "an HTML or XML page"), (_JSON, "a JSON document")):
+        if pattern.match(head):
+            raise SnapshotUnreadable(f"{name} is {what}, not CSV", hint="Look at how the file came to be; export CSV.")
+    if len(head) >= 512 and 3 * len(_NO_TEXT.findall(head)) > len(head):
+        raise _wrong_encoding(name, f"the file is not text in the encoding {declared.encoding or 'utf-8'}")
 
 
 def _peek(chunks: Iterator[bytes], size: int = HEAD_BYTES) -> tuple[bytes, Iterator[bytes]]:
@@ -667,9 +675,7 @@ def _known_codec(encoding: str, name: str) -> str:
         codecs.getincrementaldecoder(codec)
         b"a".decode(codec, _MARK)
     except (LookupError, ValueError) as exc:
-        raise SnapshotUnreadable(
-            f"{name}: the encoding {encoding!r} is not known", hint="Export as UTF-8, or declare the file's encoding."
-        ) from exc
+        raise _wrong_encoding(name, f"the encoding {encoding!r} is not known") from exc
     return _ENCODING_NAMES.get(codec, codec)
 
 
@@ -696,11 +702,18 @@ def _check(data: bytes, *, final: bool) -> tuple[bytes, int]:
         return text.encode("utf-8", _MARK), used
 
 
-def _transcoded(chunks: Iterator[bytes], codec: str) -> Iterator[bytes]:
+def _transcoded(chunks: Iterator[bytes], codec: str, name: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(codec)(_MARK)
-    for chunk in chunks:
-        yield decoder.decode(chunk).encode("utf-8", _MARK)
-    yield decoder.decode(b"", final=True).encode("utf-8", _MARK)
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk).encode("utf-8", _MARK)
+        yield decoder.decode(b"", final=True).encode("utf-8", _MARK)
+    except UnicodeError as exc:  # such as UTF-32 without its mark
+        raise _wrong_encoding(name, f"the file is not in the declared encoding, {codec}") from exc
+
+
+def _wrong_encoding(name: str, flaw: str) -> SnapshotUnreadable:
+    return SnapshotUnreadable(f"{name}: {flaw}", hint="Export as UTF-8, or declare the file's own encoding.")
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -89,7 +89,7 @@ def literal(text: str) -> str:
 
 
 def blank_to_null(column: str) -> str:
-    """The cell as it is, or NULL where it holds nothing but blanks. Nearly all begin with visible ASCII: cheap to see."""
+    """The cell as it is, or NULL where it holds nothing but blanks. Nearly all begin with visible ASCII: cheap."""
     blank = f"trim({column}, {literal(WHITESPACE)}) = ''"
     return f"CASE WHEN {column} BETWEEN '!' AND '~' THEN {column} WHEN {blank} THEN NULL ELSE {column} END"
 
@@ -103,9 +103,10 @@ def normalized_email(column: str) -> str:
 def email_reason(email: str) -> str:
     """The reason to reject a normalized address, or NULL. The cheap test first: nearly all rows pass it."""
     placeholders = ", ".join(literal(text) for text in PLACEHOLDERS)
+    longest = max(len(text) for text in PLACEHOLDERS)
     cases = [
         (f"{email} IS NULL", RejectReason.NO_IDENTIFIER),
-        (f"{email} IN ({placeholders})", RejectReason.PLACEHOLDER),
+        (f"strlen({email}) <= {longest} AND {email} IN ({placeholders})", RejectReason.PLACEHOLDER),
         (f"{matches(email, EMAIL_PATTERN)} AND length({email}) <= {MAX_EMAIL_CHARS}", None),
         (f"starts_with({email}, 'mailto:')", RejectReason.EMAIL_MAILTO),
         (f"length({email}) > {MAX_EMAIL_CHARS}", RejectReason.EMAIL_TOO_LONG),

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -43,7 +44,7 @@ from exporter.errors import (
 from exporter.klaviyo import STATUSES, Klaviyo, NotFound, Unavailable, outcome_of
 from exporter.pacing import RETRIES, Outcome
 
-KEY = "pk_0a1b2c3d4e5f60718293a4b5c6d7e8f901"
+KEY = "pk_0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e"
 LIST = "Y6nRLr"
 ADDRESS, PHONE = "jane.doe+vip@example.com", "+15005550006"
 
@@ -498,8 +499,13 @@ def scripted() -> Iterator[Scripted]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.block_on_close = False
+    class Server(ThreadingHTTPServer):
+        block_on_close = False
+
+        def handle_error(self, *_: Any) -> None:
+            """A client that hung up in the middle of an answer is what some tests are about."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     script.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -710,7 +716,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(
 ) -> None:
     monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 1000)
     scripted.answers(202, b" " * 200_000)
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(Unavailable, match="to its end") as caught:
         asking.start_import(b"{}")
     assert caught.value.outcome is Outcome.UNREADABLE
 
@@ -720,7 +726,7 @@ def test_an_answer_that_drips_is_given_up(scripted: Scripted) -> None:
     scripted.answers(202, b" " * 400_000)
     with (
         Klaviyo(SecretStr(KEY), base_url=scripted.url, clock=lambda: next(ticks)) as klaviyo,
-        pytest.raises(Unavailable),
+        pytest.raises(Unavailable, match="to its end"),
     ):
         klaviyo.start_import(b"{}")
 
@@ -770,6 +776,18 @@ def test_a_collection_where_one_job_was_asked_for_is_no_job(scripted: Scripted, 
         asking.job("abc")
 
 
+def test_somebody_elses_page_is_no_proof_that_a_list_changed(scripted: Scripted, asking: Klaviyo) -> None:
+    scripted.answers(200, PAGE)
+    with pytest.raises(Unavailable):
+        asking.remove_from_list(LIST, ["01ABC"])
+
+
+def test_a_member_of_a_collection_that_cannot_be_read_is_not_passed_over(scripted: Scripted, asking: Klaviyo) -> None:
+    scripted.answers(200, {"data": [{"attributes": {}}, None]})
+    with pytest.raises(Unavailable):
+        list(asking.import_errors("job"))
+
+
 def test_ids_are_quoted_into_the_path(scripted: Scripted, asking: Klaviyo) -> None:
     scripted.answers(200, {"data": JOB})
     asking.job("a/../b+c==")
@@ -804,6 +822,9 @@ def test_a_list_id_that_cannot_be_one_is_a_list_that_is_not_there(asking: Klaviy
         "http://127.0.0.1@evil.example/",
         "http://127.0.0.1:99999999/",
         "http://[",
+        "/api/profiles",
+        "/api/lists/../accounts",
+        "elsewhere",
     ],
 )
 def test_a_next_page_at_another_address_is_not_followed(scripted: Scripted, asking: Klaviyo, link: str) -> None:
@@ -883,6 +904,8 @@ def test_questions_go_out_as_klaviyo_documents_them(scripted: Scripted, asking: 
         "https://a.klaviyo.com/api",
         "https://user:pw@a.klaviyo.com",
         "https://a.klaviyo.com?x=1",
+        "https://a.klaviyo.com#x",
+        "https://a.klaviyo.com?",
         "https://a.klaviyo.com:port",
         "https://[",
     ],
@@ -963,16 +986,18 @@ def everything_about(error: BaseException | None) -> str:
 words = st.text(max_size=20) | st.sampled_from(["", " ", '"', "'", "<", ".", ", ", "Invalid "])
 indiscreet = st.builds("{}{}{}".format, words, st.sampled_from(PRIVATE), words)
 anything = st.recursive(st.none() | st.integers() | indiscreet, lambda inner: st.lists(inner, max_size=2), max_leaves=3)
-pointers = st.sampled_from([ROW, "/data", "/data/relationships/lists/data/0/id"]) | st.builds(
-    "/data/attributes/profiles/data/{}/attributes/properties/{}".format, st.integers(0, 10**7), indiscreet
+long_words = st.builds("{} {}".format, st.integers(1960, 1999).map("x".__mul__), indiscreet)
+row_pointers = st.builds(
+    "/data/attributes/profiles/data/{}/attributes/properties/{}".format, st.integers(0, 9), indiscreet
 )
+pointers = st.sampled_from([ROW, "/data", "/data/relationships/lists/data/0/id"]) | row_pointers
 errors = st.fixed_dictionaries(
     {},
     optional={
         "id": anything,
         "code": anything,
         "title": anything,
-        "detail": anything | st.builds(lambda word: "x" * 1990 + " " + word, indiscreet),
+        "detail": anything | long_words,
         "source": st.fixed_dictionaries({}, optional={"pointer": pointers | anything, "parameter": anything}),
     },
 )
@@ -982,7 +1007,11 @@ resources = st.fixed_dictionaries(
 bodies = st.one_of(
     st.builds(lambda found: {"errors": found}, st.lists(errors, max_size=3)),
     st.builds(lambda found: {"data": found, "links": {"next": None}}, st.lists(resources, max_size=3) | resources),
-    st.builds(lambda data, link: {"data": data, "links": {"next": link}}, st.just([]), indiscreet),
+    st.builds(
+        lambda link: {"data": [], "links": {"next": link}},
+        indiscreet
+        | st.builds("{}{}".format, st.sampled_from(["/", "/api/profiles?", "http://127.0.0.1/"]), indiscreet),
+    ),
     anything,
     st.builds(lambda word: f"<html>{word}</html>".encode(), indiscreet),
     st.binary(max_size=20).map(lambda noise: noise + ADDRESS.encode()),
@@ -1013,6 +1042,46 @@ def test_whatever_klaviyo_answers_nothing_private_gets_out(
     told += "".join(lines)
 
     assert not [each for each in PRIVATE if each in told]
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"source": st.fixed_dictionaries({"pointer": row_pointers}), "detail": indiscreet | long_words},
+            optional={"id": indiscreet | st.sampled_from(PRIVATE), "title": indiscreet},
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_whatever_klaviyo_says_about_rows_nothing_private_gets_out(
+    scripted: Scripted, asking: Klaviyo, found: list[Any]
+) -> None:
+    scripted.answers(400, {"errors": found})
+    with pytest.raises(BatchRefused) as caught:
+        asking.start_import(b"{}")
+    told = everything_about(caught.value)
+    assert not [each for each in PRIVATE if each in told]
+
+    scripted.answers(200, {"data": [{"attributes": {"code": "x", **each, "original_payload": each}} for each in found]})
+    told = repr(list(asking.import_errors("job")))
+    assert not [each for each in PRIVATE if each in told]
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        f"{KEY[:9]}\u200b{KEY[9:]}",
+        "+1\u200b500\u200b555\u200b0006",
+        "x" * 1985 + f"@b {ADDRESS}",  # what is looked at ends in the middle of the second address
+    ],
+)
+def test_what_is_private_is_found_although_it_is_split_or_cut(scripted: Scripted, asking: Klaviyo, detail: str) -> None:
+    scripted.answers(400, refusal(detail, ROW))
+    with pytest.raises(BatchRefused) as caught:
+        asking.start_import(b"{}")
+    reason = caught.value.rows[0].reason.replace("\u200b", "")
+    assert not [each for each in (*PRIVATE, "jane") if each in reason]
 
 
 def broken_off(klaviyo: Klaviyo, ask: Callable[[Klaviyo], Any]) -> str:
@@ -1060,7 +1129,10 @@ def test_a_certificate_file_that_is_missing_is_a_matter_of_the_network(monkeypat
 def test_the_library_errors_cause_is_kept_where_it_is_harmless() -> None:
     with Klaviyo(SecretStr(KEY), base_url="http://127.0.0.1:9") as klaviyo, pytest.raises(Unavailable) as caught:
         klaviyo.start_import(b"{}")
-    assert "refused" in str(caught.value.__cause__)
+    cause = caught.value.__cause__
+    assert isinstance(cause, requests.ConnectionError)
+    assert "refused" in str(cause)
+    assert cause.request is None  # it holds the key and the body
 
 
 def test_a_retry_is_logged_with_its_reason(

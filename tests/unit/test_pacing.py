@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ from exporter.pacing import (
     Wait,
     decide,
 )
+from sandbox.klaviyo import limits as stand_in
 
 START = 1_795_449_600.0  # epoch seconds of a day in November 2026: as coarse as a float is in real life
 
@@ -124,6 +127,17 @@ def test_a_share_outside_of_its_range_is_refused(share: float) -> None:
 def test_limits_under_one_are_refused(per_second: int, per_minute: int) -> None:
     with pytest.raises(ValueError, match="limits"):
         Limits(per_second, per_minute)
+
+
+@pytest.mark.parametrize("pause_s", [0, 7, 31.5, 59.9, 61])
+def test_the_stand_ins_fixed_windows_never_refuse_a_paced_import(pause_s: float) -> None:
+    """However its windows lie: they begin with a send that the burst follows after a pause."""
+    pacer, account = Pacer(BULK_IMPORT), stand_in.Limits()
+    sent = send_all(pacer, 1)
+    sent += send_all(pacer, 600, start=START + pause_s)
+
+    for moment in sent:
+        account.take([("import", stand_in.Tier.M)], now=moment, l_steady=750)  # raises Refused for a 429
 
 
 # what Klaviyo tells
@@ -369,6 +383,22 @@ def test_moments_do_not_drift_however_often_they_are_handed_over(moments_ms: lis
     document = {"sent_ms": sorted(moments_ms)}
 
     assert Pacer.from_json(document).to_json()["sent_ms"] == document["sent_ms"]
+
+
+def test_a_pacer_at_work_can_be_written_down_by_another_thread() -> None:
+    pacer, now = Pacer(BULK_IMPORT), START
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # as if they had met a million times
+    try:
+        with ThreadPoolExecutor(1) as other:
+            documents = other.submit(lambda: [pacer.to_json() for _ in range(100)])
+            while not documents.done():
+                now += 0.5
+                pacer.sent(now)
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert all(each["sent_ms"] == sorted(each["sent_ms"]) for each in documents.result())
 
 
 def test_an_empty_document_is_a_pacer_that_sent_nothing() -> None:

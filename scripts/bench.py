@@ -1,0 +1,327 @@
+"""`make bench`: what a run costs, as JSON lines. Figures are of whole processes, beside a baseline in the same run.
+
+    make bench                 everything, 1,000,000 rows
+    make bench ARGS="plan --rows 10000000"
+
+Parts: plan (CPU and memory of planning), floor (ready-made batches under Klaviyo's limits), push (a whole run under the
+limits, and with a second of latency), cpu (limits off, beside two plain scripts: standard library, official package).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import requests  # noqa: E402
+
+from sandbox.processes import running, sandbox_command  # noqa: E402
+
+LIST_ID = "Y6nRLr"
+MAPPING = """
+email: EMail
+first_name: FirstName
+last_name: LastName
+phone_number: Telephone
+location: {city: City, country: Country}
+properties:
+  customer_id: CustomerId
+  date_of_birth: DateOfBirth
+  loyalty_tier: LoyaltyTier
+  lifetime_value: {column: LifetimeValue, type: number}
+"""
+PLAN = """
+import json, sys
+from pathlib import Path
+import yaml
+from exporter.mapping import parse_mapping
+from exporter.planning import PartitionSource, make_plan
+def chunks():
+    with open(sys.argv[1], "rb") as file:
+        while chunk := file.read(4 << 20):
+            yield chunk
+plan = make_plan([PartitionSource(name="s", open=chunks)], parse_mapping(yaml.safe_load(sys.argv[3])), Path(sys.argv[2]))
+assert plan.adds_up() and plan.profiles, plan.rejected
+"""
+BODIES = """
+import itertools, sys
+from pathlib import Path
+import yaml
+from exporter.mapping import parse_mapping
+from exporter.planning import PartitionSource, make_plan
+from exporter.plans import PlanReader
+with open(sys.argv[1], "rb") as file:
+    head = b"".join(itertools.islice(file, 100_001))
+source = PartitionSource(name="s", open=lambda: [head])
+folder, bodies = Path(sys.argv[2]), Path(sys.argv[3])
+plan = make_plan([source], parse_mapping(yaml.safe_load(sys.argv[4])), folder)
+reader = PlanReader(plan, folder, list_id="Y6nRLr", memory_mb=256)
+bodies.mkdir()
+for batch in plan.batches:
+    (bodies / f"{batch.number:04d}").write_bytes(reader.body(batch))
+"""
+STANDARD_LIBRARY = """
+import csv, http.client, json, re, sys
+good = re.compile(r"[a-z0-9._%+-]+@[a-z0-9.-]+\\.[a-z]{2,}").fullmatch
+connection = http.client.HTTPConnection(sys.argv[2])
+headers = {"Authorization": "Klaviyo-API-Key pk_sandbox_full", "revision": "2026-07-15",
+           "Content-Type": "application/vnd.api+json"}
+def send(profiles):
+    body = json.dumps({"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": profiles}},
+        "relationships": {"lists": {"data": [{"type": "list", "id": "Y6nRLr"}]}}}}, ensure_ascii=False).encode()
+    connection.request("POST", "/api/profile-bulk-import-jobs", body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == 202, answer.status
+batch, seen = [], set()
+with open(sys.argv[1], newline="", encoding="utf-8") as file:
+    for row in csv.DictReader(file):
+        email = row["EMail"].strip().lower()
+        if not good(email) or email in seen:
+            continue
+        seen.add(email)
+        attributes = {"email": email, "properties": {}}
+        for name, column in (("first_name", "FirstName"), ("last_name", "LastName"), ("phone_number", "Telephone")):
+            if row[column]:
+                attributes[name] = row[column].replace(" ", "")
+        location = {name: row[column] for name, column in (("city", "City"), ("country", "Country")) if row[column]}
+        if location:
+            attributes["location"] = location
+        for name, column in (("customer_id", "CustomerId"), ("date_of_birth", "DateOfBirth"),
+                             ("loyalty_tier", "LoyaltyTier")):
+            if row[column]:
+                attributes["properties"][name] = row[column]
+        if row["LifetimeValue"]:
+            attributes["properties"]["lifetime_value"] = float(row["LifetimeValue"])
+        batch.append({"type": "profile", "attributes": attributes})
+        if len(batch) == 10000:
+            send(batch)
+            batch = []
+if batch:
+    send(batch)
+"""
+OFFICIAL_PACKAGE = """
+import csv, re, sys
+from klaviyo_api import KlaviyoAPI
+good = re.compile(r"[a-z0-9._%+-]+@[a-z0-9.-]+\\.[a-z]{2,}").fullmatch
+api = KlaviyoAPI("pk_sandbox_full", test_host="http://" + sys.argv[2])
+def send(profiles):
+    api.Profiles.bulk_import_profiles({"data": {"type": "profile-bulk-import-job",
+        "attributes": {"profiles": {"data": profiles}},
+        "relationships": {"lists": {"data": [{"type": "list", "id": "Y6nRLr"}]}}}})
+batch = []
+with open(sys.argv[1], newline="", encoding="utf-8") as file:
+    for row in csv.DictReader(file):
+        email = row["EMail"].strip().lower()
+        if not good(email):
+            continue
+        batch.append({"type": "profile", "attributes": {"email": email, "first_name": row["FirstName"] or None,
+            "last_name": row["LastName"] or None, "phone_number": row["Telephone"].replace(" ", "") or None,
+            "location": {"city": row["City"] or None, "country": row["Country"] or None},
+            "properties": {"customer_id": row["CustomerId"], "date_of_birth": row["DateOfBirth"],
+                "loyalty_tier": row["LoyaltyTier"], "lifetime_value": row["LifetimeValue"]}}})
+        if len(batch) == 10000:
+            send(batch)
+            batch = []
+if batch:
+    send(batch)
+"""
+FLOOR = """
+import sys, threading, time, concurrent.futures, http.client, pathlib
+bodies = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[1]).iterdir())]
+count, local = int(sys.argv[3]), threading.local()
+def send(body):
+    while True:
+        if not hasattr(local, "c"):
+            local.c = http.client.HTTPConnection(sys.argv[2])
+        local.c.request("POST", "/api/profile-bulk-import-jobs", body, {"Authorization": "Klaviyo-API-Key pk_sandbox_full",
+            "revision": "2026-07-15", "Content-Type": "application/vnd.api+json"})
+        answer = local.c.getresponse()
+        answer.read()
+        if answer.status == 202:
+            return
+        time.sleep(float(answer.headers["Retry-After"]))
+started = time.monotonic()
+with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    flights = []
+    for number in range(count):
+        pause = started + (number // 10) * 1.0 - time.monotonic()  # ten in each second, as the burst window allows
+        if pause > 0:
+            time.sleep(pause)
+        flights.append(pool.submit(send, bodies[number % len(bodies)]))
+    for flight in flights:
+        flight.result()
+print(time.monotonic() - started)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("all", "plan", "push", "cpu"), default="all")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--no-official", action="store_true", help="leave the official package out: it takes minutes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="segment-bench-") as name:
+        folder = Path(name)
+        file = _snapshot(folder, options.rows)
+        if options.part in ("all", "plan"):
+            _plan(folder, file, options.rows)
+        if options.part in ("all", "push"):
+            _push(folder, file, options.rows)
+        if options.part in ("all", "cpu"):
+            _cpu(folder, file, options.rows, official=not options.no_official)
+    return 0
+
+
+def _emit(**figures: Any) -> None:
+    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
+    print(json.dumps(rounded), flush=True)
+
+
+def _snapshot(folder: Path, rows: int) -> Path:
+    # In a process of its own: Linux counts a parent's memory as the first of its child's peak.
+    _run([*sandbox_command("snapshot"), "--rows", str(rows), "--layout", "single", "--out", str(folder / "in")])
+    file = next(path for path in (folder / "in").rglob("*.csv"))
+    _emit(bench="snapshot", rows=rows, columns=10, megabytes=file.stat().st_size / 1e6)
+    return file
+
+
+def _plan(folder: Path, file: Path, rows: int) -> None:
+    used = _run([sys.executable, "-c", PLAN, str(file), str(folder / "plan"), MAPPING])
+    _emit(bench="plan", rows=rows, **used, cpu_s_per_million=used["cpu_s"] / rows * 1e6)
+
+
+def _push(folder: Path, file: Path, rows: int) -> None:
+    """A whole run under Klaviyo's limits, from the settled snapshot to the last acceptance, beside the floor."""
+    for latency_s in (0.0, 1.0):
+        with _klaviyo(folder, limits="klaviyo") as klaviyo:
+            _latency(klaviyo, latency_s)
+            state = folder / f"state-{latency_s}"
+            used = _push_once(klaviyo, file, folder, state)
+            times = _times(state)
+        with _klaviyo(folder, limits="klaviyo") as klaviyo:
+            # The floor is without latency: what the limits alone cost.
+            floor_s = _floor(klaviyo, folder, file, rows)
+        _emit(
+            bench="push",
+            rows=rows,
+            latency_s=latency_s,
+            floor_s=floor_s,
+            seconds=times["last"],
+            of_floor=times["last"] / floor_s,
+            first_job_s=times["first"],
+            throttled=used.pop("throttled"),
+            **used,
+        )
+
+
+def _cpu(folder: Path, file: Path, rows: int, *, official: bool) -> None:
+    """Limits off: CPU of the exporter's process beside plain scripts on the same file."""
+    with _klaviyo(folder, limits="off") as klaviyo:
+        address = klaviyo["url"].removeprefix("http://")
+        baseline = _run([sys.executable, "-c", STANDARD_LIBRARY, str(file), address])
+        _emit(bench="cpu", who="standard library", rows=rows, **baseline)
+        _reset(klaviyo)
+        ours = _push_once(klaviyo, file, folder, folder / "state-cpu")
+        ours.pop("throttled")
+        ratio = ours["cpu_s"] / baseline["cpu_s"]
+        _emit(bench="cpu", who="exporter", rows=rows, **ours, of_standard_library=ratio)
+        if official:
+            _reset(klaviyo)
+            _emit(
+                bench="cpu",
+                who="klaviyo-api",
+                rows=rows,
+                **_run([sys.executable, "-c", OFFICIAL_PACKAGE, str(file), address]),
+            )
+
+
+def _push_once(klaviyo: dict[str, Any], file: Path, folder: Path, state: Path) -> dict[str, Any]:
+    mapping = folder / "mapping.yaml"
+    mapping.write_text(MAPPING)
+    environment = {"KLAVIYO_API_KEY": "pk_sandbox_full", "KLAVIYO_BASE_URL": klaviyo["url"]}
+    command = [sys.executable, "-m", "exporter", "push", str(file), "--list", LIST_ID, "--mapping", str(mapping)]
+    used = _run([*command, "--state", str(state), "--json"], environment)
+    counted = requests.get(f"{klaviyo['control']}/state", timeout=30).json()
+    return {**used, "throttled": counted["throttled"]}
+
+
+def _times(state: Path) -> dict[str, float]:
+    """Seconds from the run's creation, when its snapshot had settled, to the first and the last acceptance."""
+    folder = next(state.glob("runs/*/*/run.json")).parent
+    created = datetime.fromisoformat(json.loads((folder / "run.json").read_text())["created_at"])
+    events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    accepted = [datetime.fromisoformat(event["at"]) for event in events if event["kind"] == "batch_accepted"]
+    return {"first": (min(accepted) - created).total_seconds(), "last": (max(accepted) - created).total_seconds()}
+
+
+def _floor(klaviyo: dict[str, Any], folder: Path, file: Path, rows: int) -> float:
+    """Replay ready-made batches as fast as the limits allow."""
+    bodies = folder / "bodies"
+    if not bodies.exists():
+        _run([sys.executable, "-c", BODIES, str(file), str(folder / "floor"), str(bodies), MAPPING])
+    jobs = -(-rows // 10_000)
+    address = klaviyo["url"].removeprefix("http://")
+    command = [sys.executable, "-c", FLOOR, str(bodies), address, str(jobs)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+
+
+@contextlib.contextmanager
+def _klaviyo(folder: Path, *, limits: str) -> Iterator[dict[str, Any]]:
+    command = sandbox_command("klaviyo", "--port", "0", "--limits", limits, "--job-seconds", "1")
+    with running(command, log=folder / "klaviyo.log") as (_, ready):
+        _reset(ready)
+        yield ready
+
+
+def _reset(klaviyo: dict[str, Any]) -> None:
+    requests.post(f"{klaviyo['control']}/reset", timeout=60).raise_for_status()
+    body = {"id": LIST_ID, "name": "Bench"}
+    requests.post(f"{klaviyo['control']}/lists", json=body, timeout=60).raise_for_status()
+
+
+def _latency(klaviyo: dict[str, Any], seconds: float) -> None:
+    if seconds:
+        fault = [{"match": ".*", "kind": "latency", "seconds": seconds, "times": None}]
+        requests.post(f"{klaviyo['control']}/faults", json=fault, timeout=60).raise_for_status()
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run a process to its end: its seconds of CPU, seconds on the clock and peak memory, as the system counts them."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = process.stderr.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command[1:4]} failed: {said[-2000:]}")
+    return {
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "wall_s": time.monotonic() - started,
+        "peak_mb": _megabytes(usage),
+    }
+
+
+def _megabytes(usage: resource.struct_rusage) -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
+    return usage.ru_maxrss * unit / 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main())

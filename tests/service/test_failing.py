@@ -1,0 +1,283 @@
+"""What cannot succeed ends as Failed, with a sentence that says what happened and one that says what to do."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from exporter.errors import ConfigError, Transient
+from exporter.runs import Status
+from exporter.service import SETBACKS
+from sandbox.klaviyo.settings import READ_SCOPES
+from sandbox.snapshots import Snapshot
+from tests.service.world import FOLDER, World, as_csv, assert_ended, people
+
+GET_LIST = r"GET /api/lists/\w+$"
+
+
+def _export(world: World, **options: object) -> None:
+    world.register(**options)  # type: ignore[arg-type]
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+
+
+def test_an_unknown_list(world: World) -> None:
+    _export(world, list_id="GONE99")
+    run = assert_ended(world, Status.FAILED, delivered=0)
+    assert "GONE99" in run.message
+    assert "list" in run.hint.lower()
+    assert world.job_requests() == 0
+
+
+@pytest.mark.parametrize("status", [401, 400])
+def test_a_refused_key(world: World, status: int) -> None:
+    world.settings(refused_key_status=status)
+    world.secrets["klaviyo-key"] = "pk_wrong"
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert "key" in run.message
+    assert "pk_wrong" not in run.message + run.hint
+    assert world.job_requests() == 0
+
+
+@pytest.mark.parametrize("key", ["", "pk_with a blank", "pk_ü"])
+def test_a_key_that_no_header_can_carry(world: World, key: str) -> None:
+    world.secrets["klaviyo-key"] = key
+    _export(world)
+    assert_ended(world, Status.FAILED)
+
+
+def test_a_secret_that_does_not_exist(world: World) -> None:
+    _export(world, secret="nobody-stored-it")
+    run = assert_ended(world, Status.FAILED)
+    assert "nobody-stored-it" in run.message
+
+
+@pytest.mark.parametrize("missing", ["lists:read", "lists:write", "profiles:write"])
+def test_a_scope_that_the_key_lacks(world: World, missing: str) -> None:
+    scopes = (READ_SCOPES | {"lists:write", "profiles:write"}) - {missing}
+    world.settings(keys={"pk_custom": sorted(scopes)})
+    world.secrets["klaviyo-key"] = "pk_custom"
+    _export(world)
+    run = assert_ended(world, Status.FAILED, delivered=0)
+    assert missing in run.message
+    assert "scope" in run.hint.lower()
+    assert world.emails() == set()
+
+
+def test_a_retired_api_revision(world: World) -> None:
+    world.settings(oldest_revision="2026-10-15")
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert "revision" in run.message
+    assert "KLAVIYO_REVISION" in run.hint
+
+
+def test_a_column_of_the_mapping_that_the_snapshot_lacks(world: World) -> None:
+    _export(world, mapping={"email": "Courriel"})
+    run = assert_ended(world, Status.FAILED)
+    assert "Courriel" in run.message
+    assert "EMail" in run.hint, "the hint names the columns that are there"
+
+
+def test_a_missing_column_is_said_without_quoting_a_person(world: World) -> None:
+    """A file without a header looks as if its first row held the columns' names."""
+    world.register(mapping={"email": "Courriel", "first_name": "Prénom"})
+    world.drop(FOLDER + "a.csv", "anna.tester@example.com,Annabella\nbert.tester@example.com,Berthold\n")
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    for text in (run.message, run.hint, *(text for _, text in world.text_of_state())):
+        assert "tester@" not in text
+        assert "Annabella" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("truncated.csv.gz", gzip.compress(as_csv(people(5000)).encode())[:-200]),
+        ("no-gzip.csv.gz", b"\x1f\x8b" + bytes(range(256)) * 20),
+        ("no-parquet.parquet", b"PAR1" + bytes(range(256)) * 20),
+        ("binary.csv", bytes(range(256)) * 20),
+    ],
+)
+def test_a_file_that_cannot_be_read(world: World, name: str, content: bytes) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.drop(FOLDER + name, content)
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert name in run.message
+    assert world.job_requests() == 0, "nothing is sent of a snapshot that cannot be read in full"
+
+
+@pytest.mark.parametrize("content", ["", "EMail,FirstName\n", "\n\n"])
+def test_an_empty_snapshot(world: World, content: str) -> None:
+    world.register()
+    world.drop(FOLDER + "a.csv", content)
+    world.deliver()
+    run = assert_ended(world, Status.FAILED, delivered=0)
+    assert "empty" in run.message or "no rows" in run.message, run.message
+
+
+def test_a_snapshot_in_which_no_row_can_be_sent(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", [("nobody", "A"), ("", "B")])
+    world.deliver()
+    run = assert_ended(world, Status.FAILED, delivered=0)
+    assert "rejected.csv" in run.hint
+    assert world.report()["rejected"] == 2
+    assert len(world.rows_of("rejected.csv")) == 2
+
+
+def test_an_incomplete_snapshot_is_waited_for_and_then_fails(world: World) -> None:
+    snapshot = Snapshot(rows=30, partitions=3)
+    world.register()
+    names = world.drop_snapshot(snapshot, notify=False)
+    (world.container / names[1]).unlink()
+    began = world.clock.now
+    for name in (names[0], names[2]):
+        world.exporter.note(name)
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert "incomplete" in run.message
+    assert 3_600 <= world.clock.now - began < 3_600 + 600
+    assert world.job_requests() == 0
+
+
+def test_a_lost_partition_that_comes_after_the_failure_makes_a_run(world: World) -> None:
+    snapshot = Snapshot(rows=30, partitions=3)
+    world.register()
+    names = world.drop_snapshot(snapshot, notify=False)
+    lost = (world.container / names[1]).read_bytes()
+    (world.container / names[1]).unlink()
+    world.exporter.note(names[0])
+    world.deliver()
+    world.drop(names[1], lost)
+    world.deliver()
+    failed, second = world.runs()
+    assert (failed.status, second.status) == (Status.FAILED, Status.SUCCESSFUL)
+    assert len(world.emails()) == 30
+
+
+# Nothing is retried for ever
+
+
+def test_klaviyo_down_for_good_ends_the_run_within_hours_and_requests_within_reason(world: World) -> None:
+    world.register()
+    world.fault("status", match=".", status=503, times=None)
+    began = world.clock.now
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert "gave up" in run.message
+    assert world.clock.now - began < 4 * 3_600
+    assert sum(world.stats()["requests"].values()) < 6 * (SETBACKS + 2)
+
+
+def test_imports_down_for_good_end_the_run(world: World) -> None:
+    world.fault("status", status=503, times=None)
+    _export(world)
+    run = assert_ended(world, Status.FAILED, delivered=0)
+    assert "gave up" in run.message
+    assert world.job_requests() < 6 * (SETBACKS + 2)
+    assert world.report()["rows"] == 30, "the report says how far the run came"
+
+
+def test_a_vault_that_never_answers_ends_the_run(world: World) -> None:
+    def unreachable(_: str) -> object:
+        raise Transient("the vault could not be reached", hint="Check KEY_VAULT_URL.")
+
+    world.exporter = world.again(read_secret=unreachable)
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert "vault" in run.message
+
+
+def test_a_vault_that_comes_back_is_waited_for(world: World) -> None:
+    tries = []
+
+    def slow_to_start(name: str) -> object:
+        tries.append(name)
+        if len(tries) < SETBACKS:
+            raise Transient("the vault could not be reached")
+        return world.read_secret(name)
+
+    world.exporter = world.again(read_secret=slow_to_start)
+    _export(world)
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def test_a_poison_message_closes_its_run(world: World) -> None:
+    def broken(_: object) -> object:
+        raise RuntimeError("a defect of ours")
+
+    world.exporter = world.again(klaviyo=broken)
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert len(world.errors) == 5
+    assert [message["do"] for message in world.poisoned] == ["step"]
+    assert "plan" in run.message
+
+
+def test_a_poison_message_of_a_run_that_is_closed_changes_nothing(world: World) -> None:
+    _export(world)
+    before, report = world.run(), world.report()
+    world.exporter.close_poisoned({"do": "step", "run": before.run_id, "step": 0})
+    assert (world.run(), world.report()) == (before, report)
+
+
+@pytest.mark.parametrize("message", [{}, {"do": "dance"}, {"do": "step"}, {"do": "step", "run": "x", "step": "1"}])
+def test_a_message_that_nobody_understands_is_dropped(world: World, message: dict[str, str]) -> None:
+    world.exporter.handle(message)
+    world.exporter.close_poisoned(message)
+    assert world.messages() == 0
+
+
+def test_a_step_of_a_run_that_is_gone_is_dropped(world: World) -> None:
+    world.exporter.handle({"do": "step", "run": "vips/none", "step": 0})
+    world.exporter.close_poisoned({"do": "step", "run": "vips/none", "step": 0})
+    assert world.messages() == 0
+
+
+def test_an_outage_of_the_snapshots_storage_loses_no_snapshot(world: World) -> None:
+    """Longer than five tries of the host last."""
+    failures = 8
+    listed = world.exporter.snapshots.list
+
+    class Flaky:
+        def __getattr__(self, name: str) -> object:
+            return getattr(world.again().snapshots, name)
+
+        def list(self, prefix: str) -> object:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise Transient("the container of snapshots: storage is not available")
+            return listed(prefix)
+
+    world.exporter = world.again(snapshots=Flaky())
+    _export(world)
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def test_an_export_document_that_cannot_be_read_stops_no_other_export(world: World) -> None:
+    world.exporter.store.create("exports/aaa-broken.json", b'{"id": "aaa-broken"}')
+    world.register(segments=["HighValue"])
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    world.exporter.tick()
+    assert_ended(world, Status.SUCCESSFUL, delivered=3)
+    with pytest.raises(ConfigError):
+        world.exporter.catalog.export("aaa-broken")
+
+
+@pytest.mark.parametrize("share", ["not a pacer", {"schema": 99}, {"sent_ms": "soon"}])
+def test_rate_windows_that_cannot_be_read_count_as_unused(world: World, share: object) -> None:
+    """Written by another version, or by hand: a connection must not be blocked by it for ever."""
+    import json
+
+    lease = {"schema": 1, "owner": "x", "generation": 3, "expires_at": 0, "pacer": share}
+    world.exporter.store.create("leases/main.json", json.dumps(lease).encode())
+    _export(world)
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
