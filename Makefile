@@ -1,12 +1,13 @@
 # make demo [ROWS=n]   the whole app on local stand-ins, from a blob to a list
 # make test            everything, Azurite included       make check   format, lint, types
-# make bench           measurements as JSON lines          make lock    pin what a full installation needs
+# make bench           measurements as JSON lines          make chaos   kills the host a hundred times
+# make docs            write the code's tables into docs   make lock    pin what a full installation needs
 
 PY = $(or $(VENV),.venv)/bin/python
 ROWS ?= 5000
 export VENV PYTHON
 
-.PHONY: setup demo test check bench lock clean
+.PHONY: setup demo test check docs bench chaos lock clean
 
 setup:
 	@scripts/setup
@@ -18,12 +19,19 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) scripts/docs.py --check
 
 test: check
 	$(PY) -m pytest
 
 bench: setup
 	@$(PY) scripts/bench.py $(ARGS)
+
+docs: setup
+	@$(PY) scripts/docs.py
+
+chaos: setup
+	@$(PY) scripts/chaos.py $(ARGS)
 
 lock:
 	@scripts/lock

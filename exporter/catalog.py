@@ -5,6 +5,7 @@ connections/{id}.json    exports/{id}.json
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal, TypeVar
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from exporter.errors import ConfigError
 from exporter.mapping import MappingDocument
 from exporter.store import Store
+
+logger = logging.getLogger(__name__)
 
 ID_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 LIST_ID_PATTERN = r"^[A-Za-z0-9]{1,64}$"  # Klaviyo's are 6 letters and digits; treated as opaque
@@ -97,9 +100,13 @@ class Catalog:
         return self._read(Export, export_id)
 
     def exports(self) -> Iterator[Export]:
-        """Every export, by id."""
+        """Every export, by id. One that cannot be read is left out: the others must not wait for it."""
         for name in self._store.names("exports/"):
-            export = self.export(name.removeprefix("exports/").removesuffix(".json"))
+            try:
+                export = self.export(name.removeprefix("exports/").removesuffix(".json"))
+            except ConfigError as exc:
+                logger.error("export left out", extra={"cause": exc.message})  # noqa: TRY400 - the message says it all
+                continue
             if export is not None:
                 yield export
 

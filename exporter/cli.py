@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 failed, 2 misused. Reports go to standard output, progress a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -20,10 +21,11 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from exporter import local, reports
+from exporter import local, reading, reports
 from exporter.errors import ConfigError, ExporterError
 from exporter.klaviyo import BASE_URL, REVISION
 from exporter.mapping import MappingDocument, parse_mapping
+from exporter.mapping import suggest as mapping_suggestion
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import PlanReader
 from exporter.runs import Status
@@ -101,6 +103,21 @@ def plan(files: Files, email: Email = "", mapping: MappingFile = None, as_json: 
     _print(summary, reports.plan_as_text, as_json)
 
 
+@app.command()
+def suggest(file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of the segment.")]) -> None:
+    """Propose a mapping from the column names of FILE, to be looked at and edited.
+
+    Example: python -m exporter suggest vips.csv > mapping.yaml
+    """
+    source = _local_source(local.data_files([file])[0])
+    with tempfile.TemporaryDirectory() as folder:
+        columns = reading.read_partition(source.open(), folder=Path(folder), name=source.name).columns
+    proposal = mapping_suggestion(columns)
+    if not proposal:
+        raise ConfigError("no column name is one that we know", hint=f"The columns are {', '.join(columns)}.")
+    print(yaml.safe_dump(proposal, sort_keys=False, allow_unicode=True), end="")
+
+
 def _local_source(file: Path) -> PartitionSource:
     snapshots = FolderSnapshots(file.parent)
     etag = next(snapshots.list(file.name)).etag
@@ -142,15 +159,14 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 def main() -> int:
     """Run the command line; errors of ours become a sentence and what to do."""
+    logging.getLogger().addHandler(logging.NullHandler())  # the report says it all
     try:
-        app(standalone_mode=False)
+        return int(app(standalone_mode=False) or 0)
     except ExporterError as exc:
         errors.print(f"Error: {exc.message}", style="red", markup=False)
         if exc.hint:
             errors.print(f"Do: {exc.hint}", markup=False)
         return 2 if isinstance(exc, ConfigError) else 1
-    except typer.Exit as exc:
-        return int(exc.exit_code)
     except typer.Abort:
         errors.print("Interrupted. What Klaviyo took is recorded: the same command goes on from there.")
         return 1
@@ -159,4 +175,3 @@ def main() -> int:
             exc.show()
             return 2
         raise
-    return 0

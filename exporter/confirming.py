@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from exporter.journal import Journal
-from exporter.klaviyo import ImportFailure, ImportJob
+from exporter.klaviyo import ImportFailure, ImportJob, NotFound
 from exporter.plans import PlanReader
 from exporter.runs import BatchAccepted, JobEnded, JobLost
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 FIRST_POLL_S, LONGEST_POLL_S = 2.0, 300.0
 UNSEEN_S = 600.0  # ours: a job that Klaviyo does not show this long after it took it is lost
 LONGEST_JOB = timedelta(hours=24)  # ours: Klaviyo's help speaks of hours; no official figure
+MANY_ERRORS, MANY_WORDS = 1_000, 100  # so that the errors of a job fit into one line of the journal
 _CLOCKS = timedelta(minutes=10)  # ours and Klaviyo's may differ
 
 
@@ -92,10 +93,17 @@ def _ended(job: ImportJob, accepted: BatchAccepted, klaviyo: Jobs, open_plan: Ca
     """The end of a job with its failures as positions in the batch."""
     failures: list[tuple[int | None, str]] = []
     if job.failed:
-        failures = _positions(list(klaviyo.import_errors(job.id)), accepted, open_plan)
+        failures = _positions(_import_errors(klaviyo, job.id), accepted, open_plan)
         # Klaviyo counted more than it named: the rest failed too, nobody knows which.
         failures += [(None, "Klaviyo did not say which row, or why")] * (job.failed - len(failures))
-    return JobEnded(job=job.id, completed=job.completed, failures=failures)
+    return JobEnded(job=job.id, completed=job.completed, failures=failures[: len(accepted.positions())])
+
+
+def _import_errors(klaviyo: Jobs, job_id: str) -> list[ImportFailure]:
+    try:
+        return list(klaviyo.import_errors(job_id))
+    except NotFound:  # the job went between its status and its errors
+        return []
 
 
 def _positions(
@@ -111,8 +119,9 @@ def _positions(
         by_email = reader.positions_of(batch, emails)
     found: dict[int, str] = {}
     unknown: list[tuple[int | None, str]] = []
+    most = MANY_WORDS if len(errors) > MANY_ERRORS else None
     for error in errors:
-        words = error.detail or error.title or error.code or "no reason given"
+        words = (error.detail or error.title or error.code or "no reason given")[:most]
         position: int | None = None
         if error.index is not None and error.index < len(in_request):
             position = in_request[error.index]

@@ -6,11 +6,11 @@ longer than it thinks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from exporter.errors import LeaseHeld, StoreMoved
 from exporter.runs import Delivery, Event, decode_events, encode_events, run_folder
-from exporter.store import Store, complete_lines
+from exporter.store import MAX_APPEND_BYTES, Store, complete_lines
 
 
 class Journal:
@@ -21,16 +21,30 @@ class Journal:
         self._name = run_folder(run_id) + "journal.jsonl"
         found = store.read(self._name)
         whole = complete_lines(found.data) if found else b""
-        self._length = len(whole)
+        self.length = len(whole)
         self.delivery = Delivery.replay(decode_events(whole))
 
     def append(self, events: Sequence[Event]) -> None:
         """Record events, then take them in. Raises LeaseHeld when another instance wrote in the meantime."""
-        if not events:
-            return
-        try:
-            self._length = self._store.append(self._name, encode_events(events), at=self._length)
-        except StoreMoved as exc:
-            raise LeaseHeld("another instance is writing this run's journal", retry_after_s=5) from exc
-        for event in events:
-            self.delivery.apply(event)
+        for part in _parts(events):
+            try:
+                self.length = self._store.append(self._name, encode_events(part), at=self.length)
+            except StoreMoved as exc:
+                raise LeaseHeld("another instance is writing this run's journal", retry_after_s=5) from exc
+            for event in part:
+                self.delivery.apply(event)
+
+
+def _parts(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """Events in groups that one append can take. Several batches refused row by row are more than that."""
+    part: list[Event] = []
+    size = 0
+    for event in events:
+        length = len(encode_events([event]))
+        if part and size + length > MAX_APPEND_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(event)
+        size += length
+    if part:
+        yield part

@@ -66,8 +66,11 @@ class HeldLease:
 
     def release(self, pacer: dict[str, Any]) -> None:
         """Give the lease back, with the rate windows used so far."""
-        with self._lock, contextlib.suppress(LeaseHeld):
-            self._write(0, pacer)
+        try:
+            with self._lock:
+                self._write(0, pacer)
+        except ExporterError as exc:  # it runs out by itself; what the step came to must not be lost over it
+            logger.info("lease not given back", extra={"cause": type(exc).__name__})
 
     def _write(self, seconds: float, pacer: dict[str, Any] | None) -> None:
         update = {"expires_at": self._clock() + seconds, "pacer": self._lease.pacer if pacer is None else pacer}

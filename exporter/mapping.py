@@ -16,11 +16,13 @@ schema of the bulk import's profiles. Pure.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Self
 
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from exporter.errors import MappingError
@@ -60,7 +62,10 @@ class PropertyRule(BaseModel):
 
 
 class MappingDocument(BaseModel):
-    """The mapping as a person writes it. At least the identifier's column is needed, as in the built-in connector."""
+    """The mapping as a person writes it. At least the identifier's column is needed, as in the built-in connector.
+
+    A blank where a column should be named means the same as no key.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,8 +81,18 @@ class MappingDocument(BaseModel):
     location: dict[str, str] = Field(default_factory=dict)
     properties: dict[str, PropertyRule] | Literal["*"] = Field(default_factory=dict)
     identifier: Literal["email", "phone_number", "external_id"] | None = None
-    phone_region: str | None = Field(default=None, pattern="^[A-Z]{2}$")
+    phone_region: str | None = None
     newest_by: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, document: Any) -> Any:
+        return _without_blanks(document)
+
+    @field_validator("location", mode="before")
+    @classmethod
+    def _location_without_blanks(cls, location: Any) -> Any:
+        return _without_blanks(location)
 
     @field_validator("location")
     @classmethod
@@ -99,9 +114,18 @@ class MappingDocument(BaseModel):
         cls, properties: dict[str, PropertyRule] | Literal["*"]
     ) -> dict[str, PropertyRule] | Literal["*"]:
         for name in properties if isinstance(properties, dict) else ():
-            if not name or name.startswith("$"):
+            if not name.strip() or name.startswith("$"):
                 raise ValueError(f"{name!r}: Klaviyo keeps names that begin with $ for itself; choose another")
+            if name != _printable(name):
+                raise ValueError(f"{name!r} holds a control character")
         return properties
+
+    @field_validator("phone_region")
+    @classmethod
+    def _known_region(cls, region: str | None) -> str | None:
+        if region is not None and region not in SUPPORTED_REGIONS:
+            raise ValueError(f"{region!r} is no ISO 3166 code of a country, such as US, GB or DE")
+        return region
 
     @model_validator(mode="after")
     def _has_identifier(self) -> Self:
@@ -151,18 +175,46 @@ class ResolvedMapping:
 
 def parse_mapping(document: Any) -> MappingDocument:
     """Check a mapping document. Raises MappingError, which names each wrong key."""
+    if not isinstance(document, dict):
+        raise MappingError(
+            f"the mapping is wrong: mapping: {_MESSAGES['dict_type']}", hint="Write email: and a column."
+        )
     try:
         return MappingDocument.model_validate(document)
     except ValidationError as exc:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in error['loc']) or 'mapping'}: {error['msg']}"
-            for error in exc.errors(include_input=False, include_url=False)
-        )
-        raise MappingError(f"the mapping is wrong: {problems}", hint="Correct these keys.") from None
+        raise MappingError(f"the mapping is wrong: {'; '.join(_problems(exc))}", hint="Correct these keys.") from None
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """A sentence a key. Of the two forms that `properties` may have, "*" is not missed where rules are wrong."""
+    found = error.errors(include_input=False, include_url=False)
+    rules_are_wrong = any(one["loc"][:1] == ("properties",) and len(one["loc"]) > 2 for one in found)
+    return [
+        f"{'.'.join(_keys(one['loc'])) or 'mapping'}: {_MESSAGES.get(one['type'], one['msg'])}".replace(_PREFIX, "")
+        for one in found
+        if not (rules_are_wrong and one["type"] == "literal_error" and one["loc"][0] == "properties")
+    ]
+
+
+_PREFIX = "Value error, "  # pydantic's, before our own words
+_MESSAGES = {
+    "dict_type": "should be names and the columns that fill them",
+    "extra_forbidden": "there is no such key",
+    "invalid_key": "keys are texts",
+    "missing": "is missing",
+    "model_type": "should be the name of a column, or {column, type, empty}",
+}
+
+
+def _keys(loc: tuple[int | str, ...]) -> Iterator[str]:
+    """The keys on the way to the error, without pydantic's own words for the forms of `properties`."""
+    for depth, part in enumerate(loc):
+        if part != "[key]" and not (depth == 1 and loc[0] == "properties"):
+            yield str(part)
 
 
 def resolve(mapping: MappingDocument, columns: Sequence[str]) -> ResolvedMapping:
-    """Find the mapping's columns in a snapshot: by exact name, else without regard to case and outer blanks.
+    """Find the mapping's columns in a snapshot: by exact name, else without regard to case and the number of blanks.
 
     Raises MappingError, which names the missing columns and those that are there.
     """
@@ -191,7 +243,7 @@ class _Positions:
         self.missing: list[str] = []
 
     def find(self, name: str) -> int:
-        for key in (str, lambda text: text.strip().casefold()):
+        for key in (str, _comparable):
             for position, column in enumerate(self.columns):
                 if key(column) == key(name):
                     return position
@@ -213,35 +265,63 @@ def _location(mapping: MappingDocument, positions: _Positions) -> Iterator[Mappe
 
 def _properties(mapping: MappingDocument, positions: _Positions, *, used: set[int]) -> Iterator[MappedField]:
     if mapping.properties == "*":
-        for position, column in enumerate(positions.columns):
-            if position not in used and column.strip():
-                yield MappedField(group="properties", name=column.lstrip("$"), column=position)
+        others = [position for position in range(len(positions.columns)) if position not in used]
+        for position, name in zip(others, _property_names(positions.columns, others), strict=True):
+            yield MappedField(group="properties", name=name, column=position)
         return
     for name, rule in mapping.properties.items():
         position = positions.find(rule.column)
         yield MappedField(group="properties", name=name, column=position, type=rule.type, empty=rule.empty)
 
 
+def _property_names(columns: Sequence[str], chosen: Sequence[int]) -> list[str]:
+    """What columns are called as custom properties: without leading $, never empty, each different."""
+    names: list[str] = []
+    for position in chosen:
+        name = _printable(columns[position]).strip().lstrip("$").strip() or f"column_{position + 1}"
+        unique, number = name, 2
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        names.append(unique)
+    return names
+
+
+def _comparable(name: str) -> str:
+    """A column's name without case and superfluous blanks; letters with accents may come as one character or as two."""
+    return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
+
+
+def _printable(name: str) -> str:
+    """The name without control characters and halves of characters."""
+    return "".join(one for one in name if unicodedata.category(one) not in ("Cc", "Cs"))
+
+
+def _without_blanks(document: Any) -> Any:
+    if not isinstance(document, dict):
+        return document
+    return {key: value for key, value in document.items() if not isinstance(value, str) or value.strip()}
+
+
 # A first mapping for a snapshot that nobody described yet. A person looks at it before it is used.
 _USUAL_NAMES: tuple[tuple[str, str], ...] = (
-    ("email", r"e?mail(address)?1?|primaryemail"),
-    ("phone_number", r"(tele)?phone(number)?1?|mobile(phone)?1?|primaryphone"),
-    ("first_name", r"first_?name|given_?name"),
-    ("last_name", r"last_?name|surname|family_?name"),
-    ("organization", r"company(name)?|organi[sz]ation"),
-    ("title", r"job_?title"),
+    ("email", r"e?mail(address)?1?|primaryemail(address)?"),
+    ("phone_number", r"(tele)?phone(number)?1?|mobile(phone)?(number)?1?|primaryphone(number)?"),
+    ("first_name", r"(first|given)name"),
+    ("last_name", r"(last|family)name|surname"),
+    ("organization", r"company(name)?|organi[sz]ation(name)?"),
+    ("title", r"jobtitle"),
     ("image", r"(profile)?image(url)?"),
     ("locale", r"locale|language(code)?"),
-    ("location.address1", r"(address1_)?(line1|street(address)?)|address_?1"),
-    ("location.address2", r"(address1_)?line2|address_?2"),
-    ("location.city", r"(address1_)?city"),
-    ("location.region", r"(address1_)?(stateorprovince|state|region|county)"),
-    ("location.zip", r"(address1_)?(postal_?code|post_?code|zip(code)?)"),
-    ("location.country", r"(address1_)?country(orregion)?"),
-    ("location.latitude", r"(address1_)?latitude"),
-    ("location.longitude", r"(address1_)?longitude"),
-    ("location.timezone", r"time_?zone"),
-    ("properties.birthday", r"birth_?(date|day)|date_?of_?birth"),
+    ("location.address1", r"(address1)?(line1|street(address)?)|address(line)?1"),
+    ("location.address2", r"(address1)?line2|address(line)?2"),
+    ("location.city", r"(address1)?city"),
+    ("location.region", r"(address1)?(stateorprovince|state|region|county|province)"),
+    ("location.zip", r"(address1)?(postalcode|postcode|zip(code)?)"),
+    ("location.country", r"(address1)?country((or)?region)?"),
+    ("location.latitude", r"(address1)?latitude"),
+    ("location.longitude", r"(address1)?longitude"),
+    ("location.timezone", r"timezone"),
+    ("properties.birthday", r"birth(date|day)|dateofbirth"),
 )
 
 
@@ -250,11 +330,16 @@ def suggest(columns: Iterable[str]) -> dict[str, Any]:
     suggestion: dict[str, Any] = {}
     left = list(columns)
     for target, pattern in _USUAL_NAMES:
-        column = next((name for name in left if re.fullmatch(pattern, name.strip(), re.IGNORECASE)), None)
+        column = next((name for name in left if re.fullmatch(pattern, _letters(name))), None)
         if column is not None:
             left.remove(column)
             _place(suggestion, target, column)
     return suggestion
+
+
+def _letters(name: str) -> str:
+    """The name without case, blanks and punctuation: E-mail, e_mail and EMail are one."""
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _place(suggestion: dict[str, Any], target: str, column: str) -> None:

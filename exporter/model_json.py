@@ -54,17 +54,16 @@ def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel |
     Partition locations are full addresses; what counts is the path inside the container, whose name is cut off.
     """
     try:
-        root = json.loads(data.decode("utf-8-sig", errors="replace"))
-    except ValueError:
+        root = json.loads(data.decode(json.detect_encoding(data), errors="replace"))
+    except (ValueError, RecursionError):
         return None
-    for entity in _dicts(_get(root, "entities") or _get(root, "tables")):
-        if str(_get(entity, "name") or "").casefold() == table.casefold():
-            return _table(entity, container)
-    return None
+    entities = [*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))]
+    named = (entity for entity in entities if _text(_get(entity, "name")).casefold() == table.casefold())
+    return next((_table(entity, container) for entity in named), None)
 
 
 def _table(entity: Mapping[str, Any], container: str) -> TableModel:
-    names = [str(_get(attribute, "name") or "") for attribute in _dicts(_get(entity, "attributes"))]
+    names = [_text(_get(attribute, "name")) for attribute in _dicts(_get(entity, "attributes"))]
     columns = tuple(names) if all(names) else ()
     partitions = {}
     for partition in _dicts(_get(entity, "partitions")):
@@ -76,23 +75,21 @@ def _table(entity: Mapping[str, Any], container: str) -> TableModel:
 def _dialect(settings: Any, columns: tuple[str, ...]) -> Dialect:
     delimiter = _get(settings, "delimiter")
     if isinstance(delimiter, str):
-        delimiter = DELIMITERS.get(delimiter.casefold(), delimiter)
+        delimiter = DELIMITERS.get(delimiter.casefold(), delimiter).encode(errors="ignore").decode()
     return Dialect(
         columns=columns or None,
         # Absent means false in the Common Data Model, but Spark and others write headers all the same:
         # what is not said is decided by looking at the file.
         has_header=_boolean(_get(settings, "columnHeaders")),
         delimiter=delimiter if isinstance(delimiter, str) and len(delimiter) == 1 else None,
-        encoding=str(_get(settings, "encoding") or "") or None,
-        quoting=not str(_get(settings, "quoteStyle") or "").casefold().endswith("none"),
+        encoding=_text(_get(settings, "encoding")) or None,
+        quoting=not _text(_get(settings, "quoteStyle")).casefold().endswith("none"),
     )
 
 
 def _path(location: Any, container: str) -> str | None:
-    if not isinstance(location, str) or not location:
-        return None
     try:
-        path = unquote(urlsplit(location).path).lstrip("/")  # drops ?snapshot=...
+        path = unquote(urlsplit(_text(location)).path).lstrip("/")  # drops ?snapshot=...
     except ValueError:
         return None
     # Azurite and other path-style addresses put the account's name first.
@@ -102,10 +99,15 @@ def _path(location: Any, container: str) -> str | None:
     return path
 
 
+def _text(value: Any) -> str:
+    """A value as text that can be stored, "" for none. JSON can hold halves of characters, which UTF-8 cannot."""
+    return str(value).strip().encode(errors="replace").decode() if isinstance(value, str | int | float) else ""
+
+
 def _boolean(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
-    return {"true": True, "false": False}.get(str(value).strip().casefold())
+    return {"true": True, "false": False}.get(_text(value).casefold())
 
 
 def _get(mapping: Any, key: str) -> Any:

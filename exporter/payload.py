@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from exporter.mapping import Empty, MappedField, ValueType
-from exporter.rules import literal
+from exporter.rules import literal, trimmed
 
 _OPEN = '{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
 _PROFILE = '{"type":"profile","attributes":{'
@@ -37,11 +37,17 @@ def staged_value(field: MappedField, column: str) -> str:
         case ValueType.DATE:
             return _date(column)
         case ValueType.LIST:
-            return f"CAST(to_json(list_transform(string_split({column}, ';'), lambda x: trim(x))) AS VARCHAR)"
+            return _list(column)
+
+
+def sortable(column: str) -> str:
+    """SQL: a text by which cells with dates and times sort as they follow each other; other texts as they stand."""
+    cell = trimmed(column)
+    return f"coalesce(strftime(coalesce({_day(cell)}, {_time(cell)}), '%Y-%m-%dT%H:%M:%S.%f'), {cell})"
 
 
 def profile(fields: Sequence[MappedField]) -> str:
-    """SQL: one profile of the body."""
+    """SQL: one profile of the body. Needs `dropped`, the names of the fields whose cells could not be read."""
     groups = [*_members(fields, ""), *_group(fields, "location"), *_group(fields, "properties")]
     return f"{literal(_PROFILE)} || {_joined(groups)} || '}}' || {_unset(fields)} || '}}'"
 
@@ -85,9 +91,13 @@ def _group(fields: Sequence[MappedField], group: str) -> Iterable[str]:
 
 
 def _unset(fields: Sequence[MappedField]) -> str:
-    """SQL: the instruction to remove the custom properties whose cells are empty and mean "clear"."""
+    """SQL: the instruction to remove the custom properties whose cells are empty and mean "clear".
+
+    A cell that is not empty but could not be read clears nothing.
+    """
     names = [
-        f"CASE WHEN f{position} IS NULL THEN {literal(json.dumps(field.name, ensure_ascii=False))} END"
+        f"CASE WHEN f{position} IS NULL AND NOT {_is_dropped(field)}"
+        f" THEN {literal(json.dumps(field.name, ensure_ascii=False))} END"
         for position, field in enumerate(fields)
         if field.empty is Empty.CLEAR
     ]
@@ -95,6 +105,10 @@ def _unset(fields: Sequence[MappedField]) -> str:
         return "''"
     unset = literal(',"meta":{"patch_properties":{"unset":[')
     return f"coalesce({unset} || nullif({_joined(names)}, '') || ']}}}}', '')"
+
+
+def _is_dropped(field: MappedField) -> str:
+    return f"contains(concat(chr(31), dropped, chr(31)), concat(chr(31), {literal(field.name)}, chr(31)))"
 
 
 def _joined(members: Iterable[str]) -> str:
@@ -105,32 +119,51 @@ def _key(field: MappedField) -> str:
     return json.dumps(field.name, ensure_ascii=False) + ":"
 
 
+def _list(column: str) -> str:
+    """The parts between semicolons, or the elements of a JSON array (as a Parquet list is staged), all as texts."""
+    is_array = f"starts_with({column}, '[') AND json_valid({column})"
+    elements = f"CASE WHEN {is_array} THEN from_json({column}, '[\"VARCHAR\"]') ELSE string_split({column}, ';') END"
+    texts = f"list_filter(list_transform({elements}, lambda x: {trimmed('x')}), lambda x: x <> '')"
+    return f"nullif(CAST(to_json({texts}) AS VARCHAR), '[]')"
+
+
 def _number(column: str) -> str:
     """A JSON number as it stands; other spellings (+5, 1., .5) through DOUBLE; NaN and Infinity are none."""
-    trimmed = f"trim({column})"
-    parsed = f"try_cast({trimmed} AS DOUBLE)"
+    cell = trimmed(column)
+    parsed = f"try_cast({cell} AS DOUBLE)"
     return (
-        f"CASE WHEN regexp_full_match({trimmed}, {literal(_NUMBER)}) AND isfinite({parsed}) THEN {trimmed}"
+        f"CASE WHEN regexp_full_match({cell}, {literal(_NUMBER)}) AND isfinite({parsed}) THEN {cell}"
         f" WHEN isfinite({parsed}) THEN CAST({parsed} AS VARCHAR) END"
     )
 
 
 def _boolean(column: str) -> str:
+    cell = f"lower({trimmed(column)})"
     return (
-        f"CASE WHEN lower(trim({column})) IN ('true', '1', 'yes', 'y', 't') THEN 'true'"
-        f" WHEN lower(trim({column})) IN ('false', '0', 'no', 'n', 'f') THEN 'false' END"
+        f"CASE WHEN {cell} IN ('true', '1', 'yes', 'y', 't') THEN 'true'"
+        f" WHEN {cell} IN ('false', '0', 'no', 'n', 'f') THEN 'false' END"
     )
 
 
 def _date(column: str) -> str:
     """ISO 8601 where the cell is a date or a time, ISO or US style (Customer Insights' default); times as UTC."""
-    trimmed = f"trim({column})"
-    date = f"coalesce(try_strptime({trimmed}, ['%Y-%m-%d', '%m/%d/%Y', '%-m/%-d/%Y']))"
-    time = (
-        f"coalesce(try_cast(try_cast({trimmed} AS TIMESTAMPTZ) AS TIMESTAMP),"
-        f" try_strptime({trimmed}, ['%m/%d/%Y %H:%M:%S', '%m/%d/%Y %I:%M:%S %p', '%m/%d/%Y %H:%M']))"
-    )
+    cell = trimmed(column)
     return (
-        f"'\"' || CASE WHEN {date} IS NOT NULL THEN strftime({date}, '%Y-%m-%d')"
-        f" ELSE strftime({time}, '%Y-%m-%dT%H:%M:%SZ') END || '\"'"
+        f"'\"' || coalesce(strftime({_day(cell)}, '%Y-%m-%d'), strftime({_time(cell)}, '%Y-%m-%dT%H:%M:%SZ')) || '\"'"
     )
+
+
+def _day(cell: str) -> str:
+    """SQL: the TIMESTAMP of a date without time, else NULL."""
+    return _sensible(cell, f"try_strptime({cell}, ['%Y-%m-%d', '%m/%d/%Y'])")
+
+
+def _time(cell: str) -> str:
+    """SQL: the TIMESTAMP in UTC of a date with time, else NULL."""
+    us_style = f"try_strptime({cell}, ['%m/%d/%Y %H:%M:%S', '%m/%d/%Y %I:%M:%S %p', '%m/%d/%Y %H:%M'])"
+    return _sensible(cell, f"coalesce(try_cast(try_cast({cell} AS TIMESTAMPTZ) AS TIMESTAMP), {us_style})")
+
+
+def _sensible(cell: str, moment: str) -> str:
+    """SQL: not what DuckDB makes of "infinity" or "epoch", years of two digits, and .NET's 0001-01-01 for "none"."""
+    return f"CASE WHEN {cell} BETWEEN '0' AND ':' AND year({moment}) BETWEEN 1000 AND 9999 THEN {moment} END"

@@ -12,6 +12,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 MAX_EMAIL_CHARS = 100  # Klaviyo, "Profiles API overview", read 2026-11
+MAX_LOCAL_PART_CHARS = 64  # RFC 5321, 4.5.3.1.1
+MAX_LABEL_CHARS = 63  # RFC 1035, 2.3.4: between two dots of a domain
 MAX_EXTERNAL_ID_CHARS = 255  # Segment's code for Klaviyo, 2026; no official figure
 MAX_PROFILE_BYTES = 100_000  # Klaviyo says 100 KB a profile since revision 2025-01-15; decimal is the smaller reading
 
@@ -88,31 +90,44 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def trimmed(column: str) -> str:
+    """The cell without the blanks around it."""
+    return f"trim({column}, {literal(WHITESPACE)})"
+
+
 def blank_to_null(column: str) -> str:
     """The cell as it is, or NULL where it holds nothing but blanks. Nearly all begin with visible ASCII: cheap."""
-    blank = f"trim({column}, {literal(WHITESPACE)}) = ''"
+    blank = f"{trimmed(column)} = ''"
     return f"CASE WHEN {column} BETWEEN '!' AND '~' THEN {column} WHEN {blank} THEN NULL ELSE {column} END"
 
 
 def normalized_email(column: str) -> str:
     """Trimmed and in lower case, as Klaviyo compares addresses; NULL when blank."""
-    trimmed = f"nullif(lower(trim({column}, {literal(WHITESPACE)})), '')"
-    return f"CASE WHEN {matches(column, EMAIL_PATTERN)} THEN {column} ELSE {trimmed} END"
+    plain = f"nullif(lower({trimmed(column)}), '')"
+    return f"CASE WHEN {matches(column, EMAIL_PATTERN)} THEN {column} ELSE {plain} END"
+
+
+def only_good(value: str, reason: str) -> str:
+    """The value, or NULL where there is a reason against it: of attributes that do not identify the profile."""
+    return f"CASE WHEN ({reason}) IS NULL THEN {value} END"
 
 
 def email_reason(email: str) -> str:
     """The reason to reject a normalized address, or NULL. The cheap test first: nearly all rows pass it."""
     placeholders = ", ".join(literal(text) for text in PLACEHOLDERS)
+    good, domain = matches(email, EMAIL_PATTERN), EMAIL_PATTERN.partition("@")[2]
     longest = max(len(text) for text in PLACEHOLDERS)
     cases = [
         (f"{email} IS NULL", RejectReason.NO_IDENTIFIER),
         (f"strlen({email}) <= {longest} AND {email} IN ({placeholders})", RejectReason.PLACEHOLDER),
-        (f"{matches(email, EMAIL_PATTERN)} AND length({email}) <= {MAX_EMAIL_CHARS}", None),
+        (f"{good} AND length({email}) <= {MAX_LABEL_CHARS}", None),
         (f"starts_with({email}, 'mailto:')", RejectReason.EMAIL_MAILTO),
         (f"length({email}) > {MAX_EMAIL_CHARS}", RejectReason.EMAIL_TOO_LONG),
         (f"regexp_matches({email}, '\\s')", RejectReason.EMAIL_SPACE),
         (f"NOT {matches(email, '[^@]+@[^@]+')}", RejectReason.EMAIL_MALFORMED),
-        (f"{matches(email, '[^@]+@' + EMAIL_PATTERN.partition('@')[2])}", RejectReason.EMAIL_LOCAL_PART),
+        (f"NOT {good} AND {matches(email, '[^@]+@' + domain)}", RejectReason.EMAIL_LOCAL_PART),
+        (f"strpos({email}, '@') > {MAX_LOCAL_PART_CHARS} + 1", RejectReason.EMAIL_LOCAL_PART),
+        (f"{good} AND NOT regexp_matches({email}, '@.*[^.]{{{MAX_LABEL_CHARS + 1}}}')", None),
     ]
     return _case(cases, otherwise=RejectReason.EMAIL_DOMAIN)
 

@@ -325,6 +325,10 @@ def count(plan: Plan, delivery: Delivery) -> Counts:
     )
 
 
+EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as it is"
+EMPTY_HINT = "Check the segment in Customer Insights: it has no members, or its export did not write them."
+
+
 def verdict(counts: Counts) -> tuple[Status, str, str]:
     """How a run whose every batch is settled ended: status, message, hint."""
     if not counts.adds_up():
@@ -334,6 +338,14 @@ def verdict(counts: Counts) -> tuple[Status, str, str]:
             "Report this as a defect with the run's folder name; run the export again, which is harmless.",
         )
     rejected = sum(counts.rejected.values())
+    if not counts.rows:
+        return Status.FAILED, EMPTY_MESSAGE, EMPTY_HINT
+    if rejected and not counts.delivered:
+        return (
+            Status.FAILED,
+            f"none of {counts.rows:,} rows could be delivered",
+            "Read rejected.csv in the run's folder: it names file, line and reason of each. Check the mapping.",
+        )
     if rejected:
         return (
             Status.WARNINGS,

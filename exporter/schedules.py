@@ -24,7 +24,7 @@ def is_due(schedule: Schedule, last: Run | None, now: datetime) -> bool:
         return True
     try:
         following = next(CronSim(schedule.cron, last.created_at.astimezone(ZoneInfo(schedule.time_zone))))
-    except (CronSimError, StopIteration, KeyError, ValueError) as exc:
+    except (CronSimError, StopIteration, KeyError, ValueError, OSError) as exc:
         raise ConfigError(
             "the export's schedule cannot be read", hint="Use five cron fields and an IANA zone."
         ) from exc

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 12  # 10 a second with a second of latency still fill the window; each holds a body of up to 4.5 MB
 REPAIR_REQUESTS = 1_000  # halving costs about 27 requests a bad row among 10,000; 150 a minute are allowed
+MANY_ROWS, MANY_WORDS = 1_000, 100  # so that the rows refused of a batch fit into one line of the journal
 _IDLE_S = 0.5  # the longest nap: how soon a cancelled run is noticed
 
 
@@ -55,6 +56,7 @@ class _Task:
     first: int
     last: int
     attempt: int = 1
+    key: int = 0  # which of the keys read so far it was sent with
     began_at: float = 0.0  # of the first attempt; 0 = not yet
     not_before: float = 0.0
 
@@ -86,7 +88,7 @@ class Sender:
         self._ready: tuple[_Task, bytes] | None = None
         self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
         self._repairs = 0
-        self._key_renewed_at = 0.0
+        self._key = 0
 
     def send(self, *, deadline: float) -> bool:
         """Send until everything is accepted (True) or the deadline is near (False). Raises what ends the attempt."""
@@ -118,7 +120,7 @@ class Sender:
             now = self._clock()
             self._pacer.sent(now)
             future = pool.submit(self._klaviyo.start_import, body)
-            self._flying[future] = replace(task, began_at=task.began_at or now)
+            self._flying[future] = replace(task, began_at=task.began_at or now, key=self._key)
             if any(flying.done() for flying in self._flying):
                 return
         if self._flying:
@@ -199,7 +201,7 @@ class Sender:
             case BatchTooLarge():
                 return self._halve(task, error, "the profile alone is over Klaviyo's size limit")
             case KeyRefused():
-                self._renew(error)
+                self._renew(task, error)
                 self._tasks.appendleft(task)
             case Transient():
                 self._again(task, error)
@@ -211,8 +213,11 @@ class Sender:
         """Leave out the rows that Klaviyo named and send the rest; halve what it refused without naming any."""
         left_out = set(self._without(task))
         positions = [position for position in range(task.first, task.last) if position not in left_out]
+        most = MANY_WORDS if len(error.rows) > MANY_ROWS else None
         named = {
-            positions[row.index]: f"{row.attribute}: {row.reason}" for row in error.rows if row.index < len(positions)
+            positions[row.index]: f"{row.attribute}: {row.reason}"[:most]
+            for row in error.rows
+            if row.index < len(positions)
         }
         if not named:
             return self._halve(task, error, error.message)
@@ -239,16 +244,14 @@ class Sender:
                 f"Klaviyo refuses too many rows: {REPAIR_REQUESTS} requests did not find them all. {error.message}"
             )
 
-    def _renew(self, error: KeyRefused) -> None:
-        """After a 401 read the key once more: it may have been rotated. Refused again, it is final."""
-        now = self._clock()
-        if now - self._key_renewed_at < 60:
-            return  # the other requests in flight met the same old key
-        self._key_renewed_at = now
+    def _renew(self, task: _Task, error: KeyRefused) -> None:
+        """After a 401 read the key once more: it may have been rotated. If it is the same, the refusal is final."""
+        if task.key < self._key:
+            return  # sent with the key before: others in flight met the refusal first
         renewed = self._renew_key()
         if renewed is None:
             raise error
-        self._klaviyo = renewed
+        self._klaviyo, self._key = renewed, self._key + 1
 
     def _again(self, task: _Task, error: Transient) -> None:
         now = self._clock()

@@ -9,6 +9,7 @@ Any step may die at any line: what it had recorded counts, the rest is done agai
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, assert_never
 
 from pydantic import SecretStr
@@ -30,12 +32,12 @@ from exporter.errors import (
     AlreadyThere,
     ConfigError,
     ExporterError,
+    KeyRefused,
     LeaseHeld,
     PartitionChanged,
     RunCanceled,
     SnapshotUnreadable,
     StoreMoved,
-    Terminal,
     Transient,
 )
 from exporter.journal import Journal
@@ -46,6 +48,9 @@ from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, PlanReader, rows_name
 from exporter.runs import (
+    EMPTY_HINT,
+    EMPTY_MESSAGE,
+    Counts,
     Manifest,
     ManifestPartition,
     Phase,
@@ -79,6 +84,7 @@ SETBACKS = (
     12  # failures in a row without progress, with waits up to LONGEST_WAIT_S: about 40 minutes, then the run ends
 )
 LONGEST_WAIT_S = 300.0
+AGAIN_HINT = "Mend what the message names, then run the export again, which is harmless."
 
 
 class Klaviyo(Imports, Jobs, Protocol):
@@ -128,6 +134,7 @@ class Exporter:
         klaviyo: Callable[[SecretStr], Klaviyo],
         work: Path,
         container: str = "",
+        checks: Mapping[str, Callable[[], None]] = MappingProxyType({}),
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -135,11 +142,13 @@ class Exporter:
     ) -> None:
         """read_secret: a secret's value by its name. klaviyo: a client for a key. work: a folder for plans in use.
 
+        container: the snapshots container's name, as model.json may spell it out. checks: what else `health` asks.
         progress: told (phase, profiles done, of how many; 0 = not known yet).
         """
         self.store, self.snapshots, self.steps = store, snapshots, steps
         self.catalog = Catalog(store)
         self._read_secret, self._klaviyo, self._work, self._container = read_secret, klaviyo, work, container
+        self._checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
         self._limits, self._clock, self._sleep, self._progress = limits, clock, sleep, progress
 
     # What triggers call
@@ -172,7 +181,7 @@ class Exporter:
         """Do what a message says."""
         match message:
             case {"do": "settle", "blob": str(blob_name)}:
-                return self._settle(parse_blob_name(blob_name))
+                return self._look(message, blob_name, redelivered=redelivered)
             case {"do": "step", "run": str(run_id), "step": int(step)}:
                 return self._step(run_id, step, redelivered=redelivered)
             case _:
@@ -183,9 +192,13 @@ class Exporter:
         """Start the runs that are due by their schedule; give open runs that lost their message a new one."""
         now = self._now()
         for export in self.catalog.exports():
-            if not export.paused and is_due(export.schedule, self.last_run(export.id), now):
-                self.start(export, because="schedule")
-            for run in self.runs(export.id):
+            try:
+                if not export.paused and is_due(export.schedule, self.last_run(export.id), now):
+                    self.start(export, because="schedule")
+            except ExporterError as exc:  # the other exports keep their times
+                logger.exception("export not started", extra={"run_id": export.id, "cause": exc.message})
+        for export_id in self.store.folders("runs/"):
+            for run in self.runs(export_id):
                 if run.status.is_open and self._is_stale(run, now):
                     logger.warning("run nudged", extra={"run_id": run.run_id})
                     self.steps.put(_step_message(run))
@@ -207,14 +220,20 @@ class Exporter:
 
     def health(self) -> dict[str, str]:
         """Each collaborator: "ok", or what is wrong with it."""
-        checks: dict[str, Callable[[], None]] = {"state": self.store.ping, "snapshots": self.snapshots.ping}
-        return {name: _outcome(check) for name, check in checks.items()}
+        return {name: _outcome(check) for name, check in self._checks.items()}
 
     # Runs
 
     def start(self, export: Export, *, because: Literal["schedule", "demand"]) -> Run:
-        """Start a run on the newest snapshots, now. Raises ConfigError when there is none."""
-        return self.start_on(export, self._freeze(self._newest(export)), because=because)
+        """Start a run on the newest snapshots, now. Without any, a schedule skips; else raises ConfigError."""
+        try:
+            manifest = self._freeze(self._newest(export))
+        except ConfigError as exc:
+            if because == "demand":
+                raise
+            nothing = Manifest(snapshots=[], exported_at=self._now(), partitions=[])
+            return self._skip(export, nothing, message=exc.message, hint=exc.hint)
+        return self.start_on(export, manifest, because=because)
 
     def start_on(self, export: Export, manifest: Manifest, *, because: Literal["schedule", "demand"]) -> Run:
         """Start a run on a manifest, or take up the one that is open on it."""
@@ -225,9 +244,12 @@ class Exporter:
                 if found[0].mapping == export.mapping and found[0].list_id == export.list_id:
                     self.steps.put(_step_message(found[0]))
                     return found[0]
-                self._close(*found, Status.CANCELED, message="the export was changed; a new run follows")
+                self.cancel(found[0].run_id)  # an instance that is sending for it looks at this, not at the run
+                with contextlib.suppress(StoreMoved):  # it moved on meanwhile: look again
+                    self._close(*found, Status.CANCELED, message="the export was changed; a new run follows")
+                continue
             if because == "schedule":
-                return self._skip(export, manifest)
+                return self._skip(export, manifest, message="no new snapshot since the last run")
             attempt += 1
         return run
 
@@ -255,7 +277,18 @@ class Exporter:
 
     # Settling
 
-    def _settle(self, ref: SnapshotRef) -> StepResult:
+    def _look(self, message: Mapping[str, Any], blob_name: str, *, redelivered: bool) -> StepResult:
+        """Settle the snapshot of a blob; while storage does not answer, come back a limited number of times."""
+        try:
+            return self._settle(parse_blob_name(blob_name), message, redelivered=redelivered)
+        except Transient as exc:
+            tries = int(message.get("tries", 0)) + 1
+            if tries > SETBACKS:
+                raise
+            logger.warning("settling put off", extra={"cause": type(exc).__name__, "attempt": tries})
+            return Next({**message, "tries": tries}, after_s=_backoff_s(tries, exc))
+
+    def _settle(self, ref: SnapshotRef, message: Mapping[str, Any], *, redelivered: bool) -> StepResult:
         exports = [export for export in self.catalog.exports() if _wants(export, ref)]
         if not exports:
             logger.info("no export for this segment", extra={"segment": ref.segment})
@@ -263,18 +296,15 @@ class Exporter:
         state = self._completeness(ref)
         match state:
             case NotYet(wait_s):
-                return Next({"do": "settle", "blob": self._any_blob(ref)}, after_s=wait_s)
+                return Next({**message, "tries": 0}, after_s=wait_s)
             case Settled():
                 for export in exports:
-                    self._start_on_arrival(export, ref)
+                    self._start_on_arrival(export, ref, redelivered=redelivered)
             case NeverCame(missing):
                 logger.error("snapshot incomplete", extra={"segment": ref.segment, "missing": len(missing)})
                 for export in exports:
                     self._fail_incomplete(export, ref, len(missing))
         return Done()
-
-    def _any_blob(self, ref: SnapshotRef) -> str:
-        return next(blob.name for blob in self.snapshots.list(ref.prefix) if ref.holds(blob.name))
 
     def _completeness(self, ref: SnapshotRef) -> Any:
         model = self._model(ref)
@@ -291,21 +321,23 @@ class Exporter:
         found = self.snapshots.read(ref.model, max_bytes=MAX_MODEL_BYTES) if ref.model else None
         return parse_table(found.data, ref.segment, container=self._container) if found else None
 
-    def _start_on_arrival(self, export: Export, ref: SnapshotRef) -> None:
+    def _start_on_arrival(self, export: Export, ref: SnapshotRef, *, redelivered: bool) -> None:
         refs = {segment: ref if ref.is_of(segment) else self._newest_of(segment) for segment in export.segments}
-        present = [one for one in refs.values() if one is not None]
-        self._create(export, self._freeze(present), because="arrival", attempt=1)
+        manifest = self._freeze([one for one in refs.values() if one is not None])
+        if self._create(export, manifest, because="arrival", attempt=1) is None and redelivered:
+            # Whoever had this message before may have died between creating the run and queueing its first step.
+            found = self._read_run(new_run_id(export.id, manifest, 1))
+            if found and found[0].status is Status.QUEUED:
+                self.steps.put(_step_message(found[0]))
 
     def _fail_incomplete(self, export: Export, ref: SnapshotRef, missing: int) -> None:
-        manifest = self._freeze([ref])
-        run = self._create(export, manifest, because="arrival", attempt=1, queue=False)
-        if run and (found := self._read_run(run.run_id)):
-            self._close(
-                *found,
-                Status.FAILED,
-                message=f"the snapshot is incomplete: {missing} partitions that model.json names never came",
-                hint="Look at the export's status in Customer Insights and run it again there.",
-            )
+        run = self._new_run(export, self._freeze([ref]), because="arrival", attempt=1)
+        self._create_closed(
+            run,
+            Status.FAILED,
+            message=f"the snapshot is incomplete: {missing} partitions that model.json names never came",
+            hint="Look at the export's status in Customer Insights and run it again there.",
+        )
 
     def _newest(self, export: Export) -> list[SnapshotRef]:
         found = [ref for segment in export.segments if (ref := self._newest_of(segment))]
@@ -349,11 +381,8 @@ class Exporter:
             snapshots=[ref.prefix for ref in refs], exported_at=max(moments, default=self._now()), partitions=partitions
         )
 
-    def _create(
-        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, queue: bool = True
-    ) -> Run | None:
-        """Create a run and queue its first step. None when it exists: somebody was faster, or it ran before."""
-        run = Run(
+    def _new_run(self, export: Export, manifest: Manifest, *, because: Any, attempt: int) -> Run:
+        return Run(
             run_id=new_run_id(export.id, manifest, attempt),
             export=export.id,
             export_name=export.name,
@@ -364,43 +393,45 @@ class Exporter:
             manifest=manifest,
             created_at=self._now(),
         )
+
+    def _create(self, export: Export, manifest: Manifest, *, because: Any, attempt: int) -> Run | None:
+        """Create a run and queue its first step. None when it exists: somebody was faster, or it ran before."""
+        run = self._new_run(export, manifest, because=because, attempt=attempt)
         try:
             self.store.create(run.folder + "run.json", _encode(run))
         except AlreadyThere:
             return None
         logger.info("run created", extra={"run_id": run.run_id})
-        if queue:
-            self.steps.put(_step_message(run))
+        self.steps.put(_step_message(run))
         return run
 
-    def _skip(self, export: Export, manifest: Manifest) -> Run:
-        """A scheduled run without a new snapshot: recorded, not repeated."""
+    def _create_closed(self, run: Run, status: Status, *, message: str, hint: str = "") -> Run:
+        """Record a run that ends before it begins, report and all. Never open, so that no nudge sets it going."""
+        closed = close(run, status, now=self._now(), message=message, hint=hint)
+        if self._read_run(run.run_id) is None:
+            with contextlib.suppress(StoreMoved):  # somebody was faster
+                self._save_report(closed, None)
+                self.store.create(closed.folder + "run.json", _encode(closed))
+                logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
+        return closed
+
+    def _skip(self, export: Export, manifest: Manifest, *, message: str, hint: str = "") -> Run:
+        """A scheduled run with nothing to do: recorded, not repeated."""
+        run = self._new_run(export, manifest, because="schedule", attempt=1)
         stamp = f"{self._now():%Y%m%dT%H%M%SZ}-skipped"
-        run = Run(
-            run_id=f"{export.id}/{stamp}",
-            export=export.id,
-            export_name=export.name,
-            connection=export.connection,
-            list_id=export.list_id,
-            mapping=export.mapping,
-            because="schedule",
-            manifest=manifest,
-            created_at=self._now(),
-        )
-        run = close(run, Status.SKIPPED, now=self._now(), message="no new snapshot since the last run")
-        try:
-            self.store.create(run.folder + "run.json", _encode(run))
-        except AlreadyThere:
-            logger.info("already skipped", extra={"run_id": run.run_id})
-        return run
+        run = run.model_copy(update={"run_id": f"{export.id}/{stamp}"})
+        return self._create_closed(run, Status.SKIPPED, message=message, hint=hint)
 
     # One step
 
     def _step(self, run_id: str, step: int, *, redelivered: bool) -> StepResult:
         found = self._read_run(run_id)
-        if found is None or not found[0].status.is_open:
+        if found is None:
             return Done()
         run, etag = found
+        if not run.status.is_open:
+            self.forget_plan(run)
+            return Done()
         if step != run.step:
             # The step was taken. Its taker queued the next message, unless it died first: then this is a redelivery.
             return Next(_step_message(run)) if redelivered else Done()
@@ -415,29 +446,45 @@ class Exporter:
             )
         except LeaseHeld as exc:
             return Next(_step_message(run), after_s=exc.retry_after_s or 5)
-        pacer = Pacer.from_json(held.pacer, share=self._limits.pacer_share)
+        pacer = _pacer(held, self._limits.pacer_share)
         taken = _Step(self, run, etag, held, pacer)
         try:
             with leases.kept(held, pacer=pacer.to_json):
                 return taken.take(deadline=self._clock() + self._limits.step_s)
         except (LeaseHeld, StoreMoved):
             return Next(_step_message(taken.run), after_s=5)
-        except PartitionChanged:
-            return self._start_over(taken.run, taken.etag)
-        except RunCanceled as exc:
-            return self._close(taken.run, taken.etag, Status.CANCELED, message=exc.message, hint=exc.hint)
-        except Terminal as exc:
-            return self._close(taken.run, taken.etag, Status.FAILED, message=exc.message, hint=exc.hint)
-        except Transient as exc:
-            return self._set_back(taken.run, taken.etag, exc)
+        except ExporterError as exc:
+            error = exc
+        try:
+            return self._conclude(taken, error)
+        except StoreMoved:  # another instance has the run by now: this message is stale, or waits for its turn
+            return Next(_step_message(taken.run), after_s=5)
 
-    def _set_back(self, run: Run, etag: str, error: Transient) -> StepResult:
+    def _conclude(self, taken: _Step, error: ExporterError) -> StepResult:
+        """What follows from an error that ended an attempt."""
+        if isinstance(error, KeyRefused):
+            error = taken.error_of_key(error)
+        match error:
+            case PartitionChanged():
+                return self._start_over(taken.run, taken.etag)
+            case RunCanceled():
+                taken.save_rows_so_far()
+                return self._close(taken.run, taken.etag, Status.CANCELED, message=error.message, hint=error.hint)
+            case Transient():
+                return self._set_back(taken, error)
+            case _:
+                taken.save_rows_so_far()
+                return self._close(taken.run, taken.etag, Status.FAILED, message=error.message, hint=error.hint)
+
+    def _set_back(self, taken: _Step, error: Transient) -> StepResult:
         """Wait and try again, a limited number of times: nothing is retried for ever."""
-        setbacks = run.setbacks + 1
+        run, etag = taken.run, taken.etag
+        setbacks = 1 if taken.has_progressed else run.setbacks + 1
         if setbacks > SETBACKS:
+            taken.save_rows_so_far()
             message = f"gave up after {SETBACKS} tries without progress: {error.message}"
             return self._close(run, etag, Status.FAILED, message=message, hint=error.hint)
-        wait_s = min(max(error.retry_after_s or 0, 2.0**setbacks), LONGEST_WAIT_S)
+        wait_s = _backoff_s(setbacks, error)
         logger.warning("step put off", extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks})
         changed = run.model_copy(update={"setbacks": setbacks, "message": error.message, "hint": error.hint})
         changed = self._write(changed.model_copy(update={"step": run.step + 1}), etag)[0]
@@ -445,20 +492,53 @@ class Exporter:
 
     def _start_over(self, run: Run, etag: str) -> StepResult:
         """The snapshot was replaced while it was read: this run ends, its successor reads the new one."""
-        self._close(run, etag, Status.SKIPPED, message="the snapshot was replaced while it was read; a new run follows")
-        for partition in run.manifest.partitions:
-            self.steps.put({"do": "settle", "blob": partition.name}, delay_s=1)
-            break
-        return Done()
+        changed = "the snapshot changed while it was read"
+        if run.because != "arrival":
+            hint = "Run the export again when the snapshot's files no longer change."
+            return self._close(run, etag, Status.FAILED, message=changed, hint=hint)
+        # First the message, then the end: a crash between the two repeats the message, which is harmless.
+        self.steps.put({"do": "settle", "blob": run.manifest.partitions[0].name}, delay_s=1)
+        return self._close(run, etag, Status.SKIPPED, message=f"{changed}; a new run follows when it has settled")
 
     def _close(self, run: Run, etag: str, status: Status, *, message: str, hint: str = "") -> StepResult:
-        """End a run that did not get to its finish. The report says how far it came."""
-        closed = close(run, status, now=self._now(), message=message, hint=hint)
+        """End a run that did not get to its finish. The report says how far it came, and is there first."""
+        if not run.status.is_open:
+            return Done()
+        if status is Status.FAILED:
+            hint = hint or AGAIN_HINT
+        counts, plan = self._counts_so_far(run)
+        closed = close(run.model_copy(update={"counts": counts}), status, now=self._now(), message=message, hint=hint)
+        self._save_report(closed, plan)
         self._write(closed, etag)
-        self._save_report(closed, None)
         self.forget_plan(closed)
         logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
         return Done()
+
+    def _counts_so_far(self, run: Run) -> tuple[Counts, Plan | None]:
+        """The numbers of a run that does not get to its finish, as far as they are recorded."""
+        if not run.plan:
+            return run.counts, None
+        try:
+            plan = _fetch_document(self.store, run, self.plan_folder(run, run.plan))
+            return count(plan, Journal(self.store, run.run_id).delivery), plan
+        except ExporterError as exc:  # closing must not fail for want of numbers
+            logger.warning("numbers unknown", extra={"run_id": run.run_id, "cause": exc.message})
+            return run.counts, None
+
+    def is_overtaken(self, run: Run) -> bool:
+        """Whether a run on a newer snapshot got ahead: after it, an older one would bring old values back.
+
+        Runs that a person asked for are never overtaken.
+        """
+        if run.because == "demand":
+            return False
+        ours = (run.manifest.exported_at, run.created_at)
+        return any(
+            (other.manifest.exported_at, other.created_at) > ours
+            and other.list_id == run.list_id
+            and (other.sent_at is not None or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH))
+            for other in self.runs(run.export)
+        )
 
     # Documents
 
@@ -472,11 +552,13 @@ class Exporter:
         return changed, self.store.replace(run.folder + "run.json", _encode(changed), etag=etag)
 
     def _save_report(self, run: Run, plan: Plan | None) -> None:
-        data = _json(reports.report(run, plan))
-        try:
-            self.store.create(run.folder + "report.json", data)
-        except AlreadyThere:
-            logger.info("report is there", extra={"run_id": run.run_id})
+        """Write the report, over that of an attempt to close which did not get to its end."""
+        name, data = run.folder + "report.json", _json(reports.report(run, plan))
+        found = self.store.read(name)
+        if found is None:
+            self.store.create(name, data)
+        elif found.data != data:
+            self.store.replace(name, data, etag=found.etag)
 
     def _is_stale(self, run: Run, now: datetime) -> bool:
         return now - (run.updated_at or run.created_at) > timedelta(seconds=STALE_S)
@@ -508,6 +590,7 @@ class _Step:
         self._withdrawal_checked_at = 0.0
         self._klaviyo: Klaviyo | None = None
         self._journal: Journal | None = None
+        self._facts_before = 0
         self._reader: PlanReader | None = None
 
     def take(self, *, deadline: float) -> StepResult:
@@ -516,6 +599,9 @@ class _Step:
             while True:
                 match self.run.phase:
                     case Phase.PLAN:
+                        if self.exporter.is_overtaken(self.run):
+                            message = "a newer snapshot was delivered before this one could be"
+                            return self.exporter._close(self.run, self.etag, Status.SKIPPED, message=message)
                         self._plan()
                         self._enter(Phase.SEND)
                     case Phase.SEND:
@@ -532,8 +618,32 @@ class _Step:
                     case Phase.CLOSED:
                         return Done()
         finally:
-            if self._reader:
-                self._reader.close()
+            self._close_reader()
+
+    def error_of_key(self, error: KeyRefused) -> ExporterError:
+        """What a refused key means: try again if another one is in the vault by now, else `error`."""
+        try:
+            if self._renew_key() is None:
+                return error
+        except ExporterError as exc:
+            return exc
+        return Transient("the Klaviyo key was replaced while it was in use", retry_after_s=1)
+
+    @property
+    def has_progressed(self) -> bool:
+        """Whether this step recorded anything about the batches."""
+        return self._journal is not None and self._journal.length > self._facts_before
+
+    def save_rows_so_far(self) -> None:
+        """The lists of rows of a run that ends early, where that is possible: closing it must not fail for them."""
+        if not self.run.plan:
+            return
+        try:
+            self._save_rows()
+        except ExporterError as exc:
+            logger.warning("rows not listed", extra={"cause": exc.message})
+        finally:
+            self._close_reader()
 
     # Phases
 
@@ -546,7 +656,7 @@ class _Step:
             )
         exporter, run, token = self.exporter, self.run, f"plan-{uuid.uuid4().hex[:8]}"
         exporter.forget_plan(run)
-        make_plan(
+        plan = make_plan(
             [_source(exporter, part) for part in run.manifest.partitions],
             run.mapping,
             exporter.plan_folder(run, token),
@@ -554,6 +664,8 @@ class _Step:
             progress=lambda rows: exporter._progress("plan", rows, 0),
             finished_file=lambda path: exporter.store.upload(f"{run.folder}{token}/{path.name}", path),
         )
+        if not plan.rows:
+            raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
         self.held.check()
         self._save(plan=token)
 
@@ -620,6 +732,11 @@ class _Step:
         self._save(step=self.run.step + 1, polls=self.run.polls + 1, setbacks=0)
         return Next(_step_message(self.run), after_s=poll_interval_s(self.run.polls))
 
+    def _close_reader(self) -> None:
+        if self._reader:
+            self._reader.close()
+            self._reader = None
+
     def _save(self, **changes: Any) -> None:
         self.run, self.etag = self.exporter._write(self.run.model_copy(update=changes), self.etag)
 
@@ -652,6 +769,7 @@ class _Step:
     def journal(self) -> Journal:
         if self._journal is None:
             self._journal = Journal(self.exporter.store, self.run.run_id)
+            self._facts_before = self._journal.length
         return self._journal
 
     @property
@@ -666,18 +784,35 @@ class _Step:
 
 def _fetch_plan(store: Store, run: Run, folder: Path) -> Plan:
     """The run's plan in a local folder: left there by planning, or fetched from the store."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def fetch(name: str) -> Path:
-        path = folder / name
-        if not path.exists():
-            store.download(f"{run.folder}{run.plan}/{name}", path)
-        return path
-
-    plan = Plan.model_validate_json(fetch(PLAN_NAME).read_bytes())
+    plan = _fetch_document(store, run, folder)
     for name in (DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV, *(rows_name(n) for n in range(len(plan.pieces)))):
-        fetch(name)
+        _fetch(store, run, folder, name)
     return plan
+
+
+def _fetch_document(store: Store, run: Run, folder: Path) -> Plan:
+    return Plan.model_validate_json(_fetch(store, run, folder, PLAN_NAME).read_bytes())
+
+
+def _fetch(store: Store, run: Run, folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        store.download(f"{run.folder}{run.plan}/{name}", path)
+    return path
+
+
+def _pacer(held: leases.HeldLease, share: float) -> Pacer:
+    """A pacer that goes on where the last holder's was; one that cannot be read must not block the connection."""
+    try:
+        return Pacer.from_json(held.pacer, share=share)
+    except ValueError:
+        logger.warning("used rate windows unreadable")
+        return Pacer(share=share)
+
+
+def _backoff_s(tries: int, error: Transient) -> float:
+    return min(max(error.retry_after_s or 0, 2.0**tries), LONGEST_WAIT_S)
 
 
 def _source(exporter: Exporter, part: ManifestPartition) -> PartitionSource:

@@ -13,6 +13,7 @@ Source: Microsoft Learn, "Export data to an Azure Blob Storage" (2026-07-16) and
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,10 +27,17 @@ DATA_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 MODEL_NAME = "model.json"
 
 _DATED = re.compile(
-    r"(?P<root>(?:[^/]+/)*)(?P<table>[^/]+)/(?P<y>\d{4})/(?P<m>\d{2})/(?P<d>\d{2})/(?P<hh>\d{2})(?P<mm>\d{2})/[^/]+"
+    r"(?P<root>(?:[^/]+/)*)(?P<table>[^/]+)/(?P<y>\d{4})/(?P<m>\d\d)/(?P<d>\d\d)/(?P<hh>\d\d)(?P<mm>\d\d)/[^/]+",
+    re.ASCII,
 )
-_UNDATED = re.compile(r"(?P<root>(?:[^/]+/)*Export/)(?P<table>[^/]+)/(?P=table)_\d+\.csv(?:\.gz)?")
-_MAPPED = re.compile(r"(?P<root>(?:[^/]+/)*CustomerInsights_[^/]+/)(?P<stem>[^/]+)_(?P<unix>\d{10})\.csv(?:\.gz)?")
+_UNDATED = re.compile(
+    r"(?P<root>(?:[^/]+/)*Export/)(?P<table>[^/]+)/(?P=table)_\d+(?i:\.csv(?:\.gz)?)",
+    re.ASCII,
+)
+_MAPPED = re.compile(
+    r"(?P<root>(?:[^/]+/)*CustomerInsights_[^/]+/)(?P<stem>[^/]+)_(?P<unix>\d{10})(?i:\.csv(?:\.gz)?)",
+    re.ASCII,
+)
 _HAND = re.compile(rf"(?P<root>(?:[^/]+/)*{HAND_FOLDER}/)(?P<segment>[^/]+?)(?:/[^/]+)?")
 
 
@@ -67,10 +75,10 @@ class SnapshotRef:
 
     def holds(self, blob_name: str) -> bool:
         """Whether a blob is a partition of this snapshot."""
-        if self.is_one_file:
-            return blob_name == self.prefix
-        rest = blob_name.removeprefix(self.prefix)
-        return rest != blob_name and "/" not in rest and rest.lower().endswith(DATA_SUFFIXES)
+        try:
+            return parse_blob_name(blob_name).prefix == self.prefix
+        except NotASnapshot:
+            return False
 
     def is_of(self, segment: str) -> bool:
         """Whether this is a snapshot of `segment`: "Table", or "Destination/Table" where two destinations share it.
@@ -78,16 +86,16 @@ class SnapshotRef:
         A mapped file is called "{destination}_{segment}" and both may hold underscores, so any end of it after
         one is taken. Compared without regard to case: Customer Insights changes it between destinations.
         """
-        wanted, own = segment.casefold(), self.segment.casefold()
-        if wanted in (own, f"{self.destination}/{self.segment}".casefold()):
+        wanted, own = _comparable(segment), _comparable(self.segment)
+        if wanted in (own, _comparable(f"{self.destination}/{self.segment}")):
             return True
-        return self.layout is Layout.MAPPED and own.endswith("_" + wanted)
+        return self.layout is Layout.MAPPED and f"_{own}".endswith("_" + wanted.replace("/", "_"))
 
 
 def parse_blob_name(name: str) -> SnapshotRef:
     """Say which snapshot the blob `name` (container left out) belongs to. Raises NotASnapshot."""
     file_name = name.rpartition("/")[2]
-    if not file_name.lower().endswith(DATA_SUFFIXES):
+    if file_name.startswith(".") or not file_name.lower().endswith(DATA_SUFFIXES):
         raise NotASnapshot(f"not a data file: only {', '.join(DATA_SUFFIXES)} are read")
     for parse in (_parse_dated, _parse_undated, _parse_mapped, _parse_hand):
         if ref := parse(name):
@@ -143,6 +151,11 @@ def _parse_hand(name: str) -> SnapshotRef | None:
         return SnapshotRef(prefix=name, segment=_without_suffix(segment), layout=Layout.SINGLE)
     folder = f"{root}{segment}/"
     return SnapshotRef(prefix=folder, segment=segment, layout=Layout.FOLDER, model=folder + MODEL_NAME)
+
+
+def _comparable(name: str) -> str:
+    """The name without its case; letters with accents may come as one character or as two."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _without_suffix(file_name: str) -> str:
@@ -204,10 +217,12 @@ def completeness(
         return Gone()
     if ref.is_one_file:
         return Settled(partitions)
-    quiet_for = now - max(blob.modified_at for blob in partitions)
+    # Never negative: a clock that is a little behind the storage's must not wait for longer than asked.
+    quiet_for = max(now - max(blob.modified_at for blob in partitions), timedelta())
     if quiet_for < timedelta(seconds=quiet_s):
         return NotYet(quiet_s - quiet_for.total_seconds(), "partitions may still be arriving")
-    missing = sorted(set(named) - {blob.name.removeprefix(ref.prefix) for blob in partitions})
+    arrived = {_comparable(blob.name.removeprefix(ref.prefix)) for blob in partitions}
+    missing = sorted({name for name in named if _comparable(name) not in arrived})
     if not missing:
         return Settled(partitions)
     if quiet_for < timedelta(seconds=patience_s):

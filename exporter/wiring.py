@@ -41,14 +41,16 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     snapshots = azure_storage.blob_service(SNAPSHOTS_CONNECTION, environ)
     state = azure_storage.blob_service(STATE_CONNECTION, environ)
     queues = azure_storage.queue_service(STATE_CONNECTION, environ)
+    steps = azure_storage.QueueSteps(azure_storage.steps_queue(queues, settings.steps_queue))
     return Exporter(
         store=azure_storage.BlobStore(state.get_container_client(settings.state_container)),
         snapshots=azure_storage.BlobSnapshots(snapshots.get_container_client(settings.snapshots_container)),
-        steps=azure_storage.QueueSteps(azure_storage.steps_queue(queues, settings.steps_queue)),
+        steps=steps,
         read_secret=lambda name: vault(settings.key_vault_url).read(name),
         klaviyo=lambda key: Klaviyo(key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision),
         work=settings.work_folder,
         container=settings.snapshots_container,
+        checks={"queue": steps.ping, "vault": lambda: vault(settings.key_vault_url).ping()},
         limits=Limits(
             settle_s=settings.settle_seconds,
             patience_s=settings.patience_seconds,

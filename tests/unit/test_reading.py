@@ -385,7 +385,7 @@ def test_unclosed_quote_in_a_big_file_costs_one_line():
         b'1,"x""\n',
         b'a,b"c","\n',
         b"\n1,2,3\n",
-        b"\xe9\n",
+        b"\xe9,b,c\n",
     ],
 )
 def test_hostile_file_takes_time_in_proportion_to_its_size(line: bytes):

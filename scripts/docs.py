@@ -1,0 +1,65 @@
+"""`make docs`: write the tables that the code knows into the documents. `--check` fails where they differ."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from exporter.pacing import RETRIES, Outcome  # noqa: E402
+from exporter.rules import MESSAGES  # noqa: E402
+from exporter.settings import ROWS  # noqa: E402
+
+NEXT = {Outcome.REFUSED: "the run ends"}
+
+
+def settings() -> Iterator[str]:
+    for row in ROWS:
+        default = "must be set" if row.default is None else f"`{row.default}`"
+        yield f"| `{row.name}` | {'a temporary folder' if row.name == 'WORK_FOLDER' else default} | {row.meaning} |"
+
+
+def retries() -> Iterator[str]:
+    for outcome, retry in RETRIES.items():
+        yield f"| {outcome} | {retry.attempts} | {retry.within_s:g} s | {NEXT.get(outcome, 'the step is put off')} |"
+
+
+def reasons() -> Iterator[str]:
+    for reason, message in MESSAGES.items():
+        yield f"| `{reason}` | {message} |"
+
+
+TABLES = {
+    "docs/configuration.md": settings,
+    "docs/explain/failures.md": retries,
+    "docs/rejected-rows.md": reasons,
+}
+
+
+def with_table(text: str, rows: Iterator[str]) -> str:
+    """The document with its first table's rows replaced."""
+    return re.sub(r"(?m)(^\| --- .*\n)(?:\|.*\n)*\n?", lambda m: m[1] + "\n".join(rows) + "\n\n", text, count=1)
+
+
+def main() -> int:
+    differing = []
+    for name, rows in TABLES.items():
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        wanted = with_table(text, rows())
+        if wanted != text:
+            differing.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(wanted, encoding="utf-8")
+    if differing and "--check" in sys.argv:
+        print(f"differ from the code: {', '.join(differing)}; run: make docs", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

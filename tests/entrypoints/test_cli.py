@@ -1,0 +1,166 @@
+"""`python -m exporter`, as a person at a laptop uses it: real processes against the stand-in Klaviyo."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
+from sandbox.snapshots import FolderWriter, Kind, Layout, Snapshot, write_snapshot
+
+ROOT = Path(__file__).parents[2]
+LIST = "Y6nRLr"
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def klaviyo() -> Iterator[str]:
+    account = Klaviyo(Settings(job_seconds=0.2))
+    with serving(account) as url:
+        requests.post(f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10).raise_for_status()
+        yield url
+
+
+@pytest.fixture
+def vips(tmp_path: Path) -> Path:
+    file = tmp_path / "vips.csv"
+    file.write_text("EMail,City\nada@example.com,Paris\nADA@example.com,Rome\nnone,Oslo\nbo@example.com,\n")
+    return file
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "exporter", *map(str, args)]
+
+
+def environment(url: str, key: str = FULL_KEY) -> dict[str, str]:
+    return {**os.environ, "KLAVIYO_API_KEY": key, "KLAVIYO_BASE_URL": url, "COLUMNS": "120"}
+
+
+def run(*args: object, url: str = "http://127.0.0.1:9", key: str = FULL_KEY) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*args), cwd=ROOT, env=environment(url, key), capture_output=True, text=True, timeout=120
+    )
+
+
+def members(url: str) -> dict[str, Any]:
+    headers = {"Authorization": f"Klaviyo-API-Key {FULL_KEY}", "revision": "2026-07-15"}
+    requests.post(f"{url}/_sandbox/settings", json={"limits": False}, timeout=10).raise_for_status()
+    following, found = f"{url}/api/lists/{LIST}/profiles?page[size]=100", {}
+    while following:
+        document = requests.get(following, headers=headers, timeout=30).json()
+        found |= {each["attributes"]["email"]: each["attributes"] for each in document["data"]}
+        following = document["links"]["next"]
+    return found
+
+
+def test_push_sends_a_file_and_reports_every_row(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+    done = run("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s", "--json", url=klaviyo)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert set(members(klaviyo)) == {"ada@example.com", "bo@example.com"}
+    counts = [report[name] for name in ("rows", "delivered", "duplicates", "rejected")]
+    assert (counts, report["adds_up"], report["status"]) == ([4, 2, 1, 1], True, "Completed with warnings")
+    rejected = next((tmp_path / "s").glob("runs/*/*/rejected.csv"))
+    assert [(row["line"], row["reason"]) for row in csv.DictReader(rejected.read_text().splitlines())] == [("4", "placeholder")]
+
+
+def test_push_with_a_mapping_sends_its_attributes(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("email: EMail\nlocation: {city: City}\n")
+    done = run("push", vips, "--list", LIST, "--mapping", mapping, "--state", tmp_path / "s", url=klaviyo)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 4 rows delivered" in done.stdout
+    assert members(klaviyo)["ada@example.com"]["location"]["city"] == "Rome"  # of two rows the last one is sent
+
+
+def test_plan_says_what_a_run_would_do_and_sends_nothing(klaviyo: str, vips: Path) -> None:
+    done = run("plan", vips, "--email", "EMail", "--json", url=klaviyo)
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["profiles"], summary["duplicates"], summary["jobs"]) == (0, 2, 1, 1)
+    assert "@" not in json.dumps(summary["samples"])
+    assert members(klaviyo) == {}
+
+
+def test_suggest_prints_a_mapping_that_push_takes(vips: Path) -> None:
+    done = run("suggest", vips)
+    assert (done.returncode, done.stdout) == (0, "email: EMail\nlocation:\n  city: City\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("push", "{vips}", "--list", "NOPE99", "--email", "EMail"), 1, "does not exist"),
+        (("push", "{vips}", "--list", LIST, "--email", "Mail"), 1, "'EMail', 'City'"),
+        (("push", "{vips}.gone", "--list", LIST, "--email", "EMail"), 2, "Check the path"),
+        (("push", "{vips}", "--list", LIST), 2, "--email"),
+        (("push", "{vips}", "--email", "EMail"), 2, "--list"),
+        (("push", "{vips}", "--list", LIST, "--no-such-option"), 2, "--no-such-option"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_what_is_wrong_ends_with_its_code_and_what_to_do(
+    klaviyo: str, vips: Path, tmp_path: Path, args: tuple[str, ...], code: int, says: str
+) -> None:
+    filled = [arg.format(vips=vips) for arg in args]
+    if "{vips}" in args:
+        filled += ["--state", str(tmp_path / "s")]
+    done = run(*filled, url=klaviyo)
+    assert (done.returncode, says in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_refused_key_fails_with_a_remedy_and_is_never_shown(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+    args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
+    done = run(*args, url=klaviyo, key="pk_wrong_0123456789")
+    assert (done.returncode, "private key" in done.stdout) == (1, True), done.stdout + done.stderr
+    assert "pk_wrong" not in done.stdout + done.stderr
+    state = b"".join(file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file())
+    assert b"pk_wrong" not in state
+
+
+def test_push_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    snapshot = Snapshot(rows=150_000, layout=Layout.SINGLE, seed=3, bad={Kind.EMAIL_NO_AT: 5, Kind.KLAVIYO_ASYNC: 3})
+    write_snapshot(snapshot, FolderWriter(tmp_path))
+    file, state = next(tmp_path.glob("*.csv")), tmp_path / "s"
+    account = Klaviyo(Settings(job_seconds=0.2))
+    with serving(account) as url:
+        requests.post(f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10).raise_for_status()
+        args = ("push", file, "--list", LIST, "--email", "EMail", "--state", state, "--json")
+        first = subprocess.Popen(command(*args), cwd=ROOT, env=environment(url), stdout=subprocess.DEVNULL)
+        _wait_for_acceptance(state)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        accepted = _accepted(state)
+        done = run(*args, url=url)
+        report = json.loads(done.stdout)
+        sent = requests.get(f"{url}/_sandbox/state", timeout=10).json()["requests"][
+            "POST /api/profile-bulk-import-jobs"
+        ]
+        assert set(members(url)) == {profile.email for profile in snapshot.expected_profiles()}
+    assert 0 < accepted < 15  # it was killed in the middle
+    assert (report["rows"], report["delivered"], report["rejected"]) == (150_000, 149_992, 8)
+    assert report["jobs"] == 15
+    assert sent <= 15 + 12  # at most what was in flight is sent twice
+
+
+def _accepted(state: Path) -> int:
+    return sum(file.read_bytes().count(b"batch_accepted") for file in state.glob("runs/*/*/journal.jsonl"))
+
+
+def _wait_for_acceptance(state: Path) -> None:
+    deadline = time.monotonic() + 60
+    while _accepted(state) < 3:
+        assert time.monotonic() < deadline, "nothing was accepted"
+        time.sleep(0.02)
