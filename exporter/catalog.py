@@ -110,6 +110,13 @@ class Catalog:
             if export is not None:
                 yield export
 
+    def connections(self) -> Iterator[Connection]:
+        """Every connection, by id."""
+        for name in self._store.names("connections/"):
+            connection = self.connection(name.removeprefix("connections/").removesuffix(".json"))
+            if connection is not None:
+                yield connection
+
     def save(self, document: Connection | Export) -> None:
         """Create or replace a document; the last one wins."""
         name = _name(type(document), document.id)

@@ -20,8 +20,10 @@ import yaml
 from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from exporter import local, reading, reports
+from exporter.catalog import Export
 from exporter.errors import ConfigError, ExporterError
 from exporter.klaviyo import BASE_URL, REVISION
 from exporter.mapping import MappingDocument, parse_mapping
@@ -29,7 +31,7 @@ from exporter.mapping import suggest as mapping_suggestion
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import PlanReader
 from exporter.runs import Status
-from exporter.service import Limits
+from exporter.service import Exporter, Limits
 from exporter.store import FolderSnapshots
 
 app = typer.Typer(
@@ -87,17 +89,26 @@ def push(
 
 
 @app.command()
-def plan(files: Files, email: Email = "", mapping: MappingFile = None, as_json: Json = False) -> None:
-    """Read, check and batch FILE... and say what a run would do. Sends nothing, changes nothing.
+def plan(
+    what: Annotated[list[str], typer.Argument(metavar="EXPORT|FILE...", help="An export's id, or files.")],
+    email: Email = "",
+    mapping: MappingFile = None,
+    as_json: Json = False,
+) -> None:
+    """Read, check and batch, and say what a run would do. Sends nothing, changes nothing.
 
     Example: python -m exporter plan vips.csv --email EMail
     """
-    document = _mapping(email, mapping)
-    with tempfile.TemporaryDirectory() as folder, _progress_bar() as progress:
-        sources = [_local_source(file) for file in local.data_files(files)]
-        target = Path(folder)
-        planned = make_plan(sources, document, target, progress=lambda rows: progress("plan", rows, 0))
-        reader = PlanReader(planned, target, list_id="LIST", memory_mb=LOCAL_LIMITS.memory_mb)
+    with tempfile.TemporaryDirectory() as name, _progress_bar() as progress:
+        folder = Path(name)
+        if len(what) == 1 and not Path(what[0]).exists() and not (email or mapping):
+            exporter = _cloud()
+            planned = exporter.dry_run(_export(exporter, what[0]), folder)
+        else:
+            document = _mapping(email, mapping)
+            sources = [_local_source(file) for file in local.data_files([Path(file) for file in what])]
+            planned = make_plan(sources, document, folder, progress=lambda rows: progress("plan", rows, 0))
+        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=LOCAL_LIMITS.memory_mb)
         summary = reports.plan_summary(planned, [json.loads(text) for text in reader.sample(3)])
         reader.close()
     _print(summary, reports.plan_as_text, as_json)
@@ -116,6 +127,89 @@ def suggest(file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of
     if not proposal:
         raise ConfigError("no column name is one that we know", hint=f"The columns are {', '.join(columns)}.")
     print(yaml.safe_dump(proposal, sort_keys=False, allow_unicode=True), end="")
+
+
+# On a deployed app's state: the same settings as the app's (docs/configuration.md), and the role of a data contributor.
+
+
+@app.command()
+def exports(as_json: Json = False) -> None:
+    """List the exports. Example: python -m exporter exports"""
+    listed = [json.loads(export.model_dump_json(by_alias=True)) for export in _cloud().catalog.exports()]
+    _print_rows(listed, ("id", "name", "connection", "list_id", "paused"), as_json)
+
+
+@app.command()
+def connections(as_json: Json = False) -> None:
+    """List the connections. Example: python -m exporter connections"""
+    listed = [json.loads(one.model_dump_json(by_alias=True)) for one in _cloud().catalog.connections()]
+    _print_rows(listed, ("id", "name", "secret", "consent"), as_json)
+
+
+@app.command()
+def run(export: Annotated[str, typer.Argument(metavar="EXPORT")], as_json: Json = False) -> None:
+    """Start a run on the newest snapshots; the app does the work. Example: python -m exporter run high-value"""
+    exporter = _cloud()
+    started = exporter.start(_export(exporter, export), because="demand")
+    _print({"run": started.run_id, "status": str(started.status)}, lambda document: document["run"], as_json)
+
+
+@app.command()
+def runs(export: Annotated[str, typer.Argument(metavar="EXPORT")], as_json: Json = False) -> None:
+    """List the runs of an export, newest first. Example: python -m exporter runs high-value"""
+    listed = [
+        {
+            "run": one.run_id,
+            "status": str(one.status),
+            "created": one.created_at.isoformat(timespec="seconds"),
+            "delivered": one.counts.delivered,
+            "rejected": sum(one.counts.rejected.values()),
+            "message": one.message,
+        }
+        for one in _cloud().runs(export)
+    ]
+    _print_rows(listed, ("run", "status", "created", "delivered", "rejected", "message"), as_json)
+
+
+@app.command()
+def report(run_id: Annotated[str, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
+    """Print the report of a run. Example: python -m exporter report high-value/20260824T1433Z-1a2b3c4d5e"""
+    found = _cloud().store.read(f"runs/{run_id}/report.json")
+    if found is None:
+        raise ConfigError(f"there is no report of {run_id}", hint="List the runs of its export; an open run has none.")
+    _print(json.loads(found.data), reports.as_text, as_json)
+
+
+@app.command()
+def cancel(run_id: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
+    """Stop a run before its next batch. Example: python -m exporter cancel high-value/20260824T1433Z-1a2b3c4d5e"""
+    exporter = _cloud()
+    if exporter.run(run_id) is None:
+        raise ConfigError(f"there is no run {run_id}", hint="List the runs of its export.")
+    exporter.cancel(run_id)
+
+
+def _cloud() -> Exporter:
+    from exporter import wiring
+
+    return wiring.cloud()
+
+
+def _export(exporter: Exporter, export_id: str) -> Export:
+    found = exporter.catalog.export(export_id)
+    if found is None:
+        raise ConfigError(f"there is no file and no export {export_id}", hint="python -m exporter exports lists them.")
+    return found
+
+
+def _print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in columns))
+    Console(highlight=False).print(table)
 
 
 def _local_source(file: Path) -> PartitionSource:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from exporter.mapping import Empty, MappedField, ValueType
 from exporter.planning import rejected_row
 from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
@@ -132,9 +133,20 @@ def plan_summary(plan: Plan, samples: list[dict[str, Any]]) -> dict[str, Any]:
         "adds_up": plan.adds_up(),
         "jobs": jobs,
         "seconds_at_klaviyos_pace": round(seconds, 1),
+        "identifier": plan.identifier,
+        "mapping": [_mapped(field, plan) for field in plan.fields],
         "files": [note.model_dump() for note in plan.sources],
         "samples": [mask(sample) for sample in samples],
     }
+
+
+def _mapped(field: MappedField, plan: Plan) -> str:
+    """How one attribute is filled, by the columns of the first file."""
+    columns = plan.sources[0].columns if plan.sources else ()
+    column = columns[field.column] if field.column < len(columns) else "?"
+    target = f"{field.group}.{field.name}" if field.group else field.name
+    kind = "" if field.type is ValueType.STRING else f" as {field.type}"
+    return f"{target} from {column}{kind}{', empty clears' if field.empty is Empty.CLEAR else ''}"
 
 
 def mask(profile: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +165,9 @@ def plan_as_text(summary: dict[str, Any]) -> str:
     out.write(f"Jobs        {summary['jobs']:,}, about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace\n")
     out.write(f"Duplicates  {summary['duplicates']:,}\nRejected    {summary['rejected']:,}\n")
     _write_reasons(out, summary)
+    out.write(f"Identifier  {summary['identifier']}\n")
+    for line in summary["mapping"]:
+        out.write(f"Mapping     {line}\n")
     for file in summary["files"]:
         out.write(f"File        {file['name']}: {file['rows']:,} rows. {file['header']}\n")
     for sample in summary["samples"]:

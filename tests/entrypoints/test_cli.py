@@ -73,7 +73,9 @@ def test_push_sends_a_file_and_reports_every_row(klaviyo: str, vips: Path, tmp_p
     counts = [report[name] for name in ("rows", "delivered", "duplicates", "rejected")]
     assert (counts, report["adds_up"], report["status"]) == ([4, 2, 1, 1], True, "Completed with warnings")
     rejected = next((tmp_path / "s").glob("runs/*/*/rejected.csv"))
-    assert [(row["line"], row["reason"]) for row in csv.DictReader(rejected.read_text().splitlines())] == [("4", "placeholder")]
+    assert [(row["line"], row["reason"]) for row in csv.DictReader(rejected.read_text().splitlines())] == [
+        ("4", "placeholder")
+    ]
 
 
 def test_push_with_a_mapping_sends_its_attributes(klaviyo: str, vips: Path, tmp_path: Path) -> None:
