@@ -20,7 +20,6 @@ What counts as what:
 
 from __future__ import annotations
 
-import codecs
 import re
 import zlib
 from bisect import bisect_right
@@ -28,25 +27,23 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 from pathlib import Path
 
+from exporter.decoding import BUFFER_BYTES, LF, NUL, UNDECODABLE, split, table_text
 from exporter.errors import SnapshotUnreadable
+from exporter.headers import HeaderDecision, decide_header, no_header
+from exporter.model_json import Dialect
 
-PIECE_BYTES = 32_000_000  # what DuckDB reads in one buffer
-BUFFER_BYTES = 1_000_000
+PIECE_BYTES = 32_000_000  # enough to make opening one cheap, few enough to hold several on disk
 MAX_RECORD_BYTES = 16_000_000  # a longer record is rejected; one buffer more may pass
 MAX_COLUMNS = 4_096
-HEAD_BYTES = 4_096
 MAX_LINE_BREAKS = 50_000  # of one piece: keeps memory flat when every other line is left out
 LOOKAHEAD_FIELDS = 64  # how far beyond the last column the end of a record is looked for
 
-QUOTE, LF, NUL = b'"', b"\n", b"\x00"
-UNDECODABLE = b"\xff"  # stands for undecodable bytes: never part of UTF-8
-_MARK = "exporter.mark-undecodable"
+QUOTE = b'"'
 
 
-# --- what comes out ---------------------------------------------------------------------------------------------
+# What comes out
 
 
 class LineReason(StrEnum):
@@ -70,30 +67,6 @@ class RejectedLine:
     reason: LineReason
     detail: str
     lines: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declared:
-    """What is known about a partition before it is opened, as from model.json; None: not known.
-
-    quoting: False for QuoteStyle.None, where every line end ends a row and quotes are data.
-    columns: names in the order of the file.
-    """
-
-    delimiter: str | None = None
-    encoding: str | None = None
-    quoting: bool = True
-    has_header: bool | None = None
-    columns: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderDecision:
-    """Whether the first line holds names, what the columns are called, and a sentence for the report."""
-
-    has_header: bool
-    columns: tuple[str, ...]
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +112,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-# --- reading a partition ----------------------------------------------------------------------------------------
+# Reading a partition
 
 
 def read_partition(
@@ -147,7 +120,7 @@ def read_partition(
     *,
     folder: Path,
     name: str,
-    declared: Declared | None = None,
+    declared: Dialect | None = None,
     expected: Sequence[str] = (),
     on_rejected: Callable[[RejectedLine], None] = lambda _: None,
     piece_bytes: int = PIECE_BYTES,
@@ -157,10 +130,10 @@ def read_partition(
     name: of the partition, for file names and messages; no two partitions of a folder share one.
     expected: source columns of the mapping, to recognise a header by.
     on_rejected: called for each rejected line while reading, in source order.
-    Raises SnapshotUnreadable at once, or later for a damaged gzip file.
+    Raises SnapshotUnreadable at once, or from a later piece where a gzip file turns out to be damaged.
     """
-    declared = declared or Declared()
-    head, text = _table_text(chunks, declared, name)
+    declared = declared or Dialect()
+    head, text = table_text(chunks, declared, name)
     delimiter = _delimiter(head, declared, name)
     buffer = _Buffer(text, size=min(BUFFER_BYTES, max(piece_bytes // 2, 1)))
     buffer.skip_blank_lines()
@@ -281,7 +254,7 @@ def _flaw(cells: Sequence[bytes], width: int) -> tuple[LineReason, str] | None:
     )
 
 
-# --- the grammar ------------------------------------------------------------------------------------------------
+# The grammar
 
 
 def _run(delimiter: str, width: int, quoting: bool) -> re.Pattern[bytes]:
@@ -357,7 +330,7 @@ class _Shape:
     def write(self, cells: Iterable[bytes]) -> bytes:
         """Write a record that leaves nothing to interpretation: all its values quoted."""
         quoted = (b'"%s"' % cell.replace(b'"', b'""') for cell in cells)
-        return (self._delimiter.join(quoted) + LF).replace(b"\r\n", LF)
+        return self._delimiter.join(quoted) + LF
 
     def _broken(self, record: bytes, after: bytes) -> _Broken:
         """Name what stopped a record, by what comes after it."""
@@ -386,89 +359,11 @@ class _Shape:
         return field
 
 
-# --- the header -------------------------------------------------------------------------------------------------
-
-
-def decide_header(
-    first_record: Sequence[str],
-    *,
-    declared: bool | None,
-    columns: Sequence[str] | None = None,
-    mapped: Sequence[str] = (),
-) -> HeaderDecision:
-    """Decide whether the first record of a partition holds the column names.
-
-    declared: what model.json says. columns: its names, in order. mapped: names that the mapping uses.
-    A first line that repeats known names is a header whatever is declared: where model.json says nothing, that means
-    "no header", yet common writers write one. Names are compared without regard to case and outer blanks.
-    """
-    if _names_columns(first_record, columns or (), mapped):
-        contrary = ", although model.json says that there is none" if declared is False else ""
-        return _header(first_record, f"The first line holds the column names{contrary}.")
-    has_address = any("@" in cell for cell in first_record)
-    if declared and not (has_address and (columns or mapped)):
-        return _header(first_record, "model.json says that the first line holds the column names.")
-    if declared:
-        return _no_header(
-            first_record, columns, "model.json promises column names, but the first line holds an address"
-        )
-    if declared is False:
-        return _no_header(first_record, columns, "model.json says that there are no column names")
-    if columns:
-        return _no_header(first_record, columns, "The first line does not repeat the names of model.json")
-    if has_address:
-        return _no_header(first_record, None, "The first line holds an address, so it is a row")
-    if mapped and all(re.fullmatch(r"column_\d+", name) for name in mapped):
-        return _no_header(first_record, None, "The mapping counts columns instead of naming them")
-    return _header(first_record, "Nothing else is known, so the first line is taken for the column names.")
-
-
-def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequence[str]) -> bool:
-    """Tell whether the cells are names: all that the mapping needs, or more than half known ones."""
-    found, needed = {_key(cell) for cell in cells}, {_key(name) for name in mapped}
-    known = needed | {_key(name) for name in columns}
-    return bool(needed and needed <= found) or 2 * sum(_key(cell) in known for cell in cells) > len(cells)
-
-
-def _header(cells: Sequence[str], why: str) -> HeaderDecision:
-    names, changed = _unique_names(cells)
-    return HeaderDecision(
-        True, names, f"{why} Empty or repeated names were changed to unique ones." if changed else why
-    )
-
-
-def _no_header(cells: Sequence[str], columns: Sequence[str] | None, why: str) -> HeaderDecision:
-    names, _ = _unique_names(columns or [""] * len(cells))
-    given = "the names are those of model.json" if columns else "the columns are called column_1 and so on"
-    return HeaderDecision(False, names, f"{why}; {given}.")
-
-
-def _unique_names(cells: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """Make names usable as those of SQL columns: trimmed, never empty, different even without regard to case."""
-    wanted = [" ".join(cell.split()) or f"column_{number}" for number, cell in enumerate(cells, 1)]
-    names: dict[str, str] = {}
-    taken = {name.casefold() for name in wanted}
-    for name in wanted:
-        unique = name if name.casefold() not in names else _numbered(name, taken)
-        names[unique.casefold()] = unique
-        taken.add(unique.casefold())
-    unique_names = tuple(names.values())
-    return unique_names, any(_key(a) != _key(b) for a, b in zip(unique_names, cells, strict=True))
-
-
-def _numbered(name: str, taken: set[str]) -> str:
-    number = 2
-    while f"{name}_{number}".casefold() in taken:
-        number += 1
-    return f"{name}_{number}"
-
-
-def _key(name: str) -> str:
-    return " ".join(name.split()).casefold()
+# The header
 
 
 def _read_header(
-    buffer: _Buffer, delimiter: str, declared: Declared, expected: Sequence[str], name: str
+    buffer: _Buffer, delimiter: str, declared: Dialect, expected: Sequence[str], name: str
 ) -> HeaderDecision:
     """Read the first record, and pass over it if it is a header."""
     if not buffer.has_more():
@@ -481,7 +376,7 @@ def _read_header(
             buffer.take(first.end)
         return decision
     if declared.columns and not declared.has_header:
-        return _no_header((), declared.columns, "The first line is damaged")
+        return no_header((), declared.columns, "The first line is damaged")
     raise SnapshotUnreadable(
         f"{name}: the first line cannot be read as column names ({first.reason}, {first.detail})",
         hint="Open the file in an editor, correct its first line and export it again.",
@@ -495,11 +390,11 @@ def _first_record(buffer: _Buffer, shape: _Shape) -> _Record | _Broken:
     return _Broken(*flaw) if flaw else found
 
 
-def _delimiter(head: bytes, declared: Declared, name: str) -> str:
+def _delimiter(head: bytes, declared: Dialect, name: str) -> str:
     """Give the declared delimiter, else the candidate that is most frequent in the first record, else a comma."""
     if not declared.delimiter:
         return _likeliest_delimiter(head.lstrip(b"\r\n"), declared.quoting)
-    if re.fullmatch(r'[^\w\s"\x00\x80-\U0010ffff]|[\t_]', declared.delimiter):
+    if re.fullmatch(r'[^A-Za-z0-9 "\r\n\x00\x7f-\U0010ffff]', declared.delimiter):
         return declared.delimiter
     raise SnapshotUnreadable(
         f"{name}: the declared delimiter {declared.delimiter!r} is not supported",
@@ -516,219 +411,7 @@ def _likeliest_delimiter(data: bytes, quoting: bool) -> str:
     return best.decode()
 
 
-# --- bytes in, UTF-8 out ----------------------------------------------------------------------------------------
-
-# How files begin that are no text. gzip is here for a gzip file inside another.
-_FOREIGN = {
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
-    b"\x1f\x8b": "packed with gzip twice",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"BZh91AY&SY": "packed with bzip2",
-    b"\x28\xb5\x2f\xfd": "packed with Zstandard",
-    b"\xfd7zXZ\x00": "packed with xz",
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"%PDF-": "a PDF document",
-    b"Obj\x01": "an Avro file",
-}
-_MARKUP = re.compile(rb"\s*<(?:!|\?|[a-z][^,;\t|]*>)", re.IGNORECASE)
-_NO_TEXT = re.compile(rb"[\x00\x02-\x08\x0e-\x1a\xff]")  # not the control characters that serve as delimiters
-_JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*[\[{"])')
-
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-
-# Names and code pages of .NET and Power Query that Python does not know. ASCII is read as UTF-8, which contains it.
-_ENCODING_NAMES = {
-    "65001": "utf-8", "1200": "utf-16", "unicode": "utf-16", "1201": "utf-16-be", "20127": "utf-8", "28591": "latin-1",
-    "ascii": "utf-8", "utf-8-sig": "utf-8",
-}  # fmt: skip
-
-
-def is_parquet(first_bytes: bytes) -> bool:
-    """Tell a Parquet file by its first five bytes: the fifth is binary, where CSV could begin with PAR1 too."""
-    return bool(re.match(rb"PAR1(?![\s -~])", first_bytes))
-
-
-def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> Iterator[bytes]:
-    """Unpack gzip and turn any encoding into UTF-8 without a byte-order mark.
-
-    Bytes that the encoding does not know become UNDECODABLE, so that they cost no more than their line. A byte-order
-    mark wins over the declared encoding. Without either, zero bytes in the first letters show UTF-16; else it is UTF-8.
-    Raises SnapshotUnreadable for an encoding that is not known and for files that are no text.
-    """
-    head, source = _peek(_split(chunks))
-    if head.startswith(b"\x1f\x8b"):
-        head, source = _peek(_gunzip(source, name))
-    what = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
-    if what or is_parquet(head):
-        raise SnapshotUnreadable(
-            f"{name} is {what or 'a Parquet file'}, not CSV", hint="Export it as CSV, plain or packed with gzip."
-        )
-    mark, codec = _encoding_of(head, encoding, name)
-    text = _drop(source, len(mark))
-    return _checked_utf8(text) if codec == "utf-8" else _transcoded(text, codec, name)
-
-
-def _table_text(chunks: Iterable[bytes], declared: Declared, name: str) -> tuple[bytes, Iterator[bytes]]:
-    """Decode, refuse what is no table, and turn CR line ends into LF where a file has no others.
-
-    Gives the beginning, and an iterator over all.
-    """
-    head, text = _peek(decode(chunks, declared.encoding, name=name), BUFFER_BYTES)
-    head = head[:BUFFER_BYTES]
-    _refuse_other_text(head[:HEAD_BYTES], declared, name)
-    if b"\r" in head and LF not in head:
-        return head.replace(b"\r", LF), (chunk.replace(b"\r", LF) for chunk in text)
-    return head, text
-
-
-def _refuse_other_text(head: bytes, declared: Declared, name: str) -> None:
-    for pattern, what in ((_MARKUP, "an HTML or XML page"), (_JSON, "a JSON document")):
-        if pattern.match(head):
-            raise SnapshotUnreadable(f"{name} is {what}, not CSV", hint="Look at how the file came to be; export CSV.")
-    if len(head) >= 512 and 3 * len(_NO_TEXT.findall(head)) > len(head):
-        raise _wrong_encoding(name, f"the file is not text in the encoding {declared.encoding or 'utf-8'}")
-
-
-def _peek(chunks: Iterator[bytes], size: int = HEAD_BYTES) -> tuple[bytes, Iterator[bytes]]:
-    """Give the first bytes and an iterator over all."""
-    seen: list[bytes] = []
-    missing = size
-    for chunk in chunks:
-        seen.append(chunk)
-        missing -= len(chunk)
-        if missing <= 0:
-            break
-    head = b"".join(seen)
-    return head, chain([head], chunks)
-
-
-def _split(chunks: Iterable[bytes], size: int = BUFFER_BYTES) -> Iterator[bytes]:
-    """Cut long chunks and leave out empty ones."""
-    for chunk in chunks:
-        for at in range(0, len(chunk), size):
-            yield chunk[at : at + size]
-
-
-def _drop(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
-    """Leave out the first bytes, all of which are in the first chunk."""
-    yield next(chunks, b"")[count:]
-    yield from chunks
-
-
-def _gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Unpack gzip, of one member or several, a buffer at a time however much it expands."""
-    member = None
-    for chunk in chunks:
-        data = chunk
-        while data:
-            if member is None:
-                data = data.lstrip(NUL)  # padding, as gzip itself takes it
-                member = zlib.decompressobj(wbits=31) if data else None
-                continue
-            yield _unpack(member, data, name)
-            data = member.unused_data if member.eof else member.unconsumed_tail
-            member = None if member.eof else member
-    if member is not None:
-        raise _damaged_gzip(name, "ends too early")
-
-
-def _unpack(unpacker: zlib._Decompress, data: bytes, name: str) -> bytes:
-    try:
-        return unpacker.decompress(data, BUFFER_BYTES)
-    except zlib.error as exc:
-        raise _damaged_gzip(name, "is damaged") from exc
-
-
-def _damaged_gzip(name: str, flaw: str) -> SnapshotUnreadable:
-    return SnapshotUnreadable(f"{name}: the gzip file {flaw}", hint="Export or upload the file again.")
-
-
-def _encoding_of(head: bytes, declared: str | None, name: str) -> tuple[bytes, str]:
-    """Give the byte-order mark and the codec."""
-    for mark, codec in _BYTE_ORDER_MARKS:
-        if head.startswith(mark):
-            return mark, codec
-    codec = _known_codec(declared, name) if declared else "utf-8"
-    if codec == "utf-16" or not declared:
-        codec = _utf16_without_mark(head) or ("utf-16-le" if declared else codec)
-    return b"", codec
-
-
-def _utf16_without_mark(head: bytes) -> str | None:
-    if re.match(rb"[^\x00]\x00[^\x00]\x00", head):
-        return "utf-16-le"
-    return "utf-16-be" if re.match(rb"\x00[^\x00]\x00[^\x00]", head) else None
-
-
-def _known_codec(encoding: str, name: str) -> str:
-    """Give Python's name of an encoding; refuse one that it does not have, or that is no encoding of text."""
-    wanted = encoding.strip().lower()
-    try:
-        codec = codecs.lookup(_ENCODING_NAMES.get(wanted, wanted)).name
-        codecs.getincrementaldecoder(codec)
-        b"a".decode(codec, _MARK)
-    except (LookupError, ValueError) as exc:
-        raise _wrong_encoding(name, f"the encoding {encoding!r} is not known") from exc
-    return _ENCODING_NAMES.get(codec, codec)
-
-
-def _checked_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Pass UTF-8 on as it is but for undecodable bytes; cuts between characters."""
-    rest = b""
-    for chunk in chunks:
-        data = rest + chunk
-        good, used = _check(data, final=False)
-        rest = data[used:]
-        yield good
-    yield _check(rest, final=True)[0]
-
-
-def _check(data: bytes, *, final: bool) -> tuple[bytes, int]:
-    """Mark undecodable bytes; also say how much was used: all but a character that is not complete."""
-    if data.isascii():
-        return data, len(data)
-    try:
-        _, used = codecs.utf_8_decode(data, "strict", final)
-        return data[:used], used
-    except UnicodeDecodeError:
-        text, used = codecs.utf_8_decode(data, _MARK, final)
-        return text.encode("utf-8", _MARK), used
-
-
-def _transcoded(chunks: Iterator[bytes], codec: str, name: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(codec)(_MARK)
-    try:
-        for chunk in chunks:
-            yield decoder.decode(chunk).encode("utf-8", _MARK)
-        yield decoder.decode(b"", final=True).encode("utf-8", _MARK)
-    except UnicodeError as exc:  # such as UTF-32 without its mark
-        raise _wrong_encoding(name, f"the file is not in the declared encoding, {codec}") from exc
-
-
-def _wrong_encoding(name: str, flaw: str) -> SnapshotUnreadable:
-    return SnapshotUnreadable(f"{name}: {flaw}", hint="Export as UTF-8, or declare the file's own encoding.")
-
-
-def _mark_undecodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Turn undecodable bytes into a lone surrogate, and that, which UTF-8 cannot hold, into UNDECODABLE."""
-    if isinstance(error, UnicodeDecodeError):
-        return "\udcff", error.end
-    if isinstance(error, UnicodeEncodeError):
-        return UNDECODABLE * (error.end - error.start), error.end
-    raise error
-
-
-codecs.register_error(_MARK, _mark_undecodable)
-
-
-# --- buffers and files ------------------------------------------------------------------------------------------
+# Buffers and files
 
 
 @dataclass(frozen=True, slots=True)
@@ -751,7 +434,7 @@ class _Buffer:
         self.at = 0
         self.line = 1
         self.is_last = False
-        self._source = _split(source, size)
+        self._source = split(source, size)
         self._size = size
         self._line_is_open = False
 

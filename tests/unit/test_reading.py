@@ -26,18 +26,11 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from exporter import reading
+from exporter.decoding import is_parquet
 from exporter.errors import SnapshotUnreadable
-from exporter.reading import (
-    Declared,
-    HeaderDecision,
-    LineReason,
-    Piece,
-    RejectedLine,
-    decide_header,
-    is_parquet,
-    read_csv_call,
-    read_partition,
-)
+from exporter.headers import HeaderDecision, decide_header
+from exporter.model_json import Dialect
+from exporter.reading import LineReason, Piece, RejectedLine, read_csv_call, read_partition
 
 CORPUS = Path(__file__).parent.parent / "data" / "reading"
 database = duckdb.connect()
@@ -107,7 +100,7 @@ def test_corpus_file_gives_the_outcome_beside_it(stored: Path):
 
 
 def outcome_of(data: bytes, wanted: dict[str, Any], *, chunk: int) -> dict[str, Any]:
-    options = {"declared": Declared(**wanted.get("declared", {})), "expected": wanted.get("expected", [])}
+    options = {"declared": Dialect(**wanted.get("declared", {})), "expected": wanted.get("expected", [])}
     try:
         outcome = read(data, chunk=chunk, **options)
     except SnapshotUnreadable as error:
@@ -184,7 +177,7 @@ def test_any_table_comes_back_with_the_values_and_lines_that_csv_reader_finds(
         assume(data.decode(encoding) == text)
     except UnicodeError:
         assume(False)
-    declared = Declared(delimiter=delimiter, encoding=encoding, has_header=True)
+    declared = Dialect(delimiter=delimiter, encoding=encoding, has_header=True)
     outcome = read(gzip.compress(data) if zipped else data, chunk=chunk, piece_bytes=piece_bytes, declared=declared)
 
     found = as_csv_reader_sees_it(text, delimiter)
@@ -241,7 +234,7 @@ def test_rows_around_damaged_lines_survive_and_each_damaged_line_is_named(
                 rejected.append((line, GARBAGE.get(one, LineReason.UNTERMINATED_QUOTE), record.count(b"\n")))
         data += record
         line += record.count(b"\n")
-    outcome = read(data, chunk=chunk, piece_bytes=piece_bytes, declared=Declared(delimiter=","))
+    outcome = read(data, chunk=chunk, piece_bytes=piece_bytes, declared=Dialect(delimiter=","))
 
     assert outcome.rows == rows
     assert [(one.line, one.reason, one.lines) for one in outcome.rejected] == rejected
@@ -271,7 +264,7 @@ alphabet = st.sampled_from(
 )
 garbled = st.lists(alphabet, max_size=40).map(b"".join) | st.binary(max_size=60)
 dialects = st.builds(
-    Declared,
+    Dialect,
     delimiter=st.sampled_from([None, ",", ";"]),
     encoding=st.sampled_from([*[None] * 8, "utf-8", "cp1252", "utf-16", "shift_jis", "utf-7", "utf-32", "hz"]),
     quoting=st.booleans(),
@@ -289,9 +282,10 @@ dialects = st.builds(
     chunk=st.integers(1, 20),
     piece_bytes=st.integers(1, 50),
 )
-@example(head=b"h,k\n", body=b"\xef\xbb\xbf1,2\n", declared=Declared(), zipped=False, chunk=9, piece_bytes=9)
-@example(head=b"h,k\n", body=b'1, "2,\n"\n', declared=Declared(), zipped=False, chunk=9, piece_bytes=9)
-@example(head=b"", body=b'\n\r\n";\n', declared=Declared(quoting=False), zipped=False, chunk=5, piece_bytes=13)
+@example(head=b"h,k\n", body=b"\xef\xbb\xbf1,2\n", declared=Dialect(), zipped=False, chunk=9, piece_bytes=9)
+@example(head=b"h,k\n", body=b'1, "2,\n"\n', declared=Dialect(), zipped=False, chunk=9, piece_bytes=9)
+@example(head=b"", body=b"\r\nh,k\n1,2\n", declared=Dialect(), zipped=False, chunk=1, piece_bytes=1)
+@example(head=b"", body=b'\n\r\n";\n', declared=Dialect(quoting=False), zipped=False, chunk=5, piece_bytes=13)
 def test_any_bytes_are_read_alike_in_any_cut_or_are_unreadable(head, body, declared, zipped, chunk, piece_bytes):
     data = gzip.compress(head + body) if zipped else head + body
     try:
@@ -314,7 +308,7 @@ def test_any_bytes_are_read_alike_in_any_cut_or_are_unreadable(head, body, decla
 @given(body=garbled, quoting=st.booleans(), piece_bytes=st.integers(1, 50))
 def test_every_line_is_in_a_row_or_rejected_or_blank_and_none_is_in_two(body, quoting, piece_bytes):
     data = b"h,k\n" + body
-    outcome = read(data, declared=Declared(quoting=quoting, has_header=True), piece_bytes=piece_bytes)
+    outcome = read(data, declared=Dialect(quoting=quoting, has_header=True), piece_bytes=piece_bytes)
 
     lines = data.removesuffix(b"\n").split(b"\n")
     claimed = [1]
@@ -417,6 +411,13 @@ def test_memory_does_not_grow_with_the_number_of_rejected_lines():
     assert peak_mb([b"a,b\n", *[b"1,2\n\n1,2\nx\n" * 20_000] * 2]) < 25
 
 
+def test_piece_ends_early_rather_than_hold_a_line_break_for_every_other_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "MAX_LINE_BREAKS", 100)
+    outcome = read(b"a,b\n" + b"1,2\n\n" * 1_000)
+    assert [len(piece.line_breaks) for piece in outcome.pieces] == [100] * 10
+    assert [row[0] for row in outcome.rows] == list(range(2, 2_002, 2))
+
+
 def test_gzip_that_expands_a_thousandfold_is_unpacked_a_buffer_at_a_time():
     bomb = gzip.compress(b"a,b\n" + b"1,2\n" * 15_000_000)
     assert len(bomb) < 200_000
@@ -487,7 +488,7 @@ def test_source_line_counts_on_from_the_break_before_it():
 @pytest.mark.parametrize("declared", ["klingon", "hex", "rot13", "base64", " ", "\0", "idna", "undefined", "../x"])
 def test_encoding_that_is_none_is_unreadable(declared: str):
     with pytest.raises(SnapshotUnreadable, match="encoding") as refused:
-        read(b"a,b\n1,2\n", declared=Declared(encoding=declared))
+        read(b"a,b\n1,2\n", declared=Dialect(encoding=declared))
     assert refused.value.hint
 
 
@@ -495,7 +496,7 @@ def test_encoding_that_is_none_is_unreadable(declared: str):
 def test_no_encoding_of_python_raises_anything_else(declared: str):
     data = b"a,b\n" + bytes(range(1, 256)) + b"\n1,2\n"
     with contextlib.suppress(SnapshotUnreadable):
-        read(data, declared=Declared(encoding=declared), chunk=9)
+        read(data, declared=Dialect(encoding=declared), chunk=9)
 
 
 @pytest.mark.parametrize(
@@ -509,11 +510,12 @@ def test_no_encoding_of_python_raises_anything_else(declared: str):
         ("utf-16", "a,b\né€,2\n".encode("utf-16-be")),
         ("windows-1252", "\ufeffa,b\né€,2\n".encode("utf-16-be")),
         (None, "a,b\né€,2\n".encode("utf-16-le")),
+        ("UTF-8", "a,b\né€,2\n".encode("utf-16-be")),
         ("iso-8859-15", "a,b\né€,2\n".encode("iso-8859-15")),
     ],
 )
 def test_encoding_is_found_by_mark_then_name_then_zero_bytes(declared: str | None, data: bytes):
-    assert read(data, declared=Declared(encoding=declared)).values == [("é€", "2")]
+    assert read(data, declared=Dialect(encoding=declared)).values == [("é€", "2")]
 
 
 # The header
@@ -559,14 +561,14 @@ def test_column_names_are_never_empty_or_alike(first: list[str]):
 @pytest.mark.parametrize("delimiter", [",,", '"', "\n", "a", "1", " ", "é", "\0"])
 def test_delimiter_that_cannot_work_is_refused(delimiter: str):
     with pytest.raises(SnapshotUnreadable, match="delimiter"):
-        read(b"a,b\n1,2\n", declared=Declared(delimiter=delimiter))
+        read(b"a,b\n1,2\n", declared=Dialect(delimiter=delimiter))
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", "~", ":", "#", "\x01", "\\", "'", "."])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", "~", ":", "#", "\x01", "\x1f", "_", "\\", "'", "."])
 def test_delimiter_of_any_punctuation_is_taken(delimiter: str):
     rows = [("a", "b", "c"), ("1", ' "2"', "3"), ("", 'x"y', "")]
     data = as_csv(rows, delimiter=delimiter).encode()
-    assert read(data, declared=Declared(delimiter=delimiter)).values == rows[1:]
+    assert read(data, declared=Dialect(delimiter=delimiter)).values == rows[1:]
 
 
 @pytest.mark.parametrize("columns", [None, ("a", "b")])
@@ -576,7 +578,7 @@ def test_delimiter_of_any_punctuation_is_taken(delimiter: str):
 )
 def test_file_that_is_not_text_in_its_encoding_is_unreadable(data: bytes, columns: tuple[str, ...] | None):
     with pytest.raises(SnapshotUnreadable, match="not text in the encoding utf-8"):
-        read(data, declared=Declared(columns=columns))
+        read(data, declared=Dialect(columns=columns))
 
 
 def test_parquet_is_told_from_csv_that_begins_alike():

@@ -1,0 +1,92 @@
+"""Whether the first line of a file holds column names, and what the columns are called. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderDecision:
+    """Whether the first line holds names, what the columns are called, and a sentence for the report."""
+
+    has_header: bool
+    columns: tuple[str, ...]
+    why: str
+
+
+def decide_header(
+    first_record: Sequence[str],
+    *,
+    declared: bool | None,
+    columns: Sequence[str] | None = None,
+    mapped: Sequence[str] = (),
+) -> HeaderDecision:
+    """Decide whether the first record of a partition holds the column names.
+
+    declared: what model.json says. columns: its names, in order. mapped: names that the mapping uses.
+    A first line that repeats known names is a header whatever is declared: where model.json says nothing, that means
+    "no header", yet common writers write one. Names are compared without regard to case and outer blanks.
+    """
+    if _names_columns(first_record, columns or (), mapped):
+        contrary = ", although model.json says that there is none" if declared is False else ""
+        return _header(first_record, f"The first line holds the column names{contrary}.")
+    has_address = any("@" in cell for cell in first_record)
+    if declared and not (has_address and (columns or mapped)):
+        return _header(first_record, "model.json says that the first line holds the column names.")
+    if declared:
+        return no_header(first_record, columns, "model.json promises column names, but the first line holds an address")
+    if declared is False:
+        return no_header(first_record, columns, "model.json says that there are no column names")
+    if columns:
+        return no_header(first_record, columns, "The first line does not repeat the names of model.json")
+    if has_address:
+        return no_header(first_record, None, "The first line holds an address, so it is a row")
+    if mapped and all(re.fullmatch(r"column_\d+", name) for name in mapped):
+        return no_header(first_record, None, "The mapping counts columns instead of naming them")
+    return _header(first_record, "Nothing else is known, so the first line is taken for the column names.")
+
+
+def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequence[str]) -> bool:
+    """Tell whether the cells are names: all that the mapping needs, or more than half known ones."""
+    found, needed = {_key(cell) for cell in cells}, {_key(name) for name in mapped}
+    known = needed | {_key(name) for name in columns}
+    return bool(needed and needed <= found) or 2 * sum(_key(cell) in known for cell in cells) > len(cells)
+
+
+def _header(cells: Sequence[str], why: str) -> HeaderDecision:
+    names, changed = _unique_names(cells)
+    return HeaderDecision(
+        True, names, f"{why} Empty or repeated names were changed to unique ones." if changed else why
+    )
+
+
+def no_header(cells: Sequence[str], columns: Sequence[str] | None, why: str) -> HeaderDecision:
+    names, _ = _unique_names(columns or [""] * len(cells))
+    given = "the names are those of model.json" if columns else "the columns are called column_1 and so on"
+    return HeaderDecision(False, names, f"{why}; {given}.")
+
+
+def _unique_names(cells: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """Make names usable as those of SQL columns: trimmed, never empty, different even without regard to case."""
+    wanted = [" ".join(cell.split()) or f"column_{number}" for number, cell in enumerate(cells, 1)]
+    names: dict[str, str] = {}
+    taken = {name.casefold() for name in wanted}
+    for name in wanted:
+        unique = name if name.casefold() not in names else _numbered(name, taken)
+        names[unique.casefold()] = unique
+        taken.add(unique.casefold())
+    unique_names = tuple(names.values())
+    return unique_names, any(_key(a) != _key(b) for a, b in zip(unique_names, cells, strict=True))
+
+
+def _numbered(name: str, taken: set[str]) -> str:
+    number = 2
+    while f"{name}_{number}".casefold() in taken:
+        number += 1
+    return f"{name}_{number}"
+
+
+def _key(name: str) -> str:
+    return " ".join(name.split()).casefold()
