@@ -1,0 +1,150 @@
+"""What docs/how-to/deploy.md and operate.md say can be done as they say it, as far as that can be tried here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exporter.catalog import Connection, Export
+from exporter.snapshots import Layout, parse_blob_name
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "docs" / "how-to" / name for name in ("deploy.md", "operate.md")]
+DEPLOY, OPERATE = (page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    return re.findall(rf"(?s)```{kind}\n(.*?)```", text)
+
+
+COMMANDS = [(f"{page.stem}-{n}", block) for page in PAGES for n, block in enumerate(blocks(page.read_text(), "sh"))]
+
+
+@pytest.mark.parametrize(("name", "block"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_commands_are_ones_that_a_shell_understands(name: str, block: str) -> None:
+    checked = subprocess.run(["sh", "-n"], input=block, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_documents_of_the_page_are_ones_that_the_app_takes() -> None:
+    connection, export = blocks(DEPLOY, "json")
+    made = Connection.model_validate_json(connection)
+    wanted = Export.model_validate_json(export)
+    assert made.consent is not None
+    assert wanted.connection == made.id
+    assert f"connections/{made.id}.json" in DEPLOY
+    assert f"exports/{wanted.id}.json" in DEPLOY
+    assert f"--name {made.secret}" in DEPLOY
+
+
+def test_file_and_path_of_the_page_are_ones_that_the_app_recognises() -> None:
+    export = json.loads(blocks(DEPLOY, "json")[1])
+    dropped = re.search(r"--name (segments/\S+)", DEPLOY)
+    assert dropped is not None
+    ref = parse_blob_name(dropped[1])
+    assert ref.layout is Layout.SINGLE
+    assert ref.is_of(export["segments"][0])
+    assert set(export["mapping"].values()) <= set(blocks(DEPLOY, "csv")[0].splitlines()[0].split(","))
+    exported = re.search(r"`(CustomerInsights_\{instance\}/\S+)`", DEPLOY)
+    assert exported is not None
+    assert parse_blob_name(exported[1]).is_of(export["segments"][0])
+
+
+def test_settings_that_the_command_line_gets_are_those_that_it_reads() -> None:
+    from exporter import wiring
+
+    given = set(re.findall(r"(?m)^export (\w+)=", DEPLOY))
+    assert given == {
+        "KEY_VAULT_URL",
+        *(f"{wiring.STATE_CONNECTION}__{service}" for service in ("blobServiceUri", "queueServiceUri")),
+        f"{wiring.SNAPSHOTS_CONNECTION}__blobServiceUri",
+    }
+
+
+def test_options_are_those_of_the_parameters_file() -> None:
+    table = DEPLOY.partition("## Options")[2].partition("## Signing in")[0]
+    listed = {name for row in re.findall(r"(?m)^\| (`[^|]+) \|", table) for name in re.findall(r"`([A-Z_]+)`", row)}
+    parameters = (ROOT / "infra" / "main.parameters.json").read_text(encoding="utf-8")
+    elsewhere = {
+        "AZURE_ENV_NAME",
+        "AZURE_LOCATION",
+        "CUSTOMER_INSIGHTS_OBJECT_ID",
+        "OPERATOR_OBJECT_ID",
+        "OPERATOR_TYPE",
+    }
+    assert listed == set(re.findall(r"\$\{([A-Z_]+)", parameters)) - elsewhere
+    assert [name for name in elsewhere if name not in DEPLOY and name != "AZURE_ENV_NAME"] == []
+
+
+def test_application_id_of_customer_insights_is_written_the_same_everywhere() -> None:
+    main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
+    ids = set(re.findall(r"0bfc4568-[0-9a-f-]{27}", DEPLOY + main))
+    assert ids == {"0bfc4568-a4ba-4c58-bd3e-5d3e76bd7fff"}
+
+
+def test_variables_of_the_pipeline_are_those_of_the_workflow() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8")
+    section = DEPLOY.partition("## From GitHub")[2].partition("## What a month costs")[0]
+    assert set(re.findall(r"vars\.([A-Z_]+)", workflow)) == set(re.findall(r"`([A-Z_]+)`", section))
+
+
+def test_every_alert_is_explained() -> None:
+    alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
+    titles = re.findall(r"title: 'Segment exporter: ([^'$]+)", alerts)
+    assert len(titles) == 6
+    for title in titles:
+        assert title.strip() in OPERATE
+
+
+# The table of costs
+
+
+def numbers(heading: str) -> dict[str, float]:
+    table = DEPLOY.partition(f"| {heading} | value |")[2].partition("\n\n")[0]
+    return {name: float(value) for name, value in re.findall(r"\| `(\w+)` \| ([\d.]+) \|", table)}
+
+
+PRICE, USE = numbers("price"), numbers("use in a month")
+
+
+def costs(millions: int) -> list[float]:
+    seconds = millions * USE["seconds_a_million"] + USE["runs"] * USE["seconds_a_run"] + USE["ticks"]
+    functions = max(0.0, seconds * USE["memory_gb"] - PRICE["free_gb_seconds"]) * PRICE["gb_second"]
+    storage = millions * USE["stored_gb_a_million"] * USE["months_kept"] * PRICE["storage_gb_month"]
+    operations = (USE["reads"] * PRICE["ten_thousand_reads"] + USE["writes"] * PRICE["ten_thousand_writes"]) / 10_000
+    logs = (USE["logs_gb_base"] + millions * USE["logs_gb_a_million"]) * PRICE["logs_gb"]
+    alerts = USE["alert_rules"] * PRICE["alert_rule"]
+    egress = max(0.0, millions * USE["egress_gb_a_million"] - PRICE["free_egress_gb"]) * PRICE["egress_gb"]
+    parts = [functions, storage, operations, logs + alerts, egress]
+    return [round(part, 2) for part in [*parts, sum(parts)]]
+
+
+@pytest.mark.parametrize("millions", [1, 10, 100])
+def test_costs_are_those_of_prices_and_use(millions: int) -> None:
+    row = re.search(rf"(?m)^\| {millions} million \|(.*)\|$", DEPLOY)
+    assert row is not None
+    assert [float(cell) for cell in row[1].split("|")] == costs(millions)
+
+
+def test_costs_of_options_are_those_of_prices_and_use() -> None:
+    address = USE["hours"] * (PRICE["nat_hour"] + PRICE["address_hour"])
+    network = address + USE["hours"] * USE["private_endpoints"] * PRICE["endpoint_hour"]
+    assert f"a fixed address {address:.2f}; a private network {network:.2f}" in DEPLOY
+
+
+def test_functions_without_the_free_grant_cost_what_the_page_says() -> None:
+    seconds = 100 * USE["seconds_a_million"] + USE["runs"] * USE["seconds_a_run"] + USE["ticks"]
+    assert f"at most {seconds * USE['memory_gb'] * PRICE['gb_second']:.2f}" in DEPLOY
+
+
+def test_use_is_that_of_the_templates() -> None:
+    main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
+    assert USE["private_endpoints"] == len(re.findall(r"groupId: '", main))
+    assert f"instanceMemoryMB int = {int(USE['memory_gb']) * 1024}" in main
+    assert f"keepRunsDays int = {int(USE['months_kept']) * 30}" in main
+    assert USE["ticks"] == 30 * 24 * 60 / 5  # the default schedule: every five minutes
+    assert "tickSchedule string = '0 */5 * * * *'" in main

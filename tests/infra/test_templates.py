@@ -1,0 +1,345 @@
+"""What must hold in the templates, whoever changes them. No template is compiled here: CI's own job does that."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tree_sitter_bicep", reason="not installed: pip install -r requirements-dev.txt")
+
+from exporter import wiring
+from exporter.settings import ROWS
+from tests.infra import bicep
+from tests.infra.bicep import Expr, Resource, Template
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+TEMPLATES = [bicep.read(path) for path in sorted(INFRA.rglob("*.bicep"))]
+MAIN = next(template for template in TEMPLATES if template.path.name == "main.bicep")
+
+STORAGE, BLOBS = "Microsoft.Storage/storageAccounts", "Microsoft.Storage/storageAccounts/blobServices"
+
+# Settings of the host, the platform and the SDKs; everything else must be in settings.ROWS or in a trigger.
+PLATFORM = {
+    "AZURE_CLIENT_ID",
+    "APPLICATIONINSIGHTS_CONNECTION_STRING",
+    "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
+    "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY",
+    "PYTHON_APPLICATIONINSIGHTS_LOGGER_NAME",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
+    "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID",
+    "WEBSITE_AUTH_AAD_ALLOWED_TENANTS",
+}
+CONNECTION_PARTS = {"accountName", "blobServiceUri", "queueServiceUri", "credential", "clientId"}
+
+# Flex Consumption refuses them or is upset by them: "Flex Consumption plan deprecations", Microsoft Learn.
+FORBIDDEN = (
+    "FUNCTIONS_WORKER_RUNTIME",
+    "FUNCTIONS_EXTENSION_VERSION",
+    "SCM_DO_BUILD_DURING_DEPLOYMENT",
+    "ENABLE_ORYX_BUILD",
+    "WEBSITE_RUN_FROM_PACKAGE",
+    "WEBSITE_CONTENT",
+    "WEBSITE_TIME_ZONE",
+    "WEBSITE_VNET_ROUTE_ALL",
+    "linuxFxVersion",
+    "alwaysOn",
+    "ftpsState",
+    "vnetRouteAllEnabled",
+    "functionAppScaleLimit",
+    "preWarmedInstanceCount",
+)
+
+# From the documentation of the built-in roles, written down here a second time on purpose.
+ROLE_IDS = {
+    "storageBlobDataOwner": "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
+    "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+    "storageQueueDataContributor": "974c5e8b-45b9-4653-ba55-5f855dd0fb88",
+    "storageTableDataContributor": "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3",
+    "keyVaultSecretsUser": "4633458b-17de-408a-b874-0445c86b69e6",
+    "keyVaultSecretsOfficer": "b86a8fe4-44ce-4948-aee5-eccb2c155cd7",
+    "monitoringMetricsPublisher": "3913510d-42f4-4e42-8a64-420c390055eb",
+}
+
+# Who gets what on what: (file, symbol) -> (role, scope). A new row is a decision, not an accident.
+ROLES = {
+    ("monitoring.bicep", "appPublishes"): ("roles.monitoringMetricsPublisher", "insights"),
+    ("snapshots.bicep", "customerInsightsWrites"): ("roles.storageBlobDataContributor", "container"),
+    ("snapshots.bicep", "appReads"): ("roles.storageBlobDataOwner", "container"),
+    ("snapshots.bicep", "appQueues"): ("roles.storageQueueDataContributor", "usedAccount"),
+    ("snapshots.bicep", "operatorWrites"): ("roles.storageBlobDataContributor", "container"),
+    ("snapshots.bicep", "operatorQueues"): ("roles.storageQueueDataContributor", "usedAccount"),
+    ("state.bicep", "appRoles"): ("role", "account"),
+    ("state.bicep", "operatorBlobs"): ("roles.storageBlobDataContributor", "stateContainer"),
+    ("state.bicep", "operatorQueues"): ("roles.storageQueueDataContributor", "account"),
+    ("vault.bicep", "appReads"): ("appRole", "usedVault"),
+    ("vault.bicep", "operatorStores"): ("roles.keyVaultSecretsOfficer", "usedVault"),
+}
+
+
+def template(name: str) -> Template:
+    return next(each for each in TEMPLATES if each.path.name == name)
+
+
+def resources(type_: str, *, existing: bool = False) -> list[Resource]:
+    found = [each for one in TEMPLATES for each in one.resources if each.type == type_ and each.existing is existing]
+    assert found, f"there is no {type_}"
+    return found
+
+
+def only(type_: str) -> dict[str, Any]:
+    (found,) = resources(type_)
+    return found.body
+
+
+def app_settings() -> dict[str, Any]:
+    """Every setting that the site gets, wherever it is put together."""
+    app = template("app.bicep")
+    assert next(each for each in app.resources if each.body.get("name") == "appsettings").body["properties"] == (
+        "union(settings, hostSettings, telemetrySettings, authenticationSettings)"
+    )
+    named = re.search(r"(?s)var settings = union\(exporterSettings, (\{.*?\n\})\)", MAIN.source)
+    assert named is not None
+    own = dict.fromkeys(re.findall(r"(?m)^  (\w+):", named[1]), Expr("..."))
+    signed_in = dict.fromkeys(
+        re.findall(r"(?m)^      ([A-Z_]+):", app.variables["authenticationSettings"]), Expr("...")
+    )
+    return own | app.variables["hostSettings"] | app.variables["telemetrySettings"] | signed_in
+
+
+def values(node: Any) -> list[Any]:
+    """Every value below `node`."""
+    if isinstance(node, dict):
+        return [each for child in node.values() for each in values(child)]
+    if isinstance(node, list):
+        return [each for child in node for each in values(child)]
+    return [node]
+
+
+def test_every_template_can_be_read() -> None:
+    assert [error for each in TEMPLATES for error in each.errors] == []
+
+
+def test_types_are_those_of_microsoft() -> None:
+    """The offline checker compares resources with Microsoft's type data; it lives outside this repository."""
+    checker = os.environ.get("BICEP_CHECKER")
+    if not checker:
+        pytest.skip("BICEP_CHECKER does not name check_bicep.py")
+    checked = subprocess.run([sys.executable, checker, str(INFRA)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_only_plain_resources_and_local_modules() -> None:
+    for each in TEMPLATES:
+        for path in re.findall(r"(?m)^module \w+ '([^']+)'", each.source):
+            assert (each.path.parent / path).is_file(), f"{each.path.name}: {path}"
+
+
+def test_no_shared_key_is_read_or_allowed_anywhere() -> None:
+    for each in TEMPLATES:
+        found = re.findall(
+            r"\blist\w*\(|\.list\w+\(|AccountKey|sharedAccessSignature|primarySharedKey", each.source, re.I
+        )
+        assert found == [], each.path.name
+    for account in resources(STORAGE):
+        properties = account.body["properties"]
+        assert properties["allowSharedKeyAccess"] is False
+        assert properties["allowBlobPublicAccess"] is False
+        assert properties["minimumTlsVersion"] == "TLS1_2"
+        assert properties["supportsHttpsTrafficOnly"] is True
+    for container in resources(f"{BLOBS}/containers"):
+        assert container.body["properties"]["publicAccess"] == "None"
+    assert only("Microsoft.Insights/components")["properties"]["DisableLocalAuth"] is True
+    assert {each.body["name"] for each in resources("Microsoft.Web/sites/basicPublishingCredentialsPolicies")} == {
+        "ftp",
+        "scm",
+    }
+    for policy in resources("Microsoft.Web/sites/basicPublishingCredentialsPolicies"):
+        assert policy.body["properties"] == {"allow": False}
+
+
+def test_soft_delete_is_off_where_customer_insights_writes() -> None:
+    """Its export fails otherwise."""
+    (services,) = [each for each in resources(BLOBS) if each.file == "snapshots.bicep"]
+    assert services.body["properties"]["deleteRetentionPolicy"] == {"enabled": False}
+    assert services.body["properties"]["containerDeleteRetentionPolicy"] == {"enabled": False}
+
+
+def test_vault_works_by_roles_and_cannot_be_purged() -> None:
+    properties = only("Microsoft.KeyVault/vaults")["properties"]
+    assert properties["enableRbacAuthorization"] is True
+    assert properties["enablePurgeProtection"] is True
+    assert properties["enableSoftDelete"] is True
+    assert "accessPolicies" not in properties
+
+
+def test_role_ids_are_the_documented_ones() -> None:
+    assert template("roles.bicep").variables["roles"] == ROLE_IDS
+
+
+def test_roles_are_given_to_whom_and_where_it_was_decided() -> None:
+    given = {}
+    for each in resources("Microsoft.Authorization/roleAssignments"):
+        properties, name = each.body["properties"], each.body["name"]
+        role = re.fullmatch(
+            r"subscriptionResourceId\('Microsoft.Authorization/roleDefinitions', ([\w.]+)\)",
+            properties["roleDefinitionId"],
+        )
+        assert role is not None, each
+        given[each.file, each.symbol] = (role[1], str(each.body["scope"]))
+        # The documented way to a name that is the same again for the same right.
+        assert name == f"guid({each.body['scope']}.id, {properties['principalId']}, {role[1]})", each
+        assert properties["principalType"] in ("ServicePrincipal", "operatorType")
+    assert given == ROLES
+
+
+def test_app_may_store_keys_only_by_a_flag() -> None:
+    assert template("vault.bicep").variables["appRole"] == (
+        "appWritesKeys ? roles.keyVaultSecretsOfficer : roles.keyVaultSecretsUser"
+    )
+    assert MAIN.params["appWritesKeys"] is False
+
+
+def test_every_setting_without_default_is_set() -> None:
+    assert {row.name for row in ROWS if row.default is None} <= set(app_settings())
+
+
+def test_every_setting_that_a_trigger_names_is_set() -> None:
+    source = (ROOT / "function_app.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"%(\w+)%", source)) <= set(app_settings())
+
+
+def test_both_connections_have_blob_and_queue_by_identity() -> None:
+    settings = app_settings()
+    for connection in (wiring.SNAPSHOTS_CONNECTION, wiring.STATE_CONNECTION):
+        assert connection not in settings, "a connection string would be a shared key"
+        for part in ("blobServiceUri", "queueServiceUri", "clientId"):
+            assert f"{connection}__{part}" in settings
+        assert settings[f"{connection}__credential"] == "managedidentity"
+    assert settings["AzureWebJobsStorage__credential"] == "managedidentity"
+
+
+def test_every_setting_is_known_to_somebody() -> None:
+    triggers = set(re.findall(r"%(\w+)%", (ROOT / "function_app.py").read_text(encoding="utf-8")))
+    known = {row.name for row in ROWS} | triggers | PLATFORM
+    for name in app_settings():
+        connection, _, part = name.partition("__")
+        is_connection = connection in (wiring.SNAPSHOTS_CONNECTION, wiring.STATE_CONNECTION, "AzureWebJobsStorage")
+        assert name in known or (is_connection and part in CONNECTION_PARTS), name
+
+
+def test_no_setting_is_a_secret() -> None:
+    for name, setting in app_settings().items():
+        assert not re.search(r"password|secret|accountkey|sharedaccess|apikey|pk_", f"{name} {setting}", re.I), name
+
+
+def test_automatic_spans_stay_off() -> None:
+    """They hold whole addresses, and Klaviyo's filters hold e-mails in theirs."""
+    off = set(app_settings()["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"].split(","))
+    assert {"requests", "urllib", "urllib3", "httpx", "azure_sdk"} <= off
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_nothing_is_set_that_flex_consumption_refuses(name: str) -> None:
+    assert not any(re.search(rf"\b{name}", each.source, re.I) for each in TEMPLATES)
+
+
+def test_site_runs_python_3_13_on_flex_consumption_with_the_apps_identity() -> None:
+    assert only("Microsoft.Web/serverfarms")["sku"] == {"name": "FC1", "tier": "FlexConsumption"}
+    site = only("Microsoft.Web/sites")
+    config = site["properties"]["functionAppConfig"]
+    assert config["runtime"] == {"name": "python", "version": "3.13"}
+    assert config["deployment"]["storage"]["authentication"]["type"] == "UserAssignedIdentity"
+    assert site["identity"]["type"] == "UserAssigned"
+    assert site["properties"]["httpsOnly"] is True
+
+
+def test_azd_finds_the_site_and_the_group() -> None:
+    services = re.findall(r"(?m)^services:\n  (\w+):", (ROOT / "azure.yaml").read_text(encoding="utf-8"))
+    assert services == ["exporter"]
+    assert "'azd-service-name': 'exporter'" in only("Microsoft.Web/sites")["tags"]
+    assert MAIN.variables["tags"] == {"azd-env-name": "environmentName"}
+
+
+def test_only_event_grid_and_health_pass_without_signing_in() -> None:
+    (authentication,) = [each for each in resources("Microsoft.Web/sites/config") if each.symbol == "authentication"]
+    validation = authentication.body["properties"]["globalValidation"]
+    assert validation["requireAuthentication"] is True
+    assert validation["excludedPaths"] == ["/runtime/webhooks/blobs", "/api/health"]
+    registration = authentication.body["properties"]["identityProviders"]["azureActiveDirectory"]["registration"]
+    assert registration["clientSecretSettingName"] == "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"  # no secret at all
+
+
+def test_names_of_storage_are_those_of_the_settings_defaults() -> None:
+    defaults = {row.name: row.default for row in ROWS}
+    assert MAIN.params["snapshotsContainerName"] == defaults["SNAPSHOTS_CONTAINER"]
+    assert MAIN.variables["stateContainerName"] == defaults["STATE_CONTAINER"]
+    assert MAIN.variables["queueName"] == defaults["STEPS_QUEUE"]
+
+
+def test_poison_queue_is_the_one_that_the_trigger_reads() -> None:
+    names = {str(each.body["name"]) for each in resources(f"{STORAGE}/queueServices/queues")}
+    assert names == {"queueName", "'${queueName}-poison'"}
+    assert 'queue_name="%STEPS_QUEUE%-poison"' in (ROOT / "function_app.py").read_text(encoding="utf-8")
+
+
+def test_lifecycle_touches_runs_only_and_never_documents() -> None:
+    prefixes = {}
+    for policy in resources(f"{STORAGE}/managementPolicies"):
+        for rule in policy.body["properties"]["policy"]["rules"]:
+            prefixes[policy.file] = [str(prefix) for prefix in rule["definition"]["filters"]["prefixMatch"]]
+    assert prefixes == {
+        "state.bicep": ["'${stateContainerName}/runs/'"],
+        "snapshots.bicep": ["'${containerName}/'"],
+    }
+
+
+def test_app_in_a_network_always_has_a_way_out() -> None:
+    (network,) = resources("Microsoft.Network/virtualNetworks")
+    app, endpoints = network.body["properties"]["subnets"]
+    assert "natGateway" in app["properties"]
+    assert app["properties"]["delegations"][0]["properties"]["serviceName"] == "Microsoft.App/environments"
+    assert endpoints["properties"]["defaultOutboundAccess"] is False
+
+
+def test_outputs_hold_no_secret() -> None:
+    for each in TEMPLATES:
+        for name, output in each.outputs.items():
+            text = f"{name} {output}"
+            assert not re.search(
+                r"secret|password|connectionstring|instrumentationkey|accountkey|\bkey\b", text, re.I
+            ), text
+
+
+def test_every_parameter_of_the_file_exists_and_the_needed_ones_are_given() -> None:
+    given = json.loads((INFRA / "main.parameters.json").read_text(encoding="utf-8"))["parameters"]
+    assert set(given) <= set(MAIN.params)
+    assert {name for name, default in MAIN.params.items() if default is None} <= set(given)
+    for name, parameter in given.items():
+        default = re.fullmatch(r"\$\{[A-Z_]+(?:=(.*))?\}", parameter["value"])
+        assert default is not None, name
+        if default[1] is not None:  # the same default in both places
+            assert default[1] == str(MAIN.params[name]).lower() or default[1] == MAIN.params[name], name
+
+
+def test_outputs_that_hooks_and_documents_read_are_there() -> None:
+    used = set()
+    for path in [*(INFRA / "hooks").glob("*.sh"), *(ROOT / "docs" / "how-to").glob("*.md")]:
+        used |= set(re.findall(r"(?:value|get-value) ([A-Z][A-Z_]+)", path.read_text(encoding="utf-8")))
+    parameters = (INFRA / "main.parameters.json").read_text(encoding="utf-8")
+    settable = set(re.findall(r"\$\{([A-Z_]+)", parameters)) | {"AZURE_SUBSCRIPTION_ID"}
+    assert used <= set(MAIN.outputs) | settable
+
+
+def test_modules_get_what_they_ask_for() -> None:
+    for name, body in MAIN.modules.items():
+        path = re.search(rf"(?m)^module {name} '([^']+)'", MAIN.source)
+        assert path is not None
+        assert set(body["params"]) == set(bicep.read(INFRA / path[1]).params), name
