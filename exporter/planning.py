@@ -14,15 +14,16 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import duckdb
 
-from exporter import payload, phones, reading, rules
+from exporter import decoding, reading, rules
 from exporter.errors import SnapshotUnreadable
-from exporter.mapping import MappedField, MappingDocument, ResolvedMapping, ValueType, resolve
+from exporter.mapping import MappedField, MappingDocument, ResolvedMapping, resolve
 from exporter.model_json import Dialect
 from exporter.plans import (
     DUPLICATES_CSV,
@@ -40,6 +41,7 @@ from exporter.plans import (
     rows_name,
 )
 from exporter.rules import RejectReason, literal
+from exporter.staging import line_breaks, stage
 
 MAX_BATCH_PROFILES = 10_000  # Klaviyo, bulk import, revision 2026-07-15
 MAX_BATCH_BYTES = 4_500_000  # Klaviyo takes 5 MB, decimal or binary is not said; others keep 4.5 to 4.7 MB
@@ -50,8 +52,8 @@ DUPLICATES_COLUMNS = ("source", "line", "kept_source", "kept_line")
 
 _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only takes memory
 _BLOCK_ROWS = 100  # batches are filled by blocks of rows: 100 blocks are a full batch
-_ROW_GROUP = 10_240  # rows that are read back together; DuckDB wants multiples of 2,048
 _KEYS_A_PASS = 2_000_000  # keys compared at a time: bounds the memory that finding duplicates takes
+_PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
 _EXAMPLES = 3
 
 
@@ -90,7 +92,8 @@ def make_plan(
         for number, source in enumerate(sources):
             planner.stage(number, source)
         plan = planner.finish()
-    shutil.rmtree(folder / "spill", ignore_errors=True)
+    for unneeded in ("spill", "work"):
+        shutil.rmtree(folder / unneeded, ignore_errors=True)
     return plan
 
 
@@ -132,21 +135,31 @@ class _Planner:
 
     def stage(self, number: int, source: PartitionSource) -> None:
         """Read a partition and stage its pieces, two at a time, while reading goes on."""
-        rejected_before = self.rejected.total()
-        pieces_before = len(self.pieces)
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
+        first_bytes, chunks = _peek(source.open())
+        if source.name.lower().endswith(".parquet") or decoding.is_parquet(first_bytes):
+            self._stage_parquet(number, source.name, chunks, work / f"{number:05d}.parquet")
+        else:
+            self._stage_csv(number, source, chunks, work)
+
+    def _stage_csv(self, number: int, source: PartitionSource, chunks: Iterable[bytes], work: Path) -> None:
+        rejected_before = self.rejected.total()
+        pieces_before = len(self.pieces)
         read = reading.read_partition(
-            source.open(),
+            chunks,
             folder=work,
             name=source.name,
             declared=source.dialect,
             expected=self.mapping.named_columns(),
             on_rejected=lambda line: self._reject(source.name, line.line, "", RejectReason(line.reason), ""),
         )
-        for piece in read:
-            resolved = self._resolve(read.columns, source.name)
-            self._stage_piece(number, piece, resolved, read)
+        with contextlib.closing(read):
+            for piece in read:
+                resolved = self._resolve(read.columns, source.name)
+                table = reading.read_csv_call(piece, [f"c{position}" for position in range(len(read.columns))])
+                planned = PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks)
+                self._stage_piece(planned, table, resolved, line_breaks(len(read.columns)), piece.path)
         if read.columns:
             self._resolve(read.columns, source.name)
         self._wait_for_staging(0)
@@ -162,36 +175,59 @@ class _Planner:
             )
         )
 
+    def _stage_parquet(self, number: int, name: str, chunks: Iterable[bytes], path: Path) -> None:
+        """Stage a Parquet partition in slices. Its rows are its lines: the first is line 1."""
+        with path.open("wb") as file:
+            file.writelines(chunks)
+        try:
+            columns, texts, rows = _parquet_columns(self.database.cursor(), path)
+            resolved = self._resolve(columns, name)
+            for first in range(0, rows, _PARQUET_ROWS):
+                piece = PlannedPiece(source=number, rows=0, line_breaks=((1, first + 1),))
+                self._stage_piece(piece, _parquet_slice(path, texts, first), resolved, "0")
+            self._wait_for_staging(0)
+        except duckdb.OutOfMemoryException as exc:
+            hint = "Write the file with row groups of at most 100,000 rows, or as CSV."
+            raise SnapshotUnreadable(f"{name}: its row groups are too large to be read", hint=hint) from exc
+        except duckdb.Error as exc:
+            hint = "Export or upload the file again."
+            raise SnapshotUnreadable(f"{name} is no Parquet file, or a damaged one", hint=hint) from exc
+        path.unlink()
+        header = "A Parquet file names its columns itself."
+        self.notes.append(
+            SourceNote(name=name, lines=rows, rows=rows, delimiter="", columns=tuple(columns), header=header)
+        )
+
     def _resolve(self, columns: Sequence[str], source: str) -> ResolvedMapping:
         """The mapping for this partition; its columns may stand in another order than in the one before."""
         resolved = resolve(self.mapping, columns)
-        shape = tuple((one.group, one.name) for one in resolved.fields)
-        if self.fields and shape != tuple((one.group, one.name) for one in self.fields):
+        order = {(one.group, one.name): position for position, one in enumerate(self.fields or resolved.fields)}
+        shape = {(one.group, one.name) for one in resolved.fields}
+        if shape != set(order):
             raise SnapshotUnreadable(
                 f"the columns of {source} differ from those of the partitions before it",
                 hint='Partitions of one snapshot must have the same columns when properties are "*".',
             )
         self.fields = self.fields or resolved.fields
-        return resolved
+        fields = sorted(resolved.fields, key=lambda one: order[one.group, one.name])
+        return replace(resolved, fields=tuple(fields))
 
-    def _stage_piece(self, source: int, piece: reading.Piece, mapping: ResolvedMapping, read: reading.Reading) -> None:
+    def _stage_piece(
+        self, piece: PlannedPiece, table: str, mapping: ResolvedMapping, breaks: str, path: Path | None = None
+    ) -> None:
+        """Stage what `table` (SQL) gives, and delete `path` thereafter."""
         number = len(self.pieces)
-        self.pieces.append(PlannedPiece(source=source, rows=0, line_breaks=piece.line_breaks))
-        table = reading.read_csv_call(piece, [f"c{position}" for position in range(len(read.columns))])
-        self._staging.append(
-            self._pool.submit(self._stage_file, number, piece.path, table, mapping, columns=len(read.columns))
-        )
+        self.pieces.append(piece)
+        self._staging.append(self._pool.submit(self._stage_file, number, table, mapping, breaks, path))
         self._wait_for_staging(_STAGERS)
 
-    def _stage_file(self, number: int, path: Path, table: str, mapping: ResolvedMapping, *, columns: int) -> int:
+    def _stage_file(self, number: int, table: str, mapping: ResolvedMapping, breaks: str, path: Path | None) -> int:
         """Stage one piece; runs in a thread of the pool. Returns its rows."""
         target = self.folder / rows_name(number)
         with contextlib.closing(self.database.cursor()) as cursor:
-            rows = _stage(cursor, table, mapping, Lookup(), number=number, columns=columns, target=target)
-            if _has_odd_cells(cursor, target):
-                lookup = _look_up(cursor, table, mapping)
-                _stage(cursor, table, mapping, lookup, number=number, columns=columns, target=target)
-        path.unlink(missing_ok=True)
+            rows = stage(cursor, table, mapping, number=number, breaks=breaks, target=target)
+        if path:
+            path.unlink()
         self.pieces[number] = self.pieces[number].model_copy(update={"rows": rows})
         self.finished_file(target)
         self.staged_rows += rows
@@ -300,7 +336,9 @@ class _Planner:
             return {}
         rows = self.database.execute(
             f"SELECT attribute, count(*) FROM (SELECT unnest(string_split(dropped, chr(31))) AS attribute"
-            f" FROM {self._all_rows()} WHERE reason IS NULL AND dropped IS NOT NULL) GROUP BY 1 ORDER BY 1"
+            f" FROM {self._all_rows()} AS rows ANTI JOIN duplicates"
+            " ON rows.piece = duplicates.piece AND file_row_number = duplicates.row"
+            " WHERE reason IS NULL AND dropped IS NOT NULL) GROUP BY 1 ORDER BY 1"
         ).fetchall()
         return {str(name): int(count) for name, count in rows}
 
@@ -385,87 +423,6 @@ def _batch(number: int, profiles: int, size_bytes: int, spans: list[list[int]]) 
 # SQL
 
 
-def _stage(
-    cursor: duckdb.DuckDBPyConnection,
-    table: str,
-    mapping: ResolvedMapping,
-    lookup: Lookup,
-    *,
-    number: int,
-    columns: int,
-    target: Path,
-) -> int:
-    """Write the staged rows of one piece. Returns their number."""
-    fields = mapping.fields
-    values = ", ".join(
-        f"{_value(one, mapping, lookup)} AS f{position}, {rules.blank_to_null(f'c{one.column}')} AS r{position}"
-        for position, one in enumerate(fields)
-    )
-    newest = f"c{mapping.newest_by}" if mapping.newest_by is not None else "NULL::VARCHAR"
-    valued = f"SELECT {_breaks(columns)} AS breaks, {newest} AS newest, {values} FROM {table}{lookup.joins}"
-    identifier = next(
-        position for position, one in enumerate(fields) if one.name == mapping.identifier and not one.group
-    )
-    texted = f"SELECT *, {payload.texts(fields)} AS texts FROM ({valued})"
-    checked = (
-        f"SELECT *, {_reason(mapping, identifier)} AS reason0, {payload.profile_size(fields)} AS size FROM ({texted})"
-    )
-    too_large = f"CASE WHEN size > {rules.MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
-    query = (
-        f"SELECT {number}::INTEGER AS piece, hash(f{identifier}) AS key, coalesce(reason0, {too_large}) AS reason,"
-        f" CASE WHEN reason0 IS NOT NULL THEN r{identifier} END AS refused_id, breaks::INTEGER AS breaks,"
-        f" size::INTEGER AS size, {_dropped(mapping)} AS dropped, newest,"
-        f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
-    )
-    written = cursor.execute(
-        f"COPY ({query}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
-    ).fetchone()
-    return int(written[0]) if written else 0
-
-
-def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
-    """SQL: the staged value of a field."""
-    cell = f"c{one.column}"
-    if one.group == "" and one.name == "email":
-        email = lookup.email(cell)
-        # Beside another identifier a bad address is left out like any cell that cannot be read.
-        return (
-            email
-            if mapping.identifier == "email"
-            else f"CASE WHEN {rules.email_reason(email)} IS NULL THEN {email} END"
-        )
-    if one.group == "" and one.name == "phone_number":
-        return lookup.phone(cell)
-    return payload.staged_value(one, rules.blank_to_null(cell))
-
-
-def _reason(mapping: ResolvedMapping, identifier: int) -> str:
-    value, raw = f"f{identifier}", f"r{identifier}"
-    match mapping.identifier:
-        case "email":
-            return rules.email_reason(value)
-        case "phone_number":
-            return rules.phone_reason(raw, value)
-        case _:
-            return rules.external_id_reason(value)
-
-
-def _dropped(mapping: ResolvedMapping) -> str:
-    """SQL: the attributes whose cells were not blank and could not be sent, joined; NULL for none."""
-    drops = [
-        f"CASE WHEN f{position} IS NULL AND r{position} IS NOT NULL THEN {literal(one.name)} END"
-        for position, one in enumerate(mapping.fields)
-        if one.type is not ValueType.STRING or (one.group == "" and one.name in ("phone_number", "email"))
-    ]
-    return f"nullif(concat_ws(chr(31), {', '.join(drops)}), '')" if drops else "NULL::VARCHAR"
-
-
-def _breaks(columns: int) -> str:
-    """SQL: the line breaks inside the row's cells. Looked for before they are counted: most rows have none."""
-    text = f"concat({', '.join(f'c{position}' for position in range(columns))})"
-    return f"CASE WHEN contains({text}, chr(10)) THEN length({text}) - length(replace({text}, chr(10), '')) ELSE 0 END"
-
-
 def _duplicates(rows: str, identifier: str, *, number: int, of: int) -> str:
     """SQL: add one pass's losers. Keys are compared first (8 bytes a row), identifiers only where keys are equal."""
     share = f" AND key % {of} = {number}" if of > 1 else ""
@@ -484,83 +441,54 @@ def _duplicates(rows: str, identifier: str, *, number: int, of: int) -> str:
     """
 
 
-# Cells that SQL cannot judge: domains that are not ASCII, phone numbers that are not E.164 yet
+# Parquet
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What Python made of the few cells that SQL cannot judge, as joins to small tables."""
-
-    joins: str = ""
-    has_emails: bool = False
-    has_phones: bool = False
-
-    def email(self, cell: str) -> str:
-        email = rules.normalized_email(cell)
-        return f"coalesce(emails_value, {email})" if self.has_emails else email
-
-    def phone(self, cell: str) -> str:
-        """E.164 as it stands, E.164 once blanks and punctuation are gone, or what the library made of it."""
-        pattern, digits = phones.e164_pattern(), _digits(cell)
-        return (
-            f"CASE WHEN {rules.matches(cell, pattern)} THEN {cell}"
-            f" WHEN {rules.matches(digits, pattern)} THEN {digits}{' ELSE phones_value' if self.has_phones else ''} END"
-        )
+def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, enough to know a Parquet file by, and an iterator over all."""
+    rest = iter(chunks)
+    head = b""
+    while len(head) < 5 and (chunk := next(rest, None)) is not None:
+        head += chunk
+    return head, chain([head], rest)
 
 
-def _has_odd_cells(cursor: duckdb.DuckDBPyConnection, rows: Path) -> bool:
-    """Whether staging left out or refused cells that Python may make something of. Most pieces have none."""
-    found = cursor.execute(
-        f"SELECT count(*) FROM read_parquet({literal(str(rows))})"
-        " WHERE contains(dropped, 'email') OR contains(dropped, 'phone_number')"
-        f" OR (refused_id IS NOT NULL AND (reason = {literal(RejectReason.PHONE_IMPOSSIBLE)}"
-        " OR NOT regexp_full_match(refused_id, '[\\x00-\\x7f]*')))"
-    ).fetchone()
-    return bool(found and found[0])
+def _parquet_columns(cursor: duckdb.DuckDBPyConnection, path: Path) -> tuple[list[str], list[str], int]:
+    """The names of a Parquet file's columns, the SQL that makes texts of them, and the number of rows."""
+    file = f"read_parquet({literal(str(path))})"
+    described = cursor.execute(f"DESCRIBE SELECT * FROM {file}").fetchall()
+    rows = cursor.execute(f"SELECT count(*) FROM {file}").fetchone()
+    names = [str(name) for name, *_ in described]
+    return names, [_as_text(str(name), str(kind)) for name, kind, *_ in described], int(rows[0]) if rows else 0
 
 
-def _look_up(cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapping) -> Lookup:
-    cells = {one.name: f"c{one.column}" for one in mapping.fields if one.group == ""}
-    joins = ""
-    if email := cells.get("email"):
-        odd = f"NOT regexp_full_match({email}, '[\\x00-\\x7f]*') AND contains({email}, '@')"
-        _fill_lookup(cursor, "emails", table, email, odd, _punycode)
-        joins += f" LEFT JOIN emails ON emails_cell = {email}"
-    if phone := cells.get("phone_number"):
-        pattern, region = phones.e164_pattern(), mapping.phone_region
-        odd = f"NOT {rules.matches(phone, pattern)} AND NOT {rules.matches(_digits(phone), pattern)}"
-        _fill_lookup(cursor, "phones", table, phone, odd, lambda cell: phones.to_e164(cell, region))
-        joins += f" LEFT JOIN phones ON phones_cell = {phone}"
-    return Lookup(joins, has_emails="email" in cells, has_phones="phone_number" in cells)
+def _parquet_slice(path: Path, texts: Sequence[str], first: int) -> str:
+    """SQL: some rows of a Parquet file as texts c0, c1, ..."""
+    cells = ", ".join(f"{text} AS c{position}" for position, text in enumerate(texts))
+    return (
+        f"(SELECT {cells} FROM read_parquet({literal(str(path))}, file_row_number = true)"
+        f" WHERE file_row_number >= {first} AND file_row_number < {first + _PARQUET_ROWS})"
+    )
 
 
-def _fill_lookup(
-    cursor: duckdb.DuckDBPyConnection,
-    name: str,
-    table: str,
-    column: str,
-    condition: str,
-    convert: Callable[[str], str | None],
-) -> None:
-    """Make a small table of the distinct cells that meet a condition and what becomes of them."""
-    cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({name}_cell VARCHAR, {name}_value VARCHAR)")
-    cells = cursor.cursor().execute(f"SELECT DISTINCT {column} FROM {table} WHERE {condition}")
-    while chunk := cells.fetchmany(10_000):
-        converted: list[Any] = [[cell for (cell,) in chunk], [convert(cell) for (cell,) in chunk]]
-        cursor.execute(f"INSERT INTO {name} SELECT unnest($1::VARCHAR[]), unnest($2::VARCHAR[])", converted)
-
-
-def _digits(cell: str) -> str:
-    return f"translate({cell}, {literal(phones.PUNCTUATION)}, '')"
-
-
-def _punycode(cell: str) -> str | None:
-    """The address with its domain in ASCII, or None when the domain has no such form."""
-    local, _, domain = cell.strip(rules.WHITESPACE).lower().rpartition("@")
-    try:
-        return f"{local}@{domain.encode('idna').decode('ascii')}"
-    except UnicodeError:
-        return None
+def _as_text(name: str, kind: str) -> str:
+    """SQL: a column of any type as a CSV file would hold it: dates as ISO 8601, nested values as JSON."""
+    column = '"' + name.replace('"', '""') + '"'
+    text = f"CAST({column} AS VARCHAR)"
+    match kind.partition("(")[0]:
+        case "DOUBLE" | "FLOAT":  # whole numbers stand here too, when some are missing; NaN is how pandas says so
+            whole = f"{column} = trunc({column}) AND abs({column}) < 1e15"
+            plain = f"CASE WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE {text} END"
+            return f"CASE WHEN NOT isnan({column}) THEN {plain} END"
+        case "TIMESTAMP WITH TIME ZONE":
+            return f"replace(CAST(CAST({column} AS TIMESTAMP) AS VARCHAR), ' ', 'T') || 'Z'"
+        case kind if kind.startswith("TIMESTAMP") and not kind.endswith("]"):
+            return f"replace({text}, ' ', 'T')"
+        case "BLOB":
+            text = f"TRY(decode({column}))"
+        case kind if kind.startswith(("STRUCT", "MAP", "UNION", "VARIANT")) or kind.endswith("]"):
+            text = f"CAST(to_json({column}) AS VARCHAR)"
+    return f"replace({text}, chr(0), '')"
 
 
 # CSV files for people
@@ -574,7 +502,10 @@ def rejected_row(source: str, line: int | str, column: str, reason: RejectReason
 
 def safe_cell(text: str) -> str:
     """A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection"."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return "'" + text if text[:1] in _FORMULA_BEGINS else text
+
+
+_FORMULA_BEGINS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four: = + - @ in full width
 
 
 def _csv_writer(file: IO[str], columns: Sequence[str]) -> Any:

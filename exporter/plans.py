@@ -152,6 +152,8 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
         },
     )
     database.execute("SET TimeZone = 'UTC'")
+    # Else a row group is held as a whole, and others write them of a million rows.
+    database.execute("SET disable_parquet_prefetching = true")
     database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
@@ -167,7 +169,8 @@ class PlanReader:
         self._database = open_database(folder, memory_mb=memory_mb)
         self._before, self._after = payload.envelope(list_id)
         self._profile = payload.profile(plan.fields)
-        self._identifier = f"f{identifier_position(plan.fields, plan.identifier)}"
+        # A snapshot of empty files has no fields, and nothing to be read from it either.
+        self._identifier = f"f{identifier_position(plan.fields, plan.identifier)}" if plan.fields else "NULL"
         duplicates = _path(folder / DUPLICATES_NAME)
         self._database.execute(f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})")
 

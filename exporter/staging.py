@@ -1,0 +1,202 @@
+"""A piece of raw cells -> staged rows, in SQL: mapped values, or the reason to reject the row.
+
+    c0, c1, ... cells as text  ->  f0, f1, ... values in the order of the mapping's fields  ->  reason, size
+
+One statement reads, checks and writes a piece; the order of rows is kept, since a row's position gives its line. Cells
+that SQL cannot judge (domains that are not ASCII, phone numbers that are not E.164 yet) go through Python, once for each
+distinct text, and only in pieces that have any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from exporter import payload, phones, rules
+from exporter.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
+from exporter.plans import identifier_position
+from exporter.rules import RejectReason, literal
+
+_ROW_GROUP = 10_240  # rows that are read back together; DuckDB wants multiples of 2,048
+
+
+def stage(
+    cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapping, *, number: int, breaks: str, target: Path
+) -> int:
+    """Write the staged rows of one piece to `target`, see `plans`. Returns their number.
+
+    table: SQL of a table with the columns c0, c1, ... breaks: SQL of the line breaks inside a row's cells.
+    """
+    rows = _write(cursor, _staged(table, mapping, Lookup(), number=number, breaks=breaks), target)
+    if _has_odd_cells(cursor, target):
+        lookup = _look_up(cursor, table, mapping)
+        rows = _write(cursor, _staged(table, mapping, lookup, number=number, breaks=breaks), target)
+    return rows
+
+
+def line_breaks(columns: int) -> str:
+    """SQL: the line breaks inside the row's cells. Looked for before they are counted: most rows have none."""
+    text = f"concat({', '.join(f'c{position}' for position in range(columns))})"
+    return f"CASE WHEN contains({text}, chr(10)) THEN length({text}) - length(replace({text}, chr(10), '')) ELSE 0 END"
+
+
+def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> int:
+    written = cursor.execute(
+        f"COPY ({query}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
+    ).fetchone()
+    return int(written[0]) if written else 0
+
+
+def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, breaks: str) -> str:
+    """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
+    fields = mapping.fields
+    identifier = identifier_position(fields, mapping.identifier)
+    values = ", ".join(f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields))
+    newest = payload.sortable(f"c{mapping.newest_by}") if mapping.newest_by is not None else "NULL::VARCHAR"
+    valued = f"SELECT *, {breaks} AS breaks, {newest} AS newest, {values} FROM {table}{lookup.joins}"
+    texted = f"SELECT *, {payload.texts(fields)} AS texts FROM ({valued})"
+    reason = _reason(mapping, fields[identifier], identifier)
+    checked = f"SELECT *, {reason} AS reason0, {payload.profile_size(fields)} AS size FROM ({texted})"
+    too_large = f"CASE WHEN size > {rules.MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
+    return (
+        f"SELECT {number}::INTEGER AS piece, hash(f{identifier}) AS key, coalesce(reason0, {too_large}) AS reason,"
+        f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[identifier])} END AS refused_id,"
+        f" breaks::INTEGER AS breaks, size::INTEGER AS size, {_dropped(mapping)} AS dropped, newest,"
+        f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
+    )
+
+
+def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
+    """SQL: the staged value of a field."""
+    cell = f"c{one.column}"
+    # Beside another identifier a bad one is left out like any cell that cannot be read.
+    match (one.group, one.name):
+        case ("", "email"):
+            email = lookup.email(cell)
+            return email if mapping.identifier == "email" else rules.only_good(email, rules.email_reason(email))
+        case ("", "external_id"):
+            value = rules.blank_to_null(rules.trimmed(cell))
+            is_identifier = mapping.identifier == "external_id"
+            return value if is_identifier else rules.only_good(value, rules.external_id_reason(value))
+        case ("", "phone_number"):
+            return lookup.phone(cell)
+    return payload.staged_value(one, rules.blank_to_null(cell))
+
+
+def _raw(one: MappedField) -> str:
+    """SQL: the cell of a field, NULL where it is blank."""
+    return rules.blank_to_null(f"c{one.column}")
+
+
+def _reason(mapping: ResolvedMapping, one: MappedField, position: int) -> str:
+    match mapping.identifier:
+        case "email":
+            return rules.email_reason(f"f{position}")
+        case "phone_number":
+            return rules.phone_reason(_raw(one), f"f{position}")
+        case _:
+            return rules.external_id_reason(f"f{position}")
+
+
+def _dropped(mapping: ResolvedMapping) -> str:
+    """SQL: the attributes whose cells were not blank and could not be sent, joined; NULL for none, as in most rows."""
+    checked = [
+        (position, one)
+        for position, one in enumerate(mapping.fields)
+        if one.type is not ValueType.STRING or (one.group == "" and one.name in IDENTIFIERS)
+    ]
+    names = ", ".join(
+        f"CASE WHEN f{position} IS NULL AND {_raw(one)} IS NOT NULL THEN {literal(one.name)} END"
+        for position, one in checked
+    )
+    empty = " OR ".join(f"f{position} IS NULL" for position, _ in checked)
+    return f"CASE WHEN {empty} THEN nullif(concat_ws(chr(31), {names}), '') END"
+
+
+# Cells that SQL cannot judge: domains that are not ASCII, phone numbers that are not E.164 yet
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What Python made of the few cells that SQL cannot judge, as joins to small tables."""
+
+    joins: str = ""
+    has_emails: bool = False
+    has_phones: bool = False
+
+    def email(self, cell: str) -> str:
+        email = rules.normalized_email(cell)
+        return f"coalesce(emails_value, {email})" if self.has_emails else email
+
+    def phone(self, cell: str) -> str:
+        """E.164 as it stands, E.164 once blanks and punctuation are gone, or what the library made of it."""
+        pattern, digits = phones.e164_pattern(), _digits(cell)
+        return (
+            f"CASE WHEN {rules.matches(cell, pattern)} THEN {cell}"
+            f" WHEN {rules.matches(digits, pattern)} THEN {digits}{' ELSE phones_value' if self.has_phones else ''} END"
+        )
+
+
+def _has_odd_cells(cursor: duckdb.DuckDBPyConnection, rows: Path) -> bool:
+    """Whether staging left out or refused cells that Python may make something of. Most pieces have none."""
+    found = cursor.execute(
+        f"SELECT count(*) FROM read_parquet({literal(str(rows))})"
+        " WHERE contains(dropped, 'email') OR contains(dropped, 'phone_number')"
+        f" OR (refused_id IS NOT NULL AND (reason = {literal(RejectReason.PHONE_IMPOSSIBLE)}"
+        " OR NOT regexp_full_match(refused_id, '[\\x00-\\x7f]*')))"
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def _look_up(cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapping) -> Lookup:
+    cells = {one.name: f"c{one.column}" for one in mapping.fields if one.group == ""}
+    joins = ""
+    if email := cells.get("email"):
+        odd = f"NOT regexp_full_match({email}, '[\\x00-\\x7f]*') AND contains({email}, '@') AND length({email}) < 1000"
+        _fill_lookup(cursor, "emails", table, email, odd, _punycode)
+        joins += f" LEFT JOIN emails ON emails_cell = {email}"
+    if phone := cells.get("phone_number"):
+        pattern, region = phones.e164_pattern(), mapping.phone_region
+        odd = f"NOT {rules.matches(phone, pattern)} AND NOT {rules.matches(_digits(phone), pattern)}"
+        _fill_lookup(cursor, "phones", table, phone, odd, lambda cell: phones.to_e164(cell, region))
+        joins += f" LEFT JOIN phones ON phones_cell = {phone}"
+    return Lookup(joins, has_emails="email" in cells, has_phones="phone_number" in cells)
+
+
+def _fill_lookup(
+    cursor: duckdb.DuckDBPyConnection,
+    name: str,
+    table: str,
+    column: str,
+    condition: str,
+    convert: Callable[[str], str | None],
+) -> None:
+    """Make a small table of the distinct cells that meet a condition and what becomes of them."""
+    cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({name}_cell VARCHAR, {name}_value VARCHAR)")
+    cells = cursor.cursor().execute(f"SELECT DISTINCT {column} FROM {table} WHERE {condition}")
+    while chunk := cells.fetchmany(10_000):
+        converted: list[Any] = [[cell for (cell,) in chunk], [convert(cell) for (cell,) in chunk]]
+        cursor.execute(f"INSERT INTO {name} SELECT unnest($1::VARCHAR[]), unnest($2::VARCHAR[])", converted)
+
+
+def _digits(cell: str) -> str:
+    return f"translate({cell}, {literal(phones.PUNCTUATION)}, '')"
+
+
+# Python has the IDNA of 2003, which makes another domain of these: better no address than somebody else's.
+_OTHER_IN_IDNA_2008 = frozenset("\u00df\u03c2\u200c\u200d")
+
+
+def _punycode(cell: str) -> str | None:
+    """The address with its domain in ASCII, or None when the domain has no such form."""
+    local, _, domain = cell.strip(rules.WHITESPACE).lower().rpartition("@")
+    if set(domain) & _OTHER_IN_IDNA_2008:
+        return None
+    try:
+        return f"{local}@{domain.encode('idna').decode('ascii')}"
+    except UnicodeError:
+        return None
