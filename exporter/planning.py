@@ -51,7 +51,7 @@ REJECTED_COLUMNS = ("source", "line", "column", "reason", "message", "identifier
 DUPLICATES_COLUMNS = ("source", "line", "kept_source", "kept_line")
 
 _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only takes memory
-_BLOCK_ROWS = 100  # batches are filled by blocks of rows: 100 blocks are a full batch
+_BLOCK_PROFILES = 100  # batches are filled by blocks of profiles: 100 blocks are a full batch
 _KEYS_A_PASS = 2_000_000  # keys compared at a time: bounds the memory that finding duplicates takes
 _PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
 _EXAMPLES = 3
@@ -343,15 +343,19 @@ class _Planner:
         return {str(name): int(count) for name, count in rows}
 
     def _blocks(self) -> Iterator[_Block]:
-        """Blocks of 100 rows with what they hold, in order."""
+        """Blocks of 100 profiles in order, counted through the pieces, so that a full batch ends with a block."""
+        before = 0
         for piece in range(len(self.pieces)):
+            numbered = (
+                f"SELECT *, (row_number() OVER () - 1 + {before}) // {_BLOCK_PROFILES} AS block FROM {self._fit(piece)}"
+            )
             blocks = self.database.execute(
-                f"SELECT row // {_BLOCK_ROWS}, count(*), sum(size)::BIGINT FROM {self._fit(piece)}"
-                " GROUP BY 1 ORDER BY 1"
+                "SELECT min(row), max(row) + 1, count(*), sum(size)::BIGINT"
+                f" FROM ({numbered}) GROUP BY block ORDER BY block"
             ).fetchall()
-            for block, count, size in blocks:
-                first = block * _BLOCK_ROWS
-                yield _Block(piece, first, first + _BLOCK_ROWS, count, size)
+            for first, last, profiles, size in blocks:
+                before += profiles
+                yield _Block(piece, first, last, profiles, size)
 
     def _single_rows(self, block: _Block) -> Iterator[_Block]:
         rows = self.database.execute(
@@ -397,7 +401,10 @@ def _fill(blocks: Iterable[_Block], single_rows: Callable[[_Block], Iterable[_Bl
     spans: list[list[int]] = []  # piece, first, last
     for block in blocks:
         fits = profiles + block.profiles <= MAX_BATCH_PROFILES and size + block.size_bytes <= MAX_BATCH_BYTES
-        for part in [block] if fits or block.profiles == 1 else single_rows(block):
+        # The next batch takes a block as it is, when this one is full to the last profile.
+        is_full = profiles == MAX_BATCH_PROFILES >= block.profiles
+        begins_next = is_full and _ENVELOPE_BYTES + block.size_bytes <= MAX_BATCH_BYTES
+        for part in [block] if fits or begins_next or block.profiles == 1 else single_rows(block):
             if spans and (profiles + part.profiles > MAX_BATCH_PROFILES or size + part.size_bytes > MAX_BATCH_BYTES):
                 yield _batch(number, profiles, size, spans)
                 number, profiles, size, spans = number + 1, 0, _ENVELOPE_BYTES, []

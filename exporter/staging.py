@@ -3,8 +3,8 @@
     c0, c1, ... cells as text  ->  f0, f1, ... values in the order of the mapping's fields  ->  reason, size
 
 One statement reads, checks and writes a piece; the order of rows is kept, since a row's position gives its line. Cells
-that SQL cannot judge (domains that are not ASCII, phone numbers that are not E.164 yet) go through Python, once for each
-distinct text, and only in pieces that have any.
+that SQL cannot judge (domains that are not ASCII, phone numbers that are not E.164 yet) go through Python, once for
+each distinct text, and only in pieces that have any.
 """
 
 from __future__ import annotations

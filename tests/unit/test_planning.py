@@ -208,7 +208,7 @@ def test_rows_end_as_a_simple_script_would_have_it(
     wanted = Reference(files)
     with (
         pytest.MonkeyPatch.context() as patch,
-        small(patch, piece_bytes=piece_bytes, _BLOCK_ROWS=block_rows, _KEYS_A_PASS=keys_a_pass,
+        small(patch, piece_bytes=piece_bytes, _BLOCK_PROFILES=block_rows, _KEYS_A_PASS=keys_a_pass,
               MAX_BATCH_PROFILES=max_profiles, MAX_BATCH_BYTES=max_bytes),
         planned(files, MAPPING) as found,
     ):  # fmt: skip
@@ -732,6 +732,14 @@ def test_big_parquet_is_planned_in_little_memory():
     data = parquet(f"SELECT {cells} FROM range(150000) t(i)", "ROW_GROUP_SIZE 20480")
     with planned({"1.parquet": data}, {"email": "EMail", "properties": {"a": "a"}}, memory_mb=64) as found:
         assert (found.plan.rows, found.plan.profiles, len(found.plan.batches)) == (150_000, 150_000, 15)
+
+
+def test_parquet_whose_row_groups_do_not_fit_says_so():
+    query = "SELECT 'user' || i || '@example.com' AS EMail, repeat(md5(i::VARCHAR), 20) AS note FROM range(120000) t(i)"
+    data = parquet(query, "ROW_GROUP_SIZE 122880")
+    mapping = {"email": "EMail", "properties": {"note": "note"}}
+    with pytest.raises(SnapshotUnreadable, match="too large"), planned({"1.parquet": data}, mapping, memory_mb=32):
+        pass
 
 
 # The corpus: small nasty snapshots, each beside what should become of it

@@ -6,6 +6,9 @@ import csv
 import functools
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +45,7 @@ def sixty(request: pytest.FixtureRequest) -> Iterator[Planned]:
     """Rows in several pieces, in batches of twenty profiles."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "MAX_BATCH_PROFILES", 20)
-        patch.setattr(planning, "_BLOCK_ROWS", request.param)
+        patch.setattr(planning, "_BLOCK_PROFILES", request.param)
         patch.setattr(reading, "read_partition", functools.partial(reading.read_partition, piece_bytes=500))
         with planned({"1.csv": people(40), "2.csv": people(60)}, MAPPING) as found:
             assert len(found.plan.pieces) > 3
@@ -262,6 +265,15 @@ def test_database_reads_and_writes_in_its_folder_only(tmp_path: Path):
     database.close()
 
 
+def test_every_connection_has_the_settings(tmp_path: Path):
+    """A plain SET would hold for the first connection only, and pieces are staged by others."""
+    names = ("TimeZone", "disable_parquet_prefetching", "enable_external_file_cache", "threads")
+    query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+    database = open_database(tmp_path, memory_mb=64)
+    assert database.cursor().execute(query).fetchall() == [("UTC", True, False, 1)]
+    database.close()
+
+
 def test_reader_opens_a_plan_that_somebody_else_made(tmp_path: Path):
     """As after a crash: the folder is all there is."""
     with planned({"1.csv": people(30)}, MAPPING) as found:
@@ -271,3 +283,22 @@ def test_reader_opens_a_plan_that_somebody_else_made(tmp_path: Path):
             found.reader.body(batch) for batch in found.plan.batches
         ]
         second.close()
+
+
+def test_moments_are_utc_wherever_the_computer_stands(tmp_path: Path):
+    """In a process of its own, because a process learns its time zone once."""
+    program = """
+import sys
+from pathlib import Path
+from exporter.mapping import parse_mapping
+from exporter.planning import PartitionSource, make_plan
+from exporter.plans import PlanReader
+rule = {"column": "At", "type": "date"}
+source = PartitionSource(name="1.csv", open=lambda: [b"EMail,At\\na@x.co,2026-07-01T12:00:00Z\\n"])
+plan = make_plan([source], parse_mapping({"email": "EMail", "properties": {"at": rule}}), Path(sys.argv[1]))
+print(PlanReader(plan, Path(sys.argv[1]), list_id="L", memory_mb=64).sample(1)[0])
+"""
+    environment = {**os.environ, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, str(tmp_path / "plan")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert json.loads(said)["attributes"]["properties"] == {"at": "2026-07-01T12:00:00Z"}
