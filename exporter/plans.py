@@ -151,9 +151,10 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
             "disabled_optimizers": "join_order,build_side_probe_side",
         },
     )
-    database.execute("SET TimeZone = 'UTC'")
-    # Else a row group is held as a whole, and others write them of a million rows.
-    database.execute("SET disable_parquet_prefetching = true")
+    database.execute("SET GLOBAL TimeZone = 'UTC'")
+    # Else a row group is held as a whole, and other programs write them of a million rows.
+    database.execute("SET GLOBAL disable_parquet_prefetching = true")
+    database.execute("SET GLOBAL enable_external_file_cache = false")
     database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
