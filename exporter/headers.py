@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,7 @@ class HeaderDecision:
     has_header: bool
     columns: tuple[str, ...]
     why: str
+    is_guess: bool = False  # then the "names" may be a person's data: shown to nobody
 
 
 def decide_header(
@@ -45,7 +46,8 @@ def decide_header(
         return no_header(first_record, None, "The first line holds an address, so it is a row")
     if mapped and all(re.fullmatch(r"column_\d+", name) for name in mapped):
         return no_header(first_record, None, "The mapping counts columns instead of naming them")
-    return _header(first_record, "Nothing else is known, so the first line is taken for the column names.")
+    guess = _header(first_record, "Nothing else is known, so the first line is taken for the column names.")
+    return replace(guess, is_guess=True)
 
 
 def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequence[str]) -> bool:

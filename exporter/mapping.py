@@ -213,10 +213,11 @@ def _keys(loc: tuple[int | str, ...]) -> Iterator[str]:
             yield str(part)
 
 
-def resolve(mapping: MappingDocument, columns: Sequence[str]) -> ResolvedMapping:
+def resolve(mapping: MappingDocument, columns: Sequence[str], *, may_show: bool = True) -> ResolvedMapping:
     """Find the mapping's columns in a snapshot: by exact name, else without regard to case and the number of blanks.
 
-    Raises MappingError, which names the missing columns and those that are there.
+    Raises MappingError, which names the missing columns and those that are there; the latter only if they `may_show`,
+    since what was merely taken for a header may be a row.
     """
     positions = _Positions(columns)
     fields = [*_attributes(mapping, positions), *_location(mapping, positions)]
@@ -225,7 +226,9 @@ def resolve(mapping: MappingDocument, columns: Sequence[str]) -> ResolvedMapping
     if positions.missing:
         raise MappingError(
             f"the snapshot has no column {', '.join(map(repr, positions.missing))}",
-            hint=f"Correct the export's mapping; the columns are {', '.join(map(repr, columns))}.",
+            hint=f"Correct the export's mapping; the columns are {', '.join(map(repr, columns))}."
+            if may_show
+            else "Correct the export's mapping. What the first line holds shows: python -m exporter suggest FILE",
         )
     return ResolvedMapping(
         fields=tuple(fields),

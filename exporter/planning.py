@@ -156,12 +156,12 @@ class _Planner:
         )
         with contextlib.closing(read):
             for piece in read:
-                resolved = self._resolve(read.columns, source.name)
+                resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
                 table = reading.read_csv_call(piece, [f"c{position}" for position in range(len(read.columns))])
                 planned = PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks)
                 self._stage_piece(planned, table, resolved, line_breaks(len(read.columns)), piece.path)
         if read.columns:
-            self._resolve(read.columns, source.name)
+            self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
         self._wait_for_staging(0)
         rows = sum(piece.rows for piece in self.pieces[pieces_before:]) + self.rejected.total() - rejected_before
         self.notes.append(
@@ -198,9 +198,9 @@ class _Planner:
             SourceNote(name=name, lines=rows, rows=rows, delimiter="", columns=tuple(columns), header=header)
         )
 
-    def _resolve(self, columns: Sequence[str], source: str) -> ResolvedMapping:
+    def _resolve(self, columns: Sequence[str], source: str, *, may_show: bool = True) -> ResolvedMapping:
         """The mapping for this partition; its columns may stand in another order than in the one before."""
-        resolved = resolve(self.mapping, columns)
+        resolved = resolve(self.mapping, columns, may_show=may_show)
         order = {(one.group, one.name): position for position, one in enumerate(self.fields or resolved.fields)}
         shape = {(one.group, one.name) for one in resolved.fields}
         if shape != set(order):

@@ -97,14 +97,17 @@ def test_plan_says_what_a_run_would_do_and_sends_nothing(klaviyo: str, vips: Pat
 
 def test_suggest_prints_a_mapping_that_push_takes(vips: Path) -> None:
     done = run("suggest", vips)
-    assert (done.returncode, done.stdout) == (0, "email: EMail\nlocation:\n  city: City\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "# columns: EMail, City\nemail: EMail\nlocation:\n  city: City\n",
+    )
 
 
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
         (("push", "{vips}", "--list", "NOPE99", "--email", "EMail"), 1, "does not exist"),
-        (("push", "{vips}", "--list", LIST, "--email", "Mail"), 1, "'EMail', 'City'"),
+        (("push", "{vips}", "--list", LIST, "--email", "Mail"), 1, "suggest FILE"),
         (("push", "{vips}.gone", "--list", LIST, "--email", "EMail"), 2, "Check the path"),
         (("push", "{vips}", "--list", LIST), 2, "--email"),
         (("push", "{vips}", "--email", "EMail"), 2, "--list"),

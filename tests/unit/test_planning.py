@@ -499,11 +499,18 @@ def test_pieces_are_deleted_as_soon_as_they_are_staged(monkeypatch: pytest.Monke
 # What cannot be planned
 
 
-def test_missing_column_is_said_with_those_that_are_there():
-    with pytest.raises(MappingError) as caught, planned({"1.csv": "Mail,Name\na@x.co,Ada\n"}):
+def test_missing_column_is_said_with_those_that_are_known_to_be_there():
+    declared = {"1.csv": Dialect(columns=("Mail", "Name"), has_header=True)}
+    with pytest.raises(MappingError) as caught, planned({"1.csv": "Mail,Name\na@x.co,Ada\n"}, dialects=declared):
         pass
     assert caught.value.message == "the snapshot has no column 'EMail'"
     assert "'Mail', 'Name'" in caught.value.hint
+
+
+def test_first_line_that_may_be_a_person_is_not_shown_when_a_column_is_missing():
+    with pytest.raises(MappingError) as caught, planned({"1.csv": "C-1,Ada,Popescu\nC-2,Bo,Lind\n"}):
+        pass
+    assert "Ada" not in str(caught.value) + caught.value.hint
     with pytest.raises(MappingError), planned({"1.csv": "Mail,Name\n"}):
         pass
 

@@ -1,0 +1,79 @@
+"""`python -m exporter forget`, on what `push` left behind and in the stand-in Klaviyo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
+
+ROOT = Path(__file__).parents[2]
+LIST, ADA = "Y6nRLr", "ada@private.example"
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def klaviyo() -> Iterator[tuple[Klaviyo, str]]:
+    account = Klaviyo(Settings(job_seconds=0.1, limits=False))
+    with serving(account) as url:
+        requests.post(f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10).raise_for_status()
+        yield account, url
+
+
+def run(*args: object, url: str, answer: str = "", key: str = FULL_KEY) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "KLAVIYO_API_KEY": key, "KLAVIYO_BASE_URL": url, "COLUMNS": "120"}
+    command = [sys.executable, "-m", "exporter", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=environment, input=answer, capture_output=True, text=True, timeout=60)
+
+
+def test_a_person_is_erased_here_and_on_request_in_klaviyo(klaviyo: tuple[Klaviyo, str], tmp_path: Path) -> None:
+    account, url = klaviyo
+    file, state = tmp_path / "vips.csv", tmp_path / "s"
+    file.write_text(f"EMail\n{ADA}\nmailto:{ADA}\nbo@example.com\n")
+    pushed = run("push", file, "--list", LIST, "--email", "EMail", "--state", state, url=url)
+    assert pushed.returncode == 0, pushed.stderr
+    [rejected] = state.glob("runs/*/*/rejected.csv")
+    assert ADA in rejected.read_text()
+
+    kept = run("forget", ADA, "--state", state, "--klaviyo", url=url, answer="n\n")
+    assert (kept.returncode, ADA in rejected.read_text()) == (1, True), "nothing is done unless agreed"
+
+    erased = run("forget", ADA, "--state", state, url=url)
+    assert (erased.returncode, erased.stdout.count("identifiers blanked: 1")) == (0, 1), erased.stderr
+    assert ADA not in rejected.read_text()
+    assert account.account.profiles.find("email", ADA) is not None
+
+    asked = run("forget", ADA, "--state", state, "--klaviyo", "--yes", "--json", url=url)
+    document = json.loads(asked.stdout)
+    assert (asked.returncode, document["erased"], document["klaviyo_asked"]) == (0, [], ["push"])
+    assert account.account.profiles.find("email", ADA) is None
+    assert account.account.profiles.find("email", "bo@example.com") is not None
+    for said in (kept, erased, asked):
+        assert ADA not in said.stdout + said.stderr
+
+
+def test_a_key_without_the_scope_is_told_after_ours_is_erased(klaviyo: tuple[Klaviyo, str], tmp_path: Path) -> None:
+    _, url = klaviyo
+    file, state = tmp_path / "vips.csv", tmp_path / "s"
+    file.write_text(f"EMail\nmailto:{ADA}\nbo@example.com\n")
+    run("push", file, "--list", LIST, "--email", "EMail", "--state", state, url=url)
+    failed = run("forget", ADA, "--state", state, "--klaviyo", "--yes", url=url, key="pk_sandbox_read")
+    assert failed.returncode == 2, failed.stdout + failed.stderr
+    assert "data-privacy:write" in failed.stderr
+    assert ADA not in next(state.glob("runs/*/*/rejected.csv")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"), [(("C-1007", "--klaviyo"), "e-mail address"), ((ADA, "--state", "nowhere"), "holds no runs")]
+)
+def test_what_cannot_be_is_misuse(args: tuple[str, ...], says: str) -> None:
+    done = run("forget", *args, url="http://127.0.0.1:9")
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
