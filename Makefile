@@ -2,12 +2,13 @@
 # make test            everything, Azurite included       make check   format, lint, types
 # make bench           measurements as JSON lines          make chaos   kills the host a hundred times
 # make docs            write the code's tables into docs   make lock    pin what a full installation needs
+# make supply          wheels for the platform, known holes, secrets in the tree: needs the package index
 
 PY = $(or $(VENV),.venv)/bin/python
 ROWS ?= 5000
 export VENV PYTHON
 
-.PHONY: setup demo test check docs bench chaos lock clean
+.PHONY: setup demo test check docs bench chaos supply lock clean
 
 setup:
 	@scripts/setup
@@ -32,6 +33,9 @@ docs: setup
 
 chaos: setup
 	@$(PY) scripts/chaos.py $(ARGS)
+
+supply: setup
+	@$(PY) scripts/supply.py $(ARGS)
 
 lock:
 	@scripts/lock

@@ -16,10 +16,10 @@ import azure.functions as func
 import azurefunctions.extensions.bindings.blob as blob
 
 from exporter import wiring
-from exporter.logs import quiet_sdks
+from exporter.logs import discreet, show_fields
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
-quiet_sdks()
+show_fields()
 logger = logging.getLogger(__name__)
 
 
@@ -29,29 +29,34 @@ logger = logging.getLogger(__name__)
     connection=wiring.SNAPSHOTS_CONNECTION,
     source=func.BlobSource.EVENT_GRID,  # the only source on Flex Consumption
 )
+@discreet
 def on_blob(client: blob.BlobClient) -> None:
     """The SDK type holds no content: an InputStream would cost four times the blob in memory."""
     wiring.cloud().note(client.blob_name)
 
 
 @app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%", connection=wiring.STATE_CONNECTION)
+@discreet
 def on_step(message: func.QueueMessage) -> None:
     wiring.cloud().handle(message.get_json(), redelivered=(message.dequeue_count or 1) > 1)
 
 
 @app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%-poison", connection=wiring.STATE_CONNECTION)
+@discreet
 def on_poison(message: func.QueueMessage) -> None:
     wiring.cloud().close_poisoned(message.get_json())
 
 
 @app.timer_trigger(arg_name="tick", schedule="%TICK_SCHEDULE%")
-def on_tick(tick: func.TimerRequest) -> None:
+@discreet
+def on_tick(tick: func.TimerRequest) -> None:  # noqa: ARG001 - the name is the binding's
     """What is due is worked out from saved state, so a late or missed tick changes nothing."""
     wiring.cloud().tick()
 
 
 @app.route("health", methods=["GET"])
-def health(req: func.HttpRequest) -> func.HttpResponse:
+@discreet
+def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001
     checks = wiring.cloud().health()
     status = 200 if set(checks.values()) == {"ok"} else 503
     return func.HttpResponse(json.dumps(checks), status_code=status, mimetype="application/json")

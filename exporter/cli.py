@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from exporter import local, reading, reports
+from exporter import forgetting, local, reading, reports
 from exporter.catalog import Export
 from exporter.errors import ConfigError, ExporterError
-from exporter.klaviyo import BASE_URL, REVISION
+from exporter.klaviyo import BASE_URL, REVISION, Klaviyo
 from exporter.mapping import MappingDocument, parse_mapping
 from exporter.mapping import suggest as mapping_suggestion
 from exporter.planning import PartitionSource, make_plan
@@ -65,15 +65,13 @@ def push(
     Example: KLAVIYO_API_KEY=pk_... python -m exporter push vips.csv --list Y6nRLr --email EMail
     """
     document = _mapping(email, mapping)
-    key = os.environ.get("KLAVIYO_API_KEY", "")
-    if not key:
-        raise ConfigError("no key: KLAVIYO_API_KEY is not set", hint="Set it to a private key of the Klaviyo account.")
+    key = _key_of_environment()
     with _progress_bar() as progress:
         exporter, run = local.push(
             local.data_files(files),
             list_id=list_id,
             mapping=document,
-            key=SecretStr(key),
+            key=key,
             state=state,
             base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
             revision=os.environ.get("KLAVIYO_REVISION", REVISION),
@@ -123,10 +121,8 @@ def suggest(file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of
     source = _local_source(local.data_files([file])[0])
     with tempfile.TemporaryDirectory() as folder:
         columns = reading.read_partition(source.open(), folder=Path(folder), name=source.name).columns
-    proposal = mapping_suggestion(columns)
-    if not proposal:
-        raise ConfigError("no column name is one that we know", hint=f"The columns are {', '.join(columns)}.")
-    print(yaml.safe_dump(proposal, sort_keys=False, allow_unicode=True), end="")
+    print(f"# columns: {', '.join(' '.join(column.split()) for column in columns)}")
+    print(yaml.safe_dump(mapping_suggestion(columns), sort_keys=False, allow_unicode=True), end="")
 
 
 # On a deployed app's state: the same settings as the app's (docs/configuration.md), and the role of a data contributor.
@@ -187,6 +183,54 @@ def cancel(run_id: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     if exporter.run(run_id) is None:
         raise ConfigError(f"there is no run {run_id}", hint="List the runs of its export.")
     exporter.cancel(run_id)
+
+
+@app.command()
+def forget(
+    known_by: Annotated[
+        list[str], typer.Argument(metavar="EMAIL...", help="The person's address, and telephone number or external id.")
+    ],
+    state: Annotated[Path | None, typer.Option(help="Where `push` keeps runs, instead of a deployed app's.")] = None,
+    klaviyo: Annotated[bool, typer.Option("--klaviyo", help="Have Klaviyo delete the profile, too. For good.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before Klaviyo is.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase a person everywhere the exporter keeps them. Harmless to repeat.
+
+    With --klaviyo the keys need the scope data-privacy:write. Erase the person in Customer Insights first: the next
+    snapshot would bring them back. Example: python -m exporter forget ada@example.com
+    """
+    addresses = [each for each in known_by if "@" in each]
+    if klaviyo and not addresses:
+        raise ConfigError("Klaviyo finds people by their address", hint="Give the e-mail address, too.")
+    exporter = _cloud() if state is None else local.on_folder(state)
+    if klaviyo and not (yes or typer.confirm("Klaviyo deletes the profile and its history for good. Go on?")):
+        raise typer.Exit(1)
+    erasure = forgetting.forget(exporter, known_by)
+    asked: list[str] = []
+    try:
+        for connection in exporter.catalog.connections() if klaviyo else ():
+            _ask_klaviyo(_key_of_environment() if state else exporter.key_of(connection), addresses)
+            asked.append(connection.id)
+    finally:
+        _print({**erasure.to_json(), "klaviyo_asked": asked}, reports.erasure_as_text, as_json)
+    if not erasure.is_complete:
+        raise typer.Exit(1)
+
+
+def _ask_klaviyo(key: SecretStr, addresses: list[str]) -> None:
+    """Ask for the deletion of these people in one account."""
+    base_url, revision = os.environ.get("KLAVIYO_BASE_URL", BASE_URL), os.environ.get("KLAVIYO_REVISION", REVISION)
+    with Klaviyo(key, base_url=base_url, revision=revision) as client:
+        for address in addresses:
+            client.ask_for_deletion(address)
+
+
+def _key_of_environment() -> SecretStr:
+    key = os.environ.get("KLAVIYO_API_KEY", "")
+    if not key:
+        raise ConfigError("no key: KLAVIYO_API_KEY is not set", hint="Set it to a private key of the Klaviyo account.")
+    return SecretStr(key)
 
 
 def _cloud() -> Exporter:

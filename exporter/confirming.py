@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from exporter import telemetry
 from exporter.journal import Journal
 from exporter.klaviyo import ImportFailure, ImportJob, NotFound
 from exporter.plans import PlanReader
@@ -62,9 +63,11 @@ def confirm(
         job = shown.get(job_id) or klaviyo.job(job_id)
         if job is not None and job.status == "complete":
             journal.append([_ended(job, accepted, klaviyo, open_plan)])
+            telemetry.job(telemetry.COMPLETE_JOB)
         elif why := _lost(job, accepted, now):
             logger.warning("import job lost", extra={"job_id": job_id, "cause": why})
             journal.append([JobLost(job=job_id, why=why)])
+            telemetry.job(telemetry.LOST_JOB)
     return not journal.delivery.open_jobs()
 
 

@@ -1,7 +1,7 @@
 """A thin client for the part of Klaviyo's REST API that the exporter uses.
 
     reading   account, probe_scopes, find_list, lists, jobs_since, job, import_errors, list_members, profiles_by_email
-    writing   start_import, add_to_list, remove_from_list
+    writing   start_import, add_to_list, remove_from_list, ask_for_deletion
 
 Everything but `start_import` can be sent twice without harm and is retried here by `pacing.decide`; when and whether
 an import is sent again is its sender's business. Every call has a time-out, every answer a size limit, and every
@@ -32,6 +32,7 @@ from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from exporter import telemetry
 from exporter.errors import (
     BatchRefused,
     BatchTooLarge,
@@ -69,6 +70,7 @@ MAX_MEMBERS_PER_CALL = 1_000  # of a list's relationships, adding or removing
 MAX_QUERY_BYTES = 6_000  # 100 long addresses pass 8 kB, where common edges answer 414
 
 JOBS = "/api/profile-bulk-import-jobs"
+DELETIONS = "/api/data-privacy-deletion-jobs"
 
 EDGE_HINT = (
     "The edge before Klaviyo turned this address away. That happens to outgoing addresses which many share in the "
@@ -543,6 +545,13 @@ class Klaviyo:
         """Up to 1,000 profiles by Klaviyo's ids. Consent stays as it is."""
         self._change_members("DELETE", list_id, profile_ids)
 
+    def ask_for_deletion(self, email: str) -> None:
+        """Have Klaviyo delete every profile with this address, for good and later. Limit: 3/s, 60/min."""
+        profile = {"type": "profile", "attributes": {"email": email}}
+        data = {"type": "data-privacy-deletion-job", "attributes": {"profile": {"data": profile}}}
+        body = json.dumps({"data": data}).encode()
+        self._ask(_Call(method="POST", target=DELETIONS, scopes="data-privacy:write", body=body), _taken)
+
     def _change_members(self, method: str, list_id: str, profile_ids: Sequence[str]) -> None:
         if len(profile_ids) > MAX_MEMBERS_PER_CALL:
             raise ValueError(f"at most {MAX_MEMBERS_PER_CALL} profiles at once")
@@ -614,10 +623,13 @@ class Klaviyo:
                     case Wait(seconds):
                         fields = {"attempt": attempt, "outcome": outcome.value, "wait_s": round(seconds, 3)}
                         logger.info("asking Klaviyo again", extra=fields)
+                        telemetry.waited(seconds, telemetry.RETRY_WAIT)
                         self._sleep(seconds)
 
     def _once(self, call: _Call, read: Callable[[_Answer], T]) -> T:
-        answer = self._exchange(call)
+        with telemetry.request(call.method, self._base_url, call.target) as exchange:
+            answer = self._exchange(call)
+            exchange.status = answer.status
         if not 200 <= answer.status < 300:
             raise _error_for(answer)
         return read(answer)
@@ -809,6 +821,12 @@ def _one(read: Callable[[dict[str, Any], _Answer], T]) -> Callable[[_Answer], T]
 def _nothing(answer: _Answer) -> None:
     """Reads an answer that need not hold anything, but is no page of somebody else's either."""
     if answer.status != 204 and answer.document is None:
+        raise _unreadable(answer)
+
+
+def _taken(answer: _Answer) -> None:
+    """Reads an answer that says no more than that Klaviyo will do it: 202, with nothing in it."""
+    if answer.status != 202:
         raise _unreadable(answer)
 
 

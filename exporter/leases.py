@@ -87,7 +87,7 @@ def take(
     store: Store, connection: str, owner: str, *, clock: Callable[[], float], lasts_s: float = LEASE_S
 ) -> HeldLease:
     """Take the lease of a connection, or raise LeaseHeld with the time to wait for it."""
-    name = f"leases/{connection}.json"
+    name = _name(connection)
     current = store.read(name)
     before = _parse(current)
     now = clock()
@@ -108,6 +108,16 @@ def take(
     except (AlreadyThere, StoreMoved):
         raise LeaseHeld("another instance was faster", retry_after_s=2) from None
     return HeldLease(store, name, lease, etag, lasts_s=lasts_s, clock=clock)
+
+
+def is_held(store: Store, connection: str, *, now: float) -> bool:
+    """Whether some instance works for a connection at the moment."""
+    lease = _parse(store.read(_name(connection)))
+    return lease is not None and lease.expires_at > now
+
+
+def _name(connection: str) -> str:
+    return f"leases/{connection}.json"
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from exporter.snapshots import DATA_SUFFIXES
 from exporter.store import BlobInfo, Document, FolderSnapshots, FolderStore, MemorySteps
 
 Progress = Callable[[str, int, int], None]
+WORK = Path(tempfile.gettempdir()) / "segment-exporter"  # plans in use
 
 
 class LocalFiles:
@@ -84,7 +85,7 @@ def push(
         steps=steps,
         read_secret=lambda _: key,
         klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision),
-        work=Path(tempfile.gettempdir()) / "segment-exporter",
+        work=WORK,
         limits=limits,
         progress=progress,
     )
@@ -96,6 +97,27 @@ def push(
     ended = exporter.run(run.run_id)
     assert ended is not None
     return exporter, ended
+
+
+def on_folder(state: Path) -> Exporter:
+    """An exporter on the state that `push` keeps, to look at it or tidy it up: it reads no snapshot and sends nothing.
+
+    Raises ConfigError when there is no such state.
+    """
+    if not (state / "runs").is_dir():
+        raise ConfigError(f"{state} holds no runs", hint="Name the folder that `push` was given as --state.")
+
+    def no_key(name: str) -> SecretStr:
+        raise ConfigError(f"{name} is not kept here", hint="Set KLAVIYO_API_KEY.")
+
+    return Exporter(
+        store=FolderStore(state),
+        snapshots=LocalFiles([]),
+        steps=MemorySteps(),
+        read_secret=no_key,
+        klaviyo=Klaviyo,
+        work=WORK,
+    )
 
 
 def drive(exporter: Exporter, steps: MemorySteps) -> None:

@@ -1,19 +1,41 @@
 """Logging: short constant messages with fields; the run's id on everything.
 
-Fields: run_id, segment, batch, job_id, attempt, wait_s, status, cause, profiles, rows. Never a row, an address, a body
-or a key.
+    run created                                           the message, which queries ask for
+    run created run_id=vips/20260824T1433Z-1a2b3c4d5e     as a line: the run and the fields follow
+
+Never a row, an address, a body or a key. Where OpenTelemetry takes the records, run and fields are attributes (in
+Application Insights: customDimensions) and the message stays as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import logging
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from pathlib import PurePath
+from typing import ParamSpec, TypeVar
 
-FIELDS = ("segment", "batch", "job_id", "attempt", "wait_s", "status", "cause", "missing", "profiles", "rows")
+from exporter.errors import ExporterError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RUN_ID = "run_id"
+FIELDS = (
+    *("segment", "phase", "batch", "job_id", "attempt", "wait_s", "seconds"),
+    *("status", "outcome", "cause", "missing", "profiles", "rows"),
+)
 
 _run_id: ContextVar[str] = ContextVar("run_id", default="")
+
+
+def run_bound() -> str:
+    """The run that records of this thread belong to; "" for none."""
+    return _run_id.get()
 
 
 @contextlib.contextmanager
@@ -26,25 +48,61 @@ def bound_run(run_id: str) -> Iterator[None]:
         _run_id.reset(token)
 
 
+class UnexpectedError(Exception):
+    """An error that is not ours, told by its kind and place."""
+
+
+def discreet(trigger: Callable[P, R]) -> Callable[P, R]:
+    """A trigger whose errors can be logged by its host: no text in them but our own.
+
+    The text of an error that nobody expected may quote a cell, an address or a body, and hosts log it in full.
+    """
+
+    @functools.wraps(trigger)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return trigger(*args, **kwargs)
+        except ExporterError as exc:
+            raise exc from None  # what caused it is somebody else's text
+        except Exception as exc:  # noqa: BLE001 - the outermost edge; raised again below
+            error = UnexpectedError(f"{type(exc).__name__} in {_place(exc)}")
+        raise error  # outside of the handler: else that error would come along as its context
+
+    return run
+
+
+def _place(exc: Exception) -> str:
+    """Where an error came from, through our own code: "service.py:470 < planning.py:310"."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    ours = [frame for frame in frames if "exporter" in PurePath(frame.filename).parts] or frames[-1:]
+    return " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in ours)
+
+
 class RunIdFilter(logging.Filter):
-    """Adds `run_id` to records that have none."""
+    """Adds `run_id` to records of a run that have none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not hasattr(record, "run_id"):
-            record.run_id = _run_id.get()
+        if not hasattr(record, RUN_ID) and (run_id := _run_id.get()):
+            record.run_id = run_id
         return True
 
 
 class FieldFormatter(logging.Formatter):
-    """One line: time, level, message, then the fields that are there."""
+    """Another formatter's line, with the fields that are there after the message."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+    def __init__(self, inner: logging.Formatter | None = None) -> None:
+        super().__init__()
+        self._inner = inner or logging.Formatter()
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        names = ("run_id", *FIELDS)
-        fields = " ".join(f"{name}={value}" for name in names if (value := getattr(record, name, "")) not in ("", None))
-        return f"{super().formatMessage(record)} {fields}".rstrip()
+    def format(self, record: logging.LogRecord) -> str:
+        names = [name for name in (RUN_ID, *FIELDS) if getattr(record, name, "") not in ("", None)]
+        if not names:
+            return self._inner.format(record)
+        # One line, whatever a blob's name holds.
+        fields = " ".join(f"{name}={' '.join(str(getattr(record, name)).split())}" for name in names)
+        shown = copy.copy(record)
+        shown.msg, shown.args = f"{record.getMessage()} {fields}", ()
+        return self._inner.format(shown)
 
 
 def quiet_sdks() -> None:
@@ -53,10 +111,13 @@ def quiet_sdks() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """For the command line and the local host."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(FieldFormatter())
-    handler.addFilter(RunIdFilter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+def show_fields() -> None:
+    """Under a functions host, once the app is loaded: run and fields for the handlers that are there already."""
+    for handler in (*logging.getLogger().handlers, *logging.getLogger("exporter").handlers):
+        if not any(isinstance(each, RunIdFilter) for each in handler.filters):
+            handler.addFilter(RunIdFilter())
+        takes_fields = type(handler).__module__.startswith("opentelemetry.")
+        if not takes_fields and not isinstance(handler.formatter, FieldFormatter):
+            handler.setFormatter(FieldFormatter(handler.formatter))
+    logging.getLogger("exporter").setLevel(logging.INFO)  # Microsoft's worker does so for all; others may not
     quiet_sdks()

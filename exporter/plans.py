@@ -187,9 +187,11 @@ class PlanReader:
         """
         whole = first == 0 and last is None and not without
         rows = self._rows(batch) if whole else self._some_rows(batch, first, last, without)
+        # The order must be asked for: DuckDB 2.0 keeps a chunk of fewer than 64 rows back behind the join that removes
+        # duplicates, and then Klaviyo's pointers would name the wrong people.
+        profiles = f"string_agg({self._profile}, ',' ORDER BY piece, file_row_number)"
         found = self._database.execute(
-            f"SELECT encode(concat({literal(self._before)}, string_agg({self._profile}, ','), {literal(self._after)}))"
-            f" FROM ({rows})"
+            f"SELECT encode(concat({literal(self._before)}, {profiles}, {literal(self._after)})) FROM ({rows})"
         ).fetchone()
         assert found is not None
         return bytes(found[0])

@@ -250,13 +250,14 @@ class Delivery:
         """Take one event in. The first word on a row, a range or a job stands; repetitions change nothing."""
         match event:
             case BatchAccepted():
-                if event.job not in self.jobs and not self._covered(event):
+                if event.job not in self.jobs and not self._overlaps(event):
                     self.jobs[event.job] = event
                     self.accepted.setdefault(event.batch, []).append(event)
             case RowsRefused():
                 refused = self.refused.setdefault(event.batch, {})
                 for position, words in event.rows:
-                    refused.setdefault(position, words)
+                    if not self._is_accepted(event.batch, position):
+                        refused.setdefault(position, words)
             case JobEnded():
                 if event.job in self.jobs and event.job not in self.lost:
                     self.ended.setdefault(event.job, event)
@@ -264,9 +265,15 @@ class Delivery:
                 if event.job in self.jobs and event.job not in self.ended:
                     self.lost.setdefault(event.job, event)
 
-    def _covered(self, event: BatchAccepted) -> bool:
-        """Whether the range was accepted before, by a job whose record came first (a batch sent twice)."""
-        return any(one.first <= event.first and event.last <= one.last for one in self.accepted.get(event.batch, ()))
+    def _overlaps(self, event: BatchAccepted) -> bool:
+        """Whether some of the range was accepted before, by a job whose record came first (a batch sent twice).
+
+        What is not in that job's range still remains to be sent.
+        """
+        return any(one.first < event.last and event.first < one.last for one in self.accepted.get(event.batch, ()))
+
+    def _is_accepted(self, batch: int, position: int) -> bool:
+        return any(one.first <= position < one.last for one in self.accepted.get(batch, ()))
 
     def remaining(self, batch: PlannedBatch) -> list[tuple[int, int]]:
         """The ranges of a batch that still have profiles to send."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from exporter import telemetry
 from exporter.errors import (
     BatchRefused,
     BatchTooLarge,
@@ -110,23 +111,27 @@ class Sender:
 
     def _launch(self, pool: ThreadPoolExecutor) -> None:
         """Send every task that is allowed now, then nap until the next may go or an answer is there."""
-        nap_s = _IDLE_S
+        nap_s, paced = _IDLE_S, False
         while len(self._flying) < IN_FLIGHT and self._prepare():
             nap_s = self._pacer.wait_s(self._clock())
             if nap_s > 0:
+                paced = True
                 break
             assert self._ready is not None
             (task, body), self._ready = self._ready, None
             now = self._clock()
             self._pacer.sent(now)
-            future = pool.submit(self._klaviyo.start_import, body)
+            future = pool.submit(telemetry.carrying(self._klaviyo.start_import, batch=task.batch.number), body)
             self._flying[future] = replace(task, began_at=task.began_at or now, key=self._key)
             if any(flying.done() for flying in self._flying):
                 return
+        napped_at = self._clock()
         if self._flying:
             wait(self._flying, timeout=min(nap_s, _IDLE_S), return_when=FIRST_COMPLETED)
         else:
             self._sleep(min(nap_s, _IDLE_S))
+        if paced:
+            telemetry.waited(self._clock() - napped_at, telemetry.PACE_WAIT)
 
     def _prepare(self) -> bool:
         """Build the next body ahead of its turn, so that building hides behind the pace."""
@@ -183,6 +188,7 @@ class Sender:
         return [self._accepted(task, job)]
 
     def _accepted(self, task: _Task, job: ImportJob) -> Event:
+        telemetry.job(telemetry.ACCEPTED_JOB)
         return BatchAccepted(
             batch=task.batch.number,
             first=task.first,

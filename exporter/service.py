@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol, assert_never
 
 from pydantic import SecretStr
 
-from exporter import leases, reports
+from exporter import forgetting, leases, reports, telemetry
 from exporter.catalog import Catalog, Connection, Export
 from exporter.confirming import Jobs, confirm, poll_interval_s
 from exporter.errors import (
@@ -199,7 +199,7 @@ class Exporter:
                 logger.exception("export not started", extra={"run_id": export.id, "cause": exc.message})
         for export_id in self.store.folders("runs/"):
             for run in self.runs(export_id):
-                if run.status.is_open and self._is_stale(run, now):
+                if run.status.is_open and self._is_stale(run, now) and not self._waits_for_its_turn(run):
                     logger.warning("run nudged", extra={"run_id": run.run_id})
                     self.steps.put(_step_message(run))
 
@@ -235,30 +235,43 @@ class Exporter:
             return self._skip(export, nothing, message=exc.message, hint=exc.hint)
         return self.start_on(export, manifest, because=because)
 
+    def dry_run(self, export: Export, folder: Path) -> Plan:
+        """The plan that a run of the newest snapshots would make, in a local folder. Sends and changes nothing."""
+        manifest = self._freeze(self._newest(export))
+        sources = [_source(self, part) for part in manifest.partitions]
+        show = self._progress
+        return make_plan(
+            sources,
+            export.mapping,
+            folder,
+            memory_mb=self._limits.memory_mb,
+            progress=lambda rows: show("plan", rows, 0),
+        )
+
     def start_on(self, export: Export, manifest: Manifest, *, because: Literal["schedule", "demand"]) -> Run:
         """Start a run on a manifest, or take up the one that is open on it."""
         attempt = 1
         while (run := self._create(export, manifest, because=because, attempt=attempt)) is None:
             found = self._read_run(new_run_id(export.id, manifest, attempt))
             if found and found[0].status.is_open:
-                if found[0].mapping == export.mapping and found[0].list_id == export.list_id:
-                    self.steps.put(_step_message(found[0]))
+                unchanged = (found[0].mapping, found[0].list_id) == (export.mapping, export.list_id)
+                if not unchanged:
+                    self.cancel(found[0].run_id, why="the export was changed; a new run follows")
+                self.steps.put(_step_message(found[0]))  # its own message may be lost
+                if unchanged and not self._is_cancelled(found[0].run_id):
                     return found[0]
-                self.cancel(found[0].run_id)  # an instance that is sending for it looks at this, not at the run
-                with contextlib.suppress(StoreMoved):  # it moved on meanwhile: look again
-                    self._close(*found, Status.CANCELED, message="the export was changed; a new run follows")
-                continue
-            if because == "schedule":
+            elif because == "schedule":
                 return self._skip(export, manifest, message="no new snapshot since the last run")
             attempt += 1
         return run
 
-    def cancel(self, run_id: str) -> None:
+    def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
         """Ask a run to stop before its next batch."""
-        try:
-            self.store.create(run_folder(run_id) + "cancel", b"")
-        except AlreadyThere:
-            return
+        with contextlib.suppress(AlreadyThere):
+            self.store.create(run_folder(run_id) + "cancel", why.encode())
+
+    def _is_cancelled(self, run_id: str) -> bool:
+        return self.store.read(run_folder(run_id) + "cancel") is not None
 
     def run(self, run_id: str) -> Run | None:
         """A run's document; None when there is none."""
@@ -413,6 +426,7 @@ class Exporter:
                 self._save_report(closed, None)
                 self.store.create(closed.folder + "run.json", _encode(closed))
                 logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
+                telemetry.run_closed(closed)
         return closed
 
     def _skip(self, export: Export, manifest: Manifest, *, message: str, hint: str = "") -> Run:
@@ -430,12 +444,12 @@ class Exporter:
             return Done()
         run, etag = found
         if not run.status.is_open:
-            self.forget_plan(run)
+            self._tidy(run)
             return Done()
         if step != run.step:
             # The step was taken. Its taker queued the next message, unless it died first: then this is a redelivery.
             return Next(_step_message(run)) if redelivered else Done()
-        with bound_run(run_id):
+        with bound_run(run_id), telemetry.step(run_id, step):
             return self._attempt(run, etag)
 
     def _attempt(self, run: Run, etag: str) -> StepResult:
@@ -455,6 +469,9 @@ class Exporter:
             return Next(_step_message(taken.run), after_s=5)
         except ExporterError as exc:
             error = exc
+        except OSError as exc:  # our own files on this machine's disk; whatever is remote has errors of its own
+            hint = "Is the disk under WORK_FOLDER full?"
+            error = Transient(f"the local disk could not be used: {exc.strerror or type(exc).__name__}", hint=hint)
         try:
             return self._conclude(taken, error)
         except StoreMoved:  # another instance has the run by now: this message is stale, or waits for its turn
@@ -486,6 +503,7 @@ class Exporter:
             return self._close(run, etag, Status.FAILED, message=message, hint=error.hint)
         wait_s = _backoff_s(setbacks, error)
         logger.warning("step put off", extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks})
+        telemetry.waited(wait_s, telemetry.SETBACK_WAIT)
         changed = run.model_copy(update={"setbacks": setbacks, "message": error.message, "hint": error.hint})
         changed = self._write(changed.model_copy(update={"step": run.step + 1}), etag)[0]
         return Next(_step_message(changed), after_s=wait_s)
@@ -506,11 +524,14 @@ class Exporter:
             return Done()
         if status is Status.FAILED:
             hint = hint or AGAIN_HINT
+        if (found := self._read_run(run.run_id)) is None or found[1] != etag:
+            raise StoreMoved("somebody else has this run by now")  # before its report is written over
         counts, plan = self._counts_so_far(run)
         closed = close(run.model_copy(update={"counts": counts}), status, now=self._now(), message=message, hint=hint)
         self._save_report(closed, plan)
         self._write(closed, etag)
-        self.forget_plan(closed)
+        self._tidy(closed)
+        telemetry.run_closed(closed)
         logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
         return Done()
 
@@ -563,6 +584,10 @@ class Exporter:
     def _is_stale(self, run: Run, now: datetime) -> bool:
         return now - (run.updated_at or run.created_at) > timedelta(seconds=STALE_S)
 
+    def _waits_for_its_turn(self, run: Run) -> bool:
+        """Whether its connection is at work, for this run or another: its message goes round and needs no second."""
+        return leases.is_held(self.store, run.connection, now=self._clock())
+
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
@@ -574,6 +599,14 @@ class Exporter:
     def forget_plan(self, run: Run) -> None:
         """Remove this instance's copy of a run's plan."""
         shutil.rmtree(self.plan_folder(run, "x").parent, ignore_errors=True)
+
+    def _tidy(self, run: Run) -> None:
+        """A closed run needs its plan no more, and it holds everybody's data: here and in the store it goes."""
+        self.forget_plan(run)
+        try:
+            forgetting.drop_plans(self.store, run)
+        except ExporterError as exc:  # closed it is; what is left goes with the folder, when the storage's rule says
+            logger.warning("plan not deleted", extra={"run_id": run.run_id, "cause": exc.message})
 
     def key_of(self, connection: Connection) -> SecretStr:
         return self._read_secret(connection.secret)
@@ -647,6 +680,7 @@ class _Step:
 
     # Phases
 
+    @telemetry.phase(Phase.PLAN)
     def _plan(self) -> None:
         """Check the other side before the work, then plan. The plan is in the store before the run names it."""
         self.klaviyo.find_list(self.run.list_id)
@@ -669,6 +703,7 @@ class _Step:
         self.held.check()
         self._save(plan=token)
 
+    @telemetry.phase(Phase.SEND)
     def _send(self, deadline: float) -> bool:
         plan = self.reader.plan
         sender = Sender(
@@ -684,6 +719,7 @@ class _Step:
         )
         return sender.send(deadline=deadline)
 
+    @telemetry.phase(Phase.CONFIRM)
     def _confirm(self, deadline: float) -> bool:
         return confirm(
             self.journal,
@@ -695,6 +731,7 @@ class _Step:
             deadline=deadline,
         )
 
+    @telemetry.phase(Phase.FINISH)
     def _finish(self) -> None:
         """The lists of rows, the report, then the run closes: whoever sees it closed finds its report."""
         plan, delivery = self.reader.plan, self.journal.delivery
@@ -706,7 +743,9 @@ class _Step:
         )
         self.exporter._save_report(closed, plan)
         self.run, self.etag = self.exporter._write(closed, self.etag)
-        self.exporter.forget_plan(self.run)
+        self._close_reader()
+        self.exporter._tidy(self.run)
+        telemetry.run_closed(self.run)
         logger.info("run finished", extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows})
 
     def _save_rows(self) -> None:
@@ -841,8 +880,8 @@ def _check_not_withdrawn(exporter: Exporter, run: Run) -> None:
         raise RunCanceled("the export was removed, paused or given another connection")
     if _connection(exporter, run).consent is None:
         raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
-    if exporter.store.read(run_folder(run.run_id) + "cancel") is not None:
-        raise RunCanceled("cancelled by a person")
+    if asked := exporter.store.read(run_folder(run.run_id) + "cancel"):
+        raise RunCanceled(asked.data.decode())
 
 
 def _step_message(run: Run) -> dict[str, object]:

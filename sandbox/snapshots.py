@@ -623,7 +623,7 @@ class Snapshot:
             )
 
     def expected_profiles(self) -> Iterator[ExpectedProfile]:
-        """What a correct exporter delivers. Of rows that repeat each other it is the last, here in the first one's place."""
+        """What a correct exporter delivers; of rows that repeat each other the last, here in the first one's place."""
         last = {flaw.original: row for row, flaw in sorted(self._flaws.items()) if flaw.original is not None}
         for part in self.bounds():
             for span in self._spans(part):

@@ -53,7 +53,8 @@ def chunks():
     with open(sys.argv[1], "rb") as file:
         while chunk := file.read(4 << 20):
             yield chunk
-plan = make_plan([PartitionSource(name="s", open=chunks)], parse_mapping(yaml.safe_load(sys.argv[3])), Path(sys.argv[2]))
+source, mapping = PartitionSource(name="s", open=chunks), parse_mapping(yaml.safe_load(sys.argv[3]))
+plan = make_plan([source], mapping, Path(sys.argv[2]))
 assert plan.adds_up() and plan.profiles, plan.rejected
 """
 BODIES = """
@@ -143,12 +144,13 @@ FLOOR = """
 import sys, threading, time, concurrent.futures, http.client, pathlib
 bodies = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[1]).iterdir())]
 count, local = int(sys.argv[3]), threading.local()
+HEADERS = {"Authorization": "Klaviyo-API-Key pk_sandbox_full", "revision": "2026-07-15",
+           "Content-Type": "application/vnd.api+json"}
 def send(body):
     while True:
         if not hasattr(local, "c"):
             local.c = http.client.HTTPConnection(sys.argv[2])
-        local.c.request("POST", "/api/profile-bulk-import-jobs", body, {"Authorization": "Klaviyo-API-Key pk_sandbox_full",
-            "revision": "2026-07-15", "Content-Type": "application/vnd.api+json"})
+        local.c.request("POST", "/api/profile-bulk-import-jobs", body, HEADERS)
         answer = local.c.getresponse()
         answer.read()
         if answer.status == 202:

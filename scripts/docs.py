@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 from exporter.pacing import RETRIES, Outcome  # noqa: E402
 from exporter.rules import MESSAGES  # noqa: E402
 from exporter.settings import ROWS  # noqa: E402
+from exporter.telemetry import METRICS  # noqa: E402
 
 NEXT = {Outcome.REFUSED: "the run ends"}
 
@@ -33,9 +34,15 @@ def reasons() -> Iterator[str]:
         yield f"| `{reason}` | {message} |"
 
 
+def metrics() -> Iterator[str]:
+    for name, (unit, description) in METRICS.items():
+        yield f"| `{name}` | {unit.strip('{}')} | {description} |"
+
+
 TABLES = {
     "docs/configuration.md": settings,
     "docs/explain/failures.md": retries,
+    "docs/how-to/watch.md": metrics,
     "docs/rejected-rows.md": reasons,
 }
 

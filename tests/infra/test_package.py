@@ -177,4 +177,5 @@ def _imported(path: Path) -> Iterable[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+            # Of a namespace that several packages fill, only the part says which one is meant.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

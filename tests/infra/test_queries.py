@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import errors
+from exporter import errors, telemetry
 from exporter.pacing import BULK_IMPORT, Outcome
 from exporter.runs import Status
 
@@ -33,7 +33,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 def logged() -> tuple[set[str], set[str]]:
     """Messages and names of fields in calls of `logger`."""
-    messages, fields = set(), {"run_id"}
+    messages, fields = set(), {"run_id", *telemetry.ATTRIBUTES}
     for path in [*(ROOT / "exporter").rglob("*.py"), ROOT / "function_app.py"]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -64,9 +64,9 @@ def compared(query: str, column: str) -> set[str]:
 @pytest.mark.parametrize(("name", "query"), ALL, ids=[name for name, _ in ALL])
 def test_query_names_what_the_code_logs(name: str, query: str) -> None:
     assert compared(query, "message") <= MESSAGES
-    assert compared(query, r"(?<!_)\bname") <= FUNCTIONS
+    assert compared(query, r"(?<!_)\bname") <= FUNCTIONS | set(telemetry.SPANS) | set(telemetry.METRICS)
     assert set(re.findall(r"customDimensions\.(\w+)", query)) <= FIELDS
-    assert compared(query, r"customDimensions\.status\)") <= {str(status) for status in Status}
+    assert compared(query, r"customDimensions\.status\)") <= {str(status) for status in Status} | {"429"}
     assert compared(query, r"customDimensions\.outcome\)") <= {str(outcome) for outcome in Outcome}
     assert compared(query, r"customDimensions\.cause\)") <= set(vars(errors))
 
@@ -96,4 +96,4 @@ def test_query_is_balanced_and_reads_a_known_table(name: str, query: str) -> Non
     bare = re.sub(r'"[^"]*"|//[^\n]*', "", query)
     for opening, closing in ("()", "{}", "[]"):
         assert bare.count(opening) == bare.count(closing)
-    assert re.search(r"(?m)^(traces|requests)\b", bare)
+    assert re.search(r"(?m)^(traces|requests|dependencies|customMetrics|union traces, exceptions)\b", bare)

@@ -78,7 +78,7 @@ def test_a_column_of_the_mapping_that_the_snapshot_lacks(world: World) -> None:
     _export(world, mapping={"email": "Courriel"})
     run = assert_ended(world, Status.FAILED)
     assert "Courriel" in run.message
-    assert "EMail" in run.hint, "the hint names the columns that are there"
+    assert "suggest" in run.hint, "the hint says how to see the columns"
 
 
 def test_a_missing_column_is_said_without_quoting_a_person(world: World) -> None:

@@ -36,6 +36,7 @@ LIST, CONNECTION, EXPORT, SEGMENT = "LIST01", "main", "vips", "HighValue"
 FOLDER = f"segments/{SEGMENT}/"
 REVISION = "2026-07-15"
 MAPPING = {"email": "EMail", "first_name": "FirstName"}
+ON_ARRIVAL = Schedule()
 MAX_DEQUEUE_COUNT = 5  # host.json
 JOBS = "POST /api/profile-bulk-import-jobs$"
 
@@ -57,8 +58,9 @@ def as_csv(rows: Iterable[Sequence[str]], header: Sequence[str] = ("EMail", "Fir
 class World:
     """Everything around the exporter, and the exporter."""
 
-    def __init__(self, folder: Path, klaviyo: stand_in.Klaviyo, url: str, clock: Clock) -> None:
+    def __init__(self, folder: Path, klaviyo: stand_in.Klaviyo, url: str, clock: Clock, patch: Any) -> None:
         self.folder, self.klaviyo, self.url, self.clock = folder, klaviyo, url, clock
+        self.patch = patch  # the test's own monkeypatch
         self.container = folder / "segments-container"
         self.container.mkdir()
         self.secrets = {"klaviyo-key": stand_in.FULL_KEY}
@@ -114,7 +116,7 @@ class World:
         mapping: Mapping[str, Any] = MAPPING,
         segments: Sequence[str] = (SEGMENT,),
         list_id: str = LIST,
-        schedule: Schedule = Schedule(),
+        schedule: Schedule = ON_ARRIVAL,
     ) -> Export:
         consent = Consent(by="a test", at=self.now())
         self.exporter.catalog.save(Connection(id=connection, name=connection, secret=secret, consent=consent))
@@ -185,7 +187,7 @@ class World:
             self.handled += 1
             try:
                 exporter.handle(message, redelivered=delivery > 0)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - as the host does
                 self.errors.append(exc)
                 self.clock.move(10)
             else:

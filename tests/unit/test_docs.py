@@ -55,11 +55,12 @@ def test_every_target_of_make_that_is_named_exists() -> None:
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:
-    broken = []
-    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
-            if not (path.parent / link).exists():
-                broken.append(f"{path.name}: {link}")
+    broken = [
+        f"{path.name}: {link}"
+        for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
+        if not (path.parent / link).exists()
+    ]
     assert broken == []
 
 

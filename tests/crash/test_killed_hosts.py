@@ -1,0 +1,58 @@
+"""Real processes, killed with SIGKILL: whatever is left behind, the next host ends the run right.
+
+A handful of kills; scripts/chaos.py makes hundreds of them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.azurite import Azurite
+from tests.crash.rig import Rig, rig
+
+pytestmark = [pytest.mark.processes, pytest.mark.azurite]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, azurite: Azurite) -> Iterator[Rig]:
+    """`azurite` only skips where it is not installed; this one has its own, on disk."""
+    with rig(tmp_path_factory.mktemp("crash")) as it:
+        yield it
+
+
+def test_a_host_killed_at_random_points_of_a_run_leaves_the_right_list(world: Rig) -> None:
+    dice = random.Random(1)
+    case = world.case(1, rows=60_000)
+    for number, at_s in enumerate((dice.uniform(2.0, 3.0), dice.uniform(0.5, 1.5), dice.uniform(1.5, 2.5))):
+        with world.host(f"killed-{number % 2}") as host:
+            if number == 0:
+                case.drop()
+            time.sleep(at_s)
+            host.kill()
+    with world.host("killed-0"):
+        case.wait()
+    case.check()
+    assert world.addresses_in_logs() == []
+
+
+def test_two_hosts_on_one_storage(world: Rig) -> None:
+    """Two connections go side by side; two exports of one connection take turns."""
+    apart = [world.case(2, rows=20_000), world.case(3, rows=20_000)]
+    together = [world.case(number, rows=12_000, connection="shared") for number in (4, 5)]
+    with world.host("left"), world.host("right"):
+        for case in [*apart, *together]:
+            case.drop()
+        for case in [*apart, *together]:
+            case.wait()
+    for case in [*apart, *together]:
+        case.check()
+    runs = [case.wait() for case in apart]
+    starts, ends = [run.started_at for run in runs], [run.finished_at for run in runs]
+    assert max(each for each in starts if each) < min(each for each in ends if each), "side by side"
+    first, second = sorted(case.accepted_at() for case in together)
+    assert first[-1] <= second[0], "runs of one Klaviyo account take turns"
+    assert world.addresses_in_logs() == []

@@ -1,0 +1,263 @@
+"""What becomes of the import jobs that Klaviyo took: followed to the end, their errors joined back to the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from exporter.runs import Status
+from sandbox.klaviyo.jobs import Job
+from tests.service.world import World, assert_ended, people
+
+pytestmark = pytest.mark.usefixtures("small_batches")
+
+GET_ERRORS = "GET /api/profile-bulk-import-jobs/.*/import-errors"
+HOUR = 3_600
+
+
+def _async_bad(places: dict[int, str]) -> dict[int, str]:
+    return {place: f"bad{place}{kind}@example.com" for place, kind in places.items()}
+
+
+def _assert_failed_rows(world: World, bad: dict[int, str], rows: int) -> None:
+    assert_ended(world, Status.WARNINGS, delivered=rows - len(bad))
+    assert world.rejected_emails() == sorted(bad.values())
+    rejected = world.rows_of("rejected.csv")
+    assert {row["reason"] for row in rejected} == {"failed_in_klaviyo"}
+    assert sorted(int(row["line"]) for row in rejected) == [number + 2 for number in sorted(bad)]
+    assert world.emails() == {email for email, _ in people(rows, planted=bad)} - set(bad.values())
+
+
+def test_rows_that_klaviyo_could_not_import_are_reported_by_file_and_line(world: World) -> None:
+    bad = _async_bad({0: "+async-fail", 11: "+async-fail-null", 19: "+async-fail"})
+    world.register()
+    world.drop_people("a.csv", people(30, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 30)
+
+
+def test_positions_count_the_rows_that_were_sent_when_others_were_left_out(world: World) -> None:
+    bad = {2: "x+sync-fail@example.com", 5: "y+async-fail@example.com", 8: "z+sync-fail@example.com"}
+    world.register()
+    world.drop_people("a.csv", people(10, planted=bad))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=7)
+    reasons = {row["identifier"]: (row["reason"], row["line"]) for row in world.rows_of("rejected.csv")}
+    assert reasons == {
+        "x+sync-fail@example.com": ("refused_by_klaviyo", "4"),
+        "y+async-fail@example.com": ("failed_in_klaviyo", "7"),
+        "z+sync-fail@example.com": ("refused_by_klaviyo", "10"),
+    }
+
+
+@pytest.mark.parametrize("shape", ["attributes", "profile", "nested"])
+def test_a_failure_without_a_place_is_found_by_its_address(world: World, shape: str) -> None:
+    bad = _async_bad({3: "+async-fail", 14: "+async-fail"})
+
+    def by_address(each: dict[str, Any]) -> None:
+        each["source"] = None
+        email = str(each["original_payload"]["email"]).upper()
+        each["original_payload"] = {
+            "attributes": {"email": email},
+            "profile": {"type": "profile", "attributes": {"email": email}},
+            "nested": {"data": {"type": "profile", "attributes": {"email": email}}},
+        }[shape]
+
+    _change_import_errors(world, by_address)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 20)
+
+
+def test_a_failure_that_names_nothing_is_counted(world: World) -> None:
+    bad = _async_bad({3: "+async-fail"})
+
+    def nothing(each: dict[str, Any]) -> None:
+        each.update({"source": None, "original_payload": None, "detail": None, "title": None, "code": None})
+
+    _change_import_errors(world, nothing)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=19)
+    [row] = world.rows_of("rejected.csv")
+    assert (row["reason"], row["line"], row["identifier"]) == ("failed_in_klaviyo", "", "")
+
+
+def test_more_failures_than_klaviyo_names_are_counted(world: World) -> None:
+    bad = _async_bad({3: "+async-fail", 4: "+async-fail", 5: "+async-fail"})
+    _change_import_errors(world, lambda _: None, keep=1)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=17)
+    assert [row["line"] for row in world.rows_of("rejected.csv")] == ["5", "", ""]
+
+
+def test_two_errors_about_one_row_are_one_failure(world: World) -> None:
+    bad = _async_bad({3: "+async-fail"})
+    _change_import_errors(world, lambda _: None, repeat=2)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 20)
+
+
+def test_failures_over_several_pages_are_all_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 1_000)
+    bad = _async_bad(dict.fromkeys(range(0, 500, 2), "+async-fail"))
+    world.fault("status", match=GET_ERRORS, status=503, after=1, times=2)
+    world.fault("throttle", match=GET_ERRORS, after=1)
+    world.fault("truncate", match=GET_ERRORS, after=1)
+    world.register()
+    world.drop_people("a.csv", people(500, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 500)
+    assert world.stats()["requests"]["GET /api/profile-bulk-import-jobs/{id}/import-errors"] <= 2 * 3 + 4
+
+
+def test_hundreds_of_jobs_cost_few_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 2)
+    world.settings(job_seconds=HOUR / 3)
+    world.register()
+    world.drop_people("a.csv", people(210))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=210)
+    requests = world.stats()["requests"]
+    assert requests["GET /api/profile-bulk-import-jobs"] <= 2 * 25
+    assert "GET /api/profile-bulk-import-jobs/{id}" not in requests
+
+
+def test_jobs_that_take_hours_are_waited_for_with_growing_intervals(world: World) -> None:
+    world.settings(job_seconds=3 * HOUR)
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
+    assert world.handled < 3 * HOUR / 300 + 20
+
+
+def test_jobs_among_many_others_of_the_account_are_found(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.settings(job_seconds=60)
+    world.deliver(until=lambda: bool(world.accepted_rows()))
+    for number in range(250):
+        body = {"type": "profile", "attributes": {"email": f"other{number}@example.com"}}
+        world.klaviyo.call(
+            "POST",
+            "/api/profile-bulk-import-jobs",
+            {"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": [body]}}}},
+        )
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def test_a_job_that_vanished_is_reported_as_lost_with_its_rows(world: World) -> None:
+    _set_fates(world, {1: "vanish"})
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    _assert_lost(world, "does not know the job")
+
+
+def test_a_job_that_was_cancelled_in_klaviyo_is_reported_as_lost(world: World) -> None:
+    _set_fates(world, {1: "cancelled"})
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    _assert_lost(world, "cancelled")
+
+
+def test_a_job_that_never_ends_is_given_up_after_a_day(world: World) -> None:
+    world.patch.setattr("exporter.confirming.LONGEST_POLL_S", HOUR)
+    _set_fates(world, {1: "stuck"})
+    world.register()
+    began = world.clock.now
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    _assert_lost(world, "did not end")
+    assert 24 * HOUR <= world.clock.now - began < 26 * HOUR
+
+
+def test_a_job_that_was_stuck_and_ends_after_all_is_delivered(world: World) -> None:
+    jobs = _set_fates(world, {1: "stuck"})
+    world.register()
+    world.drop_people("a.csv", people(30))
+    due = world.clock.now + HOUR
+    world.deliver(until=lambda: world.clock.now > due)
+    world.klaviyo.account.jobs.set_fate(jobs[1], "normal")
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def test_a_job_that_goes_between_its_status_and_its_errors_is_counted(world: World) -> None:
+    bad = _async_bad({3: "+async-fail"})
+    world.fault("status", match=GET_ERRORS, status=404, times=None)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=19)
+
+
+def test_jobs_that_end_in_another_order_are_all_counted(world: World) -> None:
+    world.settings(job_order="reversed")
+    world.register()
+    world.drop_people("a.csv", people(100))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=100)
+
+
+def test_a_whole_job_that_failed_fits_the_journal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 import errors with long words are one line of the journal, and an append takes 4 MiB."""
+    monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 10_000)
+    _change_import_errors(world, lambda each: each.update({"detail": "不正な値です " * 60}))
+    world.register()
+    world.drop_people("a.csv", [*people(1), *((f"p{n}+async-fail@example.com", "x") for n in range(9_999))])
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=1)
+    assert world.errors == []
+
+
+def _assert_lost(world: World, words: str) -> None:
+    assert_ended(world, Status.WARNINGS, delivered=20)
+    rows = world.rows_of("rejected.csv")
+    assert {row["reason"] for row in rows} == {"job_lost"}
+    assert all(words in row["message"] for row in rows)
+    lost = {row["identifier"] for row in rows}
+    assert len(lost) == 10
+    assert world.emails() == {email for email, _ in people(30)} - lost
+    assert world.report()["rejected_by_reason"] == {"job_lost": 10}
+
+
+def _set_fates(world: World, fates: dict[int, Any]) -> list[Job]:
+    """Jobs get their fates by the order in which they come."""
+    create = world.klaviyo.account.jobs.accept
+    jobs: list[Job] = []
+
+    def accept(batch: Any, **options: Any) -> Job:
+        jobs.append(create(batch, **{**options, "fate": fates.get(len(jobs), "normal")}))
+        return jobs[-1]
+
+    world.klaviyo.account.jobs.accept = accept  # type: ignore[method-assign]
+    return jobs
+
+
+def _change_import_errors(world: World, change: Any, *, keep: int | None = None, repeat: int = 1) -> None:
+    """Let Klaviyo name failures otherwise, or fewer or more of them than it counts."""
+    handle = world.klaviyo.handle
+
+    def changed(request: Any) -> Any:
+        response = handle(request)
+        if request.path.endswith("/import-errors") and response.status == 200:
+            document = response.json()
+            for each in document["data"]:
+                change(each["attributes"])
+            document["data"] = document["data"][:keep] * repeat
+            response.body = orjson.dumps(document)
+        return response
+
+    world.patch.setattr(world.klaviyo, "handle", changed)

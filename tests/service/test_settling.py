@@ -1,0 +1,161 @@
+"""When a snapshot counts as complete, and that one snapshot makes one run, whatever order its notices come in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from exporter.runs import Status
+from exporter.store import FolderSnapshots
+from sandbox.snapshots import Snapshot
+from tests.service.world import FOLDER, World, as_csv, assert_ended, people
+
+HOUR = 3_600
+
+
+def test_a_folder_is_read_only_when_it_has_been_quiet(world: World) -> None:
+    world.register()
+    began = world.clock.now
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    assert world.run().created_at.timestamp() >= began + world.limits.settle_s
+
+
+def test_partitions_that_arrive_minutes_apart_make_one_run(world: World) -> None:
+    world.register()
+    for number in range(4):
+        world.drop_people(f"{number}.csv", people(5, first=5 * number))
+        due = world.clock.now + 100
+        world.deliver(until=lambda due=due: (world.steps.next_due() or due) >= due)
+        world.clock.now = due
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=20)
+
+
+def test_partitions_that_model_json_names_are_waited_for(world: World) -> None:
+    """Half an hour of quiet passes between two partitions: without model.json the first would have run alone."""
+    snapshot = Snapshot(rows=30, partitions=2)
+    world.register()
+    files = {file.path: b"".join(file.chunks) for file in snapshot.files()}
+    first, second, model = files
+    world.put(model, files[model])
+    world.drop(first, files[first])
+    due = world.clock.now + HOUR / 2
+    world.deliver(until=lambda: (world.steps.next_due() or due) >= due)
+    assert world.runs() == []
+    world.clock.now = due
+    world.drop(second, files[second])
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def test_a_file_rewritten_while_settling_is_read_as_it_is_in_the_end(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.clock.move(60)
+    world.drop_people("a.csv", people(7, first=100))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=7)
+    assert world.emails() == {email for email, _ in people(7, first=100)}
+
+
+def test_a_late_partition_makes_a_new_run_of_the_whole_snapshot(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    world.clock.move(HOUR)
+    world.drop_people("b.csv", people(5, first=5))
+    world.deliver()
+    first, second = world.runs()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5, run=first)
+    assert_ended(world, Status.SUCCESSFUL, delivered=10, run=second)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_notices_that_come_twice_and_in_any_order_make_one_run(world: World, seed: int) -> None:
+    snapshot = Snapshot(rows=40, partitions=4)
+    world.register()
+    names = world.drop_snapshot(snapshot, notify=False) * 3
+    random.Random(seed).shuffle(names)
+    for name in names:
+        world.exporter.note(name)
+        world.clock.move(random.Random(seed).choice([0, 0, 90]))
+    world.deliver()
+    for name in names[:2]:
+        world.exporter.note(name)  # long afterwards
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=40)
+    assert world.job_requests() == 1
+
+
+def test_two_refreshes_at_once_each_run_and_the_newer_one_has_the_last_word(world: World) -> None:
+    world.register()
+    older, newer = (f"CustomerInsights_x/Feed/HighValue/2026/09/21/{hhmm}/HighValue_1.csv" for hhmm in ("1300", "1400"))
+    world.put(older, as_csv([("p@example.com", "Old")]))
+    world.put(newer, as_csv([("p@example.com", "New")]))
+    for name in (older, newer):
+        world.exporter.note(name)
+    world.deliver()
+    assert [run.status for run in world.runs()] == [Status.SUCCESSFUL, Status.SUCCESSFUL]
+    assert world.members()["p@example.com"]["first_name"] == "New"
+
+
+def test_a_snapshot_noticed_after_a_newer_one_was_delivered_brings_no_old_values_back(
+    world: World,
+) -> None:
+    world.register()
+    older, newer = (f"CustomerInsights_x/Feed/HighValue/2026/09/21/{hhmm}/HighValue_1.csv" for hhmm in ("1300", "1400"))
+    world.drop(newer, as_csv([("p@example.com", "New")]))
+    world.deliver()
+    world.drop(older, as_csv([("p@example.com", "Old")]))
+    world.deliver()
+    older_run = next(run for run in world.runs() if run.manifest.exported_at.hour == 13)
+    assert_ended(world, Status.SKIPPED, run=older_run)
+    assert world.members()["p@example.com"]["first_name"] == "New"
+
+
+def test_a_partition_replaced_while_it_is_read_starts_over_with_the_new_one(world: World) -> None:
+    world.register()
+
+    class ReplacedOnce(FolderSnapshots):
+        replaced = False
+
+        def open(self, name: str, *, etag: str) -> Iterator[bytes]:
+            if not ReplacedOnce.replaced:
+                ReplacedOnce.replaced = True
+                world.drop_people("a.csv", people(7, first=100))
+            return super().open(name, etag=etag)
+
+    world.exporter = world.again(snapshots=ReplacedOnce(world.container))
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    first, second = world.runs()
+    assert_ended(world, Status.SKIPPED, run=first)
+    assert_ended(world, Status.SUCCESSFUL, delivered=7, run=second)
+    assert world.emails() == {email for email, _ in people(7, first=100)}
+
+
+def test_a_partition_replaced_under_a_run_on_demand_fails_it_and_says_so(world: World) -> None:
+    export = world.register()
+
+    class Replaced(FolderSnapshots):
+        def open(self, name: str, *, etag: str) -> Iterator[bytes]:
+            world.put(name, as_csv(people(7)))
+            return super().open(name, etag=etag)
+
+    world.put(FOLDER + "a.csv", as_csv(people(5)))
+    world.clock.move(HOUR)
+    world.exporter = world.again(snapshots=Replaced(world.container))
+    world.exporter.start(export, because="demand")
+    world.deliver()
+    assert_ended(world, Status.FAILED)
+
+
+def test_a_snapshot_that_vanishes_while_settling_is_forgotten(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    (world.container / FOLDER / "a.csv").unlink()
+    world.deliver()
+    assert (world.runs(), world.errors) == ([], [])

@@ -1,0 +1,170 @@
+"""A person's word stops a run before its next batch; what Klaviyo has taken by then is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from exporter.catalog import Connection, Export
+from exporter.mapping import parse_mapping
+from exporter.runs import Status
+from exporter.service import WITHDRAWAL_S
+from tests.service.world import CONNECTION, EXPORT, World, assert_ended, people
+
+pytestmark = pytest.mark.usefixtures("small_batches")
+
+
+def _cancel(world: World) -> None:
+    world.exporter.cancel(world.run().run_id)
+
+
+def _remove_connection(world: World) -> None:
+    world.exporter.catalog.remove(Connection, CONNECTION)
+
+
+def _withdraw_consent(world: World) -> None:
+    connection = world.exporter.catalog.connection(CONNECTION)
+    assert connection is not None
+    world.exporter.catalog.save(connection.model_copy(update={"consent": None}))
+
+
+def _pause(world: World) -> None:
+    _change_export(world, paused=True)
+
+
+def _remove_export(world: World) -> None:
+    world.exporter.catalog.remove(Export, EXPORT)
+
+
+def _give_other_connection(world: World) -> None:
+    world.register("another", connection="other")
+    _change_export(world, connection="other")
+
+
+def _change_export(world: World, **changes: Any) -> None:
+    export = world.exporter.catalog.export(EXPORT)
+    assert export is not None
+    world.exporter.catalog.save(export.model_copy(update=changes))
+
+
+STOPS = [_cancel, _remove_connection, _withdraw_consent, _pause, _remove_export, _give_other_connection]
+
+
+class _StopAt:
+    """A client that lets a person act while its n-th import is under way. Every import takes as long as our
+    knowledge of a withdrawal may be old, so that the next batch is the first that must not go."""
+
+    def __init__(self, world: World, at: int, act: Callable[[World], None]) -> None:
+        self.world, self.at, self.act, self.sent = world, at, act, 0
+
+    def __call__(self, key: Any) -> Any:
+        client = self.world.client(key)
+        start_import = client.start_import
+
+        def counted(body: bytes) -> Any:
+            self.sent += 1
+            if self.sent == self.at:
+                self.act(self.world)
+            answer = start_import(body)
+            self.world.clock.move(WITHDRAWAL_S)
+            return answer
+
+        client.start_import = counted  # type: ignore[method-assign]
+        return client
+
+
+@pytest.mark.parametrize("act", STOPS)
+def test_a_run_is_stopped_before_its_next_batch(
+    world: World, act: Callable[[World], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.sending.IN_FLIGHT", 1)
+    world.register()
+    stop = _StopAt(world, 3, act)
+    world.exporter = world.again(klaviyo=stop)
+    world.drop_people("a.csv", people(100))
+    world.deliver()
+    assert stop.sent == 3
+    run = assert_ended(world, Status.CANCELED)
+    assert run.message
+    report = world.report()
+    assert (report["rows"], report["jobs"]) == (100, 3), "the report says how far the run came"
+
+
+@pytest.mark.parametrize("act", STOPS[:3])
+def test_a_run_is_stopped_before_it_begins(world: World, act: Callable[[World], None]) -> None:
+    world.register()
+    world.drop_people("a.csv", people(100))
+    world.deliver(until=lambda: bool(world.runs()))
+    act(world)
+    world.deliver()
+    assert_ended(world, Status.CANCELED)
+    assert world.job_requests() == 0
+
+
+def test_cancelling_twice_is_fine(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()))
+    _cancel(world)
+    _cancel(world)
+    world.deliver()
+    assert_ended(world, Status.CANCELED)
+
+
+def test_cancelling_a_run_that_is_over_changes_nothing(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    before = world.run()
+    _cancel(world)
+    world.exporter.tick()
+    world.deliver()
+    assert world.run() == before
+
+
+def test_a_paused_export_starts_no_run(world: World) -> None:
+    world.register()
+    _pause(world)
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    assert world.runs() == []
+
+
+def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started again by hand while the old one is sending on another instance."""
+    monkeypatch.setattr("exporter.sending.IN_FLIGHT", 1)
+    world.register()
+
+    def change(world: World) -> None:
+        _change_export(world, mapping=parse_mapping({"email": "EMail", "last_name": "FirstName"}))
+        export = world.exporter.catalog.export(EXPORT)
+        assert export is not None
+        world.exporter.start(export, because="demand")
+
+    stop = _StopAt(world, 3, change)
+    world.exporter = world.again(klaviyo=stop)
+    world.drop_people("a.csv", people(100))
+    world.deliver()
+    old, new = world.runs()
+    assert_ended(world, Status.CANCELED, run=old)
+    assert_ended(world, Status.SUCCESSFUL, delivered=100, run=new)
+    assert stop.sent == 3 + 10
+    assert world.errors == []
+
+
+def test_starting_again_after_cancelling_makes_a_new_run(world: World) -> None:
+    export = world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()))
+    _cancel(world)
+    world.clock.move(1)
+    again = world.exporter.start(export, because="demand")
+    assert again.run_id != world.runs()[0].run_id
+    world.deliver()
+    old, new = world.runs()
+    assert_ended(world, Status.CANCELED, run=old)
+    assert_ended(world, Status.SUCCESSFUL, delivered=5, run=new)

@@ -1,0 +1,205 @@
+"""Spans and metrics of whole runs, as OpenTelemetry's own SDK has them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pytest
+import requests
+from opentelemetry import trace
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
+from opentelemetry.sdk.trace import ReadableSpan
+
+from exporter import telemetry
+from exporter.logs import FieldFormatter, RunIdFilter, bound_run, show_fields
+from exporter.runs import Status
+from tests.service.world import World, assert_ended, people
+from tests.telemetry.seen import Seen
+
+pytestmark = pytest.mark.usefixtures("small_batches")
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def test_a_run_is_one_trace_of_steps_phases_and_requests(world: World, seen: Seen) -> None:
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    run = assert_ended(world, Status.SUCCESSFUL, delivered=30)
+    assert {span.context.trace_id for span in seen.spans} == {seen.spans[0].context.trace_id}
+    steps, phases, requested = seen.named("step"), seen.named("phase"), seen.requests()
+    assert {attributes(span)["run_id"] for span in seen.spans} == {run.run_id}
+    assert [attributes(span)["step"] for span in steps] == list(range(len(steps)))
+    order = [attributes(span)["phase"] for span in phases]
+    assert order == ["plan", "send", *["confirm"] * (len(order) - 3), "finish"]
+    inside = {span.context.span_id for span in steps}
+    assert {span.parent.span_id for span in phases if span.parent} <= inside
+    inside = {span.context.span_id for span in phases}
+    assert {span.parent.span_id for span in requested if span.parent} <= inside
+    [whole] = seen.named("run")
+    told = attributes(whole)
+    assert (told["status"], told["rows"], told["delivered"], told["jobs"]) == ("Successful", 30, 30, 3)
+
+
+def test_requests_tell_batch_endpoint_and_status(world: World, seen: Seen) -> None:
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    jobs = [attributes(span) for span in seen.requests() if attributes(span).get("batch") is not None]
+    assert sorted(each["batch"] for each in jobs) == [0, 1, 2]
+    assert {(each["endpoint"], each["http.response.status_code"]) for each in jobs} == {
+        ("POST /api/profile-bulk-import-jobs", 202)
+    }
+    assert "GET /api/lists/{id}" in {attributes(span)["endpoint"] for span in seen.requests()}
+
+
+def test_metrics_count_rows_jobs_throttling_and_waits(world: World, seen: Seen) -> None:
+    world.register()
+    world.fault("status", status=429, retry_after=2, times=2)
+    planted = {3: "none", 4: "p5@example.com"}
+    world.drop_people("a.csv", people(30, planted=planted))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=28)
+    found = seen.metrics()
+    kind = ("export", "vips")
+    assert found["exporter.profiles", (kind, ("outcome", "delivered"))] == 28
+    assert found["exporter.profiles", (kind, ("outcome", "duplicate"))] == 1
+    assert found["exporter.profiles", (kind, ("outcome", "rejected"), ("reason", "placeholder"))] == 1
+    assert found["exporter.jobs", (("outcome", "accepted"),)] == 3
+    assert found["exporter.jobs", (("outcome", "complete"),)] == 3
+    assert found["exporter.throttled", (("endpoint", "POST /api/profile-bulk-import-jobs"),)] == 2
+    requests_429 = (("endpoint", "POST /api/profile-bulk-import-jobs"), ("status", 429))
+    assert found["exporter.request.seconds", requests_429][0] == 2
+    assert found["exporter.wait.seconds", (("because", "pace"),)] > 0
+    assert {key[1][0][1] for key in found if key[0] == "exporter.phase.seconds"} == {
+        "plan",
+        "send",
+        "confirm",
+        "finish",
+    }
+
+
+def test_no_metric_has_a_series_for_every_run(world: World, seen: Seen) -> None:
+    world.register()
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    assert all(name != "run_id" for _, pairs in seen.metrics() for name, _ in pairs)
+
+
+def test_a_failed_run_and_what_failed_in_it_are_marked_by_kind(world: World, seen: Seen) -> None:
+    world.register(list_id="NOPE99")
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    assert_ended(world, Status.FAILED)
+    [whole], [planned] = seen.named("run"), seen.named("phase")
+    assert (whole.status.is_ok, planned.status.is_ok, attributes(planned)["cause"]) == (False, False, "ListGone")
+    assert planned.events == ()  # an exception event would hold its text and a stack
+
+
+def test_a_step_is_linked_to_the_invocation_that_it_came_with(seen: Seen) -> None:
+    with trace.get_tracer("host").start_as_current_span("invocation") as invocation, telemetry.step("vips/1", 0):
+        pass
+    [step] = seen.named("step")
+    assert [link.context.trace_id for link in step.links] == [invocation.get_span_context().trace_id]
+    assert step.context.trace_id != invocation.get_span_context().trace_id
+
+
+def test_automatic_instrumentation_does_not_see_our_requests(world: World, seen: Seen) -> None:
+    """It records whole addresses. The app settings keep it off; this holds should somebody turn it on."""
+    RequestsInstrumentor().instrument()
+    URLLib3Instrumentor().instrument()
+    try:
+        client = world.client(world.read_secret("klaviyo-key"))
+        assert client.profiles_by_email(["ada.lovelace@example.com"]) == {}
+        ours = [span.name for span in seen.spans]
+        requests.get(world.url + "/api/lists?probe=1", timeout=10)  # what it does otherwise
+        theirs = [span.to_json() for span in seen.spans[len(ours) :]]
+    finally:
+        RequestsInstrumentor().uninstrument()
+        URLLib3Instrumentor().uninstrument()
+        client.close()
+    assert ours == ["GET /api/profiles"]
+    assert any("probe=1" in span for span in theirs)
+    assert "lovelace" not in seen.text()
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/api/lists", "/api/lists"),
+        ("/api/lists/Y6nRLr/profiles?page[size]=100", "/api/lists/{id}/profiles"),
+        ("/api/lists/Y6nRLr/relationships/profiles", "/api/lists/{id}/relationships/profiles"),
+        ("/api/profile-bulk-import-jobs/abc%3D%3D/import-errors?x", "/api/profile-bulk-import-jobs/{id}/import-errors"),
+        ('/api/profiles?filter=any(email,["a@example.com"])', "/api/profiles"),
+    ],
+)
+def test_endpoint_leaves_ids_and_queries_out(target: str, expected: str) -> None:
+    assert telemetry.endpoint(target) == expected
+
+
+# Log lines
+
+
+def a_record(**fields: Any) -> logging.LogRecord:
+    record = logging.LogRecord("exporter.x", logging.INFO, __file__, 1, "batch %s", ("taken",), None)
+    vars(record).update(fields)
+    return record
+
+
+def test_a_line_shows_run_and_fields_whatever_formatter_it_has() -> None:
+    formatter, record = FieldFormatter(logging.Formatter("%(levelname)s %(message)s")), a_record(batch=3, cause="a\nb")
+    with bound_run("vips/1"):
+        RunIdFilter().filter(record)
+    assert formatter.format(record) == "INFO batch taken run_id=vips/1 batch=3 cause=a b"
+    assert (record.getMessage(), record.msg) == ("batch taken", "batch %s")  # for the next handler as it was
+    assert formatter.format(a_record()) == "INFO batch taken"
+
+
+def test_show_fields_adds_to_handlers_once_and_leaves_opentelemetrys_message_alone() -> None:
+    class Structured(logging.Handler):
+        __module__ = "opentelemetry.instrumentation.logging.handler"
+
+    root, plain, structured = logging.getLogger(), logging.StreamHandler(), Structured()
+    before = {handler: (handler.formatter, list(handler.filters)) for handler in root.handlers}
+    levels = {name: logging.getLogger(name).level for name in ("exporter", "azure", "urllib3", "msal")}
+    root.addHandler(plain)
+    root.addHandler(structured)
+    try:
+        show_fields()
+        show_fields()
+        assert isinstance(plain.formatter, FieldFormatter)
+        assert structured.formatter is None
+        assert [len(handler.filters) for handler in (plain, structured)] == [1, 1]
+    finally:
+        for handler in (plain, structured):
+            root.removeHandler(handler)
+        for handler, (formatter, filters) in before.items():
+            handler.setFormatter(formatter)
+            handler.filters = filters
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def test_threads_that_send_log_under_their_run(world: World, seen: Seen) -> None:
+    world.register()
+    world.fault("status", status=500, times=1, match="GET /api/lists/.*")
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    run = world.run()
+    again = [line for line in seen.handler.lines if line.startswith("asking Klaviyo again")]
+    assert [f"run_id={run.run_id}" in line for line in again] == [True]
+
+
+def test_telemetry_costs_next_to_nothing_a_request(seen: Seen) -> None:
+    """A million profiles are a hundred batches: some 300 requests, phases and steps."""
+    started = time.perf_counter()
+    for number in range(300):
+        with telemetry.request("POST", "https://a.klaviyo.com", "/api/profile-bulk-import-jobs") as exchange:
+            telemetry.carrying(lambda: None, batch=number)()
+            exchange.status = 202
+    assert time.perf_counter() - started < 1  # measured: 0.03 s with the SDK, 0.006 s without

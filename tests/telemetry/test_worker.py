@@ -1,0 +1,225 @@
+"""A whole run in Microsoft's worker with telemetry on: what goes to Application Insights, byte by byte."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+from azure.storage.queue import QueueServiceClient
+
+from exporter.azure_storage import BlobStore, steps_queue
+from exporter.catalog import Catalog, Connection, Consent, Export
+from exporter.mapping import parse_mapping
+from exporter.telemetry import METRICS, SPANS
+from sandbox import klaviyo as stand_in
+from sandbox import vault as key_vault
+from sandbox.azurite import Azurite
+from sandbox.klaviyo.settings import Settings
+from tests.entrypoints.worker import Worker, blob_input, queue_input, running_worker
+from tests.service.world import as_csv
+from tests.telemetry.test_privacy import HEADER, MAPPING, found_in, persons
+
+ROOT = Path(__file__).parents[2]
+BLOB = "segments/HighValue/a.csv"
+NAMES = {
+    "SNAPSHOTS_CONTAINER": "telemetry-snapshots",
+    "STATE_CONTAINER": "telemetry-state",
+    "STEPS_QUEUE": "telemetry-steps",
+    "TICK_SCHEDULE": "0 */5 * * * *",
+    "SETTLE_SECONDS": "0",
+}
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.azurite,
+    pytest.mark.skipif(sys.version_info < (3, 13), reason="Microsoft's worker is a library from Python 3.13 on"),
+]
+
+
+class Ingestion:
+    """Takes what Azure Monitor's exporter sends."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.raw = ""
+
+    def take(self, path: str, body: bytes) -> bytes:
+        text = (gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body).decode()
+        self.raw += text
+        items = json.loads(text) if path.endswith("/track") else []  # else live metrics, which nobody looks at
+        self.items += items
+        return json.dumps({"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []}).encode()
+
+    def base(self, kind: str) -> list[dict[str, Any]]:
+        return [each["data"]["baseData"] for each in self.items if each["data"]["baseType"] == kind]
+
+    def messages(self) -> list[dict[str, Any]]:
+        return self.base("MessageData")
+
+
+@contextlib.contextmanager
+def ingesting() -> Iterator[tuple[Ingestion, str]]:
+    taken = Ingestion()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            answer = taken.take(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield taken, f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def settings_of_the_templates() -> dict[str, str]:
+    """What app.bicep sets for telemetry, but for what only Azure knows."""
+    text = (ROOT / "infra" / "modules" / "app.bicep").read_text(encoding="utf-8")
+    return dict(re.findall(r"(?m)^  ((?:PYTHON|OTEL)_\w+): '([^']*)'", text))
+
+
+@pytest.fixture(scope="module")
+def sent(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingestion]:
+    """Everything that was sent while one snapshot went through the app."""
+    folder = tmp_path_factory.mktemp("telemetry")
+    account = stand_in.Klaviyo(Settings(limits=False, job_seconds=0.1))
+    account.call("POST", "/_sandbox/lists", {"id": "LIST01"})
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(stand_in.serving(account))
+        vault = stack.enter_context(key_vault.serving(cert_dir=folder))
+        vault.vault.set_secret("klaviyo-key", stand_in.FULL_KEY)
+        taken, endpoint = stack.enter_context(ingesting())
+        blobs = stack.enter_context(BlobServiceClient.from_connection_string(azurite.connection_string))
+        queues = stack.enter_context(QueueServiceClient.from_connection_string(azurite.connection_string))
+        _register(blobs)
+        environment = {
+            **NAMES,
+            **dict.fromkeys(("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string),
+            **vault.env,
+            **settings_of_the_templates(),
+            "KEY_VAULT_URL": vault.url,
+            "KLAVIYO_BASE_URL": url,
+            "WORK_FOLDER": str(folder / "work"),
+            "APPLICATIONINSIGHTS_CONNECTION_STRING": f"InstrumentationKey=00000000-0000-0000-0000-000000000001;"
+            f"IngestionEndpoint={endpoint};LiveEndpoint={endpoint}",
+            # What only talks about the exporter itself, and to Microsoft.
+            "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
+            "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
+            "OTEL_TRACES_SAMPLER": "always_on",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "OTEL_BLRP_SCHEDULE_DELAY": "100",
+            "OTEL_METRIC_EXPORT_INTERVAL": "500",
+            "TMPDIR": str(folder),
+        }
+        log = folder / "worker.log"
+        worker = stack.enter_context(running_worker(ROOT, env=environment, log=log))
+        _run(worker, queues)
+        assert _within(10, lambda: _is_whole(taken)), f"{taken.items}\n{log.read_text()[-2000:]}"
+        yield taken
+
+
+def _register(blobs: BlobServiceClient) -> None:
+    container = blobs.create_container(NAMES["SNAPSHOTS_CONTAINER"])
+    container.upload_blob(BLOB, as_csv(persons(a="quillon+async-fail@private.example", b="quillon"), HEADER)).close()
+    container.close()
+    catalog = Catalog(BlobStore(blobs.get_container_client(NAMES["STATE_CONTAINER"])))
+    consent = Consent(by="a test", at=datetime(2026, 11, 23, tzinfo=UTC))
+    catalog.save(Connection(id="main", name="Main", secret="klaviyo-key", consent=consent))
+    mapping = parse_mapping(MAPPING)
+    segments = ["HighValue"]
+    catalog.save(
+        Export(id="vips", name="VIPs", connection="main", list_id="LIST01", segments=segments, mapping=mapping)
+    )
+
+
+def _run(worker: Worker, queues: QueueServiceClient) -> None:
+    """A blob arrives; then every message, as it becomes visible, until there is none."""
+    place = ("SnapshotsStorage", NAMES["SNAPSHOTS_CONTAINER"], BLOB)
+    noted = worker.invoke("on_blob", blob_input("client", *place))
+    assert noted.succeeded, noted.error
+    with steps_queue(queues, NAMES["STEPS_QUEUE"]) as queue:
+        deadline = time.monotonic() + 25
+        while queue.get_queue_properties().approximate_message_count and time.monotonic() < deadline:
+            for message in queue.receive_messages():
+                stepped = worker.invoke("on_step", queue_input("message", message.content))
+                assert stepped.succeeded, stepped.error
+                queue.delete_message(message)
+            time.sleep(0.1)
+
+
+def _told(taken: Ingestion) -> Counter[str]:
+    return Counter(each["message"] for each in taken.messages())
+
+
+def _is_whole(taken: Ingestion) -> bool:
+    metrics = {point["name"] for each in taken.base("MetricData") for point in each["metrics"]}
+    spans = {each["name"] for each in taken.base("RemoteDependencyData")}
+    return "run finished" in _told(taken) and "run" in spans and "exporter.profiles" in metrics
+
+
+def _within(seconds: float, is_true: Any) -> bool:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_each_line_is_sent_once_with_run_and_fields(sent: Ingestion) -> None:
+    told = _told(sent)
+    assert (told["run created"], told["run finished"]) == (1, 1)
+    assert told["phase done"] == len([each for each in sent.base("RemoteDependencyData") if each["name"] == "phase"])
+    [finished] = [each["properties"] for each in sent.messages() if each["message"] == "run finished"]
+    assert finished["run_id"].startswith("vips/")
+    assert (finished["status"], finished["rows"]) == ("Completed with warnings", "27")
+
+
+def test_spans_are_ours_and_of_one_trace(sent: Ingestion) -> None:
+    spans = [each for each in sent.items if each["data"]["baseType"] == "RemoteDependencyData"]
+    names = {each["data"]["baseData"]["name"] for each in spans}
+    assert set(SPANS) < names
+    assert all(name.split(" /api/")[0] in ("GET", "POST") for name in names - set(SPANS)), names
+    assert len({each["tags"]["ai.operation.id"] for each in spans}) == 1
+    jobs = [
+        each["data"]["baseData"]
+        for each in spans
+        if each["data"]["baseData"]["properties"].get("endpoint") == "POST /api/profile-bulk-import-jobs"
+    ]
+    assert [(each["type"], each["resultCode"], each["properties"]["batch"]) for each in jobs] == [("HTTP", "202", "0")]
+
+
+def test_metrics_are_those_that_the_code_names(sent: Ingestion) -> None:
+    points = [point for each in sent.base("MetricData") for point in each["metrics"]]
+    named = {point["name"] for point in points if point["name"].startswith("exporter.")}
+    assert {"exporter.profiles", "exporter.jobs", "exporter.phase.seconds"} <= named <= set(METRICS)
+
+
+def test_nothing_of_a_person_and_no_key_is_sent(sent: Ingestion) -> None:
+    assert "/api/profile-bulk-import-jobs" in sent.raw, "requests were told"
+    assert found_in(sent.raw) == []
+    assert "?" not in "".join(each.get("data", "") for each in sent.base("RemoteDependencyData"))
