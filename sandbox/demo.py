@@ -284,10 +284,10 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
             dropped = time.monotonic()
             run = wait_for_run(stage, rows=options.rows, limit_s=300 + options.rows / 1_000)
             console.print(f"Dropped in {dropped - started:.1f} s, done {time.monotonic() - dropped:.1f} s later.")
-        return _conclude(stage, snapshot, run, folder)
+        return _conclude(stage, snapshot, run)
 
 
-def _conclude(stage: Stage, snapshot: Snapshot, run: Run, folder: Path) -> int:
+def _conclude(stage: Stage, snapshot: Snapshot, run: Run) -> int:
     found = stage.store.read(run.folder + "report.json")
     assert found is not None
     print(reports.as_text(json.loads(found.data)))
