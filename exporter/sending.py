@@ -90,6 +90,7 @@ class Sender:
         self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
         self._repairs = 0
         self._key = 0
+        self.failures = 0  # requests to be tried again
 
     def send(self, *, deadline: float) -> bool:
         """Send until everything is accepted (True) or the deadline is near (False). Raises what ends the attempt."""
@@ -260,6 +261,7 @@ class Sender:
         self._klaviyo, self._key = renewed, self._key + 1
 
     def _again(self, task: _Task, error: Transient) -> None:
+        self.failures += 1
         now = self._clock()
         if isinstance(error, RateLimited):
             self._pacer.throttled(error.retry_after_s, now)

@@ -624,6 +624,7 @@ class _Step:
         self._klaviyo: Klaviyo | None = None
         self._journal: Journal | None = None
         self._facts_before = 0
+        self._requests_failed = False
         self._reader: PlanReader | None = None
 
     def take(self, *, deadline: float) -> StepResult:
@@ -717,7 +718,9 @@ class _Step:
             sleep=self.exporter._sleep,
             progress=lambda accepted: self.exporter._progress("send", accepted, plan.profiles),
         )
-        return sender.send(deadline=deadline)
+        is_all_sent = sender.send(deadline=deadline)
+        self._requests_failed = sender.failures > 0
+        return is_all_sent
 
     @telemetry.phase(Phase.CONFIRM)
     def _confirm(self, deadline: float) -> bool:
@@ -763,7 +766,11 @@ class _Step:
         self._save(setbacks=0, **changes)
 
     def _more(self) -> StepResult:
-        self._save(step=self.run.step + 1, setbacks=0)
+        # A step that is shorter than the time for which a request is tried again never gives up by itself.
+        setbacks = self.run.setbacks + 1 if self._requests_failed and not self.has_progressed else 0
+        if setbacks > SETBACKS:
+            raise Transient("Klaviyo took no batch")
+        self._save(step=self.run.step + 1, setbacks=setbacks)
         return Next(_step_message(self.run))
 
     def _ask_later(self) -> StepResult:

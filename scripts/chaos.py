@@ -86,7 +86,7 @@ def run_case(it: Rig, number: int, *, rows: int, dice: random.Random) -> dict[st
 def _kill(it: Rig, case: Case, *, hosts: int, dice: random.Random) -> list[str]:
     """Start hosts and kill them, one at a time, at random moments; the phase in which each round of deaths began."""
     killed_in: list[str] = []
-    for death in range(dice.randint(2, KILLS_A_CASE)):
+    for death in range(KILLS_A_CASE):
         with contextlib.ExitStack() as stack:
             running = [stack.enter_context(it.host(f"machine-{dice.randrange(3)}-{host}")) for host in range(hosts)]
             if death == 0:
@@ -103,12 +103,12 @@ def _kill(it: Rig, case: Case, *, hosts: int, dice: random.Random) -> list[str]:
 
 def _wait_for_a_moment(case: Case, dice: random.Random) -> str:
     """Until a phase that is not over yet is reached, and a random while longer. The phase that it came to."""
-    still_to_come = PHASES[PHASES.index(_phase(case)) :]
+    still_to_come = PHASES[PHASES.index(_phase(case)) : -1] or ["closed"]
     wanted = dice.choice([*still_to_come, *(["send"] * 3 if "send" in still_to_come else [])])
     deadline = time.monotonic() + 20
     while _phase(case) not in (wanted, "closed") and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(dice.uniform(0, {"before": 3.0, "send": 1.5}.get(wanted, 0.3)))
+    time.sleep(dice.uniform(0, {"before": 3.0, "send": 1.0}.get(wanted, 0.3)))
     return _phase(case)
 
 

@@ -16,15 +16,14 @@ import re
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
-PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
+PLATFORM = "x86_64-manylinux_2_28"  # what Debian 12 of the platform and everything newer can load
 MOST_MB = 300  # unpacked, of the 0.8 GB of temporary storage that an instance has
-AUDIT = "pip-audit==2.10.1"
+TOOLS = ("pip-audit==2.10.1", "uv==0.13.9")  # uv, because pip cannot resolve for another Python than its own
 SECRETS = {
     "Klaviyo private key": r"\bpk_[0-9a-f]{30,}\b",
     "storage account key": r"AccountKey=[A-Za-z0-9+/]{80,}==",
@@ -36,56 +35,62 @@ SECRETS = {
     "function key in an address": r"[?&]code=[A-Za-z0-9_\-/+%]{40,}",
     "connection to Application Insights": r"InstrumentationKey=(?!0{8})[0-9a-f]{8}-[0-9a-f-]{27}",
 }
-# Microsoft publishes this key of its emulator; it opens nothing.
-PUBLIC = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+# Open nothing: the key of Microsoft's emulator, which is published, and one that tests made up.
+PUBLIC = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    "pk_0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e",
+)
 FEWEST_CHARACTERS = 12  # a key of fewer different ones is made up to be seen as such
 
 
 def wheels() -> list[str]:
     """What cannot be installed without a compiler, or is too large."""
+    uv = _tools() / "uv"
     problems = []
     for python in PYTHONS:
         with tempfile.TemporaryDirectory() as name:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-            command += ["--only-binary", ":all:", "--python-version", python, "--implementation", "cp", "--dest", name]
-            command += [word for platform in PLATFORMS for word in ("--platform", platform)]
-            done = subprocess.run(
-                [*command, "-r", "requirements.txt"], cwd=ROOT, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                problems.append(f"Python {python}: {_last_error(done.stderr)}")
+            command = [str(uv), "pip", "install", "--quiet", "--only-binary", ":all:", "--target", name]
+            command += ["--python-version", python, "--python-platform", PLATFORM, "-r", "requirements.txt"]
+            if problem := _run(command):
+                problems.append(f"Python {python}: {problem}")
                 continue
-            files = sorted(Path(name).glob("*.whl"))
-            zipped, unpacked = sum(file.stat().st_size for file in files) / 1e6, sum(map(_unpacked_mb, files))
-            print(f"wheels: Python {python}: {len(files)} wheels, {zipped:.0f} MB zipped, {unpacked:.0f} MB unpacked")
-            if unpacked > MOST_MB:
-                problems.append(f"Python {python}: {unpacked:.0f} MB unpacked, over {MOST_MB}")
+            files = [path for path in Path(name).rglob("*") if path.is_file()]
+            size_mb = sum(path.stat().st_size for path in files) / 1e6
+            packages = sum(1 for _ in Path(name).glob("*.dist-info"))
+            print(f"wheels: Python {python}: {packages} packages, {size_mb:.0f} MB unpacked")
+            if size_mb > MOST_MB:
+                problems.append(f"Python {python}: {size_mb:.0f} MB unpacked, over {MOST_MB}")
     return problems
 
 
 def audit() -> list[str]:
-    """Known holes, as pip-audit tells them; it lives in an environment of its own."""
-    environment = ROOT / ".venv-supply"
-    python = environment / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", AUDIT]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return [f"pip-audit cannot be installed: {_last_error(done.stderr)}"]
+    """Known holes, as pip-audit tells them."""
+    python = _tools() / "python"
     problems = []
     for name in ("requirements.txt", "requirements-dev.txt"):
-        done = subprocess.run(
-            [str(python), "-m", "pip_audit", "--progress-spinner", "off", "--requirement", name],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        print(f"audit: {name}: {'no known holes' if not done.returncode else 'see below'}")
-        if done.returncode:
-            problems.append(f"{name}: {(done.stdout + done.stderr).strip()[-3000:]}")
+        problem = _run([str(python), "-m", "pip_audit", "--progress-spinner", "off", "--requirement", name])
+        print(f"audit: {name}: {'see below' if problem else 'no known holes'}")
+        if problem:
+            problems.append(f"{name}: {problem}")
     return problems
+
+
+def _tools() -> Path:
+    """The folder of our tools' commands: an environment of their own, made when it is first needed."""
+    environment = ROOT / ".venv-supply"
+    if not environment.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    commands = environment / "bin"
+    install = [str(commands / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS]
+    if problem := _run(install):
+        raise SystemExit(f"the tools cannot be installed: {problem}")
+    return commands
+
+
+def _run(command: list[str]) -> str:
+    """Run a command in the project's folder; "" if it went well, else the end of what it said."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).strip()[-3000:] or "failed" if done.returncode else ""
 
 
 def secrets() -> list[str]:
@@ -105,22 +110,14 @@ def secrets() -> list[str]:
 
 def secrets_in(content: bytes) -> list[str]:
     """The kinds of secrets that a file seems to hold."""
-    text = content.decode("utf-8", "replace").replace(PUBLIC, "")
+    text = content.decode("utf-8", "replace")
+    for known in PUBLIC:
+        text = text.replace(known, "")
     return [
         kind
         for kind, pattern in SECRETS.items()
         if any(len(set(found[0].lower())) > FEWEST_CHARACTERS for found in re.finditer(pattern, text))
     ]
-
-
-def _unpacked_mb(file: Path) -> float:
-    with zipfile.ZipFile(file) as wheel:
-        return sum(entry.file_size for entry in wheel.infolist()) / 1e6
-
-
-def _last_error(text: str) -> str:
-    errors = [line for line in text.splitlines() if line.startswith("ERROR")]
-    return (errors or text.splitlines() or ["no reason given"])[-1]
 
 
 PARTS: dict[str, Callable[[], list[str]]] = {"secrets": secrets, "wheels": wheels, "audit": audit}

@@ -281,3 +281,12 @@ def test_rate_windows_that_cannot_be_read_count_as_unused(world: World, share: o
     world.exporter.store.create("leases/main.json", json.dumps(lease).encode())
     _export(world)
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def test_steps_that_end_before_their_retries_do_are_not_repeated_for_ever(world: World) -> None:
+    """With a step shorter than the time for which a request is tried again, no attempt ever gives up by itself."""
+    world.restart(step_s=10)
+    world.fault("status", status=503, times=None)
+    _export(world)
+    run = assert_ended(world, Status.FAILED, delivered=0)
+    assert "gave up" in run.message
