@@ -26,7 +26,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, azurite: Azurite) -> Iterato
 
 def test_a_host_killed_at_random_points_of_a_run_leaves_the_right_list(world: Rig) -> None:
     dice = random.Random(1)
-    case = world.case(1, rows=60_000)
+    case = world.case(1, rows=40_000)
     for number, at_s in enumerate((dice.uniform(2.0, 3.0), dice.uniform(0.5, 1.5), dice.uniform(1.5, 2.5))):
         with world.host(f"killed-{number % 2}") as host:
             if number == 0:
@@ -41,8 +41,8 @@ def test_a_host_killed_at_random_points_of_a_run_leaves_the_right_list(world: Ri
 
 def test_two_hosts_on_one_storage(world: Rig) -> None:
     """Two connections go side by side; two exports of one connection take turns."""
-    apart = [world.case(2, rows=20_000), world.case(3, rows=20_000)]
-    together = [world.case(number, rows=12_000, connection="shared") for number in (4, 5)]
+    apart = [world.case(2, rows=16_000), world.case(3, rows=16_000)]
+    together = [world.case(number, rows=8_000, connection="shared") for number in (4, 5)]
     with world.host("left"), world.host("right"):
         for case in [*apart, *together]:
             case.drop()

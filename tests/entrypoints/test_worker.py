@@ -13,6 +13,7 @@ from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
 from sandbox.azurite import Azurite
+from sandbox.vault import serving as serving_vault
 from tests.entrypoints.worker import (
     Worker,
     WorkerError,
@@ -165,7 +166,6 @@ SETTINGS = {
     "STATE_CONTAINER": "worker-state",
     "STEPS_QUEUE": "worker-steps",
     "TICK_SCHEDULE": "0 */5 * * * *",
-    "KEY_VAULT_URL": "https://vault.invalid",
 }
 BLOB_NAME = "exports/HighValue/2026/11/23/1200/HighValue_1.csv"
 
@@ -186,9 +186,10 @@ def storage(azurite: Azurite) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def app(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("app")
-    env = {**SETTINGS, **storage, "WORK_FOLDER": str(folder / "work")}
-    with running_worker(ROOT, env=env, log=folder / "worker.log") as worker:
-        yield worker
+    with serving_vault(cert_dir=folder) as vault:
+        env = {**SETTINGS, **storage, **vault.env, "KEY_VAULT_URL": vault.url, "WORK_FOLDER": str(folder / "work")}
+        with running_worker(ROOT, env=env, log=folder / "worker.log") as worker:
+            yield worker
 
 
 @pytest.mark.azurite
@@ -202,7 +203,7 @@ class TestApp:
         assert outcome.succeeded, outcome.error
         assert outcome.returned is not None
         assert outcome.returned["http"]["status_code"] == "200"
-        assert json.loads(http_body(outcome)) == {"state": "ok", "snapshots": "ok"}
+        assert json.loads(http_body(outcome)) == dict.fromkeys(("state", "snapshots", "queue", "vault"), "ok")
 
     def test_blob_is_noted_in_the_queue_and_its_message_is_understood(
         self, app: Worker, storage: dict[str, str]

@@ -129,8 +129,8 @@ def test_package_is_small(copied: Path) -> None:
 
 
 def test_package_starts_by_itself_and_quickly(copied: Path) -> None:
-    """Flex Consumption gives an app 30 s to start; a cold import here is held under one."""
-    code = "import time; t = time.perf_counter(); import function_app; print(time.perf_counter() - t)"
+    """Flex Consumption gives an app 30 s to start; a cold import is held under one second of CPU."""
+    code = "import time; t = time.process_time(); import function_app; print(time.process_time() - t)"
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV"))}
     seconds = []
     for _ in range(3):  # the first one compiles; the machine may be busy

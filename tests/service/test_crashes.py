@@ -108,14 +108,14 @@ def test_deaths_that_follow_each_other(world: World, seed: int) -> None:
     run_with_deaths(world, deaths, work_survives=dice.random() < 0.5)
 
 
-@pytest.mark.parametrize("at", range(3, MOST_EFFECTS, 2))
+@pytest.mark.parametrize("at", range(3, MOST_EFFECTS, 3))
 def test_an_instance_that_freezes_and_wakes_after_another_ended_the_run_changes_nothing(world: World, at: int) -> None:
     """Its lease has run out by then: the journal and the run's ETag keep it from writing."""
     current: list[Mapping[str, Any]] = []
 
     def take_over() -> None:
         world.clock.move(61)
-        other = world.again(work="work" if at % 4 == 1 else "another-machine")
+        other = world.again(work="work" if at % 2 else "another-machine")
         if current:
             other.handle(current[0], redelivered=True)
         world.deliver(exporter=other, most=60)
@@ -132,7 +132,7 @@ def test_an_instance_that_freezes_and_wakes_after_another_ended_the_run_changes_
     assert world.accepted_rows() <= 2 * 11, "what was on its way is sent twice, nothing more often"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_two_instances_that_get_every_message_twice_make_one_run(world: World, seed: int) -> None:
     """In two threads, while the clock jumps over the end of leases."""
     set_up(world)
