@@ -45,6 +45,7 @@ from sandbox.snapshots import ContainerWriter, Kind, Snapshot, write_snapshot
 ROOT = Path(__file__).resolve().parent.parent
 LIST_ID, CONNECTION, EXPORT = "Y6nRLr", "klaviyo", "high-value"
 SECRET = "klaviyo-key"
+PARTITIONS = 4
 MAPPING = {
     "email": "EMail",
     "first_name": "FirstName",
@@ -159,7 +160,7 @@ def demo_snapshot(rows: int) -> Snapshot:
         Kind.BAD_PHONE: some,
         Kind.KLAVIYO_ASYNC: some,
     }
-    return Snapshot(rows=rows, partitions=4, seed=7, segment="HighValue", bad=bad if rows >= 100 else {})
+    return Snapshot(rows=rows, partitions=PARTITIONS, seed=7, segment="HighValue", bad=bad if rows >= 100 else {})
 
 
 def wait_for_run(stage: Stage, *, rows: int, limit_s: float) -> Run:
@@ -183,11 +184,13 @@ def wait_for_run(stage: Stage, *, rows: int, limit_s: float) -> Run:
 
 
 def _newest_run(stage: Stage) -> Run | None:
-    names = list(stage.store.folders(f"runs/{EXPORT}/"))
-    if not names:
-        return None
-    found = stage.store.read(f"runs/{EXPORT}/{names[-1]}/run.json")
-    return Run.model_validate_json(found.data) if found else None
+    """The run of the whole snapshot. A slow upload may settle in between: then a run of some partitions comes first."""
+    runs = []
+    for name in stage.store.folders(f"runs/{EXPORT}/"):
+        if found := stage.store.read(f"runs/{EXPORT}/{name}/run.json"):
+            runs.append(Run.model_validate_json(found.data))  # noqa: PERF401 - reads better
+    whole = [run for run in runs if len(run.manifest.partitions) == PARTITIONS]
+    return whole[0] if whole else None
 
 
 # The proof
