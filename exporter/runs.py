@@ -185,8 +185,18 @@ class BatchAccepted(BaseModel):
 
     def positions(self) -> list[int]:
         """The batch's positions in the order of the request: what Klaviyo's pointers count."""
-        left_out = set(self.without)
-        return [position for position in range(self.first, self.last) if position not in left_out]
+        return [position for first, last in self.stretches() for position in range(first, last)]
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """What Klaviyo took, as ranges without gaps."""
+        start = self.first
+        for position in sorted(set(self.without)):
+            if start <= position < self.last:
+                if start < position:
+                    yield start, position
+                start = position + 1
+        if start < self.last:
+            yield start, self.last
 
 
 class RowsRefused(BaseModel):
@@ -247,16 +257,19 @@ class Delivery:
         return delivery
 
     def apply(self, event: Event) -> None:
-        """Take one event in. The first word on a row, a range or a job stands; repetitions change nothing."""
+        """Take one event in. The first word on a profile or a job stands; repetitions change nothing.
+
+        So every profile of a batch is in one place: taken by one job, refused, or remaining.
+        """
         match event:
             case BatchAccepted():
-                if event.job not in self.jobs and not self._overlaps(event):
+                if event.job not in self.jobs and not self._is_decided(event):
                     self.jobs[event.job] = event
                     self.accepted.setdefault(event.batch, []).append(event)
             case RowsRefused():
                 refused = self.refused.setdefault(event.batch, {})
                 for position, words in event.rows:
-                    if not self._is_accepted(event.batch, position):
+                    if not self._is_accepted(event.batch, position, position + 1):
                         refused.setdefault(position, words)
             case JobEnded():
                 if event.job in self.jobs and event.job not in self.lost:
@@ -265,23 +278,33 @@ class Delivery:
                 if event.job in self.jobs and event.job not in self.ended:
                     self.lost.setdefault(event.job, event)
 
-    def _overlaps(self, event: BatchAccepted) -> bool:
-        """Whether some of the range was accepted before, by a job whose record came first (a batch sent twice).
+    def _is_decided(self, event: BatchAccepted) -> bool:
+        """Whether some of a job's profiles were accepted or refused before: its batch was sent twice.
 
-        What is not in that job's range still remains to be sent.
+        Such a job is not followed. What only it took still remains to be sent, which is harmless.
         """
-        return any(one.first < event.last and event.first < one.last for one in self.accepted.get(event.batch, ()))
+        refused = self.refused.get(event.batch, {})
+        return any(
+            self._is_accepted(event.batch, first, last) or any(first <= position < last for position in refused)
+            for first, last in event.stretches()
+        )
 
-    def _is_accepted(self, batch: int, position: int) -> bool:
-        return any(one.first <= position < one.last for one in self.accepted.get(batch, ()))
+    def _is_accepted(self, batch: int, first: int, last: int) -> bool:
+        """Whether a job has taken any of these profiles."""
+        return any(
+            start < last and first < end
+            for one in self.accepted.get(batch, ())
+            if one.first < last and first < one.last
+            for start, end in one.stretches()
+        )
 
     def remaining(self, batch: PlannedBatch) -> list[tuple[int, int]]:
         """The ranges of a batch that still have profiles to send."""
         refused = self.refused.get(batch.number, {})
         start, ranges = 0, []
-        for one in sorted(self.accepted.get(batch.number, ()), key=lambda one: one.first):
-            ranges.append((start, one.first))
-            start = max(start, one.last)
+        for first, last in sorted(each for one in self.accepted.get(batch.number, ()) for each in one.stretches()):
+            ranges.append((start, first))
+            start = last
         ranges.append((start, batch.profiles))
         return [(first, last) for first, last in ranges if any(p not in refused for p in range(first, last))]
 
@@ -297,7 +320,7 @@ class Delivery:
         return not any(self.remaining(batch) for batch in plan.batches)
 
     def accepted_profiles(self) -> int:
-        return sum(one.last - one.first - len(one.without) for one in self.jobs.values())
+        return sum(last - first for one in self.jobs.values() for first, last in one.stretches())
 
     def refused_profiles(self) -> int:
         return sum(len(rows) for rows in self.refused.values())

@@ -188,6 +188,33 @@ def test_a_row_that_was_accepted_is_not_refused_afterwards() -> None:
     assert (delivery.accepted_profiles(), delivery.refused_profiles()) == (10, 0)
 
 
+def test_a_row_that_was_left_out_can_be_refused_afterwards() -> None:
+    """The job is on record before the refusal that made it leave the row out: the row is not lost."""
+    delivery = Delivery.replay([accepted("j1", 0, 0, 10, 3), RowsRefused(batch=0, rows=[(3, "late"), (4, "late")])])
+    assert (delivery.accepted_profiles(), delivery.refused) == (9, {0: {3: "late"}})
+    assert delivery.all_sent(a_plan(10))
+
+
+def test_a_row_that_was_left_out_and_not_refused_remains() -> None:
+    delivery = Delivery.replay([accepted("j1", 0, 0, 10, 3, 4)])
+    assert delivery.remaining(a_plan(10).batches[0]) == [(3, 5)]
+    delivery.apply(accepted("j2", 0, 3, 5))
+    assert (delivery.accepted_profiles(), delivery.all_sent(a_plan(10))) == (10, True)
+
+
+def test_a_row_that_was_refused_is_not_accepted_afterwards() -> None:
+    delivery = Delivery.replay([RowsRefused(batch=0, rows=[(3, "no")]), accepted("j1", 0, 0, 10)])
+    assert (delivery.accepted_profiles(), delivery.refused_profiles()) == (0, 1)
+    assert delivery.remaining(a_plan(10).batches[0]) == [(0, 10)]
+
+
+@pytest.mark.parametrize("second", [(0, 6), (4, 10), (3, 4), (2, 8), (0, 10)])
+def test_ranges_that_overlap_count_once_and_the_rest_remains(second: tuple[int, int]) -> None:
+    delivery = Delivery.replay([accepted("j1", 0, 2, 5), accepted("j2", 0, *second), JobEnded(job="j2", completed=9)])
+    assert (delivery.accepted_profiles(), list(delivery.jobs), delivery.ended) == (3, ["j1"], {})
+    assert delivery.remaining(a_plan(10).batches[0]) == [(0, 2), (5, 10)]
+
+
 def test_a_job_nobody_accepted_neither_ends_nor_is_lost() -> None:
     delivery = Delivery.replay([JobEnded(job="x", completed=1), JobLost(job="y", why="gone")])
     assert (delivery.ended, delivery.lost) == ({}, {})
@@ -267,6 +294,20 @@ class Course(RuleBasedStateMachine):
         if len(left_out) < batch.profiles:
             self.record(accepted(f"j{next(self.jobs)}", batch.number, 0, batch.profiles, *left_out))
 
+    @rule(data=st.data())
+    def a_record_comes_late_or_overlaps(self, data: st.DataObject) -> None:
+        """Any range with anything left out, any rows refused: whatever was on record before."""
+        batch = data.draw(st.sampled_from(self.plan.batches))
+        position = st.integers(0, batch.profiles - 1)
+        some = data.draw(st.lists(position, max_size=3))
+        if data.draw(st.booleans()):
+            first, last = sorted((data.draw(position), data.draw(position)))
+            late = accepted(f"j{next(self.jobs)}", batch.number, first, last + 1, *some)
+            if late.positions():
+                self.record(late)
+        else:
+            self.record(RowsRefused(batch=batch.number, rows=[(at, "late") for at in some]))
+
     @precondition(lambda self: self.journal)
     @rule(data=st.data())
     def a_record_is_written_twice(self, data: st.DataObject) -> None:
@@ -345,6 +386,8 @@ TestCourse = Course.TestCase
 def test_no_order_of_records_is_too_odd_to_replay(events: list[Event]) -> None:
     delivery = Delivery.replay([*events, *events])
     assert delivery.accepted_profiles() == 9
+    assert delivery.refused_profiles() == 1
+    assert delivery.all_sent(a_plan(10))
     assert len(delivery.ended) == 1
 
 
