@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from exporter.errors import ConfigError
 from exporter.mapping import MappingDocument
+from exporter.schedules import Schedule as Schedule
 from exporter.store import Store
 
 logger = logging.getLogger(__name__)
@@ -47,22 +48,6 @@ class Connection(_Document):
     consent: Consent | None = None
 
 
-class Schedule(BaseModel):
-    """When an export runs: on every new snapshot, by a cron expression in a time zone, or only on demand."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    on: Literal["arrival", "cron", "demand"] = "arrival"
-    cron: str | None = None
-    time_zone: str = "UTC"
-
-    @model_validator(mode="after")
-    def _cron_given(self) -> Schedule:
-        if (self.on == "cron") != (self.cron is not None):
-            raise ValueError('give "cron" exactly when "on" is "cron"')
-        return self
-
-
 class Export(_Document):
     """What to send where: segments of a storage container to one list of a connection."""
 
@@ -73,6 +58,7 @@ class Export(_Document):
     mapping: MappingDocument
     schedule: Schedule = Schedule()
     paused: bool = False
+    max_profiles: int | None = Field(default=None, ge=1)  # a plan with more is not sent
 
     @field_validator("segments")
     @classmethod

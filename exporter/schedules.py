@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from exporter.catalog import Schedule
 from exporter.errors import ConfigError
 from exporter.runs import Run
+
+
+class Schedule(BaseModel):
+    """When an export runs: on every new snapshot, by a cron expression in a time zone, or only on demand."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    on: Literal["arrival", "cron", "demand"] = "arrival"
+    cron: str | None = None
+    time_zone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _cron_given(self) -> Schedule:
+        if (self.on == "cron") != (self.cron is not None):
+            raise ValueError('give "cron" exactly when "on" is "cron"')
+        return self
 
 
 def is_due(schedule: Schedule, last: Run | None, now: datetime) -> bool:
