@@ -6,13 +6,14 @@ connections/{id}.json    exports/{id}.json
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from exporter.errors import ConfigError
+from exporter.errors import AlreadyThere, ConfigError, Conflict, EditConflict, StoreMoved
 from exporter.mapping import MappingDocument
 from exporter.schedules import Schedule as Schedule
 from exporter.store import Store
@@ -31,34 +32,68 @@ class _Document(BaseModel):
     id: str = Field(pattern=ID_PATTERN)
 
 
-class Consent(BaseModel):
-    """Who agreed, when, that data leaves for Klaviyo."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+
+class Consent(_Part):
+    """Who agreed, when, that data leaves for Klaviyo. `version` is that of the text in consent.py."""
+
     by: str
+    by_id: str = ""
     at: datetime
+    version: str = ""
+
+
+class Change(_Part):
+    """Who made or changed a document, when. `by` is a name to show, `by_id` what the directory knows them by."""
+
+    by: str
+    by_id: str = ""
+    at: datetime
+
+
+class Check(_Part):
+    """What came of trying a connection's key. Scopes: may, may not, or None where that could not be found out."""
+
+    at: datetime
+    ok: bool
+    account_id: str = ""
+    account_name: str = ""
+    scopes: dict[str, bool | None] = Field(default_factory=dict)
+    clock_skew_s: float | None = None  # our clock less Klaviyo's
+    revision: str = ""
+    message: str = ""
+    hint: str = ""
 
 
 class Connection(_Document):
     """A Klaviyo account that we may send to. `secret` names its key in Key Vault; nothing is sent without consent."""
 
     name: str
+    type: Literal["klaviyo"] = "klaviyo"
+    used_by: Literal["administrators", "contributors"] = "administrators"
     secret: str = Field(pattern=VAULT_NAME_PATTERN)
     consent: Consent | None = None
+    check: Check | None = None  # the last one
+    created: Change | None = None
+    changed: Change | None = None
 
 
 class Export(_Document):
-    """What to send where: segments of a storage container to one list of a connection."""
+    """What to send where: segments of a storage container to one list of a connection. Detached, it does not run."""
 
     name: str
-    connection: str = Field(pattern=ID_PATTERN)
+    connection: str | None = Field(pattern=ID_PATTERN)  # None: detached
     list_id: str = Field(pattern=LIST_ID_PATTERN)
+    list_name: str = ""  # as Klaviyo had it when the export was saved
     segments: list[str] = Field(min_length=1)
     mapping: MappingDocument
     schedule: Schedule = Schedule()
     paused: bool = False
     max_profiles: int | None = Field(default=None, ge=1)  # a plan with more is not sent
+    created: Change | None = None
+    changed: Change | None = None
 
     @field_validator("segments")
     @classmethod
@@ -66,6 +101,11 @@ class Export(_Document):
         if len({segment.casefold() for segment in segments}) < len(segments) or not all(segments):
             raise ValueError("segments must be named, each once")
         return segments
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything may start it."""
+        return not self.paused and self.connection is not None
 
 
 AnyDocument = TypeVar("AnyDocument", Connection, Export)
@@ -84,6 +124,20 @@ class Catalog:
     def export(self, export_id: str) -> Export | None:
         """None when there is no such export (any more)."""
         return self._read(Export, export_id)
+
+    def find(self, kind: type[AnyDocument], document_id: str) -> tuple[AnyDocument, str] | None:
+        """A document and the ETag that `replace` and `remove` take; None when there is none."""
+        if not re.fullmatch(ID_PATTERN, document_id):
+            return None
+        name = _name(kind, document_id)
+        found = self._store.read(name)
+        if found is None:
+            return None
+        try:
+            return kind.model_validate_json(found.data), found.etag
+        except ValidationError as exc:
+            keys = ", ".join(".".join(str(part) for part in error["loc"]) for error in exc.errors())
+            raise ConfigError(f"{name} cannot be read: {keys}", hint="Correct or restore the document.") from None
 
     def exports(self) -> Iterator[Export]:
         """Every export, by id. One that cannot be read is left out: the others must not wait for it."""
@@ -106,28 +160,41 @@ class Catalog:
     def save(self, document: Connection | Export) -> None:
         """Create or replace a document; the last one wins."""
         name = _name(type(document), document.id)
-        data = document.model_dump_json(by_alias=True, indent=1).encode()
+        data = _encode(document)
         current = self._store.read(name)
         if current is None:
             self._store.create(name, data)
         else:
             self._store.replace(name, data, etag=current.etag)
 
-    def remove(self, kind: type[Connection] | type[Export], document_id: str) -> None:
-        """Remove a document; one that is not there is fine."""
-        self._store.delete(_name(kind, document_id))
+    def create(self, document: Connection | Export) -> str:
+        """Write a document that must not exist; its ETag. Raises Conflict."""
+        try:
+            return self._store.create(_name(type(document), document.id), _encode(document))
+        except AlreadyThere:
+            raise Conflict(f"{document.id} is taken", hint="Choose another id.") from None
+
+    def replace(self, document: Connection | Export, *, etag: str) -> str:
+        """Write over the version that was read; the new ETag. Raises EditConflict."""
+        try:
+            return self._store.replace(_name(type(document), document.id), _encode(document), etag=etag)
+        except StoreMoved:
+            raise EditConflict(f"{document.name} was changed or removed by somebody else") from None
+
+    def remove(self, kind: type[Connection] | type[Export], document_id: str, *, etag: str | None = None) -> None:
+        """Remove a document; one that is not there is fine. With `etag`, raises EditConflict if it changed."""
+        try:
+            self._store.delete(_name(kind, document_id), etag=etag)
+        except StoreMoved:
+            raise EditConflict(f"{document_id} was changed by somebody else") from None
 
     def _read(self, kind: type[AnyDocument], document_id: str) -> AnyDocument | None:
-        found = self._store.read(_name(kind, document_id))
-        if found is None:
-            return None
-        try:
-            return kind.model_validate_json(found.data)
-        except ValidationError as exc:
-            keys = ", ".join(".".join(str(part) for part in error["loc"]) for error in exc.errors())
-            raise ConfigError(
-                f"{_name(kind, document_id)} cannot be read: {keys}", hint="Correct or restore the document."
-            ) from None
+        found = self.find(kind, document_id)
+        return found[0] if found else None
+
+
+def _encode(document: Connection | Export) -> bytes:
+    return document.model_dump_json(by_alias=True, indent=1).encode()
 
 
 def _name(kind: type[Connection] | type[Export], document_id: str) -> str:

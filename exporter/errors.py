@@ -17,6 +17,12 @@
           BatchRefused                  Klaviyo: 400 for a batch; names rows, or nothing (sending repairs it)
           BatchTooLarge                 Klaviyo: 413
         RunCanceled                     withdrawn or cancelled by a person
+      Refused                           what a person asked for is not done, and nothing of it is
+        NotAllowed                      their role does not permit it
+        Unknown                         there is no such connection, export or run
+        Invalid(problems)               a field's value will not do; each problem names its field
+        Conflict                        not as things stand: still used, paused, name taken
+          EditConflict                  somebody else changed it since it was read
       PartitionChanged                  a blob is not the one of the manifest: start over with a new manifest
       StoreMoved, AlreadyThere          a conditional write lost: someone else was faster, leave quietly
 
@@ -145,6 +151,48 @@ class BatchRefused(KlaviyoRejected):
     ) -> None:
         super().__init__(message, status=status, request_id=request_id)
         self.rows = tuple(rows)
+
+
+class Refused(ExporterError):
+    """What a person asked for is not done, and nothing of it is."""
+
+
+class NotAllowed(Refused):
+    """The person's role does not permit it."""
+
+    hint = "Ask an administrator for the role, or to share the connection with contributors."
+
+
+class Unknown(Refused):
+    """There is no such connection, export or run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one field of what a person gave. `field` is a path such as schedule.cron."""
+
+    field: str
+    message: str
+
+
+class Invalid(Refused):
+    """Values that will not do. `problems` has one entry for each field."""
+
+    hint = "Correct these fields; nothing was saved."
+
+    def __init__(self, *problems: Problem, hint: str = "") -> None:
+        super().__init__("; ".join(f"{each.field}: {each.message}" for each in problems), hint=hint)
+        self.problems = problems
+
+
+class Conflict(Refused):
+    """Not as things stand."""
+
+
+class EditConflict(Conflict):
+    """Somebody else changed the document since it was read."""
+
+    hint = "Read it again and repeat your change on what is there now."
 
 
 class PartitionChanged(ExporterError):

@@ -193,7 +193,7 @@ class Exporter:
         now = self._now()
         for export in self.catalog.exports():
             try:
-                if not export.paused and is_due(export.schedule, self.last_run(export.id), now):
+                if export.is_active and is_due(export.schedule, self.last_run(export.id), now):
                     self.start(export, because="schedule")
             except ExporterError as exc:  # the other exports keep their times
                 logger.exception("export not started", extra={"run_id": export.id, "cause": exc.message})
@@ -226,6 +226,8 @@ class Exporter:
 
     def start(self, export: Export, *, because: Literal["schedule", "demand"]) -> Run:
         """Start a run on the newest snapshots, now. Without any, a schedule skips; else raises ConfigError."""
+        if export.connection is None:
+            raise ConfigError(f"{export.name} is detached", hint="Give the export a connection.")
         try:
             manifest = self._freeze(self._newest(export))
         except ConfigError as exc:
@@ -399,7 +401,7 @@ class Exporter:
             run_id=new_run_id(export.id, manifest, attempt),
             export=export.id,
             export_name=export.name,
-            connection=export.connection,
+            connection=export.connection or "",  # a detached export is not started
             list_id=export.list_id,
             mapping=export.mapping,
             because=because,
@@ -869,7 +871,7 @@ def _source(exporter: Exporter, part: ManifestPartition) -> PartitionSource:
 
 def _wants(export: Export, ref: SnapshotRef) -> bool:
     return (
-        not export.paused and export.schedule.on == "arrival" and any(ref.is_of(segment) for segment in export.segments)
+        export.is_active and export.schedule.on == "arrival" and any(ref.is_of(segment) for segment in export.segments)
     )
 
 
