@@ -88,7 +88,7 @@ param alertEmail string = ''
 @allowed([0, 1, 2, 3, 4, 5, 6, 24, 48])
 param noRunHours int = 48
 
-@description('Percent of the requests that Klaviyo permits which it answers with 429, above which an alert fires.')
+@description('Percent of Klaviyo\'s answers in an hour that are 429, above which an alert fires.')
 @minValue(1)
 @maxValue(100)
 param rateLimitedPercent int = 5

@@ -13,7 +13,7 @@ param email string
 @allowed([0, 1, 2, 3, 4, 5, 6, 24, 48])
 param noRunHours int
 
-@description('Percent of the requests that Klaviyo permits in an hour which it answered with 429.')
+@description('Percent of Klaviyo\'s answers in an hour that are 429, above which somebody should look.')
 param rateLimitedPercent int
 
 @description('Account whose only queue is the blob trigger\'s poison queue; empty for an account that others use too.')

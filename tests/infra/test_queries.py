@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from exporter import errors, telemetry
-from exporter.pacing import BULK_IMPORT, Outcome
+from exporter.pacing import Outcome
 from exporter.runs import Status
 
 ROOT = Path(__file__).parents[2]
 QUERIES = ROOT / "infra" / "queries"
-PERMITTED = re.compile(r"let permitted = (\d+) \* (\d+);")
 
 
 def queries() -> Iterator[tuple[str, str]]:
@@ -63,10 +62,10 @@ def compared(query: str, column: str) -> set[str]:
 
 @pytest.mark.parametrize(("name", "query"), ALL, ids=[name for name, _ in ALL])
 def test_query_names_what_the_code_logs(name: str, query: str) -> None:
-    assert compared(query, "message") <= MESSAGES
+    assert compared(query, "(?:message|said)") <= MESSAGES
     assert compared(query, r"(?<!_)\bname") <= FUNCTIONS | set(telemetry.SPANS) | set(telemetry.METRICS)
     assert set(re.findall(r"customDimensions\.(\w+)", query)) <= FIELDS
-    assert compared(query, r"customDimensions\.status\)") <= {str(status) for status in Status} | {"429"}
+    assert compared(query, r"customDimensions\.status\)") <= {str(status) for status in Status} | {"429", "0"}
     assert compared(query, r"customDimensions\.outcome\)") <= {str(outcome) for outcome in Outcome}
     assert compared(query, r"customDimensions\.cause\)") <= set(vars(errors))
 
@@ -74,16 +73,33 @@ def test_query_names_what_the_code_logs(name: str, query: str) -> None:
 def test_some_comparisons_were_found_at_all() -> None:
     """Else the test above would hold of anything."""
     everything = "\n".join(query for _, query in ALL)
-    assert {"run closed", "run finished", "run created", "batch not accepted"} <= compared(everything, "message")
+    assert {"run closed", "run finished", "run created", "step put off"} <= compared(everything, "(?:message|said)")
     assert {"on_tick", "on_poison"} <= compared(everything, r"(?<!_)\bname")
-    assert "RateLimited" in compared(everything, r"customDimensions\.cause\)")
-    assert "rate limited" in compared(everything, r"customDimensions\.outcome\)")
+    assert {"exporter.request.seconds", "exporter.profiles"} <= compared(everything, r"(?<!_)\bname")
 
 
-def test_share_of_429_is_one_of_the_pace_that_the_code_keeps() -> None:
-    match = PERMITTED.search((QUERIES / "rate-limited.kql").read_text(encoding="utf-8"))
-    assert match is not None
-    assert (int(match[1]), int(match[2])) == (BULK_IMPORT.per_minute, 60)
+def test_lines_with_a_stack_trace_are_asked_for_where_they_are() -> None:
+    """Application Insights keeps what `logger.exception` writes in the table exceptions, not in traces."""
+    raised = {
+        node.args[0].value
+        for path in (ROOT / "exporter").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "logger.exception"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert raised
+    for name, query in ALL:
+        if raised & compared(query, "(?:message|said)"):
+            assert query.count("union traces, exceptions"), name
+
+
+def test_share_of_429_is_one_of_all_answers_and_compared_with_the_parameter() -> None:
+    query = (QUERIES / "rate-limited.kql").read_text(encoding="utf-8")
+    assert compared(query, r"(?<!_)\bname") == {telemetry.REQUESTS}
+    assert "percent > {PERCENT}" in query
+    alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
+    assert "replace(loadTextContent('../queries/rate-limited.kql'), '{PERCENT}', string(rateLimitedPercent))" in alerts
 
 
 def test_every_query_has_its_alert() -> None:

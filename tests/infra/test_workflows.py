@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.supply import PARTS
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -62,6 +64,14 @@ def test_every_supported_python_is_tested() -> None:
     assert supported is not None
     versions = [f"3.{minor}" for minor in range(int(supported[1]), int(supported[2]))]
     assert check["jobs"]["test"]["strategy"]["matrix"]["python"] == versions
+
+
+def test_holes_wheels_and_secrets_are_looked_for_on_every_change_and_each_week() -> None:
+    check = document(ROOT / ".github" / "workflows" / "check.yml")
+    commands = [step.get("run", "") for step in check["jobs"]["supply"]["steps"]]
+    assert any(command.startswith("make supply") for command in commands)
+    assert set(PARTS) == {"secrets", "wheels", "audit"}
+    assert {"push", "pull_request", "schedule"} <= set(check[True])  # YAML 1.1 reads the word `on` as true
 
 
 def test_dependabot_watches_everything_that_is_pinned() -> None:
