@@ -60,6 +60,7 @@ def test_settings_that_the_command_line_gets_are_those_that_it_reads() -> None:
     given = set(re.findall(r"(?m)^export (\w+)=", DEPLOY))
     assert given == {
         "KEY_VAULT_URL",
+        "SNAPSHOTS_CONTAINER",
         *(f"{wiring.STATE_CONNECTION}__{service}" for service in ("blobServiceUri", "queueServiceUri")),
         f"{wiring.SNAPSHOTS_CONNECTION}__blobServiceUri",
     }
