@@ -9,9 +9,9 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.errors import AlreadyThere, ConfigError, Conflict, EditConflict, StoreMoved
 from exporter.mapping import MappingDocument
@@ -23,6 +23,15 @@ logger = logging.getLogger(__name__)
 ID_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 LIST_ID_PATTERN = r"^[A-Za-z0-9]{1,64}$"  # Klaviyo's are 6 letters and digits; treated as opaque
 VAULT_NAME_PATTERN = r"^[0-9a-zA-Z-]{1,127}$"  # of a secret: Key Vault's own rule
+
+
+def _distinct(segments: list[str]) -> list[str]:
+    if len({segment.casefold() for segment in segments}) < len(segments) or not all(segments):
+        raise ValueError("segments must be named, each once")
+    return segments
+
+
+Segments = Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class _Document(BaseModel):
@@ -87,20 +96,13 @@ class Export(_Document):
     connection: str | None = Field(pattern=ID_PATTERN)  # None: detached
     list_id: str = Field(pattern=LIST_ID_PATTERN)
     list_name: str = ""  # as Klaviyo had it when the export was saved
-    segments: list[str] = Field(min_length=1)
+    segments: Segments
     mapping: MappingDocument
     schedule: Schedule = Schedule()
     paused: bool = False
     max_profiles: int | None = Field(default=None, ge=1)  # a plan with more is not sent
     created: Change | None = None
     changed: Change | None = None
-
-    @field_validator("segments")
-    @classmethod
-    def _distinct(cls, segments: list[str]) -> list[str]:
-        if len({segment.casefold() for segment in segments}) < len(segments) or not all(segments):
-            raise ValueError("segments must be named, each once")
-        return segments
 
     @property
     def is_active(self) -> bool:
@@ -139,16 +141,20 @@ class Catalog:
             keys = ", ".join(".".join(str(part) for part in error["loc"]) for error in exc.errors())
             raise ConfigError(f"{name} cannot be read: {keys}", hint="Correct or restore the document.") from None
 
-    def exports(self) -> Iterator[Export]:
-        """Every export, by id. One that cannot be read is left out: the others must not wait for it."""
-        for name in self._store.names("exports/"):
+    def every(self, kind: type[AnyDocument]) -> Iterator[tuple[AnyDocument, str]]:
+        """Every document of a kind with its ETag, by id. One that cannot be read is left out: others must not wait."""
+        for name in self._store.names(_name(kind, "").removesuffix(".json")):
             try:
-                export = self.export(name.removeprefix("exports/").removesuffix(".json"))
+                found = self.find(kind, name.rpartition("/")[2].removesuffix(".json"))
             except ConfigError as exc:
-                logger.error("export left out", extra={"cause": exc.message})  # noqa: TRY400 - the message says it all
+                logger.error("document left out", extra={"cause": exc.message})  # noqa: TRY400 - the message says it all
                 continue
-            if export is not None:
-                yield export
+            if found is not None:
+                yield found
+
+    def exports(self) -> Iterator[Export]:
+        """Every export that can be read, by id."""
+        return (export for export, _ in self.every(Export))
 
     def connections(self) -> Iterator[Connection]:
         """Every connection, by id."""

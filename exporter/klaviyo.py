@@ -1,17 +1,19 @@
 """A thin client for the part of Klaviyo's REST API that the exporter uses.
 
-    reading   account, probe_scopes, find_list, lists, jobs_since, job, import_errors, list_members, profiles_by_email
-    writing   start_import, add_to_list, remove_from_list, ask_for_deletion
+    reading   account, probe_scopes, find_list, lists, flows_of_list, jobs_since, job, import_errors, list_members,
+              profiles_by_email
+    writing   start_import, create_list, add_to_list, remove_from_list, ask_for_deletion
 
-Everything but `start_import` can be sent twice without harm and is retried here by `pacing.decide`; when and whether
-an import is sent again is its sender's business. Every call has a time-out, every answer a size limit, and every
-status its error: see STATUSES. Nothing raised or logged here holds the key, an address, a number or a body.
+Everything but `start_import` and `create_list` can be sent twice without harm and is retried here by `pacing.decide`;
+when and whether an import is sent again is its sender's business. Every call has a time-out, every answer a size limit,
+and every status its error: see STATUSES. Nothing raised or logged here holds the key, an address, a number or a body.
 
 Source: OpenAPI spec 2026-07-15 of github.com/klaviyo/openapi, and the pages named beside the constants.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -87,16 +90,21 @@ BASE_URL_HINT = "Check KLAVIYO_BASE_URL: something else than Klaviyo's API answe
 class Account:
     id: str
     name: str
+    asked_at: datetime | None = None  # Klaviyo's clock, to the second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KlaviyoList:
-    """`opt_in_process` is double_opt_in or single_opt_in; "" where Klaviyo does not say."""
+    """`opt_in_process` is double_opt_in or single_opt_in; "" where Klaviyo does not say.
+
+    `flows` are the names of those that joining starts; None where they were not asked for.
+    """
 
     id: str
     name: str
     opt_in_process: str
     created: datetime | None
+    flows: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,6 +446,7 @@ class Klaviyo:
         """Raises KeyRefused for a key that no header can carry, ConfigError for an unfit address or revision."""
         self._base_url = _checked_base_url(base_url)
         self._auth = _KeyAuth(_checked_key(key))
+        self.revision = revision
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
@@ -462,13 +471,14 @@ class Klaviyo:
         def read(answer: _Answer) -> Account:
             for each in _resources(answer):
                 contact = _dict(_attributes(each).get("contact_information"))
-                return Account(id=_id(each, answer), name=_text(contact.get("organization_name")))
+                name, asked_at = _text(contact.get("organization_name")), _http_date(answer.headers.get("Date"))
+                return Account(id=_id(each, answer), name=name, asked_at=asked_at)
             raise _unreadable(answer)
 
         return self._ask(_Call(method="GET", target="/api/accounts", scopes="accounts:read"), read)
 
     def probe_scopes(self) -> dict[str, bool]:
-        """Which read scopes the key has. Write scopes cannot be probed without writing."""
+        """Which read scopes the key has."""
         probes = {
             "accounts:read": "/api/accounts",
             "lists:read": "/api/lists",
@@ -476,16 +486,37 @@ class Klaviyo:
         }
         return {scope: self._may(_Call(method="GET", target=target, scopes=scope)) for scope, target in probes.items()}
 
+    def probe_writing(self) -> dict[str, bool | None]:
+        """Which write scopes the key has, by requests that nobody could carry out: a list without a name, no profiles.
+
+        Klaviyo does not document that it looks at scopes before it looks at bodies; None where that is left open.
+        """
+        no_name = {"data": {"type": "list", "attributes": {}}}
+        nobody = {"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": []}}}}
+        lists = self._may(_Call(method="POST", target="/api/lists", scopes="lists:write", body=_body(no_name)))
+        scopes = "lists:write and profiles:write"
+        both = self._may(_Call(method="POST", target=JOBS, scopes=scopes, body=_body(nobody)))
+        return {"lists:write": lists, "profiles:write": both if lists else None}
+
     def find_list(self, list_id: str) -> KlaviyoList:
         """Raises ListGone if the account has no such list."""
         path = f"/api/lists/{_checked_list_id(list_id)}"
         call = _Call(method="GET", target=path, scopes="lists:read", list_id=list_id)
         return self._ask(call, _one(_read_list))
 
-    def lists(self, name: str | None = None) -> Iterator[KlaviyoList]:
-        """All lists, or those of this name: names are not unique."""
+    def lists(self, name: str | None = None, *, with_flows: bool = False) -> Iterator[KlaviyoList]:
+        """All lists, or those of this name: names are not unique. 10 a request. `flows` needs the scope flows:read."""
         query = {} if name is None else {"filter": f"any(name,[{_quoted(name)}])"}
-        return self._pages(_target("/api/lists", query), _read_list, scopes="lists:read")
+        if not with_flows:
+            return self._pages(_target("/api/lists", query), _read_list, scopes="lists:read")
+        query |= {"include": "flow-triggers", "fields[flow]": "name,status,archived"}
+        return self._pages(_target("/api/lists", query), _read_list_with_flows, scopes="lists:read and flows:read")
+
+    def flows_of_list(self, list_id: str) -> tuple[str, ...]:
+        """The names of the flows that joining a list starts. Needs the scope flows:read. Limit: 3/s, 60/min."""
+        path = f"/api/lists/{_checked_list_id(list_id)}/flow-triggers"
+        flows = self._pages(path, lambda each, _: each, scopes="lists:read and flows:read", list_id=list_id)
+        return tuple(name for each in flows if (name := _live_flow(each)))
 
     def jobs_since(self, created_after: datetime) -> Iterator[ImportJob]:
         """Import jobs of the whole account, newest first, back to a moment."""
@@ -537,6 +568,11 @@ class Klaviyo:
         call = _Call(method="POST", target=JOBS, scopes="lists:write and profiles:write", body=body)
         return self._once(call, lambda answer: (_one(_read_job)(answer), answer.rate))
 
+    def create_list(self, name: str) -> KlaviyoList:
+        """A new list, asked for once: repeated, it would be a second one. Limit: 10/s, 150/min, 150 a day."""
+        body = _body({"data": {"type": "list", "attributes": {"name": name}}})
+        return self._once(_Call(method="POST", target="/api/lists", scopes="lists:write", body=body), _one(_read_list))
+
     def add_to_list(self, list_id: str, profile_ids: Sequence[str]) -> None:
         """Up to 1,000 profiles by Klaviyo's ids. Members stay members."""
         self._change_members("POST", list_id, profile_ids)
@@ -569,10 +605,14 @@ class Klaviyo:
     # how
 
     def _may(self, call: _Call) -> bool:
+        """Whether the key has a call's scopes. A request with a body is one that Klaviyo must find wrong: 400."""
         try:
-            self._ask(call, _resources)
+            self._ask(call, _resources if call.body is None else _nothing)
         except ScopeMissing:
             return False
+        except KlaviyoRejected as exc:
+            if call.body is None or exc.status != 400:
+                raise
         return True
 
     def _pages(
@@ -847,6 +887,21 @@ def _read_list(resource: dict[str, Any], answer: _Answer) -> KlaviyoList:
     )
 
 
+def _read_list_with_flows(resource: dict[str, Any], answer: _Answer) -> KlaviyoList:
+    included = {each.get("id"): each for each in _dicts(_dict(answer.document).get("included"))}
+    triggers = _dict(_dict(resource.get("relationships")).get("flow-triggers")).get("data")
+    flows = (_live_flow(included.get(each.get("id"), {})) for each in _dicts(triggers))
+    return dataclasses.replace(_read_list(resource, answer), flows=tuple(name for name in flows if name))
+
+
+def _live_flow(resource: dict[str, Any]) -> str:
+    """The name of a flow that would start; "" for one that would not."""
+    attributes = _attributes(resource)
+    if attributes.get("archived") is True or attributes.get("status") == "draft":
+        return ""
+    return _text(attributes.get("name")) or _text(resource.get("id"))
+
+
 def _read_job(resource: dict[str, Any], answer: _Answer) -> ImportJob:
     attributes = _attributes(resource)
     status, created_at = _text(attributes.get("status")), _moment(attributes.get("created_at"))
@@ -915,6 +970,18 @@ def _text(value: Any) -> str:
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _body(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _http_date(header: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(header or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _moment(value: Any) -> datetime | None:

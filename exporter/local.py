@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +13,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from exporter.catalog import Connection, Consent, Export, Schedule
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, SecretUnavailable
 from exporter.klaviyo import Klaviyo
+from exporter.management import Management
 from exporter.mapping import MappingDocument
 from exporter.runs import Manifest, ManifestPartition, Run
 from exporter.service import Exporter, Limits
@@ -118,6 +120,43 @@ def on_folder(state: Path) -> Exporter:
         klaviyo=Klaviyo,
         work=WORK,
     )
+
+
+class EnvironmentSecrets:
+    """The key of a laptop: it is in KLAVIYO_API_KEY and nowhere else, whatever a connection calls it."""
+
+    def read(self, name: str) -> SecretStr:
+        key = os.environ.get("KLAVIYO_API_KEY", "")
+        if not key:
+            raise SecretUnavailable(f"{name}: KLAVIYO_API_KEY is not set", hint="Set it to the account's private key.")
+        return SecretStr(key)
+
+    def write(self, name: str, value: SecretStr) -> None:  # noqa: ARG002 - a key must not get into a folder
+        raise ConfigError(f"{name} cannot be kept in a folder", hint="Keep the key in KLAVIYO_API_KEY.")
+
+    def delete(self, name: str) -> None:
+        """There is nothing of it here."""
+
+
+def management(state: Path, snapshots: Path, *, base_url: str, revision: str) -> Management:
+    """What people do, on folders of this computer. Raises ConfigError for a missing folder."""
+    for folder in (state, snapshots):
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder}", hint="Name folders that exist.")
+
+    def client(key: SecretStr) -> Klaviyo:
+        return Klaviyo(key, base_url=base_url, revision=revision)
+
+    secrets = EnvironmentSecrets()
+    exporter = Exporter(
+        store=FolderStore(state),
+        snapshots=FolderSnapshots(snapshots),
+        steps=MemorySteps(),
+        read_secret=secrets.read,
+        klaviyo=client,
+        work=WORK,
+    )
+    return Management(exporter, secrets=secrets, klaviyo=client)
 
 
 def drive(exporter: Exporter, steps: MemorySteps) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,7 @@ from exporter.model_json import MAX_MODEL_BYTES, TableModel, parse_table
 from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, PlanReader, rows_name
+from exporter.reading import read_partition
 from exporter.runs import (
     EMPTY_HINT,
     EMPTY_MESSAGE,
@@ -249,6 +251,20 @@ class Exporter:
             memory_mb=self._limits.memory_mb,
             progress=lambda rows: show("plan", rows, 0),
         )
+
+    def columns_of(self, segment: str) -> tuple[str, ...]:
+        """The columns of a segment's newest snapshot, from one partition's header. Raises ConfigError without one."""
+        ref = self._newest_of(segment)
+        if ref is None:
+            raise ConfigError(f"no snapshot of {segment} has arrived yet", hint="Check the segment's name.")
+        part = self._freeze([ref]).partitions[0]
+        chunks = self.snapshots.open(part.name, etag=part.etag)
+        with tempfile.TemporaryDirectory() as folder:
+            reading = read_partition(chunks, folder=Path(folder), name=part.name, declared=part.dialect)
+            try:
+                return reading.columns
+            finally:
+                reading.close()
 
     def start_on(self, export: Export, manifest: Manifest, *, because: Literal["schedule", "demand"]) -> Run:
         """Start a run on a manifest, or take up the one that is open on it."""

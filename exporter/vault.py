@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from azure.keyvault.secrets import SecretClient
 
 ROLE_HINT = "Give the app's identity the role Key Vault Secrets User on this vault, or on this secret."
+WRITE_HINT = "Give the app's identity the role Key Vault Secrets Officer (appWritesKeys), or name a secret instead."
 _THROTTLED = 429
 
 
@@ -44,7 +45,16 @@ class Vault:
         try:
             self._client.set_secret(name, value.get_secret_value())
         except AzureError as exc:
-            raise _meaning(exc, name) from None
+            raise _meaning(exc, name, hint=WRITE_HINT) from None
+
+    def delete(self, name: str) -> None:
+        """Delete a secret; one that is not there is fine. The vault keeps it recoverable for a while."""
+        try:
+            self._client.begin_delete_secret(name)  # not waited for: nothing depends on its end
+        except ResourceNotFoundError:
+            return
+        except AzureError as exc:
+            raise _meaning(exc, name, hint=WRITE_HINT) from None
 
     def ping(self) -> None:
         """Raise what would keep secrets from being read. A secret that does not exist is no such thing."""
@@ -55,7 +65,7 @@ class Vault:
                 raise
 
 
-def _meaning(exc: AzureError, name: str) -> ExporterError:
+def _meaning(exc: AzureError, name: str, *, hint: str = ROLE_HINT) -> ExporterError:
     match exc:
         case ResourceNotFoundError():
             return SecretUnavailable(
@@ -70,7 +80,7 @@ def _meaning(exc: AzureError, name: str) -> ExporterError:
         case HttpResponseError() if exc.status_code == _THROTTLED or (exc.status_code or 500) >= 500:
             return Transient("the vault could not answer")
         case _:
-            return SecretUnavailable(f"the vault refused to give the secret {name}", hint=ROLE_HINT)
+            return SecretUnavailable(f"the vault refused access to the secret {name}", hint=hint)
 
 
 def open_vault(url: str) -> Vault:

@@ -11,6 +11,7 @@ from exporter import settings as settings_module
 from exporter.settings import Settings
 
 if TYPE_CHECKING:
+    from exporter.management import Management
     from exporter.service import Exporter
     from exporter.vault import Vault
 
@@ -22,6 +23,20 @@ STATE_CONNECTION = "StateStorage"
 def cloud() -> Exporter:
     """The exporter of this function app."""
     return build(settings_module.from_env(os.environ), os.environ)
+
+
+@functools.cache
+def management() -> Management:
+    """What people do with this function app."""
+    from exporter.klaviyo import Klaviyo
+    from exporter.management import Management
+
+    settings = settings_module.from_env(os.environ)
+    return Management(
+        cloud(),
+        secrets=vault(settings.key_vault_url),
+        klaviyo=lambda key: Klaviyo(key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision),
+    )
 
 
 @functools.cache

@@ -1,0 +1,132 @@
+"""What a person gives to set up a connection or an export: the same for console, API, CLI and files. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from exporter.catalog import ID_PATTERN, LIST_ID_PATTERN, VAULT_NAME_PATTERN, Segments
+from exporter.errors import Invalid, Problem
+from exporter.mapping import MappingDocument
+from exporter.schedules import Schedule
+
+
+def _printable(text: str) -> str:
+    if any(unicodedata.category(one) in ("Cc", "Cs") for one in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120), AfterValidator(_printable)
+]
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Key = Annotated[SecretStr, Field(min_length=1, max_length=512)]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ConnectionForm(_Form):
+    """A connection's settings. `secret` names a secret that is already in the vault; None leaves it as it is."""
+
+    name: Name
+    type: Literal["klaviyo"] = "klaviyo"
+    used_by: Literal["administrators", "contributors"] = "administrators"
+    secret: Annotated[str, Field(pattern=VAULT_NAME_PATTERN)] | None = None
+
+
+class NewConnectionForm(ConnectionForm):
+    """A connection to be made: either the key itself, which goes to the vault, or the name of a secret there."""
+
+    id: Id | None = None  # None: made from the name
+    key: Key | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if (self.key is None) == (self.secret is None):
+            raise ValueError("give either key, the Klaviyo key itself, or secret, the name of one in the vault")
+        return self
+
+
+class KeyForm(_Form):
+    """A new key for a connection."""
+
+    key: Key
+
+
+class ConsentForm(_Form):
+    """Agreement to one version of the text in consent.py."""
+
+    version: str
+
+
+class ListForm(_Form):
+    """A list to be made in Klaviyo."""
+
+    name: Name
+
+
+class ExportForm(_Form):
+    """An export's settings."""
+
+    name: Name
+    connection: Id | None  # None: detached
+    list_id: Annotated[str, Field(pattern=LIST_ID_PATTERN)]
+    segments: Annotated[Segments, Field(max_length=50)]
+    mapping: MappingDocument
+    schedule: Schedule = Schedule()
+    max_profiles: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+
+
+class NewExportForm(ExportForm):
+    """An export to be made. Making it does not run it."""
+
+    id: Id | None = None  # None: made from the name
+    paused: bool = False
+
+
+AnyForm = TypeVar("AnyForm", bound=_Form)
+
+
+def parse(form: type[AnyForm], document: Any) -> AnyForm:
+    """Check what a person gave. Raises Invalid, which names each wrong field and what would do."""
+    try:
+        return form.model_validate(document)
+    except ValidationError as exc:
+        raise invalid(exc) from None
+
+
+def invalid(error: ValidationError) -> Invalid:
+    """pydantic's findings in our words. What was given is in none of them: it may be a key."""
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    problems = {
+        _field(one["loc"]): _MESSAGES.get(one["type"], one["msg"]).removeprefix("Value error, ") for one in found
+    }
+    return Invalid(*(Problem(field, message) for field, message in problems.items()))
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    return ".".join(re.sub(r"[^\w$*-]", "", str(part)) for part in loc if part != "[key]")[:100] or "document"
+
+
+_MESSAGES = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "json_invalid": "is no JSON",
+    "model_type": "should be an object",
+    "dict_type": "should be an object",
+}

@@ -1,0 +1,785 @@
+"""What people do with connections, exports and runs. Console, API and CLI call these methods, which all show the same.
+
+Each method takes the actor first, asks the table in roles.py before anything else, and either does all that was asked
+or nothing. Changes are recorded by audit.py. Raises Refused (see errors.py) for what a person must ask otherwise, and
+the errors of storage, vault and Klaviyo where those fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+import time
+import unicodedata
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import SecretStr
+
+from exporter import consent, reports, views
+from exporter.audit import Audit
+from exporter.catalog import Change, Check, Connection, Consent, Export
+from exporter.checking import KlaviyoAccount, failed, try_key
+from exporter.errors import (
+    Conflict,
+    EditConflict,
+    ExporterError,
+    Invalid,
+    KeyRefused,
+    ListGone,
+    MappingError,
+    Problem,
+    ScopeMissing,
+    SecretUnavailable,
+    Unknown,
+)
+from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
+from exporter.journal import Journal
+from exporter.klaviyo import KlaviyoList
+from exporter.mapping import resolve, suggest
+from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
+from exporter.roles import Action, Actor, check, may
+from exporter.runs import Run, Status, run_folder
+from exporter.service import Exporter
+from exporter.snapshots import NotASnapshot, SnapshotRef, parse_blob_name
+from exporter.store import NotThere
+from exporter.views import (
+    AuditView,
+    ConnectionView,
+    ExportView,
+    ListView,
+    Page,
+    RunView,
+    SegmentView,
+    StartedView,
+    is_shared,
+)
+
+TRIES = 5  # a change that needs nobody's decision is made again when somebody else was faster
+NEWEST_RUNS = 5  # of an export are looked at for its status: a skipped one may hide the last that delivered
+PAGE, MAX_PAGE = 50, 200
+RUN_ID = re.compile(r"[a-z0-9-]{1,64}/[A-Za-z0-9-]{1,100}")
+ROWS = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
+CHUNK_BYTES = 65_536
+SAMPLES = 3
+MEMORY_MB = 96  # for reading a few profiles of a plan
+
+AnyDocument = TypeVar("AnyDocument", Connection, Export)
+
+
+class Secrets(Protocol):
+    """Where keys are kept: the vault, or on a laptop the environment."""
+
+    def read(self, name: str) -> SecretStr: ...
+    def write(self, name: str, value: SecretStr) -> None: ...
+    def delete(self, name: str) -> None: ...
+
+
+class Management:
+    """The product as people see it. Safe to share between requests: it keeps no state."""
+
+    def __init__(
+        self,
+        exporter: Exporter,
+        *,
+        secrets: Secrets,
+        klaviyo: Callable[[SecretStr], KlaviyoAccount],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """klaviyo: a client for a key."""
+        self.exporter, self.catalog = exporter, exporter.catalog
+        self.audit = Audit(exporter.store, clock=clock)
+        self._secrets, self._klaviyo, self._clock = secrets, klaviyo, clock
+
+    # Connections
+
+    def connections(self, actor: Actor) -> list[ConnectionView]:
+        """Those that the actor may use, by name."""
+        check(actor, Action.SEE_CONNECTIONS, shared=True)
+        uses = self._uses()
+        seen = [
+            self._connection_view(actor, connection, etag, uses.get(connection.id, []))
+            for connection, etag in self.catalog.every(Connection)
+            if may(actor, Action.SEE_CONNECTIONS, shared=is_shared(connection))
+        ]
+        return sorted(seen, key=lambda view: view.name.casefold())
+
+    def connection(self, actor: Actor, connection_id: str) -> ConnectionView:
+        connection, etag = self._permitted_connection(actor, Action.SEE_CONNECTIONS, connection_id)
+        return self._connection_view(actor, connection, etag, self._uses().get(connection_id, []))
+
+    def create_connection(self, actor: Actor, form: NewConnectionForm) -> ConnectionView:
+        """Try the key, put it into the vault if it was given, then save. Nothing is sent before `agree`."""
+        check(actor, Action.CREATE_CONNECTION, shared=False)
+        self._check_name(Connection, form.name)
+        connection_id = form.id or self._free_id(Connection, form.name)
+        checked = self._try_form(form.key or form.secret)
+        # A new name for each: a deleted secret blocks its name for as long as the vault keeps it recoverable.
+        secret = form.secret or f"klaviyo-{connection_id}-{uuid.uuid4().hex[:6]}"
+        change = self._change(actor)
+        connection = Connection(
+            id=connection_id,
+            name=form.name,
+            used_by=form.used_by,
+            secret=secret,
+            check=checked,
+            created=change,
+            changed=change,
+        )
+        with self._recording(actor, Action.CREATE_CONNECTION, None, connection):
+            if form.key:
+                self._secrets.write(secret, form.key)
+            try:
+                etag = self.catalog.create(connection)
+            except ExporterError:
+                if form.key:
+                    with contextlib.suppress(ExporterError):
+                        self._secrets.delete(secret)
+                raise
+        return self._connection_view(actor, connection, etag, [])
+
+    def edit_connection(self, actor: Actor, connection_id: str, form: ConnectionForm, *, etag: str) -> ConnectionView:
+        """Replace the settings. etag: of the version that the person saw. Exports keep working."""
+        old, current = self._permitted_connection(actor, Action.EDIT_CONNECTION, connection_id)
+        _check_etag(old, current, etag)
+        self._check_name(Connection, form.name, but=connection_id)
+        update: dict[str, Any] = {"name": form.name, "used_by": form.used_by, "changed": self._change(actor)}
+        if form.secret and form.secret != old.secret:
+            update |= {"secret": form.secret, "check": self._same_account(old, self._try_form(form.secret), "secret")}
+        new = old.model_copy(update=update)
+        with self._recording(actor, Action.EDIT_CONNECTION, old, new):
+            etag = self.catalog.replace(new, etag=current)
+        return self._connection_view(actor, new, etag, self._uses().get(connection_id, []))
+
+    def connect(self, actor: Actor, connection_id: str) -> ConnectionView:
+        """Try the connection's key against Klaviyo and keep the result, a bad one too."""
+        connection, _ = self._permitted_connection(actor, Action.CHECK_CONNECTION, connection_id)
+        try:
+            client = self._klaviyo(self._secrets.read(connection.secret))
+            checked = try_key(client, now=self._now())
+        except ExporterError as exc:
+            revision = connection.check.revision if connection.check else ""
+            checked = failed(exc, now=self._now(), revision=revision)
+        return self._change_connection(actor, Action.CHECK_CONNECTION, connection_id, {"check": checked})
+
+    def rotate_key(self, actor: Actor, connection_id: str, key: SecretStr) -> ConnectionView:
+        """Put a new key of the same account in the place of the old one. Open runs take it up by themselves."""
+        connection, _ = self._permitted_connection(actor, Action.ROTATE_KEY, connection_id)
+        checked = self._same_account(connection, self._try_form(key), "key")
+        update = {"check": checked, "changed": self._change(actor)}
+        return self._change_connection(
+            actor, Action.ROTATE_KEY, connection_id, update, first=lambda: self._secrets.write(connection.secret, key)
+        )
+
+    def agree(self, actor: Actor, connection_id: str, version: str) -> ConnectionView:
+        """Agree to the text of consent.py, in the version that was shown."""
+        self._permitted_connection(actor, Action.CONSENT, connection_id)
+        if version != consent.VERSION:
+            raise Invalid(Problem("version", f"the text's version is {consent.VERSION}: read it, then agree to that"))
+        given = Consent(by=actor.name, by_id=actor.id, at=self._now(), version=version)
+        return self._change_connection(actor, Action.CONSENT, connection_id, {"consent": given})
+
+    def withdraw(self, actor: Actor, connection_id: str) -> ConnectionView:
+        """Take the consent back: open runs stop before their next batch."""
+        self._permitted_connection(actor, Action.CONSENT, connection_id)
+        return self._change_connection(actor, Action.CONSENT, connection_id, {"consent": None})
+
+    def remove_connection(
+        self,
+        actor: Actor,
+        connection_id: str,
+        *,
+        etag: str,
+        exports: Literal["refuse", "detach", "remove"] = "refuse",
+        delete_secret: bool = False,
+    ) -> None:
+        """Remove a connection: its exports first, then itself, then its key if so chosen. Open runs stop."""
+        old, current = self._permitted_connection(actor, Action.REMOVE_CONNECTION, connection_id)
+        _check_etag(old, current, etag)
+        users = self._uses().get(connection_id, [])
+        if users and exports == "refuse":
+            hint = "Detach or remove them first, or choose that here."
+            raise Conflict(f"{old.name} is used by the exports {', '.join(users)}", hint=hint)
+        for export_id in users:
+            if exports == "detach":
+                self._update_export(actor, Action.DETACH_EXPORT, export_id, {"connection": None})
+            elif found := self.catalog.find(Export, export_id):
+                with self._recording(actor, Action.REMOVE_EXPORT, found[0], None):
+                    self.catalog.remove(Export, export_id)
+        with self._recording(actor, Action.REMOVE_CONNECTION, old, None):
+            self.catalog.remove(Connection, connection_id, etag=current)
+            others = any(other.secret == old.secret for other in self.catalog.connections())
+            if delete_secret and not others:
+                self._secrets.delete(old.secret)
+
+    # Klaviyo's lists
+
+    def lists(self, actor: Actor, connection_id: str) -> list[ListView]:
+        """The account's lists, by name, with the flows that joining each starts where the key may see them."""
+        connection, _ = self._permitted_connection(actor, Action.SEE_LISTS, connection_id)
+        client = self._client(connection)
+        try:
+            found = list(client.lists(with_flows=True))
+        except ScopeMissing:
+            found = list(client.lists())
+        return sorted(map(views.list_view, found), key=lambda view: (view.name.casefold(), view.id))
+
+    def create_list(self, actor: Actor, connection_id: str, name: str) -> ListView:
+        """A new list in the account. Klaviyo would take a name twice; we do not."""
+        connection, _ = self._permitted_connection(actor, Action.CREATE_LIST, connection_id)
+        client = self._client(connection)
+        if same := next(client.lists(name), None):
+            raise Conflict(f"there is a list {same.id} of this name", hint="Use it, or choose another name.")
+        with self.audit.recording(actor, Action.CREATE_LIST, f"connections/{connection_id}", after={"list": name}):
+            return views.list_view(client.create_list(name))
+
+    # Segments
+
+    def segments(self, actor: Actor) -> list[SegmentView]:
+        """What was found in storage, by name."""
+        check(actor, Action.SEE_SEGMENTS, shared=True)
+        members, now = self._members(), self._now()
+        found = self._snapshots()
+        return [
+            SegmentView(
+                name=one.name,
+                newest_at=one.newest_at,
+                age_s=max((now - one.newest_at).total_seconds(), 0),
+                files=one.files,
+                size_bytes=one.size_bytes,
+                members=members.get(one.name.casefold()),
+            )
+            for one in sorted(found.values(), key=lambda one: one.name.casefold())
+        ]
+
+    def suggest_mapping(self, actor: Actor, segment: str) -> dict[str, Any]:
+        """{"columns": of the newest snapshot, "mapping": proposed from their names}."""
+        check(actor, Action.SUGGEST_MAPPING, shared=True)
+        columns = self.exporter.columns_of(segment)
+        return {"columns": list(columns), "mapping": suggest(columns)}
+
+    # Exports
+
+    def exports(self, actor: Actor) -> list[ExportView]:
+        """Every export, by name."""
+        check(actor, Action.SEE_EXPORTS, shared=True)
+        connections = {connection.id: connection for connection, _ in self.catalog.every(Connection)}
+        seen = [
+            self._export_view(actor, export, etag, connections=connections)
+            for export, etag in self.catalog.every(Export)
+        ]
+        return sorted(seen, key=lambda view: view.name.casefold())
+
+    def export(self, actor: Actor, export_id: str) -> ExportView:
+        export, etag = self._permitted_export(actor, Action.SEE_EXPORTS, export_id)
+        return self._export_view(actor, export, etag)
+
+    def create_export(self, actor: Actor, form: NewExportForm) -> ExportView:
+        """Save a new export. It does not run by that."""
+        check(actor, Action.CREATE_EXPORT, shared=True)
+        connection = self._connection_of(actor, Action.CREATE_EXPORT, form.connection)
+        self._check_name(Export, form.name)
+        found = self._find_list(connection, form.list_id)
+        change = self._change(actor)
+        export = Export(
+            **_fields(form),
+            id=form.id or self._free_id(Export, form.name),
+            paused=form.paused,
+            list_name=found.name if found else "",
+            created=change,
+            changed=change,
+        )
+        with self._recording(actor, Action.CREATE_EXPORT, None, export):
+            etag = self.catalog.create(export)
+        return self._export_view(actor, export, etag, warnings=self._warnings(export, connection, found))
+
+    def edit_export(self, actor: Actor, export_id: str, form: ExportForm, *, etag: str) -> ExportView:
+        """Replace the settings. etag: of the version that the person saw."""
+        old, current = self._permitted_export(actor, Action.EDIT_EXPORT, export_id)
+        _check_etag(old, current, etag)
+        connection = self._connection_of(actor, Action.EDIT_EXPORT, form.connection)
+        self._check_name(Export, form.name, but=export_id)
+        found = self._find_list(connection, form.list_id)
+        list_name = found.name if found else old.list_name if form.list_id == old.list_id else ""
+        update = {**_fields(form), "list_name": list_name, "changed": self._change(actor)}
+        new = old.model_copy(update=update)
+        with self._recording(actor, Action.EDIT_EXPORT, old, new):
+            etag = self.catalog.replace(new, etag=current)
+        return self._export_view(actor, new, etag, warnings=self._warnings(new, connection, found))
+
+    def duplicate_export(self, actor: Actor, export_id: str) -> ExportView:
+        """A paused copy under another name, to be edited."""
+        old, _ = self._permitted_export(actor, Action.CREATE_EXPORT, export_id)
+        taken = {export.name.casefold() for export in self.catalog.exports()}
+        names = (f"{old.name[:105]} (copy{f' {number}' if number > 1 else ''})" for number in range(1, 10_000))
+        name = next(each for each in names if each.casefold() not in taken)
+        change = self._change(actor)
+        update = {"id": self._free_id(Export, name), "name": name, "paused": True, "created": change, "changed": change}
+        new = old.model_copy(update=update)
+        with self._recording(actor, Action.CREATE_EXPORT, None, new):
+            etag = self.catalog.create(new)
+        return self._export_view(actor, new, etag)
+
+    def detach_export(self, actor: Actor, export_id: str) -> ExportView:
+        """Take the export off its connection: it keeps the rest and does not run until it has another."""
+        self._permitted_export(actor, Action.DETACH_EXPORT, export_id)
+        return self._update_export(actor, Action.DETACH_EXPORT, export_id, {"connection": None})
+
+    def pause_export(self, actor: Actor, export_id: str, *, paused: bool) -> ExportView:
+        """Pause or resume. Paused, nothing starts it, and its open run stops before its next batch."""
+        self._permitted_export(actor, Action.EDIT_EXPORT, export_id)
+        return self._update_export(actor, Action.EDIT_EXPORT, export_id, {"paused": paused})
+
+    def remove_export(self, actor: Actor, export_id: str, *, etag: str) -> None:
+        """Remove an export. Its open run stops before its next batch; the history stays."""
+        old, current = self._permitted_export(actor, Action.REMOVE_EXPORT, export_id)
+        _check_etag(old, current, etag)
+        with self._recording(actor, Action.REMOVE_EXPORT, old, None):
+            self.catalog.remove(Export, export_id, etag=current)
+
+    def plan_export(self, actor: Actor, export_id: str) -> dict[str, Any]:
+        """What a run would do now, as `reports.plan_summary`. Sends and changes nothing."""
+        export, _ = self._permitted_export(actor, Action.PLAN_EXPORT, export_id)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            planned = self.exporter.dry_run(export, folder)
+            reader = PlanReader(planned, folder, list_id=export.list_id, memory_mb=MEMORY_MB)
+            try:
+                return reports.plan_summary(planned, [json.loads(text) for text in reader.sample(SAMPLES)])
+            finally:
+                reader.close()
+
+    # Runs
+
+    def run_export(self, actor: Actor, export_id: str) -> RunView:
+        """Start a run of the newest snapshots, or take up the one that is open on them."""
+        export, _ = self._permitted_export(actor, Action.RUN_EXPORT, export_id)
+        return self._start(actor, export)
+
+    def run_all(self, actor: Actor) -> list[StartedView]:
+        """Start every export with an active schedule that the actor may run; what keeps one back is in its answer."""
+        check(actor, Action.RUN_EXPORT, shared=True)
+        started = []
+        for export in self.catalog.exports():
+            if not (export.is_active and export.schedule.on not in ("demand", "off") and self._may_run(actor, export)):
+                continue
+            try:
+                started.append(StartedView(export=export.id, run=self._start(actor, export)))
+            except ExporterError as exc:
+                problem = f"{exc.message}. {exc.hint}".strip()
+                started.append(StartedView(export=export.id, run=None, problem=problem))
+        return started
+
+    def runs(self, actor: Actor, export_id: str, *, limit: int = PAGE, cursor: str = "") -> Page[RunView]:
+        """The runs of an export, newest first; also of one that was removed. cursor: `next` of the page before."""
+        check(actor, Action.SEE_RUNS, shared=True)
+        names = [name for name in self._run_names(export_id) if not cursor or _age(name) < _age(cursor)]
+        if not names and not self.catalog.find(Export, export_id) and not cursor:
+            raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
+        shown = names[: _limited(limit)]
+        items = [views.run_view(run) for name in shown if (run := self.exporter.run(f"{export_id}/{name}"))]
+        return Page[RunView](items=items, next=shown[-1] if len(shown) < len(names) else None)
+
+    def run(self, actor: Actor, run_id: str) -> RunView:
+        """One run; of an open one also how many profiles Klaviyo has taken."""
+        run = self._permitted_run(actor, Action.SEE_RUNS, run_id)
+        accepted = run.counts.accepted
+        if run.status.is_open:
+            accepted = Journal(self.exporter.store, run_id).delivery.accepted_profiles()
+        return views.run_view(run, accepted=accepted)
+
+    def report(self, actor: Actor, run_id: str) -> dict[str, Any]:
+        """The report of a closed run, as `reports.report`."""
+        run = self._permitted_run(actor, Action.SEE_RUNS, run_id)
+        found = self.exporter.store.read(run.folder + "report.json")
+        if found is None:
+            raise Unknown(f"there is no report of {run_id}", hint="An open run has none yet.")
+        return dict(json.loads(found.data))
+
+    def rows(self, actor: Actor, run_id: str, kind: Literal["rejected", "duplicates"]) -> Iterator[bytes]:
+        """The CSV file of rejected or duplicate rows, in chunks. It names people."""
+        run = self._permitted_run(actor, Action.READ_ROWS, run_id)
+        folder = tempfile.TemporaryDirectory()
+        path = Path(folder.name) / "rows.csv"
+        try:
+            self.exporter.store.download(run.folder + ROWS[kind], path)
+        except NotThere:
+            folder.cleanup()
+            hint = "An open run has none yet; of old runs they were deleted."
+            raise Unknown(f"there are no {kind} rows of {run_id}", hint=hint) from None
+        except ExporterError:
+            folder.cleanup()
+            raise
+        return _chunks(path, folder)
+
+    def cancel_run(self, actor: Actor, run_id: str) -> RunView:
+        """Stop a run before its next batch."""
+        run = self._permitted_run(actor, Action.CANCEL_RUN, run_id)
+        if not run.status.is_open:
+            raise Conflict(f"the run is over: {run.status}", hint="Look at its report.")
+        with self.audit.recording(actor, Action.CANCEL_RUN, f"runs/{run_id}"):
+            self.exporter.cancel(run_id)  # who did is in the record of changes: what goes into the run is logged
+        return views.run_view(run)
+
+    # The app
+
+    def health(self, actor: Actor) -> dict[str, str]:
+        """Each thing the app needs: "ok", or what is wrong with it."""
+        check(actor, Action.SEE_HEALTH, shared=True)
+        return self.exporter.health()
+
+    def changes(self, actor: Actor, *, limit: int = PAGE, cursor: str = "") -> Page[AuditView]:
+        """The record of changes, newest first."""
+        check(actor, Action.SEE_AUDIT, shared=True)
+        size, last = _limited(limit), ""
+        items: list[AuditView] = []
+        for line in self.audit.newest(before=cursor):
+            if len(items) == size:
+                return Page[AuditView](items=items, next=last)
+            last = line.pop("place")
+            items.append(AuditView.model_validate(line))
+        return Page[AuditView](items=items, next=None)
+
+    # Who may
+
+    def _permitted_connection(self, actor: Actor, action: Action, connection_id: str) -> tuple[Connection, str]:
+        """A connection for somebody who may do this with it. Without a role for it, not even its existence is told."""
+        check(actor, action, shared=True)
+        found = self.catalog.find(Connection, connection_id)
+        if found is None:
+            raise Unknown(f"there is no connection {connection_id}", hint="Look at the list of connections.")
+        check(actor, action, shared=is_shared(found[0]))
+        return found
+
+    def _permitted_export(self, actor: Actor, action: Action, export_id: str) -> tuple[Export, str]:
+        check(actor, action, shared=True)
+        found = self.catalog.find(Export, export_id)
+        if found is None:
+            raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
+        check(actor, action, shared=self._is_shared(found[0].connection))
+        return found
+
+    def _permitted_run(self, actor: Actor, action: Action, run_id: str) -> Run:
+        check(actor, action, shared=True)
+        run = self.exporter.run(run_id) if RUN_ID.fullmatch(run_id) else None
+        if run is None:
+            raise Unknown(f"there is no run {run_id[:200]}", hint="Look at the runs of its export.")
+        check(actor, action, shared=self._is_shared(run.connection))
+        return run
+
+    def _is_shared(self, connection_id: str | None) -> bool:
+        """Whether contributors may use a connection, or there is none to use. One that is gone is not shared."""
+        if connection_id is None:
+            return True
+        connection = self.catalog.connection(connection_id)
+        return connection is not None and is_shared(connection)
+
+    def _may_run(self, actor: Actor, export: Export) -> bool:
+        return may(actor, Action.RUN_EXPORT, shared=self._is_shared(export.connection))
+
+    def _connection_of(self, actor: Actor, action: Action, connection_id: str | None) -> Connection | None:
+        """The connection that a form names, if the actor may use it. Raises Invalid."""
+        if connection_id is None:
+            return None
+        connection = self.catalog.connection(connection_id)
+        if connection is None:
+            raise Invalid(Problem("connection", f"there is no connection {connection_id}"))
+        check(actor, action, shared=is_shared(connection))
+        return connection
+
+    # Keys
+
+    def _client(self, connection: Connection) -> KlaviyoAccount:
+        return self._klaviyo(self._secrets.read(connection.secret))
+
+    def _try_form(self, given: SecretStr | str | None) -> Check:
+        """Try a key, or the one of a named secret. Raises Invalid for one that is refused or is not there."""
+        field = "secret" if isinstance(given, str) else "key"
+        try:
+            key = self._secrets.read(given) if isinstance(given, str) else given
+            assert key is not None
+            return try_key(self._klaviyo(key), now=self._now())
+        except (KeyRefused, SecretUnavailable) as exc:
+            raise Invalid(Problem(field, exc.message), hint=exc.hint) from exc
+
+    def _same_account(self, connection: Connection, checked: Check, field: str) -> Check:
+        """The check, unless it is of another account than before: lists and exports would not fit any more."""
+        before = connection.check.account_id if connection.check else ""
+        if before and checked.account_id and before != checked.account_id:
+            message = f"belongs to the account {checked.account_id}, not {before}: make a connection of its own for it"
+            raise Invalid(Problem(field, message))
+        return checked
+
+    # Saving
+
+    def _change_connection(
+        self,
+        actor: Actor,
+        action: Action,
+        connection_id: str,
+        update: dict[str, Any],
+        *,
+        first: Callable[[], None] = lambda: None,
+    ) -> ConnectionView:
+        """Change some fields of a connection as it is by now; `first` happens before, once."""
+        new, etag = self._update(actor, action, Connection, connection_id, update, first=first)
+        return self._connection_view(actor, new, etag, self._uses().get(connection_id, []))
+
+    def _update_export(self, actor: Actor, action: Action, export_id: str, update: dict[str, Any]) -> ExportView:
+        """Change some fields of an export as it is by now."""
+        update = {**update, "changed": self._change(actor)}
+        new, etag = self._update(actor, action, Export, export_id, update)
+        return self._export_view(actor, new, etag)
+
+    def _update(
+        self,
+        actor: Actor,
+        action: Action,
+        kind: type[AnyDocument],
+        document_id: str,
+        update: dict[str, Any],
+        *,
+        first: Callable[[], None] = lambda: None,
+    ) -> tuple[AnyDocument, str]:
+        done_first = False
+        for remaining in reversed(range(TRIES)):
+            found = self.catalog.find(kind, document_id)
+            if found is None:
+                raise Unknown(f"{document_id} was removed meanwhile")
+            old, current = found
+            new = old.model_copy(update=update)
+            try:
+                with self._recording(actor, action, old, new):
+                    if not done_first:
+                        first()
+                        done_first = True
+                    return new, self.catalog.replace(new, etag=current)
+            except EditConflict:
+                if not remaining:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _recording(
+        self, actor: Actor, action: Action, before: Connection | Export | None, after: Connection | Export | None
+    ) -> contextlib.AbstractContextManager[None]:
+        document = after or before
+        assert document is not None
+        folder = "connections" if isinstance(document, Connection) else "exports"
+        old, new = (one.model_dump(mode="json", exclude={"schema_"}) if one else None for one in (before, after))
+        return self.audit.recording(actor, action, f"{folder}/{document.id}", before=old, after=new)
+
+    def _change(self, actor: Actor) -> Change:
+        return Change(by=actor.name, by_id=actor.id, at=self._now())
+
+    def _check_name(self, kind: type[Connection] | type[Export], name: str, *, but: str = "") -> None:
+        """Names are for people: two alike would be mistaken for each other."""
+        others: Iterable[Connection | Export] = (
+            self.catalog.connections() if kind is Connection else self.catalog.exports()
+        )
+        if any(other.name.casefold() == name.casefold() and other.id != but for other in others):
+            raise Invalid(Problem("name", "is taken; choose another"))
+
+    def _free_id(self, kind: type[AnyDocument], name: str) -> str:
+        """An id made from a name. The history of a removed export is not taken over by a new one."""
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:50].strip("-") or kind.__name__.lower()
+        for number in range(1, 10_000):
+            made = base if number == 1 else f"{base}-{number}"
+            history = f"{run_folder(made)}" if kind is Export else f"leases/{made}.json"
+            if self.catalog.find(kind, made) is None and not any(True for _ in self.exporter.store.names(history)):
+                return made
+        raise Conflict(f"no id is free for {name}", hint="Give one.")
+
+    def _find_list(self, connection: Connection | None, list_id: str) -> KlaviyoList | None:
+        """The list as Klaviyo has it. Raises Invalid if the account has none; None for a detached export."""
+        if connection is None:
+            return None
+        try:
+            return self._client(connection).find_list(list_id)
+        except ListGone as exc:
+            raise Invalid(Problem("list_id", f"{connection.name} has no list {list_id}"), hint=exc.hint) from exc
+
+    def _warnings(self, export: Export, connection: Connection | None, found: KlaviyoList | None) -> list[str]:
+        """What somebody who saved an export should know. Nothing here keeps it from being saved."""
+        warnings = []
+        if connection is None:
+            warnings.append("The export is detached: it does not run until it has a connection.")
+        elif connection.consent is None:
+            warnings.append(f"Nobody has agreed yet that data leaves through {connection.name}: nothing is sent.")
+        if connection and found:
+            warnings += self._list_warnings(connection, found)
+        same = [
+            other.name
+            for other in self.catalog.exports()
+            if (other.connection, other.list_id) == (export.connection, export.list_id) and other.id != export.id
+        ]
+        if same:
+            warnings.append(f"The list is also filled by {', '.join(same)}.")
+        arrived = self._snapshots()
+        for segment in export.segments:
+            if not any(one.is_of(segment) for one in arrived.values()):
+                warnings.append(f"No snapshot of {segment} has arrived yet.")
+            else:
+                warnings += self._mapping_warnings(export, segment)
+        return warnings
+
+    def _list_warnings(self, connection: Connection, found: KlaviyoList) -> list[str]:
+        warnings = []
+        try:
+            flows = self._client(connection).flows_of_list(found.id)
+            if flows:
+                warnings.append(f"Joining the list starts these flows: {', '.join(flows)}.")
+        except ScopeMissing:
+            warnings.append("Whether joining the list starts a flow is not known: the key lacks flows:read.")
+        if found.opt_in_process == "double_opt_in":
+            warnings.append("The list has double opt-in. Members added by an export are not asked to confirm.")
+        warnings.append("Being in the list is no consent to marketing; Klaviyo's consent is left as it is.")
+        return warnings
+
+    def _mapping_warnings(self, export: Export, segment: str) -> list[str]:
+        try:
+            resolve(export.mapping, self.exporter.columns_of(segment))
+        except MappingError as exc:
+            return [f"In the newest snapshot of {segment}: {exc.message}."]
+        except ExporterError as exc:
+            return [f"The newest snapshot of {segment} could not be looked at: {exc.message}."]
+        return []
+
+    # Runs
+
+    def _start(self, actor: Actor, export: Export) -> RunView:
+        if export.connection is None:
+            raise Conflict(f"{export.name} is detached", hint="Give it a connection.")
+        if export.paused:
+            raise Conflict(f"{export.name} is paused", hint="Resume it first.")
+        connection = self.catalog.connection(export.connection)
+        if connection is None:
+            raise Conflict(f"the connection of {export.name} was removed", hint="Give it another one.")
+        if connection.consent is None:
+            hint = "An administrator agrees first."
+            raise Conflict(f"nobody has agreed that data leaves through {connection.name}", hint=hint)
+        with self.audit.recording(actor, Action.RUN_EXPORT, f"exports/{export.id}"):
+            return views.run_view(self.exporter.start(export, because="demand"))
+
+    def _run_names(self, export_id: str) -> list[str]:
+        """Folder names of an export's runs, newest first."""
+        if not RUN_ID.fullmatch(f"{export_id}/x"):
+            return []
+        return sorted(self.exporter.store.folders(run_folder(export_id)), key=_age, reverse=True)
+
+    def _newest_runs(self, export_id: str) -> list[Run]:
+        names = self._run_names(export_id)[:NEWEST_RUNS]
+        return [run for name in names if (run := self.exporter.run(f"{export_id}/{name}"))]
+
+    # Segments
+
+    def _snapshots(self) -> dict[str, _Found]:
+        """The newest snapshot of each segment in storage, by the segment's name without case."""
+        newest: dict[str, _Found] = {}
+        for blob in self.exporter.snapshots.list(""):
+            try:
+                ref = parse_blob_name(blob.name)
+            except NotASnapshot:
+                continue
+            moment = ref.exported_at or blob.modified_at
+            key = ref.segment.casefold()
+            known = newest.get(key)
+            if known is None or (known.prefix != ref.prefix and moment > known.newest_at):
+                known = newest[key] = _Found(ref, moment)
+            if known.prefix == ref.prefix:
+                known.newest_at = max(known.newest_at, moment)
+                known.files += 1
+                known.size_bytes += blob.size_bytes
+        return newest
+
+    def _members(self) -> dict[str, int]:
+        """How many people a segment had at its last run, by the segment's name without case."""
+        members: dict[str, tuple[datetime, int]] = {}
+        for export in self.catalog.exports():
+            if len(export.segments) > 1:
+                continue  # how the rows of a run divide is not recorded
+            for run in self._newest_runs(export.id):
+                if run.counts.rows and run.status is not Status.FAILED:
+                    key = export.segments[0].rpartition("/")[2].casefold()
+                    known = (run.manifest.exported_at, run.counts.rows - run.counts.duplicates)
+                    members[key] = max(known, members.get(key, known))
+        return {segment: number for segment, (_, number) in members.items()}
+
+    # Views
+
+    def _connection_view(
+        self, actor: Actor, connection: Connection, etag: str, exports: Sequence[str]
+    ) -> ConnectionView:
+        sees = may(actor, Action.READ_CONNECTION, shared=is_shared(connection))
+        return views.connection_view(actor, connection, etag=etag, exports=exports if sees else None)
+
+    def _export_view(
+        self,
+        actor: Actor,
+        export: Export,
+        etag: str,
+        *,
+        connections: dict[str, Connection] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> ExportView:
+        connection = None
+        if export.connection is not None:
+            known = connections.get(export.connection) if connections is not None else None
+            connection = known or self.catalog.connection(export.connection)
+        runs = self._newest_runs(export.id)
+        return views.export_view(actor, export, etag=etag, connection=connection, runs=runs, warnings=warnings)
+
+    def _uses(self) -> dict[str, list[str]]:
+        """The ids of the exports of each connection."""
+        uses: dict[str, list[str]] = {}
+        for export in self.catalog.exports():
+            if export.connection is not None:
+                uses.setdefault(export.connection, []).append(export.id)
+        return uses
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+
+class _Found:
+    """The newest snapshot of one segment."""
+
+    def __init__(self, ref: SnapshotRef, moment: datetime) -> None:
+        self.name, self.prefix, self.newest_at, self.is_of = ref.segment, ref.prefix, moment, ref.is_of
+        self.files = self.size_bytes = 0
+
+
+def _check_etag(document: Connection | Export, current: str, etag: str) -> None:
+    if etag != current:
+        raise EditConflict(f"{document.name} was changed by somebody else")
+
+
+def _fields(form: ExportForm) -> dict[str, Any]:
+    """What a form says of the document, as it is: dumping would make other objects of mapping and schedule."""
+    return {name: getattr(form, name) for name in ExportForm.model_fields}
+
+
+def _limited(limit: int) -> int:
+    if not 1 <= limit <= MAX_PAGE:
+        raise Invalid(Problem("limit", f"must be from 1 to {MAX_PAGE}"))
+    return limit
+
+
+_RUN_NAME = re.compile(r"(\d{8}T\d{4,6})Z-([0-9a-z]+?)(?:-(\d+))?")
+
+
+def _age(name: str) -> tuple[str, str, int]:
+    """By what folder names of runs are sorted: the snapshot's time, to minutes or seconds, then the attempt."""
+    found = _RUN_NAME.fullmatch(name)
+    return (found[1].ljust(15, "0"), found[2], int(found[3] or 1)) if found else ("", name, 0)
+
+
+def _chunks(path: Path, folder: tempfile.TemporaryDirectory[str]) -> Iterator[bytes]:
+    with folder, path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

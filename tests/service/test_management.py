@@ -1,0 +1,606 @@
+"""Connections and exports as people manage them: what is saved, what is refused, what is said."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from exporter import consent
+from exporter.catalog import Connection, Export
+from exporter.errors import Conflict, EditConflict, ExporterError, Invalid, NotAllowed, Unknown
+from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm, parse
+from exporter.management import Management
+from exporter.runs import Status
+from sandbox.klaviyo import FULL_KEY
+from sandbox.klaviyo.settings import READONLY_KEY
+from tests.service.managing import (
+    ADMIN,
+    CONTRIBUTOR,
+    VIEWER,
+    add_export,
+    connect,
+    connection_document,
+    export_document,
+    managed,
+)
+from tests.service.world import FOLDER, LIST, SEGMENT, World, as_csv, people
+
+
+@pytest.fixture
+def management(world: World) -> Management:
+    return managed(world)
+
+
+def text_of_everything(world: World) -> str:
+    return "".join(text for _, text in world.text_of_state())
+
+
+def arrive(world: World) -> None:
+    """A snapshot of three people, complete, that nobody was told of."""
+    world.put(FOLDER + "a.csv", as_csv(people(3)))
+    world.clock.move(300)
+
+
+# Connections
+
+
+def test_a_given_key_goes_to_the_vault_and_nowhere_else(world: World, management: Management) -> None:
+    view = connect(management)
+    assert view.details is not None
+    assert world.secrets[view.details.secret] == FULL_KEY
+    assert FULL_KEY not in text_of_everything(world)
+    assert FULL_KEY not in management.connection(ADMIN, view.id).model_dump_json()
+
+
+def test_connect_shows_account_scopes_clock_and_revision(world: World, management: Management) -> None:
+    view = connect(management)
+    assert view.details is not None
+    check = view.details.check
+    assert check is not None
+    assert (check.ok, check.account_id, check.account_name) == (True, "SANDBX", "Sandbox Organization")
+    assert check.scopes == dict.fromkeys(
+        ("accounts:read", "lists:read", "profiles:read", "lists:write", "profiles:write"), True
+    )
+    assert check.revision == "2026-07-15"
+    assert check.clock_skew_s is not None
+
+
+def test_probing_writes_nothing(world: World, management: Management) -> None:
+    before = len(world.klaviyo.account.lists)
+    connect(management)
+    assert (len(world.klaviyo.account.lists), world.accepted_rows()) == (before, 0)
+
+
+def test_a_key_without_write_scopes_is_said_to_lack_them(world: World, management: Management) -> None:
+    view = connect(management, key=READONLY_KEY)
+    assert view.details is not None
+    assert view.details.check is not None
+    assert not view.details.check.ok
+    assert "lists:write" in view.details.check.message
+    assert view.details.check.scopes["profiles:write"] is None
+
+
+def test_a_refused_key_is_not_saved(world: World, management: Management) -> None:
+    secrets = dict(world.secrets)
+    with pytest.raises(Invalid) as caught:
+        connect(management, key="pk_wrong")
+    assert [problem.field for problem in caught.value.problems] == ["key"]
+    assert (management.connections(ADMIN), world.secrets) == ([], secrets)
+    assert "pk_wrong" not in caught.value.message + caught.value.hint
+
+
+def test_a_secret_that_is_not_there_is_named(management: Management) -> None:
+    with pytest.raises(Invalid) as caught:
+        connect(management, key=None, secret="not-there")
+    assert [problem.field for problem in caught.value.problems] == ["secret"]
+
+
+def test_a_secret_that_is_there_is_used_by_name(management: Management) -> None:
+    view = connect(management, key=None, secret="klaviyo-key")
+    assert view.details is not None
+    assert view.details.secret == "klaviyo-key"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "x" * 121}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"type": "mailchimp"}, "type"),
+        ({"used_by": "everybody"}, "used_by"),
+        ({"key": None}, "document"),
+        ({"secret": "klaviyo-key"}, "document"),
+        ({"key": None, "secret": "no/slash"}, "secret"),
+        ({"id": "Not An Id"}, "id"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_wrong_field_of_a_connection_is_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(NewConnectionForm, connection_document(**changes))
+    assert [problem.field for problem in caught.value.problems] == [field]
+    assert caught.value.hint
+    assert FULL_KEY not in caught.value.message
+
+
+def test_names_of_connections_are_taken_once(management: Management) -> None:
+    connect(management)
+    with pytest.raises(Invalid, match="name: is taken"):
+        connect(management, name="MAIN account")
+
+
+def test_administrators_alone_may_use_a_connection_unless_it_is_shared(management: Management) -> None:
+    connect(management)
+    connect(management, name="Shared", used_by="contributors")
+    assert [view.name for view in management.connections(CONTRIBUTOR)] == ["Shared"]
+    assert management.connections(CONTRIBUTOR)[0].details is None
+    with pytest.raises(NotAllowed):
+        management.connection(CONTRIBUTOR, "main-account")
+
+
+def test_sharing_can_be_changed_without_losing_exports(management: Management) -> None:
+    view = connect(management)
+    add_export(management)
+    form = parse(ConnectionForm, {"name": "Main account", "used_by": "contributors"})
+    assert view.details is not None
+    changed = management.edit_connection(ADMIN, view.id, form, etag=view.details.etag)
+    assert changed.details is not None
+    assert (changed.details.used_by, changed.details.exports) == ("contributors", ["high-value"])
+    assert management.detach_export(CONTRIBUTOR, "high-value").connection is None
+
+
+def test_a_new_key_takes_the_place_of_the_old_one(world: World, management: Management) -> None:
+    view = connect(management)
+    assert view.details is not None
+    world.settings(keys={"pk_new": "full"})
+    management.rotate_key(ADMIN, view.id, SecretStr("pk_new"))
+    assert world.secrets[view.details.secret] == "pk_new"
+    assert "pk_new" not in text_of_everything(world)
+
+
+def test_a_new_key_that_is_refused_leaves_the_old_one(world: World, management: Management) -> None:
+    view = connect(management)
+    before = dict(world.secrets)
+    with pytest.raises(Invalid):
+        management.rotate_key(ADMIN, view.id, SecretStr("pk_wrong"))
+    assert world.secrets == before
+
+
+def test_a_key_of_another_account_is_refused(world: World, management: Management) -> None:
+    view = connect(management)
+    known, etag = management.catalog.find(Connection, view.id) or pytest.fail("no connection")
+    assert known.check is not None
+    other = known.model_copy(update={"check": known.check.model_copy(update={"account_id": "OTHER1"})})
+    management.catalog.replace(other, etag=etag)
+    with pytest.raises(Invalid, match="account SANDBX, not OTHER1"):
+        management.rotate_key(ADMIN, view.id, SecretStr(FULL_KEY))
+
+
+def test_a_bad_check_is_kept_and_shown(world: World, management: Management) -> None:
+    view = connect(management)
+    world.settings(revoke=[FULL_KEY])
+    checked = management.connect(ADMIN, view.id)
+    assert checked.details is not None
+    assert checked.details.check is not None
+    assert not checked.details.check.ok
+    assert "refused" in checked.details.check.message
+    assert checked.details.check.hint
+
+
+def test_consent_is_kept_with_who_when_and_what(world: World, management: Management) -> None:
+    view = connect(management)
+    assert view.details is not None
+    given = view.details.consent
+    assert given is not None
+    assert (given.by, given.by_id, given.at, given.version) == ("Ada", "a-1", world.now(), consent.VERSION)
+    with pytest.raises(Invalid, match="version"):
+        management.agree(ADMIN, view.id, "2020-01-01")
+
+
+def test_without_consent_nothing_is_started_or_sent(world: World, management: Management) -> None:
+    connect(management, agreed=False)
+    add_export(management)
+    arrive(world)
+    with pytest.raises(Conflict, match="agreed"):
+        management.run_export(ADMIN, "high-value")
+    world.drop_people("b.csv", people(3))
+    world.deliver()
+    assert (world.run("high-value").status, world.accepted_rows()) == (Status.CANCELED, 0)
+
+
+def test_withdrawn_consent_stops_an_open_run(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(50))
+    world.deliver(until=lambda: bool(world.runs("high-value")))
+    management.withdraw(ADMIN, "main-account")
+    world.deliver()
+    assert (world.run("high-value").status, world.accepted_rows()) == (Status.CANCELED, 0)
+
+
+def test_a_connection_in_use_is_not_removed(management: Management) -> None:
+    view = connect(management)
+    add_export(management)
+    assert view.details is not None
+    with pytest.raises(Conflict, match="high-value"):
+        management.remove_connection(ADMIN, view.id, etag=view.details.etag)
+    assert management.connection(ADMIN, view.id)
+
+
+@pytest.mark.parametrize(("exports", "left"), [("detach", [None]), ("remove", [])])
+@pytest.mark.parametrize("delete_secret", [True, False])
+def test_a_connection_is_removed_with_its_exports_and_key_as_chosen(
+    world: World, management: Management, exports: Any, left: list[None], delete_secret: bool
+) -> None:
+    view = connect(management)
+    add_export(management)
+    assert view.details is not None
+    management.remove_connection(ADMIN, view.id, etag=view.details.etag, exports=exports, delete_secret=delete_secret)
+    assert management.connections(ADMIN) == []
+    assert [one.connection for one in management.exports(ADMIN)] == left
+    assert (view.details.secret in world.secrets) is not delete_secret
+
+
+def test_a_key_that_another_connection_uses_is_not_deleted(world: World, management: Management) -> None:
+    first = connect(management, key=None, secret="klaviyo-key")
+    connect(management, name="Second", key=None, secret="klaviyo-key")
+    assert first.details is not None
+    management.remove_connection(ADMIN, first.id, etag=first.details.etag, delete_secret=True)
+    assert "klaviyo-key" in world.secrets
+
+
+# Klaviyo's lists
+
+
+def test_lists_show_opt_in_and_the_flows_that_joining_starts(world: World, management: Management) -> None:
+    connect(management)
+    flows = [{"id": "F1", "name": "Welcome"}, {"id": "F2", "name": "Old", "status": "draft"}]
+    world.klaviyo.call("POST", "/_sandbox/lists", {"id": "LIST02", "name": "With flow", "flows": flows})
+    found = {view.id: view for view in management.lists(ADMIN, "main-account")}
+    assert (found[LIST].flows, found["LIST02"].flows) == ([], ["Welcome"])
+    assert found[LIST].opt_in_process == "double_opt_in"
+
+
+def test_all_pages_of_lists_are_read(world: World, management: Management) -> None:
+    connect(management)
+    for number in range(25):
+        world.klaviyo.call("POST", "/_sandbox/lists", {"id": f"X{number:05}", "name": f"List {number:02}"})
+    assert len(management.lists(ADMIN, "main-account")) == 26
+
+
+def test_a_list_is_created_once(management: Management) -> None:
+    connect(management)
+    made = management.create_list(ADMIN, "main-account", "VIPs")
+    assert made.id in {view.id for view in management.lists(ADMIN, "main-account")}
+    with pytest.raises(Conflict, match=made.id):
+        management.create_list(ADMIN, "main-account", "VIPs")
+
+
+# Exports
+
+
+def test_saving_an_export_does_not_run_it(world: World, management: Management) -> None:
+    connect(management)
+    arrive(world)
+    view = add_export(management)
+    assert (view.status, view.refreshed, world.messages()) == ("Not started", None, 0)
+
+
+def test_an_export_shows_the_columns_of_the_original(world: World, management: Management) -> None:
+    connect(management, used_by="contributors")
+    add_export(management, CONTRIBUTOR)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    [view] = management.exports(VIEWER)
+    assert (view.name, view.connection_name, view.type, view.status) == (
+        *("High value", "Main account", "klaviyo", "Successful"),
+    )
+    assert view.refreshed == world.run("high-value").finished_at
+    assert view.created is not None
+    assert (view.created.by, view.changed) == ("Cem", view.created)
+    assert view.may == []
+    assert "run_export" in management.export(CONTRIBUTOR, "high-value").may
+    assert view.schedule_text
+
+
+def test_a_list_that_klaviyo_does_not_have_is_refused(management: Management) -> None:
+    connect(management)
+    with pytest.raises(Invalid, match="list_id: Main account has no list NOLIST"):
+        add_export(management, list_id="NOLIST")
+    assert management.exports(ADMIN) == []
+
+
+def test_what_should_be_known_is_said_after_saving(world: World, management: Management) -> None:
+    connect(management, agreed=False)
+    world.klaviyo.call("POST", "/_sandbox/lists", {"id": LIST, "name": "L", "flows": [{"id": "F1", "name": "Welcome"}]})
+    arrive(world)
+    add_export(management, name="First", mapping={"email": "EMail"})
+    view = add_export(management, mapping={"email": "Mail"}, segments=[SEGMENT, "Ghosts"])
+    said = "\n".join(view.warnings)
+    for part in ("agreed", "Welcome", "double opt-in", "filled by First", "Ghosts has arrived", "no column 'Mail'"):
+        assert part in said, part
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": " "}, "name"),
+        ({"connection": "No Id"}, "connection"),
+        ({"list_id": "no-id!"}, "list_id"),
+        ({"segments": []}, "segments"),
+        ({"segments": ["A", "a"]}, "segments"),
+        ({"segments": "A"}, "segments"),
+        ({"mapping": {}}, "mapping"),
+        ({"mapping": {"email": "EMail", "shoe": "Size"}}, "mapping.shoe"),
+        ({"mapping": 3}, "mapping"),
+        ({"schedule": {"on": "whenever"}}, "schedule.on"),
+        ({"max_profiles": 0}, "max_profiles"),
+        ({"max_profiles": "many"}, "max_profiles"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_wrong_field_of_an_export_is_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(NewExportForm, export_document(**changes))
+    assert [problem.field for problem in caught.value.problems] == [field]
+
+
+def test_a_connection_that_is_not_there_is_named(management: Management) -> None:
+    with pytest.raises(Invalid, match="connection: there is no connection main-account"):
+        add_export(management)
+
+
+def test_of_two_editors_at_once_one_is_told(management: Management) -> None:
+    connect(management)
+    etag = add_export(management).etag
+    outcomes: list[str] = []
+    barrier = threading.Barrier(2)
+
+    def edit(name: str) -> None:
+        barrier.wait()
+        try:
+            management.edit_export(ADMIN, "high-value", parse(ExportForm, export_document(name=name)), etag=etag)
+            outcomes.append(name)
+        except EditConflict:
+            outcomes.append("told")
+
+    threads = [threading.Thread(target=edit, args=(name,)) for name in ("One", "Two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes)[1] == "told"
+    assert management.export(ADMIN, "high-value").name == sorted(outcomes)[0]
+
+
+def test_a_contributor_cannot_move_an_export_to_or_from_an_unshared_connection(management: Management) -> None:
+    connect(management)
+    connect(management, name="Shared", used_by="contributors")
+    mine = add_export(management, CONTRIBUTOR, connection="shared")
+    with pytest.raises(NotAllowed):
+        management.edit_export(CONTRIBUTOR, mine.id, parse(ExportForm, export_document()), etag=mine.etag)
+    theirs = add_export(management, name="Theirs")
+    form = parse(ExportForm, export_document(name="Theirs", connection="shared"))
+    with pytest.raises(NotAllowed):
+        management.edit_export(CONTRIBUTOR, theirs.id, form, etag=theirs.etag)
+
+
+def test_a_copy_is_paused_and_of_another_name(management: Management) -> None:
+    connect(management)
+    add_export(management)
+    first, second = (management.duplicate_export(ADMIN, "high-value") for _ in range(2))
+    assert (first.id, first.name, first.paused) == ("high-value-copy", "High value (copy)", True)
+    assert second.name == "High value (copy 2)"
+
+
+@pytest.mark.parametrize("how", ["pause", "detach", "remove"])
+def test_withdrawing_an_export_stops_its_open_run(world: World, management: Management, how: str) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(50))
+    world.deliver(until=lambda: bool(world.runs("high-value")))
+    match how:
+        case "pause":
+            management.pause_export(ADMIN, "high-value", paused=True)
+        case "detach":
+            management.detach_export(ADMIN, "high-value")
+        case _:
+            management.remove_export(ADMIN, "high-value", etag=management.export(ADMIN, "high-value").etag)
+    world.deliver()
+    assert (world.run("high-value").status, world.accepted_rows()) == (Status.CANCELED, 0)
+
+
+@pytest.mark.parametrize("how", ["pause", "detach"])
+def test_what_is_withdrawn_starts_neither_on_arrival_nor_on_demand(
+    world: World, management: Management, how: str
+) -> None:
+    connect(management)
+    add_export(management)
+    if how == "pause":
+        management.pause_export(ADMIN, "high-value", paused=True)
+    else:
+        management.detach_export(ADMIN, "high-value")
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    with pytest.raises(Conflict):
+        management.run_export(ADMIN, "high-value")
+    assert world.runs("high-value") == []
+
+
+def test_an_id_with_history_is_not_given_again(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    management.remove_export(ADMIN, "high-value", etag=management.export(ADMIN, "high-value").etag)
+    assert len(management.runs(VIEWER, "high-value").items) == 1
+    assert add_export(management).id == "high-value-2"
+
+
+# Runs and segments
+
+
+def test_run_all_takes_those_with_an_active_schedule(world: World, management: Management) -> None:
+    connect(management)
+    arrive(world)
+    add_export(management)
+    add_export(management, name="On demand", schedule={"on": "demand"})
+    add_export(management, name="Paused", paused=True)
+    add_export(management, name="Empty", segments=["Ghosts"])
+    started = {one.export: one for one in management.run_all(ADMIN)}
+    assert set(started) == {"high-value", "empty"}
+    assert started["high-value"].run is not None
+    assert started["empty"].run is None
+    assert "no snapshot" in started["empty"].problem
+    assert management.run_all(CONTRIBUTOR) == []
+
+
+def test_history_is_paged_newest_first(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    for number in range(5):
+        world.clock.move(90)
+        world.drop_people("a.csv", people(3 + number))
+        world.deliver()
+    seen, cursor = [], ""
+    while True:
+        page = management.runs(VIEWER, "high-value", limit=2, cursor=cursor)
+        seen += [run.id for run in page.items]
+        if page.next is None:
+            break
+        cursor = page.next
+    assert seen == [run.run_id for run in reversed(world.runs("high-value"))]
+
+
+def test_report_and_rejected_rows_are_read(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(3, planted={1: "nobody"}))
+    world.deliver()
+    run_id = world.run("high-value").run_id
+    assert management.report(VIEWER, run_id)["rejected"] == 1
+    assert b"nobody" in b"".join(management.rows(ADMIN, run_id, "rejected"))
+    with pytest.raises(NotAllowed):
+        management.rows(VIEWER, run_id, "rejected")
+
+
+def test_a_run_is_cancelled_once(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    run = management.run_export(ADMIN, "high-value")
+    management.cancel_run(ADMIN, run.id)
+    world.deliver()
+    assert management.run(VIEWER, run.id).status == "Canceled"
+    with pytest.raises(Conflict, match="over"):
+        management.cancel_run(ADMIN, run.id)
+
+
+def test_plan_shows_what_a_run_would_do_and_sends_nothing(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    summary = management.plan_export(ADMIN, "high-value")
+    assert (summary["profiles"], world.runs("high-value"), world.accepted_rows()) == (3, [], 0)
+    assert "p0@example.com" not in str(summary)
+
+
+def test_segments_show_age_and_members(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    world.put("segments/Other.csv", as_csv(people(1)))
+    world.clock.move(60)
+    found = {view.name: view for view in management.segments(VIEWER)}
+    assert (found[SEGMENT].members, found["Other"].members) == (3, None)
+    assert found["Other"].age_s == pytest.approx(60, abs=1)
+
+
+def test_mapping_is_suggested_from_the_newest_snapshot(world: World, management: Management) -> None:
+    arrive(world)
+    found = management.suggest_mapping(CONTRIBUTOR, SEGMENT)
+    assert found == {"columns": ["EMail", "FirstName"], "mapping": {"email": "EMail", "first_name": "FirstName"}}
+    with pytest.raises(ExporterError, match="no snapshot"):
+        management.suggest_mapping(ADMIN, "Ghosts")
+
+
+@pytest.mark.parametrize("run_id", ["x", "../x/y", "a/b/c", "high-value/", "high-value/../x", ""])
+def test_odd_run_ids_are_unknown(management: Management, run_id: str) -> None:
+    for ask in (management.run, management.report, management.cancel_run):
+        with pytest.raises(Unknown):
+            ask(ADMIN, run_id)
+
+
+@pytest.mark.parametrize("odd", ["x", "../x", "a/b", "", "A", "x" * 200, "nul\0"])
+def test_odd_ids_of_documents_are_unknown(management: Management, odd: str) -> None:
+    for ask in (management.export, management.connection, management.detach_export, management.run_export):
+        with pytest.raises(Unknown):
+            ask(ADMIN, odd)
+    with pytest.raises(Unknown):
+        management.runs(ADMIN, odd)
+
+
+# The record of changes
+
+
+def test_each_change_is_recorded_with_who_and_what(world: World, management: Management) -> None:
+    view = connect(management)
+    etag = add_export(management).etag
+    world.clock.move(1)
+    form = parse(ExportForm, export_document(max_profiles=10))
+    management.edit_export(ADMIN, "high-value", form, etag=etag)
+    newest, created, *_ = management.changes(ADMIN).items
+    assert (newest.action, newest.object, newest.by["name"]) == ("edit_export", "exports/high-value", "Ada")
+    assert newest.before is not None
+    assert newest.after is not None
+    assert (newest.before["max_profiles"], newest.after["max_profiles"]) == (None, 10)
+    assert set(newest.after) == {"max_profiles", "changed"}
+    assert (created.action, created.before) == ("create_export", None)
+    assert [one.object for one in management.changes(ADMIN).items[2:]] == [f"connections/{view.id}"] * 2
+    assert FULL_KEY not in text_of_everything(world)
+
+
+def test_a_change_that_failed_is_recorded_as_such(world: World, management: Management) -> None:
+    connect(management)
+    with pytest.raises(Conflict):
+        connect(management, name="Other", id="main-account")
+    assert [one.outcome for one in management.changes(ADMIN).items[:2]] == ["failed: Conflict", ""]
+    assert len([name for name in world.secrets if name.startswith("klaviyo-main-account")]) == 1
+
+
+def test_the_record_is_paged(management: Management) -> None:
+    connect(management)
+    for number in range(4):
+        add_export(management, name=f"Export {number}", paused=True)
+    everything = [one.object for one in management.changes(ADMIN).items]
+    seen, cursor = [], ""
+    for _ in range(4):
+        page = management.changes(ADMIN, limit=2, cursor=cursor)
+        seen += [one.object for one in page.items]
+        cursor = page.next or ""
+        if not cursor:
+            break
+    assert seen == everything
+
+
+def test_documents_of_earlier_still_load() -> None:
+    Connection.model_validate(
+        {"schema": 1, "id": "main", "name": "K", "secret": "k", "consent": {"by": "a", "at": "2026-11-23T09:00:00Z"}}
+    )
+    Export.model_validate(
+        {
+            "schema": 1,
+            "id": "vips",
+            "name": "V",
+            "connection": "main",
+            "list_id": "Y6nRLr",
+            "segments": ["A"],
+            "mapping": {"email": "EMail"},
+            "schedule": {"on": "arrival"},
+        }
+    )
