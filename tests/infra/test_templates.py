@@ -296,10 +296,71 @@ def test_lifecycle_touches_runs_only_and_never_documents() -> None:
     for policy in resources(f"{STORAGE}/managementPolicies"):
         for rule in policy.body["properties"]["policy"]["rules"]:
             prefixes[policy.file] = [str(prefix) for prefix in rule["definition"]["filters"]["prefixMatch"]]
+            assert rule["enabled"] is True
+            (action,) = rule["definition"]["actions"]["baseBlob"].values()
+            assert str(action["daysAfterModificationGreaterThan"]) in ("keepRunsDays", "keepDays")
     assert prefixes == {
         "state.bicep": ["'${stateContainerName}/runs/'"],
         "snapshots.bicep": ["'${containerName}/'"],
     }
+
+
+def test_snapshots_and_state_are_accounts_of_their_own() -> None:
+    names = {each.file: template(each.file).source for each in resources(STORAGE)}
+    assert set(names) == {"snapshots.bicep", "state.bicep"}
+    assert MAIN.modules["app"]["params"]["stateAccountName"] == "state.outputs.accountName"
+    assert MAIN.modules["app"]["params"]["snapshotsAccountName"] == "snapshots.outputs.accountName"
+
+
+@pytest.mark.parametrize(
+    ("file", "condition", "untouched"),
+    [
+        ("snapshots.bicep", "empty(existingAccountName)", {"account", "softDeleteOff", "retention"}),
+        ("snapshots.bicep", "empty(existingTopicName)", {"topic"}),
+        ("vault.bicep", "empty(existingVaultName)", {"vault", "whoReadWhat"}),
+        ("monitoring.bicep", "empty(existingWorkspaceId)", {"workspace"}),
+    ],
+)
+def test_what_is_there_already_gets_roles_and_nothing_else(file: str, condition: str, untouched: set[str]) -> None:
+    """A container in an account that is there is made as well: it is what Customer Insights is pointed at."""
+    conditional = {each.symbol for each in template(file).resources if condition in each.condition}
+    assert conditional == untouched
+    settings = {each.symbol for each in template(file).resources if not (each.existing or each.condition)}
+    given = {symbol for name, symbol in ROLES if name == file}
+    assert settings - given <= {"container", "insights"}
+
+
+def test_existing_accounts_are_looked_for_in_their_own_resource_group() -> None:
+    for what in ("Snapshots", "Vault"):
+        name = f"existing{what}AccountName" if what == "Snapshots" else f"existing{what}Name"
+        assert f"scope: resourceGroup(empty({name}) ? group.name : existing{what}ResourceGroup)" in MAIN.source
+        assert MAIN.params[name] == ""
+    assert MAIN.modules["monitoring"]["params"]["existingWorkspaceId"] == "existingWorkspaceId"
+
+
+def test_private_network_closes_state_and_vault_and_reaches_everything_by_endpoints() -> None:
+    for module in ("state", "vault"):
+        assert MAIN.modules[module]["params"]["publicAccess"] == "!privateNetwork"
+    assert MAIN.modules["snapshots"]["params"]["publicAccess"] == "snapshotsPublicAccess"
+    for name in ("snapshots.bicep", "state.bicep", "vault.bicep"):
+        text = template(name).source
+        assert "publicNetworkAccess: publicAccess ? 'Enabled' : 'Disabled'" in text
+        assert "defaultAction: publicAccess ? 'Allow' : 'Deny'" in text
+    reached = {(str(each["resourceId"]).split(".")[0], each["groupId"]) for each in MAIN.variables["endpoints"]}
+    # The host keeps locks in blobs, its queues, and a table of its own.
+    assert reached == {
+        *(("state", service) for service in ("blob", "queue", "table")),
+        *(("snapshots", service) for service in ("blob", "queue")),
+        ("vault", "vault"),
+    }
+    assert MAIN.modules["network"]["params"]["endpoints"] == "privateNetwork ? endpoints : []"
+
+
+def test_network_comes_with_either_flag_and_neither_is_the_default() -> None:
+    assert MAIN.variables["withNetwork"] == "privateNetwork || fixedOutboundAddress"
+    assert "module network 'modules/network.bicep' = if (withNetwork)" in MAIN.source
+    assert (MAIN.params["privateNetwork"], MAIN.params["fixedOutboundAddress"]) == (False, False)
+    assert MAIN.modules["app"]["params"]["subnetId"].startswith("withNetwork ?")
 
 
 def test_app_in_a_network_always_has_a_way_out() -> None:
