@@ -8,6 +8,7 @@
         LeaseHeld                       another instance works for this connection
       Terminal                          this run cannot succeed unchanged
         ConfigError                     settings, secrets, permissions: a person must act
+          NoSnapshot                    nothing of these segments has arrived yet
           KeyRefused, ScopeMissing      Klaviyo: 401, 403
           SecretUnavailable             Key Vault
           MappingError                  a column that is not there, an attribute that Klaviyo does not have
@@ -86,6 +87,10 @@ class SecretUnavailable(ConfigError):
     """The key could not be read from Key Vault."""
 
 
+class NoSnapshot(ConfigError):
+    """No complete snapshot of the export's segments is there."""
+
+
 class KeyRefused(ConfigError):
     """Klaviyo refused the API key (401, or 400 for a request without a body)."""
 
@@ -97,7 +102,8 @@ class ScopeMissing(ConfigError):
 
     hint = (
         "Scopes of a Klaviyo key cannot be changed: create a new key with accounts:read, lists:read, lists:write, "
-        "profiles:read and profiles:write, and store it for this connection."
+        "profiles:read and profiles:write (data-privacy:write, too, to have Klaviyo delete people), and store it for "
+        "this connection."
     )
 
 

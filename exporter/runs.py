@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -114,6 +115,8 @@ class Run(BaseModel):
     list_id: str
     mapping: MappingDocument
     because: Literal["arrival", "schedule", "demand"]
+    due_at: datetime | None = None  # what the timer called the moment for which it started the run
+    max_profiles: int | None = None  # a plan with more is not sent
     manifest: Manifest
     status: Status = Status.QUEUED
     phase: Phase = Phase.PLAN
@@ -129,6 +132,7 @@ class Run(BaseModel):
     counts: Counts = Counts()
     message: str = ""
     hint: str = ""
+    cause: str = ""  # the kind of error that ended it, such as KeyRefused
 
     @property
     def folder(self) -> str:
@@ -144,6 +148,15 @@ def new_run_id(export_id: str, manifest: Manifest, attempt: int) -> str:
     """A readable id, the same for the same manifest, so that of two that start it one finds it started."""
     again = f"-{attempt}" if attempt > 1 else ""
     return f"{export_id}/{manifest.exported_at.astimezone(UTC):%Y%m%dT%H%MZ}-{manifest.digest()}{again}"
+
+
+_RUN_NAME = re.compile(r"(\d{8}T\d{4})Z-[0-9a-f]{10}(-\d+)?")
+
+
+def snapshot_minute(run_name: str) -> datetime | None:
+    """The minute of a run's snapshot, by the last part of the run's id; None for one that was skipped."""
+    found = _RUN_NAME.fullmatch(run_name)
+    return datetime.strptime(found[1], "%Y%m%dT%H%M").replace(tzinfo=UTC) if found else None
 
 
 _ORDER = (Phase.PLAN, Phase.SEND, Phase.CONFIRM, Phase.FINISH, Phase.CLOSED)

@@ -1,7 +1,7 @@
 """The one place that orders things. Triggers, CLI and console call these methods and nothing deeper.
 
     note(blob)  ->  settle message  ->  settle: freeze manifest, start runs  ->  step message  ->  step, step, ...
-    tick()      ->  runs that are due, and a nudge for runs that stopped moving
+    tick()      ->  what the timer does: timer.py
 
 A step takes a run as far as its time allows and answers with a value; `handle` turns that value into the next message.
 Any step may die at any line: what it had recorded counts, the rest is done again.
@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any, Literal, Protocol, assert_never
 
 from pydantic import SecretStr
 
-from exporter import forgetting, leases, reports, telemetry
+from exporter import forgetting, leases, notices, reports, telemetry, timer
 from exporter.catalog import Catalog, Connection, Export
 from exporter.confirming import Jobs, confirm, poll_interval_s
 from exporter.errors import (
@@ -35,6 +35,7 @@ from exporter.errors import (
     ExporterError,
     KeyRefused,
     LeaseHeld,
+    NoSnapshot,
     PartitionChanged,
     RunCanceled,
     SnapshotUnreadable,
@@ -63,9 +64,9 @@ from exporter.runs import (
     enter,
     new_run_id,
     run_folder,
+    snapshot_minute,
     verdict,
 )
-from exporter.schedules import is_due
 from exporter.sending import Imports, Sender
 from exporter.snapshots import (
     NeverCame,
@@ -121,6 +122,9 @@ class Limits:
     lease_s: float = leases.LEASE_S  # how long a dead instance keeps its connection from others
     memory_mb: int = 96  # DuckDB's share
     pacer_share: float = 1.0  # of Klaviyo's steady rate
+    runs_kept_days: int = 365
+    rejected_kept_days: int = 30  # lists of rows, which hold personal data
+    no_snapshot_days: int = 8  # without a new one, after which somebody is told; 0 for never
 
 
 class Exporter:
@@ -136,6 +140,7 @@ class Exporter:
         klaviyo: Callable[[SecretStr], Klaviyo],
         work: Path,
         container: str = "",
+        notify: Callable[[notices.Notice], None] | None = None,
         checks: Mapping[str, Callable[[], None]] = MappingProxyType({}),
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.time,
@@ -144,14 +149,17 @@ class Exporter:
     ) -> None:
         """read_secret: a secret's value by its name. klaviyo: a client for a key. work: a folder for plans in use.
 
-        container: the snapshots container's name, as model.json may spell it out. checks: what else `health` asks.
-        progress: told (phase, profiles done, of how many; 0 = not known yet).
+        container: the snapshots container's name, as model.json may spell it out. notify: sends a notice; None for
+        no notices. checks: what else `health` asks. progress: told (phase, profiles done, of how many; 0 = not known
+        yet).
         """
         self.store, self.snapshots, self.steps = store, snapshots, steps
         self.catalog = Catalog(store)
+        self.notices = notices.Notices(store, notify)
+        self.limits = limits
         self._read_secret, self._klaviyo, self._work, self._container = read_secret, klaviyo, work, container
         self._checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
-        self._limits, self._clock, self._sleep, self._progress = limits, clock, sleep, progress
+        self._clock, self._sleep, self._progress = clock, sleep, progress
 
     # What triggers call
 
@@ -162,7 +170,7 @@ class Exporter:
         except NotASnapshot as exc:
             logger.info("blob ignored", extra={"cause": exc.message})
             return
-        delay_s = 0.0 if ref.is_one_file else self._limits.settle_s
+        delay_s = 0.0 if ref.is_one_file else self.limits.settle_s
         logger.info("blob noted", extra={"segment": ref.segment, "wait_s": delay_s})
         self.steps.put({"do": "settle", "blob": blob_name}, delay_s=delay_s)
 
@@ -191,19 +199,8 @@ class Exporter:
                 return Done()
 
     def tick(self) -> None:
-        """Start the runs that are due by their schedule; give open runs that lost their message a new one."""
-        now = self._now()
-        for export in self.catalog.exports():
-            try:
-                if export.is_active and is_due(export.schedule, self.last_run(export.id), now):
-                    self.start(export, because="schedule")
-            except ExporterError as exc:  # the other exports keep their times
-                logger.exception("export not started", extra={"run_id": export.id, "cause": exc.message})
-        for export_id in self.store.folders("runs/"):
-            for run in self.runs(export_id):
-                if run.status.is_open and self._is_stale(run, now) and not self._waits_for_its_turn(run):
-                    logger.warning("run nudged", extra={"run_id": run.run_id})
-                    self.steps.put(_step_message(run))
+        """Start the runs that are due, look after open ones, send notices, clear out what is past its time."""
+        timer.tick(self, self._now())
 
     def close_poisoned(self, message: Mapping[str, Any]) -> None:
         """A message failed too often: close its run as Failed, so that nobody waits for it."""
@@ -226,29 +223,31 @@ class Exporter:
 
     # Runs
 
-    def start(self, export: Export, *, because: Literal["schedule", "demand"]) -> Run:
-        """Start a run on the newest snapshots, now. Without any, a schedule skips; else raises ConfigError."""
+    def start(self, export: Export, *, because: Literal["demand"] = "demand") -> Run:
+        """Start a run on the newest snapshots, now. Raises ConfigError when there is none, or no connection."""
         if export.connection is None:
             raise ConfigError(f"{export.name} is detached", hint="Give the export a connection.")
-        try:
-            manifest = self._freeze(self._newest(export))
-        except ConfigError as exc:
-            if because == "demand":
-                raise
-            nothing = Manifest(snapshots=[], exported_at=self._now(), partitions=[])
-            return self._skip(export, nothing, message=exc.message, hint=exc.hint)
-        return self.start_on(export, manifest, because=because)
+        return self.start_on(export, self.freeze_newest(export), because=because)
+
+    def start_all(self) -> Iterator[tuple[Export, Run | ExporterError]]:
+        """Start a run of every export that runs by itself, on the newest snapshots: each run, or why there is none."""
+        for export in self.catalog.exports():
+            if export.is_active and export.schedule.is_active:
+                try:
+                    yield export, self.start(export)
+                except ExporterError as exc:
+                    yield export, exc
 
     def dry_run(self, export: Export, folder: Path) -> Plan:
         """The plan that a run of the newest snapshots would make, in a local folder. Sends and changes nothing."""
-        manifest = self._freeze(self._newest(export))
+        manifest = self.freeze_newest(export)
         sources = [_source(self, part) for part in manifest.partitions]
         show = self._progress
         return make_plan(
             sources,
             export.mapping,
             folder,
-            memory_mb=self._limits.memory_mb,
+            memory_mb=self.limits.memory_mb,
             progress=lambda rows: show("plan", rows, 0),
         )
 
@@ -266,22 +265,41 @@ class Exporter:
             finally:
                 reading.close()
 
-    def start_on(self, export: Export, manifest: Manifest, *, because: Literal["schedule", "demand"]) -> Run:
-        """Start a run on a manifest, or take up the one that is open on it."""
+    def start_on(
+        self,
+        export: Export,
+        manifest: Manifest,
+        *,
+        because: Literal["schedule", "demand"],
+        due_at: datetime | None = None,
+    ) -> Run:
+        """Start a run on a manifest, or take up the one that is open on it.
+
+        A schedule skips a manifest that a run has delivered; due_at: its moment, for which there is one run.
+        """
         attempt = 1
-        while (run := self._create(export, manifest, because=because, attempt=attempt)) is None:
-            found = self._read_run(new_run_id(export.id, manifest, attempt))
-            if found and found[0].status.is_open:
-                unchanged = (found[0].mapping, found[0].list_id) == (export.mapping, export.list_id)
-                if not unchanged:
-                    self.cancel(found[0].run_id, why="the export was changed; a new run follows")
-                self.steps.put(_step_message(found[0]))  # its own message may be lost
-                if unchanged and not self._is_cancelled(found[0].run_id):
-                    return found[0]
-            elif because == "schedule":
-                return self._skip(export, manifest, message="no new snapshot since the last run")
+        while (run := self._create(export, manifest, because=because, attempt=attempt, due_at=due_at)) is None:
+            found = self.run(new_run_id(export.id, manifest, attempt))
+            if found and found.status.is_open:
+                if self._is_as(found, export):
+                    self._set_going(found)  # its own message may be lost
+                    if not self._is_cancelled(found.run_id):
+                        return found
+                else:
+                    self.cancel(found.run_id, why="the export was changed; a new run follows")
+                    self._set_going(found)
+            elif found and because == "schedule":
+                if due_at and found.due_at == due_at:
+                    return found  # another instance started it
+                if found.status is not Status.FAILED:
+                    message = "no new snapshot since the last run"
+                    return self.skip(export, due_at or self._now(), manifest=manifest, message=message)
             attempt += 1
         return run
+
+    def _is_as(self, run: Run, export: Export) -> bool:
+        """Whether an open run does what its export says by now."""
+        return (run.mapping, run.list_id, run.max_profiles) == (export.mapping, export.list_id, export.max_profiles)
 
     def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
         """Ask a run to stop before its next batch."""
@@ -344,8 +362,8 @@ class Exporter:
             list(self.snapshots.list(ref.prefix)),
             named=model.named_in(ref.prefix) if model else (),
             now=self._now(),
-            quiet_s=self._limits.settle_s,
-            patience_s=self._limits.patience_s,
+            quiet_s=self.limits.settle_s,
+            patience_s=self.limits.patience_s,
         )
 
     def _model(self, ref: SnapshotRef) -> TableModel | None:
@@ -359,7 +377,7 @@ class Exporter:
             # Whoever had this message before may have died between creating the run and queueing its first step.
             found = self._read_run(new_run_id(export.id, manifest, 1))
             if found and found[0].status is Status.QUEUED:
-                self.steps.put(_step_message(found[0]))
+                self._set_going(found[0])
 
     def _fail_incomplete(self, export: Export, ref: SnapshotRef, missing: int) -> None:
         run = self._new_run(export, self._freeze([ref]), because="arrival", attempt=1)
@@ -370,32 +388,40 @@ class Exporter:
             hint="Look at the export's status in Customer Insights and run it again there.",
         )
 
+    def freeze_newest(self, export: Export) -> Manifest:
+        """The manifest of the newest complete snapshots of an export's segments. Raises NoSnapshot."""
+        return self._freeze(self._newest(export))
+
     def _newest(self, export: Export) -> list[SnapshotRef]:
-        found = [ref for segment in export.segments if (ref := self._newest_of(segment))]
+        found = self._newest_of_each(export.segments)
         if not found:
-            raise ConfigError(
+            raise NoSnapshot(
                 f"no snapshot of {', '.join(export.segments)} has arrived yet",
                 hint="Check the segment's name and that Customer Insights exports it to the snapshots container.",
             )
         return found
 
     def _newest_of(self, segment: str) -> SnapshotRef | None:
-        """The newest complete snapshot of a segment, found by listing the container."""
-        candidates: dict[str, tuple[datetime, SnapshotRef]] = {}
+        """The newest complete snapshot of a segment."""
+        return next(iter(self._newest_of_each([segment])), None)
+
+    def _newest_of_each(self, segments: Sequence[str]) -> list[SnapshotRef]:
+        """The newest complete snapshot of each segment that has one. Lists the container once: paths vary too much."""
+        found: dict[str, tuple[datetime, SnapshotRef]] = {}
         for blob in self.snapshots.list(""):
-            try:
+            with contextlib.suppress(NotASnapshot):
                 ref = parse_blob_name(blob.name)
-            except NotASnapshot:
-                continue
-            if ref.is_of(segment):
                 moment = ref.exported_at or blob.modified_at
-                candidates[ref.prefix] = max(
-                    (moment, ref), candidates.get(ref.prefix, (moment, ref)), key=lambda c: c[0]
-                )
-        for _, ref in sorted(candidates.values(), key=lambda candidate: candidate[0], reverse=True):
-            if isinstance(self._completeness(ref), Settled):
-                return ref
-        return None
+                if ref.prefix not in found or found[ref.prefix][0] < moment:
+                    found[ref.prefix] = moment, ref
+        newest_first = [ref for _, ref in sorted(found.values(), key=lambda each: each[0], reverse=True)]
+        newest = []
+        for segment in segments:
+            for ref in newest_first:
+                if ref.is_of(segment) and isinstance(self._completeness(ref), Settled):
+                    newest.append(ref)
+                    break
+        return newest
 
     def _freeze(self, refs: list[SnapshotRef]) -> Manifest:
         """The manifest of these snapshots as they are now."""
@@ -412,7 +438,9 @@ class Exporter:
             snapshots=[ref.prefix for ref in refs], exported_at=max(moments, default=self._now()), partitions=partitions
         )
 
-    def _new_run(self, export: Export, manifest: Manifest, *, because: Any, attempt: int) -> Run:
+    def _new_run(
+        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, due_at: datetime | None = None
+    ) -> Run:
         return Run(
             run_id=new_run_id(export.id, manifest, attempt),
             export=export.id,
@@ -421,20 +449,33 @@ class Exporter:
             list_id=export.list_id,
             mapping=export.mapping,
             because=because,
+            due_at=due_at,
+            max_profiles=export.max_profiles,
             manifest=manifest,
             created_at=self._now(),
         )
 
-    def _create(self, export: Export, manifest: Manifest, *, because: Any, attempt: int) -> Run | None:
+    def _create(
+        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, due_at: datetime | None = None
+    ) -> Run | None:
         """Create a run and queue its first step. None when it exists: somebody was faster, or it ran before."""
-        run = self._new_run(export, manifest, because=because, attempt=attempt)
+        run = self._new_run(export, manifest, because=because, attempt=attempt, due_at=due_at)
         try:
             self.store.create(run.folder + "run.json", _encode(run))
         except AlreadyThere:
             return None
         logger.info("run created", extra={"run_id": run.run_id})
-        self.steps.put(_step_message(run))
+        self._set_going(run)
         return run
+
+    def _set_going(self, run: Run) -> None:
+        """Queue an open run's next step; from here on the timer looks after it."""
+        self._list_as_open(run)
+        self.steps.put(_step_message(run))
+
+    def _list_as_open(self, run: Run) -> None:
+        with contextlib.suppress(AlreadyThere):
+            self.store.create(timer.OPEN_RUNS + run.run_id, b"{}")
 
     def _create_closed(self, run: Run, status: Status, *, message: str, hint: str = "") -> Run:
         """Record a run that ends before it begins, report and all. Never open, so that no nudge sets it going."""
@@ -443,15 +484,19 @@ class Exporter:
             with contextlib.suppress(StoreMoved):  # somebody was faster
                 self._save_report(closed, None)
                 self.store.create(closed.folder + "run.json", _encode(closed))
+                self._list_as_open(closed)  # until it is tidied up after, as every run
                 logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
                 telemetry.run_closed(closed)
+                self.tidy(closed)
         return closed
 
-    def _skip(self, export: Export, manifest: Manifest, *, message: str, hint: str = "") -> Run:
-        """A scheduled run with nothing to do: recorded, not repeated."""
-        run = self._new_run(export, manifest, because="schedule", attempt=1)
-        stamp = f"{self._now():%Y%m%dT%H%M%SZ}-skipped"
-        run = run.model_copy(update={"run_id": f"{export.id}/{stamp}"})
+    def skip(
+        self, export: Export, due_at: datetime, *, message: str, hint: str = "", manifest: Manifest | None = None
+    ) -> Run:
+        """A scheduled run with nothing to do, at its moment: recorded, not repeated."""
+        manifest = manifest or Manifest(snapshots=[], exported_at=due_at, partitions=[])
+        run = self._new_run(export, manifest, because="schedule", attempt=1, due_at=due_at)
+        run = run.model_copy(update={"run_id": f"{export.id}/{due_at:%Y%m%dT%H%M%SZ}-skipped"})
         return self._create_closed(run, Status.SKIPPED, message=message, hint=hint)
 
     # One step
@@ -462,7 +507,7 @@ class Exporter:
             return Done()
         run, etag = found
         if not run.status.is_open:
-            self._tidy(run)
+            self.tidy(run)
             return Done()
         if step != run.step:
             # The step was taken. Its taker queued the next message, unless it died first: then this is a redelivery.
@@ -474,15 +519,15 @@ class Exporter:
         """Take the step under the connection's lease; turn every known error into a value."""
         try:
             held = leases.take(
-                self.store, run.connection, uuid.uuid4().hex, clock=self._clock, lasts_s=self._limits.lease_s
+                self.store, run.connection, uuid.uuid4().hex, clock=self._clock, lasts_s=self.limits.lease_s
             )
         except LeaseHeld as exc:
             return Next(_step_message(run), after_s=exc.retry_after_s or 5)
-        pacer = _pacer(held, self._limits.pacer_share)
+        pacer = _pacer(held, self.limits.pacer_share)
         taken = _Step(self, run, etag, held, pacer)
         try:
             with leases.kept(held, pacer=pacer.to_json):
-                return taken.take(deadline=self._clock() + self._limits.step_s)
+                return taken.take(deadline=self._clock() + self.limits.step_s)
         except (LeaseHeld, StoreMoved):
             return Next(_step_message(taken.run), after_s=5)
         except ExporterError as exc:
@@ -509,7 +554,8 @@ class Exporter:
                 return self._set_back(taken, error)
             case _:
                 taken.save_rows_so_far()
-                return self._close(taken.run, taken.etag, Status.FAILED, message=error.message, hint=error.hint)
+                run = taken.run.model_copy(update={"cause": type(error).__name__})
+                return self._close(run, taken.etag, Status.FAILED, message=error.message, hint=error.hint)
 
     def _set_back(self, taken: _Step, error: Transient) -> StepResult:
         """Wait and try again, a limited number of times: nothing is retried for ever."""
@@ -548,7 +594,7 @@ class Exporter:
         closed = close(run.model_copy(update={"counts": counts}), status, now=self._now(), message=message, hint=hint)
         self._save_report(closed, plan)
         self._write(closed, etag)
-        self._tidy(closed)
+        self.tidy(closed)
         telemetry.run_closed(closed)
         logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
         return Done()
@@ -572,12 +618,18 @@ class Exporter:
         if run.because == "demand":
             return False
         ours = (run.manifest.exported_at, run.created_at)
-        return any(
-            (other.manifest.exported_at, other.created_at) > ours
-            and other.list_id == run.list_id
-            and (other.sent_at is not None or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH))
-            for other in self.runs(run.export)
-        )
+        minute = run.manifest.exported_at.replace(second=0, microsecond=0)
+        for name in self.store.folders(run_folder(run.export)):
+            moment = snapshot_minute(name)
+            if moment is None or moment < minute or (other := self.run(f"{run.export}/{name}")) is None:
+                continue
+            if (
+                (other.manifest.exported_at, other.created_at) > ours
+                and other.list_id == run.list_id
+                and (other.sent_at is not None or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH))
+            ):
+                return True
+        return False
 
     # Documents
 
@@ -618,13 +670,27 @@ class Exporter:
         """Remove this instance's copy of a run's plan."""
         shutil.rmtree(self.plan_folder(run, "x").parent, ignore_errors=True)
 
-    def _tidy(self, run: Run) -> None:
-        """A closed run needs its plan no more, and it holds everybody's data: here and in the store it goes."""
+    def tidy(self, run: Run) -> None:
+        """After a run closed: its plan goes, here and in the store, for it holds everybody's data; failures are told.
+
+        Harmless to repeat. What fails is done by the next tick, for as long as the run is listed as open.
+        """
         self.forget_plan(run)
         try:
             forgetting.drop_plans(self.store, run)
-        except ExporterError as exc:  # closed it is; what is left goes with the folder, when the storage's rule says
-            logger.warning("plan not deleted", extra={"run_id": run.run_id, "cause": exc.message})
+            listed = timer.OPEN_RUNS + run.run_id
+            if self.store.read(listed):
+                if run.status is Status.FAILED:
+                    self.notices.add(notices.of_run(run, now=self._now()))
+                self.store.delete(listed)
+        except ExporterError as exc:
+            logger.warning("run not tidied up after", extra={"run_id": run.run_id, "cause": exc.message})
+
+    def nudge(self, run: Run, now: datetime) -> None:
+        """Queue a message for an open run that nothing has moved for so long that it must have lost its own."""
+        if self._is_stale(run, now) and not self._waits_for_its_turn(run):
+            logger.warning("run nudged", extra={"run_id": run.run_id})
+            self.steps.put(_step_message(run))
 
     def key_of(self, connection: Connection) -> SecretStr:
         return self._read_secret(connection.secret)
@@ -713,7 +779,7 @@ class _Step:
             [_source(exporter, part) for part in run.manifest.partitions],
             run.mapping,
             exporter.plan_folder(run, token),
-            memory_mb=exporter._limits.memory_mb,
+            memory_mb=exporter.limits.memory_mb,
             progress=lambda rows: exporter._progress("plan", rows, 0),
             finished_file=lambda path: exporter.store.upload(f"{run.folder}{token}/{path.name}", path),
         )
@@ -721,6 +787,7 @@ class _Step:
             raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
         self.held.check()
         self._save(plan=token)
+        _check_size(run, plan)
 
     @telemetry.phase(Phase.SEND)
     def _send(self, deadline: float) -> bool:
@@ -765,7 +832,7 @@ class _Step:
         self.exporter._save_report(closed, plan)
         self.run, self.etag = self.exporter._write(closed, self.etag)
         self._close_reader()
-        self.exporter._tidy(self.run)
+        self.exporter.tidy(self.run)
         telemetry.run_closed(self.run)
         logger.info("run finished", extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows})
 
@@ -841,7 +908,7 @@ class _Step:
         if self._reader is None:
             folder = self.exporter.plan_folder(self.run, self.run.plan)
             plan = _fetch_plan(self.exporter.store, self.run, folder)
-            memory_mb = self.exporter._limits.memory_mb
+            memory_mb = self.exporter.limits.memory_mb
             self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
         return self._reader
 
@@ -907,6 +974,15 @@ def _check_not_withdrawn(exporter: Exporter, run: Run) -> None:
         raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
     if asked := exporter.store.read(run_folder(run.run_id) + "cancel"):
         raise RunCanceled(asked.data.decode())
+
+
+def _check_size(run: Run, plan: Plan) -> None:
+    if run.max_profiles is not None and plan.profiles > run.max_profiles:
+        raise ConfigError(
+            f"{plan.profiles:,} profiles to send are more than the export's maximum of {run.max_profiles:,}; "
+            "nothing was sent",
+            hint="Check the segment in Customer Insights. If it is right, raise the export's maximum and run it again.",
+        )
 
 
 def _step_message(run: Run) -> dict[str, object]:

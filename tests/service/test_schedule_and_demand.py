@@ -2,72 +2,213 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from exporter.catalog import Schedule
-from exporter.errors import ConfigError
+from exporter.catalog import Change, Export, Schedule
+from exporter.errors import ConfigError, NoSnapshot, Transient
 from exporter.leases import take
 from exporter.runs import Status
-from exporter.service import STALE_S
+from exporter.service import STALE_S, Exporter
 from tests.service.world import FOLDER, World, as_csv, assert_ended, people
 
-NIGHTLY = Schedule(on="cron", cron="0 3 * * *", time_zone="Europe/Bucharest")
+
+class Died(BaseException):
+    """The process was killed."""
+
+
+class Killed:
+    """A store whose process is killed at a certain write, after it was made."""
+
+    def __init__(self, store: Any, *, writes: int) -> None:
+        self._store, self._left = store, writes
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name not in ("create", "replace", "delete"):
+            return found
+
+        def write(*args: Any, **kwargs: Any) -> Any:
+            answer = found(*args, **kwargs)
+            self._left -= 1
+            if self._left < 0:
+                raise Died
+            return answer
+
+        return write
+
+
+class Counting:
+    """A store that counts the calls."""
+
+    def __init__(self, store: Any) -> None:
+        self._store, self.calls = store, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls += 1
+        return getattr(self._store, name)
+
+
+class Failing:
+    """Snapshots of which those of one segment cannot be reached."""
+
+    def __init__(self, snapshots: Any, segment: str) -> None:
+        self._snapshots, self._segment = snapshots, segment
+
+    def list(self, prefix: str) -> Iterator[Any]:
+        if self._segment in prefix:
+            raise Transient("the storage cannot answer")
+        return iter(self._snapshots.list(prefix))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._snapshots, name)
+
+
+NIGHTLY = Schedule(on="schedule", times=["03:00"], time_zone="Europe/Bucharest")
 DAY = 86_400
 
 
-def _at(world: World, hour: int, minute: int = 0, *, days: int = 0) -> None:
-    """Move the clock on to an hour of the day (UTC)."""
-    today = world.now().replace(hour=hour, minute=minute, second=0, microsecond=0) + timedelta(days=days)
-    assert today >= world.now()
-    world.clock.now = today.timestamp()
-
-
-def _ready(world: World, schedule: Schedule = NIGHTLY) -> None:
-    world.register(schedule=schedule)
+def _ready(world: World, schedule: Schedule = NIGHTLY) -> Export:
+    """A snapshot is there, and the timer has seen the export."""
+    export = world.register(schedule=schedule)
     world.put(FOLDER + "a.csv", as_csv(people(5)))
+    world.clock.move(3_600)
+    world.exporter.tick()
+    assert world.runs() == []
+    return export
+
+
+def _to_next_time(world: World, *, seconds_after: float = 60) -> None:
+    following = NIGHTLY.next_after(world.now())
+    assert following is not None
+    world.clock.now = following.timestamp() + seconds_after
+
+
+def _new_snapshot(world: World, first: int) -> None:
+    """Five more people are in the segment, and it has settled."""
+    world.put(FOLDER + f"{first}.csv", as_csv(people(5, first=first)))
     world.clock.move(3_600)
 
 
 def test_a_due_schedule_starts_one_run(world: World) -> None:
     _ready(world)
+    _to_next_time(world, seconds_after=-1)
+    world.exporter.tick()
+    assert world.runs() == [], "not due yet"
+    world.clock.move(2)
     world.exporter.tick()
     world.exporter.tick()
     world.deliver()
     world.exporter.tick()
-    assert_ended(world, Status.SUCCESSFUL, delivered=5)
+    run = assert_ended(world, Status.SUCCESSFUL, delivered=5)
+    assert run.because == "schedule"
 
 
-def test_two_instances_that_tick_together_start_one_run(world: World) -> None:
+def test_saving_a_schedule_runs_nothing_whenever_its_times_were(world: World) -> None:
     _ready(world)
-    for exporter in (world.exporter, world.again(), world.again()):
-        exporter.tick()
+    for schedule in (
+        Schedule(on="schedule", cron="* * * * *"),
+        Schedule(on="schedule", times=[f"{world.now():%H:%M}"]),
+        NIGHTLY,
+    ):
+        world.register(schedule=schedule)
+        world.exporter.tick()
+    assert world.runs() == []
+
+
+def test_a_schedule_counts_from_when_it_was_saved_not_from_when_the_timer_saw_it(world: World) -> None:
+    _ready(world, Schedule(on="demand"))
+    saved = Change(by="a test", at=world.now())
+    due = Schedule(on="schedule", times=[f"{world.now() + timedelta(minutes=2):%H:%M}"])
+    world.exporter.catalog.save(world.register(schedule=due).model_copy(update={"changed": saved}))
+    world.clock.move(300)
+    world.exporter.tick()
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
+
+
+def test_times_that_pass_while_an_export_is_paused_are_not_made_up_for(world: World) -> None:
+    export = _ready(world)
+    world.exporter.catalog.save(export.model_copy(update={"paused": True}))
+    for _ in range(3):
+        world.clock.move(DAY)
+        world.exporter.tick()
+    world.exporter.catalog.save(export)
+    world.exporter.tick()
+    assert world.runs() == []
+    _to_next_time(world)
+    world.exporter.tick()
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_two_instances_that_tick_at_the_same_time_start_one_run(world: World, round_: int) -> None:
+    _ready(world)
+    _to_next_time(world)
+    exporters = [world.again() for _ in range(4)]
+    together = threading.Barrier(len(exporters))
+
+    def tick(exporter: Exporter) -> None:
+        together.wait()
+        exporter.tick()
+
+    with ThreadPoolExecutor(len(exporters)) as threads:
+        list(threads.map(tick, exporters))
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
+    assert world.job_requests() == 1
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_two_instances_that_tick_at_the_same_time_skip_once(world: World, round_: int) -> None:
+    world.register(schedule=NIGHTLY)
+    world.exporter.tick()
+    _to_next_time(world)
+    exporters = [world.again() for _ in range(4)]
+    with ThreadPoolExecutor(len(exporters)) as threads:
+        list(threads.map(lambda exporter: exporter.tick(), exporters))
+    assert_ended(world, Status.SKIPPED)
+
+
+@pytest.mark.parametrize("dies_at", range(12))
+def test_a_timer_that_dies_anywhere_has_started_one_run_after_the_next_tick(world: World, dies_at: int) -> None:
+    _ready(world)
+    _to_next_time(world)
+    killed = Killed(world.exporter.store, writes=dies_at)
+    with contextlib.suppress(Died):
+        world.again(store=killed).tick()
+    world.clock.move(300)
+    _new_snapshot(world, 5)  # the moment was for the snapshot of then
+    world.clock.move(STALE_S)
+    world.exporter.tick()
+    world.deliver()
+    assert len([run for run in world.runs() if run.status is not Status.SKIPPED]) == 1, dies_at
+    assert [run.status for run in world.runs()] == [Status.SUCCESSFUL], dies_at
 
 
 def test_a_schedule_is_kept_in_its_own_time_zone(world: World) -> None:
     _ready(world)
+    _to_next_time(world)
+    assert f"{world.now():%H:%M}" == "00:01", "03:01 in Bucharest in summer"
     world.exporter.tick()
     world.deliver()
-    world.put(FOLDER + "b.csv", as_csv(people(5, first=5)))
-    _at(world, 23, 50)
-    world.exporter.tick()
-    assert len(world.runs()) == 1
-    _at(world, 0, 5, days=1)  # 03:05 in Bucharest in summer
-    world.exporter.tick()
-    world.deliver()
-    assert_ended(world, Status.SUCCESSFUL, delivered=10, run=world.runs()[-1])
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
 def test_ticks_missed_for_days_are_made_up_for_once(world: World) -> None:
     _ready(world)
+    _to_next_time(world)
     world.exporter.tick()
     world.deliver()
     world.clock.move(5 * DAY)
-    world.put(FOLDER + "b.csv", as_csv(people(5, first=5)))
-    world.clock.move(DAY)
+    _new_snapshot(world, 5)
     for _ in range(3):
         world.exporter.tick()
         world.deliver()
@@ -76,11 +217,13 @@ def test_ticks_missed_for_days_are_made_up_for_once(world: World) -> None:
 
 def test_a_schedule_without_a_new_snapshot_is_skipped_and_recorded_once(world: World) -> None:
     _ready(world)
+    _to_next_time(world)
     world.exporter.tick()
     world.deliver()
-    world.clock.move(DAY)
+    _to_next_time(world)
     for exporter in (world.exporter, world.again(), world.exporter):
         exporter.tick()
+        world.clock.move(300)
     world.deliver()
     first, skipped = world.runs()
     assert_ended(world, Status.SKIPPED, run=skipped)
@@ -88,9 +231,24 @@ def test_a_schedule_without_a_new_snapshot_is_skipped_and_recorded_once(world: W
     assert first.status is Status.SUCCESSFUL
 
 
+def test_a_schedule_tries_a_snapshot_again_whose_run_failed(world: World) -> None:
+    _ready(world)
+    secret = world.secrets.pop("klaviyo-key")
+    _to_next_time(world)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.FAILED)
+    world.secrets["klaviyo-key"] = secret
+    _to_next_time(world)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.runs()[-1])
+
+
 def test_a_schedule_before_the_first_snapshot_is_skipped_and_stops_nothing_else(world: World) -> None:
     world.register("aaa-first", segments=["Nobody"], schedule=NIGHTLY)
     _ready(world)
+    _to_next_time(world)
     for _ in range(3):
         world.exporter.tick()
     world.deliver()
@@ -100,14 +258,59 @@ def test_a_schedule_before_the_first_snapshot_is_skipped_and_stops_nothing_else(
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
-@pytest.mark.parametrize(("cron", "zone"), [("61 3 * * *", "UTC"), ("0 3 * * *", "Mars/Base"), ("soon", "Europe")])
-def test_a_schedule_that_cannot_be_read_stops_nothing_else(world: World, cron: str, zone: str) -> None:
-    broken = world.register("aaa-broken", schedule=Schedule(on="cron", cron=cron, time_zone=zone))
+def test_an_export_that_cannot_be_read_stops_nothing_else(world: World) -> None:
     _ready(world)
-    world.exporter.start(broken, because="demand")  # a first run, so that the next time matters
+    world.exporter.store.create("exports/aaa-broken.json", b'{"schedule": {"on": "schedule", "cron": "61 3 * * *"}}')
+    _to_next_time(world)
     world.exporter.tick()
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
+
+
+def test_storage_that_answers_for_one_export_only_stops_nothing_else_and_is_made_up_for(world: World) -> None:
+    """What the other one missed stays due."""
+    world.register("aaa-unlucky", segments=["Unlucky"], schedule=NIGHTLY)
+    world.put("segments/Unlucky/a.csv", as_csv(people(3, first=100)))
+    _ready(world)
+    _to_next_time(world)
+    world.again(snapshots=Failing(world.exporter.snapshots, "Unlucky")).tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
+    assert world.runs("aaa-unlucky") == []
+    world.clock.move(300)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=3, run=world.run("aaa-unlucky"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "starts"), [("arrival", True), ("schedule", True), ("demand", False), ("off", False)]
+)
+def test_run_all_starts_the_exports_that_run_by_themselves(world: World, schedule: str, starts: bool) -> None:
+    times = ["03:00"] if schedule in ("schedule", "off") else []
+    _ready(world, Schedule.model_validate({"on": schedule, "times": times}))
+    world.register("nothing-there", segments=["Nobody"])
+    paused = world.register("paused")
+    world.exporter.catalog.save(paused.model_copy(update={"paused": True}))
+    started = {export.id: outcome for export, outcome in world.exporter.start_all()}
+    assert isinstance(started.pop("nothing-there"), NoSnapshot)
+    assert list(started) == (["vips"] if starts else [])
+    world.deliver()
+    assert len(world.runs()) == len(started)
+
+
+def test_a_tick_costs_the_same_however_many_runs_are_kept(world: World) -> None:
+    export = _ready(world)
+    calls = []
+    for runs in (1, 6):
+        for _ in range(runs):
+            world.exporter.start(export)
+            world.deliver()
+        world.exporter.tick()
+        counting = Counting(world.exporter.store)
+        world.again(store=counting).tick()
+        calls.append(counting.calls)
+    assert calls[0] == calls[1]
 
 
 def test_starting_on_demand_twice_takes_up_the_open_run(world: World) -> None:
@@ -178,8 +381,6 @@ def test_a_run_that_lost_its_message_is_taken_up_by_the_tick(world: World) -> No
 
 
 def test_a_run_of_an_export_that_is_gone_is_closed_by_the_tick(world: World) -> None:
-    from exporter.catalog import Export
-
     world.register()
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))

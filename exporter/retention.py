@@ -1,0 +1,67 @@
+"""What goes with time: lists of rows after REJECTED_KEPT_DAYS, whole runs after RUNS_KEPT_DAYS.
+
+    rejected.csv  duplicates.csv    hold personal data, go first; of every run that is not open
+    the rest of a run               stays until the run goes; the newest run of an export always stays
+
+A run's folder is named by its snapshot's time (or, of a skipped one, by its own), which tells the young ones without
+opening them; how old the others are, their run.json says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from exporter.plans import DUPLICATES_CSV, REJECTED_CSV
+from exporter.runs import Run, run_folder, snapshot_minute
+from exporter.store import Store
+
+PORTION = 500  # blobs that a tick deletes at most, about
+_SKIPPED = re.compile(r"(\d{8}T\d{6})Z-skipped")
+
+
+def clear_out(
+    store: Store,
+    export_id: str,
+    *,
+    now: datetime,
+    runs_kept: timedelta,
+    rejected_kept: timedelta,
+    most: int,
+    read_run: Callable[[str], Run | None],
+) -> list[str]:
+    """Delete what is past its time, oldest first. The names deleted; `most` of them or more: there may be others."""
+    blobs: dict[str, list[str]] = {}
+    prefix = run_folder(export_id)
+    for name in store.names(prefix):
+        blobs.setdefault(name.removeprefix(prefix).partition("/")[0], []).append(name)
+    newest = {max(blobs, default=""), max((name for name in blobs if snapshot_minute(name)), default="")}
+    deleted: list[str] = []
+    for name in sorted(blobs):
+        if len(deleted) >= most:
+            break
+        lists = [each for each in blobs[name] if each.endswith((f"/{REJECTED_CSV}", f"/{DUPLICATES_CSV}"))]
+        begun = snapshot_minute(name) or _skipped_time(name)
+        if begun and begun > now - (min(runs_kept, rejected_kept) if lists else runs_kept):
+            continue
+        run = read_run(f"{export_id}/{name}")
+        if run is not None and run.status.is_open:
+            continue
+        ended = (run.finished_at or run.created_at) if run else begun
+        if ended and ended <= now - runs_kept and name not in newest:
+            # run.json last: a folder without it would not be known for a run by whoever comes after a crash.
+            going = sorted(blobs[name], key=lambda each: each.endswith("/run.json"))
+        elif ended and ended <= now - rejected_kept:
+            going = lists
+        else:
+            going = []
+        for each in going:
+            store.delete(each)
+        deleted += going
+    return deleted
+
+
+def _skipped_time(run_name: str) -> datetime | None:
+    found = _SKIPPED.fullmatch(run_name)
+    return datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if found else None

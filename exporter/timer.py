@@ -1,0 +1,268 @@
+"""What the timer does, by saved state alone: late, missed and doubled ticks, restarts and crashes change nothing.
+
+    start what is due        schedules/{export}.json    up to where its schedule is done with, and what is being started
+    look after runs          open/{export}/{run}        an index of runs that are open, or whose end was not tidied up
+    send notices             outbox/                    see notices.py
+    once a day, in portions  housekeeping.json          see retention.py; and exports that no snapshot arrives for
+
+A moment that is due is claimed with the manifest that it is for, by a conditional write, before the run is started on
+that manifest: of any number of instances, and after a crash between the two, there is one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from exporter import retention
+from exporter.catalog import Export
+from exporter.errors import ExporterError, NoSnapshot, StoreMoved
+from exporter.notices import Notice
+from exporter.runs import Manifest, snapshot_minute
+from exporter.schedules import Schedule
+from exporter.store import Document, Store
+
+if TYPE_CHECKING:
+    from exporter.service import Exporter
+
+logger = logging.getLogger(__name__)
+
+OPEN_RUNS = "open/"
+HOUSEKEEPING = "housekeeping.json"
+QUIET = "quiet-"  # what notices of exports that hear nothing are about
+
+
+def tick(exporter: Exporter, now: datetime) -> None:
+    """Do all of it; what fails does not keep the rest from being done. Raises the first error at the end."""
+    errors = []
+    parts: tuple[Callable[[Exporter, datetime], None], ...] = (start_due, look_after_runs, send_notices, keep_house)
+    for part in parts:
+        try:
+            part(exporter, now)
+        except ExporterError as exc:
+            logger.exception("part of a tick failed", extra={"phase": part.__name__, "cause": exc.message})
+            errors.append(exc)
+    if errors:
+        raise errors[0]
+
+
+# Schedules
+
+
+class Claim(BaseModel):
+    """A moment that some instance is starting a run for; without a manifest, why there is nothing to run on."""
+
+    at: datetime
+    manifest: Manifest | None = None
+    message: str = ""
+    hint: str = ""
+
+
+class Timetable(BaseModel):
+    """How far an export's schedule is done with."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: int = Field(default=1, alias="schema")
+    schedule: Schedule  # that this is about; another one begins anew
+    since: datetime  # when it began to count: saving an export never runs it
+    done: datetime  # every moment up to here
+    claim: Claim | None = None
+
+
+def start_due(exporter: Exporter, now: datetime) -> None:
+    """Start the runs that are due. An export that cannot be started does not keep the others from their times."""
+    active = set()
+    for export in exporter.catalog.exports():
+        if not (export.is_active and export.schedule.is_active):
+            continue
+        active.add(_name(export.id))
+        try:
+            _start_if_due(exporter, export, now)
+        except StoreMoved:
+            continue  # another instance is at it
+        except ExporterError as exc:
+            logger.exception("export not started", extra={"run_id": export.id, "cause": exc.message})
+    for name in exporter.store.names("schedules/"):
+        if name not in active:  # paused, switched off or gone: moments that pass meanwhile are not made up for
+            exporter.store.delete(name)
+
+
+def _start_if_due(exporter: Exporter, export: Export, now: datetime) -> None:
+    table, etag = _timetable(exporter.store, export, now)
+    if table.claim is None:
+        due = export.schedule.next_after(table.done)
+        if due is None or due > now:
+            return
+        table = table.model_copy(update={"claim": _claim(exporter, export, now)})
+        etag = exporter.store.replace(_name(export.id), _encode(table), etag=etag)
+    assert table.claim is not None
+    claim = table.claim
+    if claim.manifest:
+        exporter.start_on(export, claim.manifest, because="schedule", due_at=claim.at)
+    else:
+        exporter.skip(export, claim.at, message=claim.message, hint=claim.hint)
+    done = table.model_copy(update={"done": claim.at, "claim": None})
+    exporter.store.replace(_name(export.id), _encode(done), etag=etag)
+
+
+def _claim(exporter: Exporter, export: Export, now: datetime) -> Claim:
+    try:
+        return Claim(at=now, manifest=exporter.freeze_newest(export))
+    except NoSnapshot as exc:
+        return Claim(at=now, message=exc.message, hint=exc.hint)
+
+
+def _timetable(store: Store, export: Export, now: datetime) -> tuple[Timetable, str]:
+    """The export's timetable; a new one where there is none, or one of another schedule. Raises StoreMoved."""
+    found = store.read(_name(export.id))
+    table = _parse(found)
+    if found and table and table.schedule == export.schedule:
+        return table, found.etag
+    since = min(export.changed.at, now) if export.changed else now
+    table = Timetable(schedule=export.schedule, since=since, done=since)
+    if found:
+        return table, store.replace(_name(export.id), _encode(table), etag=found.etag)
+    return table, store.create(_name(export.id), _encode(table))
+
+
+def _parse(found: Document | None) -> Timetable | None:
+    """One that cannot be read counts as none: it would otherwise keep its export from ever running."""
+    try:
+        return Timetable.model_validate_json(found.data) if found else None
+    except ValidationError:
+        return None
+
+
+def _name(export_id: str) -> str:
+    return f"schedules/{export_id}.json"
+
+
+# Runs
+
+
+def look_after_runs(exporter: Exporter, now: datetime) -> None:
+    """Give open runs that lost their message a new one; tidy up after closed ones whose closer did not get to it."""
+    for name in exporter.store.names(OPEN_RUNS):
+        run = exporter.run(name.removeprefix(OPEN_RUNS))
+        if run is None:
+            exporter.store.delete(name)
+        elif not run.status.is_open:
+            exporter.tidy(run)
+        else:
+            exporter.nudge(run, now)
+
+
+# Notices
+
+
+def send_notices(exporter: Exporter, now: datetime) -> None:
+    exporter.notices.deliver(now)
+
+
+# Once a day
+
+
+class Housekeeping(BaseModel):
+    """How far the day's round is."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: int = Field(default=1, alias="schema")
+    day: date
+    after: str = ""  # exports up to this id are done
+    is_done: bool = False
+
+
+def keep_house(exporter: Exporter, now: datetime) -> None:
+    """Go on with the day's round, for one portion of work. Two instances that do the same do no harm."""
+    store = exporter.store
+    found = store.read(HOUSEKEEPING)
+    house = Housekeeping(day=now.date())
+    if found:
+        with contextlib.suppress(ValidationError):
+            before = Housekeeping.model_validate_json(found.data)
+            house = before if before.day == house.day else house
+    if house.is_done:
+        return
+    exports = {export.id: export for export in exporter.catalog.exports()}
+    left = retention.PORTION
+    for export_id in sorted({*exports, *store.folders("runs/"), *store.folders("notices/")}):
+        if export_id <= house.after:
+            continue
+        try:
+            left -= _clear_out(exporter, export_id, now, most=left)
+            if left <= 0:
+                break
+            _tell_if_quiet(exporter, export_id, exports.get(export_id), now)
+        except ExporterError as exc:  # for this one, again tomorrow
+            logger.exception("housekeeping failed", extra={"run_id": export_id, "cause": exc.message})
+        house = house.model_copy(update={"after": export_id})
+    else:
+        house = house.model_copy(update={"is_done": True})
+    data = house.model_dump_json(by_alias=True).encode()
+    with contextlib.suppress(StoreMoved):  # another instance got as far
+        store.replace(HOUSEKEEPING, data, etag=found.etag) if found else store.create(HOUSEKEEPING, data)
+
+
+def _clear_out(exporter: Exporter, export_id: str, now: datetime, *, most: int) -> int:
+    """Delete what is past its time. The number of blobs."""
+    deleted = retention.clear_out(
+        exporter.store,
+        export_id,
+        now=now,
+        runs_kept=timedelta(days=exporter.limits.runs_kept_days),
+        rejected_kept=timedelta(days=exporter.limits.rejected_kept_days),
+        most=most,
+        read_run=exporter.run,
+    )
+    for name in deleted:
+        if name.endswith("/run.json"):
+            exporter.notices.remove(export_id, name.split("/")[2])
+    if deleted:
+        logger.info("cleared out", extra={"run_id": export_id, "outcome": f"{len(deleted)} blobs deleted"})
+    return len(deleted)
+
+
+def _tell_if_quiet(exporter: Exporter, export_id: str, export: Export | None, now: datetime) -> None:
+    """Raise a notice, once, for an active export that has had no new snapshot for too long."""
+    about = ""
+    days = exporter.limits.no_snapshot_days
+    table = _parse(exporter.store.read(_name(export_id)))
+    if export and table and days:
+        last = _last_snapshot(exporter, export, table.since, long_ago=now - timedelta(days=days))
+        if last <= now - timedelta(days=days):
+            about = f"{QUIET}{last:%Y%m%dT%H%M%SZ}"
+            exporter.notices.add(
+                Notice(
+                    kind="quiet",
+                    export=export.id,
+                    export_name=export.name,
+                    about=about,
+                    message=f"no new snapshot of {', '.join(export.segments)} since {last:%Y-%m-%d %H:%M} UTC",
+                    hint="Look at the export's status in Customer Insights. If it ran there, look at the app's events.",
+                    created_at=now,
+                )
+            )
+    for each in exporter.notices.abouts(export_id):
+        if each.startswith(QUIET) and each != about:
+            exporter.notices.remove(export_id, each)
+
+
+def _last_snapshot(exporter: Exporter, export: Export, since: datetime, *, long_ago: datetime) -> datetime:
+    """When the newest snapshot that a run was made for was exported, or `since` if that is later."""
+    names = exporter.store.folders(f"runs/{export.id}/")
+    last = max([since, *(moment for name in names if (moment := snapshot_minute(name)))])
+    if last <= long_ago and export.schedule.on == "schedule":  # there may be newer ones that no run was due for yet
+        with contextlib.suppress(NoSnapshot):
+            last = max(last, exporter.freeze_newest(export).exported_at)
+    return last
+
+
+def _encode(document: BaseModel) -> bytes:
+    return document.model_dump_json(by_alias=True).encode()
