@@ -118,7 +118,7 @@ def costs(millions: int) -> list[float]:
     storage = millions * USE["stored_gb_a_million"] * USE["months_kept"] * PRICE["storage_gb_month"]
     operations = (USE["reads"] * PRICE["ten_thousand_reads"] + USE["writes"] * PRICE["ten_thousand_writes"]) / 10_000
     logs = (USE["logs_gb_base"] + millions * USE["logs_gb_a_million"]) * PRICE["logs_gb"]
-    alerts = USE["alert_rules"] * PRICE["alert_rule"]
+    alerts = USE["alert_rules"] * PRICE["alert_rule"] + USE["metric_alerts"] * PRICE["metric_alert"]
     egress = max(0.0, millions * USE["egress_gb_a_million"] - PRICE["free_egress_gb"]) * PRICE["egress_gb"]
     parts = [functions, storage, operations, logs + alerts, egress]
     return [round(part, 2) for part in [*parts, sum(parts)]]
@@ -135,6 +135,8 @@ def test_costs_of_options_are_those_of_prices_and_use() -> None:
     address = USE["hours"] * (PRICE["nat_hour"] + PRICE["address_hour"])
     network = address + USE["hours"] * USE["private_endpoints"] * PRICE["endpoint_hour"]
     assert f"a fixed address {address:.2f}; a private network {network:.2f}" in DEPLOY
+    sent = 100 * USE["egress_gb_a_million"] * PRICE["nat_gb"]
+    assert f"at 100 million profiles {sent:.2f} for what goes through it" in DEPLOY
 
 
 def test_functions_without_the_free_grant_cost_what_the_page_says() -> None:
@@ -144,6 +146,9 @@ def test_functions_without_the_free_grant_cost_what_the_page_says() -> None:
 
 def test_use_is_that_of_the_templates() -> None:
     main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
+    alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
+    assert USE["alert_rules"] == len(re.findall(r"title: 'Segment exporter:", alerts))
+    assert USE["metric_alerts"] == len(re.findall(r"(?m)^resource \w+ 'Microsoft.Insights/metricAlerts@", alerts))
     assert USE["private_endpoints"] == len(re.findall(r"groupId: '", main))
     assert f"instanceMemoryMB int = {int(USE['memory_gb']) * 1024}" in main
     assert f"keepRunsDays int = {int(USE['months_kept']) * 30}" in main
