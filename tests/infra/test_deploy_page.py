@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from exporter import confirming, service
 from exporter.catalog import Connection, Export
 from exporter.snapshots import Layout, parse_blob_name
+from sandbox.host.blobs import POISON_QUEUE
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "how-to" / name for name in ("deploy.md", "operate.md")]
@@ -99,6 +101,29 @@ def test_every_alert_is_explained() -> None:
     assert len(titles) == 6
     for title in titles:
         assert title.strip() in OPERATE
+
+
+def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
+    section = OPERATE.partition("## A stuck run")[2].partition("## A poison message")[0]
+    assert f"follows for {confirming.LONGEST_JOB.total_seconds() / 3600:.0f}" in section
+    assert confirming.LONGEST_POLL_S == 5 * 60
+    assert "every five minutes" in section
+    assert f"Nothing moved for {service.STALE_S / 60:.0f} minutes" in section
+    assert f"after {service.SETBACKS} times" in section
+    waits_s = sum(min(2.0**tries, service.LONGEST_WAIT_S) for tries in range(1, service.SETBACKS + 1))
+    assert 25 * 60 < waits_s < 40 * 60, "about 40 minutes, with what the tries themselves take"
+
+
+def test_poison_queues_are_named_as_the_host_names_them() -> None:
+    host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))["extensions"]
+    assert (host["queues"]["maxDequeueCount"], host["blobs"]["poisonBlobThreshold"]) == (5, 5)
+    alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
+    assert "a message failed five times" in alerts
+    main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
+    queue = re.search(r"var queueName = '([\w-]+)'", main)
+    assert queue is not None
+    assert f"{queue[1]}-poison-poison" in OPERATE
+    assert POISON_QUEUE in OPERATE
 
 
 # The table of costs
