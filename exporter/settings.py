@@ -5,6 +5,7 @@ docs/configuration.md has one row for each of ROWS; a test compares the two.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from exporter.catalog import VAULT_NAME_PATTERN
 from exporter.errors import ConfigError
 from exporter.klaviyo import BASE_URL, REVISION
 
@@ -31,6 +33,10 @@ class Settings:
     step_seconds: float
     klaviyo_share: float
     memory_mb: int
+    runs_kept_days: int
+    rejected_kept_days: int
+    no_snapshot_days: int
+    notice_webhook_secret: str
     work_folder: Path
 
 
@@ -54,6 +60,12 @@ def _url(text: str) -> str:
 def _container(text: str) -> str:
     if not (3 <= len(text) <= 63 and text.replace("-", "").isalnum() and text == text.lower()):
         raise ValueError("must be a container's or queue's name: 3 to 63 lower-case letters, digits and hyphens")
+    return text
+
+
+def _secret_name(text: str) -> str:
+    if text and not re.fullmatch(VAULT_NAME_PATTERN, text):
+        raise ValueError("must be a secret's name, not what it holds: 1 to 127 letters, digits and hyphens")
     return text
 
 
@@ -114,6 +126,30 @@ ROWS = (
         default="96",
         parse=_between(64, 4096, int),
         meaning="DuckDB's memory; beyond it, it spills to disk. The process needs about 120 MB more.",
+    ),
+    Row(
+        name="RUNS_KEPT_DAYS",
+        default="365",
+        parse=_between(1, 3650, int),
+        meaning="A run goes, report and all, so long after it ended; the newest of an export stays.",
+    ),
+    Row(
+        name="REJECTED_KEPT_DAYS",
+        default="30",
+        parse=_between(1, 3650, int),
+        meaning="A run's rejected.csv and duplicates.csv, which hold personal data, go so long after it ended.",
+    ),
+    Row(
+        name="NO_SNAPSHOT_DAYS",
+        default="8",
+        parse=_between(0, 365, int),
+        meaning="An active export without a new snapshot for so long raises a notice; 0 for never.",
+    ),
+    Row(
+        name="NOTICE_WEBHOOK_SECRET",
+        default="",
+        parse=_secret_name,
+        meaning="The secret in the vault that holds the https address which notices are posted to (Teams, Slack).",
     ),
     Row(
         name="WORK_FOLDER",

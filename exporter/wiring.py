@@ -11,6 +11,8 @@ from exporter import settings as settings_module
 from exporter.settings import Settings
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from exporter.management import Management
     from exporter.service import Exporter
     from exporter.vault import Vault
@@ -51,20 +53,26 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     """An exporter on Azure Storage and Key Vault."""
     from exporter import azure_storage
     from exporter.klaviyo import Klaviyo
+    from exporter.notices import Webhook
     from exporter.service import Exporter, Limits
 
     snapshots = azure_storage.blob_service(SNAPSHOTS_CONNECTION, environ)
     state = azure_storage.blob_service(STATE_CONNECTION, environ)
     queues = azure_storage.queue_service(STATE_CONNECTION, environ)
     steps = azure_storage.QueueSteps(azure_storage.steps_queue(queues, settings.steps_queue))
+
+    def read_secret(name: str) -> SecretStr:
+        return vault(settings.key_vault_url).read(name)
+
     return Exporter(
         store=azure_storage.BlobStore(state.get_container_client(settings.state_container)),
         snapshots=azure_storage.BlobSnapshots(snapshots.get_container_client(settings.snapshots_container)),
         steps=steps,
-        read_secret=lambda name: vault(settings.key_vault_url).read(name),
+        read_secret=read_secret,
         klaviyo=lambda key: Klaviyo(key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision),
         work=settings.work_folder,
         container=settings.snapshots_container,
+        notify=Webhook(lambda: read_secret(settings.notice_webhook_secret)) if settings.notice_webhook_secret else None,
         checks={"queue": steps.ping, "vault": lambda: vault(settings.key_vault_url).ping()},
         limits=Limits(
             settle_s=settings.settle_seconds,
@@ -72,5 +80,8 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
             step_s=settings.step_seconds,
             memory_mb=settings.memory_mb,
             pacer_share=settings.klaviyo_share,
+            runs_kept_days=settings.runs_kept_days,
+            rejected_kept_days=settings.rejected_kept_days,
+            no_snapshot_days=settings.no_snapshot_days,
         ),
     )

@@ -15,12 +15,13 @@ from exporter.rules import MESSAGES  # noqa: E402
 from exporter.settings import ROWS  # noqa: E402
 from exporter.telemetry import METRICS  # noqa: E402
 
+DEFAULTS = {None: "must be set", "": "none"}
 NEXT = {Outcome.REFUSED: "the run ends"}
 
 
 def settings() -> Iterator[str]:
     for row in ROWS:
-        default = "must be set" if row.default is None else f"`{row.default}`"
+        default = DEFAULTS.get(row.default, f"`{row.default}`")
         yield f"| `{row.name}` | {'a temporary folder' if row.name == 'WORK_FOLDER' else default} | {row.meaning} |"
 
 
