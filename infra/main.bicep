@@ -65,9 +65,13 @@ param vaultCreateMode string = 'default'
 @allowed(['Standard_LRS', 'Standard_ZRS', 'Standard_GRS', 'Standard_GZRS'])
 param storageRedundancy string = 'Standard_LRS'
 
-@description('Days after which run folders, with reports and rejected rows, are deleted.')
+@description('Days after which the app deletes a run with its report (RUNS_KEPT_DAYS); what it leaves, storage deletes 30 days later.')
 @minValue(7)
-param keepRunsDays int = 90
+param keepRunsDays int = 365
+
+@description('Days after which the app deletes a run\'s lists of rows, which hold personal data (REJECTED_KEPT_DAYS).')
+@minValue(1)
+param keepRejectedDays int = 30
 
 @description('Days after which snapshots are deleted; 0 keeps them.')
 @minValue(0)
@@ -117,6 +121,8 @@ var storageSuffix = environment().suffixes.storage
 // Names and schedule also stand in triggers as %NAME%: with a missing one the function does not load.
 var settings = union(exporterSettings, {
   KEY_VAULT_URL: vault.outputs.url
+  REJECTED_KEPT_DAYS: string(keepRejectedDays)
+  RUNS_KEPT_DAYS: string(keepRunsDays)
   SNAPSHOTS_CONTAINER: snapshotsContainerName
   STATE_CONTAINER: stateContainerName
   STEPS_QUEUE: queueName

@@ -13,7 +13,7 @@ param redundancy string
 param operatorObjectId string
 param operatorType string
 
-@description('Days after which a run\'s folder is deleted: its report, its rejected rows, its plan.')
+@description('Days after which the app deletes a run. The rule here is for what it left: when it was stopped, say.')
 @minValue(7)
 param keepRunsDays int
 
@@ -90,7 +90,7 @@ resource retention 'Microsoft.Storage/storageAccounts/managementPolicies@2025-06
           enabled: true
           definition: {
             filters: { blobTypes: ['blockBlob', 'appendBlob'], prefixMatch: ['${stateContainerName}/runs/'] }
-            actions: { baseBlob: { delete: { daysAfterModificationGreaterThan: keepRunsDays } } }
+            actions: { baseBlob: { delete: { daysAfterModificationGreaterThan: keepRunsDays + 30 } } }
           }
         }
       ]

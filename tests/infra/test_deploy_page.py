@@ -176,6 +176,6 @@ def test_use_is_that_of_the_templates() -> None:
     assert USE["metric_alerts"] == len(re.findall(r"(?m)^resource \w+ 'Microsoft.Insights/metricAlerts@", alerts))
     assert USE["private_endpoints"] == len(re.findall(r"groupId: '", main))
     assert f"instanceMemoryMB int = {int(USE['memory_gb']) * 1024}" in main
-    assert f"keepRunsDays int = {int(USE['months_kept']) * 30}" in main
+    assert f"keepSnapshotsDays int = {int(USE['months_kept']) * 30}" in main  # nearly all of what is stored
     assert USE["ticks"] == 30 * 24 * 60 / 5  # the default schedule: every five minutes
     assert "tickSchedule string = '0 */5 * * * *'" in main

@@ -298,7 +298,7 @@ def test_lifecycle_touches_runs_only_and_never_documents() -> None:
             prefixes[policy.file] = [str(prefix) for prefix in rule["definition"]["filters"]["prefixMatch"]]
             assert rule["enabled"] is True
             (action,) = rule["definition"]["actions"]["baseBlob"].values()
-            assert str(action["daysAfterModificationGreaterThan"]) in ("keepRunsDays", "keepDays")
+            assert str(action["daysAfterModificationGreaterThan"]) in ("keepRunsDays + 30", "keepDays")
     assert prefixes == {
         "state.bicep": ["'${stateContainerName}/runs/'"],
         "snapshots.bicep": ["'${containerName}/'"],
@@ -361,6 +361,14 @@ def test_network_comes_with_either_flag_and_neither_is_the_default() -> None:
     assert "module network 'modules/network.bicep' = if (withNetwork)" in MAIN.source
     assert (MAIN.params["privateNetwork"], MAIN.params["fixedOutboundAddress"]) == (False, False)
     assert MAIN.modules["app"]["params"]["subnetId"].startswith("withNetwork ?")
+
+
+def test_app_deletes_runs_before_storage_does() -> None:
+    """It spares the newest of an export, and open ones; the rule knows neither, and is for what the app left."""
+    defaults = {row.name: row.default for row in ROWS}
+    for name, param in (("RUNS_KEPT_DAYS", "keepRunsDays"), ("REJECTED_KEPT_DAYS", "keepRejectedDays")):
+        assert f"  {name}: string({param})\n" in MAIN.source
+        assert str(MAIN.params[param]) == defaults[name]
 
 
 def test_app_in_a_network_always_has_a_way_out() -> None:
