@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -112,11 +113,15 @@ def parse(form: type[AnyForm], document: Any) -> AnyForm:
 
 def invalid(error: ValidationError) -> Invalid:
     """pydantic's findings in our words. What was given is in none of them: it may be a key."""
-    found = error.errors(include_input=False, include_url=False, include_context=False)
-    problems = {
-        _field(one["loc"]): _MESSAGES.get(one["type"], one["msg"]).removeprefix("Value error, ") for one in found
+    return Invalid(*problems(error.errors(include_input=False, include_url=False, include_context=False)))
+
+
+def problems(found: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """One for each field that findings of pydantic's are about."""
+    messages = {
+        _field(one["loc"]): _MESSAGES.get(one["type"], str(one["msg"])).removeprefix("Value error, ") for one in found
     }
-    return Invalid(*(Problem(field, message) for field, message in problems.items()))
+    return [Problem(field, message) for field, message in messages.items()]
 
 
 def _field(loc: tuple[int | str, ...]) -> str:

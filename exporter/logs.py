@@ -65,13 +65,13 @@ def discreet(trigger: Callable[P, R]) -> Callable[P, R]:
         except ExporterError as exc:
             raise exc from None  # what caused it is somebody else's text
         except Exception as exc:  # noqa: BLE001 - the outermost edge; raised again below
-            error = UnexpectedError(f"{type(exc).__name__} in {_place(exc)}")
+            error = UnexpectedError(f"{type(exc).__name__} in {place_of(exc)}")
         raise error  # outside of the handler: else that error would come along as its context
 
     return run
 
 
-def _place(exc: Exception) -> str:
+def place_of(exc: Exception) -> str:
     """Where an error came from, through our own code: "service.py:470 < planning.py:310"."""
     frames = traceback.extract_tb(exc.__traceback__)
     ours = [frame for frame in frames if "exporter" in PurePath(frame.filename).parts] or frames[-1:]

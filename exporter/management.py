@@ -49,14 +49,17 @@ from exporter.service import Exporter
 from exporter.snapshots import NotASnapshot, SnapshotRef, parse_blob_name
 from exporter.store import NotThere
 from exporter.views import (
+    ActorView,
     AuditView,
     ConnectionView,
+    ConsentView,
     ExportView,
     ListView,
     Page,
     RunView,
     SegmentView,
     StartedView,
+    SuggestionView,
     is_shared,
 )
 
@@ -257,11 +260,11 @@ class Management:
             for one in sorted(found.values(), key=lambda one: one.name.casefold())
         ]
 
-    def suggest_mapping(self, actor: Actor, segment: str) -> dict[str, Any]:
-        """{"columns": of the newest snapshot, "mapping": proposed from their names}."""
+    def suggest_mapping(self, actor: Actor, segment: str) -> SuggestionView:
+        """The columns of the newest snapshot, and a mapping from their names."""
         check(actor, Action.SUGGEST_MAPPING, shared=True)
         columns = self.exporter.columns_of(segment)
-        return {"columns": list(columns), "mapping": suggest(columns)}
+        return SuggestionView(columns=list(columns), mapping=suggest(columns))
 
     # Exports
 
@@ -401,8 +404,10 @@ class Management:
             raise Unknown(f"there is no report of {run_id}", hint="An open run has none yet.")
         return dict(json.loads(found.data))
 
-    def rows(self, actor: Actor, run_id: str, kind: Literal["rejected", "duplicates"]) -> Iterator[bytes]:
-        """The CSV file of rejected or duplicate rows, in chunks. It names people."""
+    def rows(
+        self, actor: Actor, run_id: str, kind: Literal["rejected", "duplicates"], *, max_bytes: int | None = None
+    ) -> Iterator[bytes]:
+        """The CSV file of rejected or duplicate rows, in chunks. It names people. Conflict: it is too large."""
         run = self._permitted_run(actor, Action.READ_ROWS, run_id)
         folder = tempfile.TemporaryDirectory()
         path = Path(folder.name) / "rows.csv"
@@ -415,6 +420,10 @@ class Management:
         except ExporterError:
             folder.cleanup()
             raise
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            folder.cleanup()
+            hint = f"Download {run.folder}{ROWS[kind]} from the state container."
+            raise Conflict(f"the file is over {max_bytes:,} bytes", hint=hint)
         return _chunks(path, folder)
 
     def cancel_run(self, actor: Actor, run_id: str) -> RunView:
@@ -427,6 +436,14 @@ class Management:
         return views.run_view(run)
 
     # The app
+
+    def whoami(self, actor: Actor) -> ActorView:
+        check(actor, Action.SEE_API, shared=True)
+        return ActorView(id=actor.id, name=actor.name, role=str(actor.role))
+
+    def consent_text(self, actor: Actor) -> ConsentView:
+        check(actor, Action.SEE_API, shared=True)
+        return ConsentView(version=consent.VERSION, text=consent.TEXT)
 
     def health(self, actor: Actor) -> dict[str, str]:
         """Each thing the app needs: "ok", or what is wrong with it."""
@@ -755,7 +772,7 @@ class _Found:
 
 
 def _check_etag(document: Connection | Export, current: str, etag: str) -> None:
-    if etag != current:
+    if etag.strip('"') != current.strip('"'):
         raise EditConflict(f"{document.name} was changed by somebody else")
 
 

@@ -1,7 +1,7 @@
 """Who may do what: one table, which docs/roles.md shows and a test walks. Pure.
 
-A contributor may do what is marked "shared" where a connection that administrators share with contributors is concerned,
-or none at all (a detached export).
+A contributor may do what is marked "shared" over connections that administrators share with contributors, and where no
+connection is concerned (a detached export).
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Action(StrEnum):
     SEE_RUNS = "see runs and their reports"
     READ_ROWS = "read rejected and duplicate rows"
     CANCEL_RUN = "cancel a run"
+    SEE_API = "see who one is, the text of consent and what the API offers"
     SEE_HEALTH = "see the app's health"
     SEE_AUDIT = "read the record of changes"
 
@@ -88,6 +89,7 @@ _TABLE: dict[Action, tuple[May, May, May]] = {
     Action.SEE_RUNS: (May.YES, May.YES, May.YES),
     Action.READ_ROWS: (May.NO, May.SHARED, May.YES),
     Action.CANCEL_RUN: (May.NO, May.SHARED, May.YES),
+    Action.SEE_API: (May.YES, May.YES, May.YES),
     Action.SEE_HEALTH: (May.YES, May.YES, May.YES),
     Action.SEE_AUDIT: (May.NO, May.NO, May.YES),
 }

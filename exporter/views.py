@@ -137,6 +137,28 @@ class StartedView(_View):
     problem: str = ""
 
 
+class ActorView(_View):
+    """Who asks."""
+
+    id: str
+    name: str
+    role: str
+
+
+class ConsentView(_View):
+    """The text to agree to; `version` is what agreeing names."""
+
+    version: str
+    text: str
+
+
+class SuggestionView(_View):
+    """A segment's columns, and a mapping document proposed from their names."""
+
+    columns: list[str]
+    mapping: dict[str, Any]
+
+
 class AuditView(_View):
     """One change: who did what to which object. `before` and `after` hold what differs."""
 
@@ -174,7 +196,7 @@ def connection_view(
             created=connection.created,
             changed=connection.changed,
             exports=list(exports),
-            etag=etag,
+            etag=etag.strip('"'),
         )
     allowed = [action.name.lower() for action in _CONNECTION_ACTIONS if may(actor, action, shared=shared)]
     return ConnectionView(id=connection.id, name=connection.name, type=connection.type, may=allowed, details=details)
@@ -214,7 +236,7 @@ def export_view(
         max_profiles=export.max_profiles,
         last_run=run_view(last) if last else None,
         warnings=list(warnings),
-        etag=etag,
+        etag=etag.strip('"'),
     )
 
 

@@ -524,7 +524,8 @@ def test_segments_show_age_and_members(world: World, management: Management) -> 
 def test_mapping_is_suggested_from_the_newest_snapshot(world: World, management: Management) -> None:
     arrive(world)
     found = management.suggest_mapping(CONTRIBUTOR, SEGMENT)
-    assert found == {"columns": ["EMail", "FirstName"], "mapping": {"email": "EMail", "first_name": "FirstName"}}
+    assert found.columns == ["EMail", "FirstName"]
+    assert found.mapping == {"email": "EMail", "first_name": "FirstName"}
     with pytest.raises(ExporterError, match="no snapshot"):
         management.suggest_mapping(ADMIN, "Ghosts")
 

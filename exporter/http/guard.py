@@ -1,0 +1,117 @@
+"""Before any route: who has no identity or no role, comes from another site or sends too much gets no further.
+
+It stands around the whole app, so that a route which forgets to ask is closed, not open.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exporter.http import problems
+from exporter.http.identity import PRINCIPAL, actor_of
+from exporter.logs import place_of
+from exporter.roles import Actor
+
+logger = logging.getLogger(__name__)
+
+CUSTOM = "x-exporter"  # with this header no form and no image of another site can send a request; see docs/roles.md
+READING = ("GET", "HEAD")
+MAX_BODY_BYTES = 262_144  # a mapping of a thousand columns is 60 KB
+
+
+class Guard:
+    """ASGI middleware. Puts the actor into `request.state.actor`."""
+
+    def __init__(self, app: ASGIApp, *, is_trusted: Callable[[], bool]) -> None:
+        """is_trusted: whether the platform vouches for the identity header, asked for each request."""
+        self._app, self._is_trusted = app, is_trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError("only http is served")
+        headers = Headers(scope=scope)
+        actor = actor_of(headers.getlist(PRINCIPAL)) if self._is_trusted() else None
+        if (refusal := _refusal(actor, scope["method"], headers)) is not None:
+            await refusal(scope, receive, send)
+            return
+        body = await _read(receive)
+        if body is None:
+            await problems.answer(413, f"the body is over {MAX_BODY_BYTES} bytes")(scope, receive, send)
+            return
+        scope["state"] = {"actor": actor}
+        started = False
+
+        async def receive_body() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()
+            message: Message = {"type": "http.request", "body": body, "more_body": False}
+            body = None
+            return message
+
+        async def send_once(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_body, send_once)
+        except Exception as exc:
+            # The text of an unknown error may hold anything, so only its kind and place are logged.
+            cause = f"{type(exc).__name__} in {place_of(exc)}"
+            logger.error("request failed", extra={"cause": cause})  # noqa: TRY400
+            if started:
+                raise
+            hint = "Look for this moment in the logs and report it as a defect."
+            await problems.answer(500, "the app failed for a reason it does not know", hint=hint)(scope, receive, send)
+
+
+def _refusal(actor: Actor | None, method: str, headers: Headers) -> JSONResponse | None:
+    if actor is None:
+        hint = "Sign in with Microsoft Entra. App Service authentication must be on, and TRUST_PLATFORM_IDENTITY set."
+        return problems.answer(401, "nobody is signed in", hint=hint)
+    if actor.role is None:
+        hint = "Ask an administrator to give you the role Viewer, Contributor or Admin in Microsoft Entra."
+        return problems.answer(403, "you have no role in this app", kind="not-allowed", hint=hint)
+    if method not in READING and not _is_from_here(headers):
+        hint = f"Send the header {CUSTOM.title()} with any value, from no other site."
+        return problems.answer(403, "the request may come from another site", kind="cross-site", hint=hint)
+    return None
+
+
+def _is_from_here(headers: Headers) -> bool:
+    """Whether a request cannot have been made by a page of another site in somebody's browser."""
+    if not headers.get(CUSTOM):
+        return False
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # set by the browser itself; no page can change it
+        return site in ("same-origin", "none")
+    origins: Sequence[str] = headers.getlist("origin")
+    return not origins or (len(origins) == 1 and _host(origins[0]) == headers.get("host", "").lower())
+
+
+def _host(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body; None if it is too large."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            return None
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
