@@ -50,6 +50,40 @@ case $client in
 esac
 echo "app-registration: $app_name is $client" >&2
 
+# So that people can call the API from a command line with a token of their own:
+#   az account get-access-token --scope api://CLIENT/.default
+# Version 2, because App Service checks the issuer of version 2. The Azure CLI's id is the same everywhere.
+azure_cli=04b07795-8ddb-461a-bbee-02f9e1bf7b46
+scope=3f0c1c0e-5c1b-4d0c-9a53-8f2f8a9b6a10
+write_api() {
+    cat >"$work/api.json" <<EOF
+{
+  "identifierUris": ["api://$client"],
+  "api": {
+    "requestedAccessTokenVersion": 2,
+    "oauth2PermissionScopes": [
+      {
+        "id": "$scope",
+        "value": "user_impersonation",
+        "type": "User",
+        "isEnabled": true,
+        "adminConsentDisplayName": "Use the segment exporter",
+        "adminConsentDescription": "Use the segment exporter with the role that the person has in it.",
+        "userConsentDisplayName": "Use the segment exporter",
+        "userConsentDescription": "Use the segment exporter with the role that you have in it."
+      }
+    ],
+    "preAuthorizedApplications": [$1]
+  }
+}
+EOF
+    az rest --method patch --uri "https://graph.microsoft.com/v1.0/applications/$object" \
+        --body "@$work/api.json" --output none
+}
+object=$(az ad app show --id "$client" --query id --output tsv)
+write_api ""
+write_api "{\"appId\": \"$azure_cli\", \"delegatedPermissionIds\": [\"$scope\"]}" # the scope must be there first
+
 # A new registration takes a moment to be known everywhere.
 enterprise=$(az ad sp show --id "$client" --query id --output tsv 2>/dev/null || true)
 tries=0

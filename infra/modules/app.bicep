@@ -103,6 +103,7 @@ var telemetrySettings = {
 var authenticationSettings = withAuthentication
   ? {
       OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID: identityClientId
+      TRUST_PLATFORM_IDENTITY: 'true'
       WEBSITE_AUTH_AAD_ALLOWED_TENANTS: tenant().tenantId
     }
   : {}

@@ -26,6 +26,7 @@ EVERYWHERE = ("--output", "--query", "--subscription")
 ACCOUNT = ("--auth-mode", "--account-name")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "account set": (),
+    "account get-access-token": ("--scope",),
     "account show": (),
     "ad app create": (
         *("--display-name", "--sign-in-audience", "--web-redirect-uris"),
@@ -34,6 +35,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "ad app delete": ("--id",),
     "ad app federated-credential create": ("--id", "--parameters"),
     "ad app federated-credential list": ("--id",),
+    "ad app show": ("--id",),
     "ad app update": ("--id", "--web-redirect-uris", "--enable-id-token-issuance", "--app-roles"),
     "ad signed-in-user show": (),
     "ad sp create": ("--id",),
@@ -112,6 +114,10 @@ def az(world: World, words: list[str]) -> str:
             return "enterprise-1"
         case "ad app create":
             return "client-1"
+        case "ad app show":
+            return "object-1"
+        case "account get-access-token":
+            return "token-1"
         case "account show":
             return "subscription-1"
         case "storage account show":

@@ -192,6 +192,7 @@ FRESH: list[tuple[str, list[tuple[int, str]]]] = [
     *VALUES,
     ("azd get-value AUTH_CLIENT_ID", [(1, "ERROR: key 'AUTH_CLIENT_ID' not found")]),
     ("ad app create", [(0, "client-1")]),
+    ("ad app show", [(0, "object-1")]),
     ("ad sp show", [(3, "not found")]),
     ("ad sp create", [(1, "not known yet"), (0, "enterprise-1")]),
     ("ad signed-in-user show", [(0, "person-1")]),
@@ -218,6 +219,23 @@ def test_registration_is_made_with_roles_and_without_a_secret(shell: Shell) -> N
     assert not any("credential reset" in " ".join(words) or "password" in " ".join(words) for words, _ in shell.calls())
 
 
+def test_people_can_get_a_token_of_their_own_on_a_command_line(shell: Shell) -> None:
+    """The scope is there before the Azure CLI may use it, and is the same one each time."""
+    shell.run("app-registration.sh", FRESH)
+    patches = said(shell, "rest", "patch")
+    documents = [json.loads(body) for _, bodies in patches for body in bodies.values()]
+    assert [len(each["api"]["preAuthorizedApplications"]) for each in documents] == [0, 1]
+    assert all("https://graph.microsoft.com/v1.0/applications/object-1" in words for words, _ in patches)
+    (scope,) = documents[0]["api"]["oauth2PermissionScopes"]
+    assert documents[1]["api"]["oauth2PermissionScopes"] == [scope]
+    assert documents[1]["api"]["preAuthorizedApplications"][0]["delegatedPermissionIds"] == [scope["id"]]
+    assert documents[1]["identifierUris"] == ["api://client-1"]
+    app = (ROOT / "infra" / "modules" / "app.bicep").read_text(encoding="utf-8")
+    assert documents[1]["api"]["requestedAccessTokenVersion"] == 2
+    assert "tenant().tenantId}/v2.0'" in app
+    assert "allowedAudiences: [authClientId, 'api://${authClientId}']" in app
+
+
 def test_first_admin_is_the_person_who_runs_it(shell: Shell) -> None:
     shell.run("app-registration.sh", FRESH)
     ((words, _),) = said(shell, "rest", "post")
@@ -231,6 +249,7 @@ def test_registration_is_brought_up_to_date_the_second_time(shell: Shell) -> Non
     answers = [
         *VALUES,
         ("azd get-value AUTH_CLIENT_ID", [(0, "client-1")]),
+        ("ad app show", [(0, "object-1")]),
         ("ad sp show", [(0, "enterprise-1")]),
         ("federated-credential list", [(0, "segment-exporter")]),
         ("ad signed-in-user show", [(0, "person-1")]),
