@@ -8,10 +8,12 @@ elsewhere they clear fields by accident. Source: Klaviyo's OpenAPI file, revisio
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.mapping import Empty, MappedField, ValueType
 from exporter.rules import literal, trimmed
+
+SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a batch may have
 
 _OPEN = '{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
 _PROFILE = '{"type":"profile","attributes":{'
@@ -49,33 +51,39 @@ def sortable(column: str) -> str:
 def profile(fields: Sequence[MappedField]) -> str:
     """SQL: one profile of the body. Needs `dropped`, the names of the fields whose cells could not be read."""
     groups = [*_members(fields, ""), *_group(fields, "location"), *_group(fields, "properties")]
-    return f"{literal(_PROFILE)} || {_joined(groups)} || '}}' || {_unset(fields)} || '}}'"
-
-
-def texts(fields: Sequence[MappedField]) -> str:
-    """SQL: all texts of the row as one, whose JSON escapes `profile_size` counts."""
-    columns = [f"f{position}" for position, field in enumerate(fields) if field.type is ValueType.STRING]
-    return f"concat({', '.join(columns)})" if columns else "''"
+    return f"concat({literal(_PROFILE)}, {_joined(groups)}, '}}', {_unset(fields)}, '}}')"
 
 
 def profile_size(fields: Sequence[MappedField]) -> str:
     """SQL: an upper bound of the profile's bytes in the body, exact but for a few bytes, without building it.
 
-    Needs the column `texts`.
+    Short profiles, which fill no batch by their size, are reckoned with the keys of their empty cells, too. Needs the
+    columns `text_bytes` and `json_bytes`.
     """
     shell = len(_PROFILE) + len('}},"location":{},"properties":{},')
-    parts = [str(shell), "strlen(to_json(texts)) - strlen(texts) - 2"]
-    for position, field in enumerate(fields):
-        quotes = 2 if field.type is ValueType.STRING else 0
-        key = len(_key(field).encode()) + quotes + 1
-        unset = len(json.dumps(field.name).encode()) + 1 if field.empty is Empty.CLEAR else 0
-        parts.append(f"coalesce(strlen(f{position}) + {key}, {unset})")
     if any(field.empty is Empty.CLEAR for field in fields):
-        parts.append(str(len(',"meta":{"patch_properties":{"unset":[]}}')))
-    return " + ".join(parts)
+        shell += len(',"meta":{"patch_properties":{"unset":[]}}')
+    exact = [f"{shell} + json_bytes - text_bytes - 2"]
+    short, keys = ["json_bytes"], shell
+    for position, field in enumerate(fields):
+        is_text = field.type is ValueType.STRING
+        key = len(_key(field).encode()) + 2 * is_text + 1
+        unset = len(json.dumps(field.name).encode()) + 1 if field.empty is Empty.CLEAR else 0
+        exact.append(f"coalesce(strlen(f{position}) + {key}, {unset})")
+        short += [] if is_text else [f"coalesce(strlen(f{position}), 0)"]
+        keys += max(key, unset)
+    bound = f"{keys} + {' + '.join(short)}"
+    return f"CASE WHEN {bound} <= {SHORT_PROFILE_BYTES} THEN {bound} ELSE {' + '.join(exact)} END"
 
 
-def _members(fields: Sequence[MappedField], group: str) -> Iterable[str]:
+def measures(fields: Sequence[MappedField]) -> str:
+    """SQL: the columns that `profile_size` needs: the bytes of all texts of the row, and of these as JSON."""
+    columns = [f"f{position}" for position, field in enumerate(fields) if field.type is ValueType.STRING]
+    texts = f"concat({', '.join(columns)})" if columns else "''"
+    return f"strlen({texts}) AS text_bytes, strlen(to_json({texts})) AS json_bytes"
+
+
+def _members(fields: Sequence[MappedField], group: str) -> Iterator[str]:
     """SQL: each field of a group as "key":value, NULL where it is empty."""
     for position, field in enumerate(fields):
         if field.group == group:
@@ -83,11 +91,12 @@ def _members(fields: Sequence[MappedField], group: str) -> Iterable[str]:
             yield f"{literal(_key(field))} || {value}"
 
 
-def _group(fields: Sequence[MappedField], group: str) -> Iterable[str]:
+def _group(fields: Sequence[MappedField], group: str) -> Iterator[str]:
     """SQL: a nested object, NULL where all of it is empty."""
-    members = list(_members(fields, group))
-    if members:
-        yield f"{literal(json.dumps(group) + ':{')} || nullif({_joined(members)}, '') || '}}'"
+    values = ", ".join(f"f{position}" for position, field in enumerate(fields) if field.group == group)
+    if values:
+        opening, members = literal(json.dumps(group) + ":{"), _joined(_members(fields, group))
+        yield f"CASE WHEN coalesce({values}) IS NOT NULL THEN concat({opening}, {members}, '}}') END"
 
 
 def _unset(fields: Sequence[MappedField]) -> str:
@@ -132,9 +141,14 @@ def _number(column: str) -> str:
     cell = trimmed(column)
     parsed = f"try_cast({cell} AS DOUBLE)"
     return (
-        f"CASE WHEN regexp_full_match({cell}, {literal(_NUMBER)}) AND isfinite({parsed}) THEN {cell}"
+        f"CASE WHEN {_is_number(column)} THEN {column}"  # nearly all, and trimming is dear
+        f" WHEN {_is_number(cell)} THEN {cell}"
         f" WHEN isfinite({parsed}) THEN CAST({parsed} AS VARCHAR) END"
     )
+
+
+def _is_number(cell: str) -> str:
+    return f"regexp_full_match({cell}, {literal(_NUMBER)}) AND isfinite(try_cast({cell} AS DOUBLE))"
 
 
 def _boolean(column: str) -> str:

@@ -187,9 +187,11 @@ class PlanReader:
         """
         whole = first == 0 and last is None and not without
         rows = self._rows(batch) if whole else self._some_rows(batch, first, last, without)
-        # The order must be asked for: DuckDB 2.0 keeps a chunk of fewer than 64 rows back behind the join that removes
-        # duplicates, and then Klaviyo's pointers would name the wrong people.
-        profiles = f"string_agg({self._profile}, ',' ORDER BY piece, file_row_number)"
+        # A plain scan keeps the order. Else it must be asked for: DuckDB 2.0 keeps a chunk of fewer than 64 rows back
+        # behind the join that removes duplicates, and then Klaviyo's pointers would name the wrong people.
+        is_plain = whole and not any(self._has_duplicates(span) for span in batch.spans)
+        order = "" if is_plain else " ORDER BY piece, file_row_number"
+        profiles = f"string_agg({self._profile}, ','{order})"
         found = self._database.execute(
             f"SELECT encode(concat({literal(self._before)}, {profiles}, {literal(self._after)})) FROM ({rows})"
         ).fetchone()
@@ -237,12 +239,18 @@ class PlanReader:
         )
 
     def _no_duplicates(self, span: Span) -> str:
-        if not self.plan.duplicates:
+        """SQL: the condition that leaves out a span's duplicates; "" where it has none."""
+        if not self._has_duplicates(span):
             return ""
-        return (
-            f" AND file_row_number NOT IN (SELECT row FROM duplicates WHERE piece = {span.piece}"
-            f" AND row >= {span.first} AND row < {span.last})"
-        )
+        return f" AND file_row_number NOT IN (SELECT row {self._duplicates_of(span)})"
+
+    def _has_duplicates(self, span: Span) -> bool:
+        if not self.plan.duplicates:
+            return False
+        return self._database.execute(f"SELECT row {self._duplicates_of(span)} LIMIT 1").fetchone() is not None
+
+    def _duplicates_of(self, span: Span) -> str:
+        return f"FROM duplicates WHERE piece = {span.piece} AND row >= {span.first} AND row < {span.last}"
 
     def _numbered(self, batch: PlannedBatch) -> str:
         return (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exporter import payload
 from exporter.mapping import Empty, MappedField, ValueType
+from exporter.planning import MAX_BATCH_BYTES, MAX_BATCH_PROFILES
 from tests.planned import strict_json
 
 database = duckdb.connect()
@@ -131,9 +132,7 @@ FIELDS = [
 def profile(fields: list[MappedField], values: list[str | None], *, dropped: str | None = None) -> tuple[str, int]:
     """The profile, and the size that was planned for it."""
     columns = ", ".join(f"${position + 1}::VARCHAR AS f{position}" for position in range(len(fields)))
-    row = (
-        f"(SELECT *, {payload.texts(fields)} AS texts FROM (SELECT {columns}, ${len(fields) + 1}::VARCHAR AS dropped))"
-    )
+    row = f"(SELECT *, {payload.measures(fields)} FROM (SELECT {columns}, ${len(fields) + 1}::VARCHAR AS dropped))"
     found = database.execute(
         f"SELECT {payload.profile(fields)}, {payload.profile_size(fields)} FROM {row}", [*values, dropped]
     ).fetchone()
@@ -202,7 +201,19 @@ def test_names_and_cells_arrive_as_they_are_and_never_as_sql_or_json(names, valu
     length = len(text.encode())
     cleared = sum(field.empty is Empty.CLEAR for field in fields)
     slack = 60 + (60 + sum(6 * len(name) + 8 for name in names) if cleared else 0)
-    assert length <= size <= length + slack
+    assert length <= size <= max(length + slack, payload.SHORT_PROFILE_BYTES)
+
+
+def test_the_size_of_a_profile_that_is_not_short_is_exact_however_many_cells_are_empty():
+    fields = [MappedField(group="", name="email", column=0)]
+    fields += [MappedField(group="properties", name=f"property {number}", column=1) for number in range(50)]
+    text, size = profile(fields, ["a@b.co", *["x" * 20] * 10, *[None] * 40])
+    assert len(text) > payload.SHORT_PROFILE_BYTES
+    assert len(text) <= size <= len(text) + 60
+
+
+def test_short_profiles_fill_a_batch_by_their_number():
+    assert MAX_BATCH_PROFILES * payload.SHORT_PROFILE_BYTES < MAX_BATCH_BYTES * 0.95
 
 
 @settings(max_examples=50)
