@@ -5,6 +5,7 @@ on_step    a message of the work queue    -> take one step further, queue the ne
 on_poison  a message that failed 5 times  -> close its run as Failed
 on_tick    every few minutes              -> start what is due, nudge what stopped
 health     GET /api/health                -> is everything we need within reach?
+api        any other path under /api      -> the HTTP API
 """
 
 from __future__ import annotations
@@ -60,3 +61,11 @@ def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001
     checks = wiring.cloud().health()
     status = 200 if set(checks.values()) == {"ok"} else 503
     return func.HttpResponse(json.dumps(checks), status_code=status, mimetype="application/json")
+
+
+@app.route("{*path}")
+@discreet
+def api(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
+    """FastAPI is imported with the first request, so that the other triggers do not pay for it."""
+    answer: func.HttpResponse = func.AsgiMiddleware(wiring.api()).main(req, context)  # type: ignore[no-untyped-call]
+    return answer

@@ -37,6 +37,7 @@ class Settings:
     rejected_kept_days: int
     no_snapshot_days: int
     notice_webhook_secret: str
+    trust_platform_identity: bool
     work_folder: Path
 
 
@@ -55,6 +56,12 @@ def _url(text: str) -> str:
     if parts.scheme not in ("https", "http") or not parts.netloc:
         raise ValueError("must be an address such as https://example.com")
     return text.rstrip("/")
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
 
 
 def _container(text: str) -> str:
@@ -150,6 +157,12 @@ ROWS = (
         default="",
         parse=_secret_name,
         meaning="The secret in the vault that holds the https address which notices are posted to (Teams, Slack).",
+    ),
+    Row(
+        name="TRUST_PLATFORM_IDENTITY",
+        default="false",
+        parse=_flag,
+        meaning="Whether people are who App Service authentication says, where it is on; else the API refuses all.",
     ),
     Row(
         name="WORK_FOLDER",

@@ -12,6 +12,7 @@ from exporter.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
+    from starlette.types import ASGIApp
 
     from exporter.management import Management
     from exporter.service import Exporter
@@ -39,6 +40,18 @@ def management() -> Management:
         secrets=vault(settings.key_vault_url),
         klaviyo=lambda key: Klaviyo(key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision),
     )
+
+
+@functools.cache
+def api() -> ASGIApp:
+    """The HTTP API of this function app. The first call imports FastAPI."""
+    from exporter.http.app import create_app
+    from exporter.http.identity import is_platform_trusted
+
+    def is_trusted() -> bool:
+        return is_platform_trusted(os.environ, trust=settings_module.from_env(os.environ).trust_platform_identity)
+
+    return create_app(management, is_trusted=is_trusted)
 
 
 @functools.cache

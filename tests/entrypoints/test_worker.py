@@ -41,6 +41,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "on_step": {"type": "queueTrigger", "queueName": "%STEPS_QUEUE%", "connection": "StateStorage"},
     "on_poison": {"type": "queueTrigger", "queueName": "%STEPS_QUEUE%-poison", "connection": "StateStorage"},
     "on_tick": {"type": "timerTrigger", "schedule": "%TICK_SCHEDULE%"},
+    "api": {"type": "httpTrigger", "route": "{*path}", "authLevel": "ANONYMOUS"},
     "health": {"type": "httpTrigger", "route": "health", "methods": ["GET"], "authLevel": "ANONYMOUS"},
 }
 

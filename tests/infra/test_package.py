@@ -169,7 +169,7 @@ def test_every_import_comes_with_requirements_txt(copied: Path) -> None:
 
 
 # Used through a package that is pinned and names them in its own interface: errors, response types.
-UNDERNEATH = {"azure-core", "urllib3"}
+UNDERNEATH = {"azure-core", "starlette", "urllib3"}
 
 
 def _imported(path: Path) -> Iterable[str]:
