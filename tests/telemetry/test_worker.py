@@ -23,7 +23,7 @@ from azure.storage.queue import QueueServiceClient
 from exporter.azure_storage import BlobStore, steps_queue
 from exporter.catalog import Catalog, Connection, Consent, Export
 from exporter.mapping import parse_mapping
-from exporter.telemetry import METRICS, SPANS
+from exporter.telemetry import METRICS, REQUESTS, SPANS
 from sandbox import klaviyo as stand_in
 from sandbox import vault as key_vault
 from sandbox.azurite import Azurite
@@ -217,6 +217,19 @@ def test_metrics_are_those_that_the_code_names(sent: Ingestion) -> None:
     points = [point for each in sent.base("MetricData") for point in each["metrics"]]
     named = {point["name"] for point in points if point["name"].startswith("exporter.")}
     assert {"exporter.profiles", "exporter.jobs", "exporter.phase.seconds"} <= named <= set(METRICS)
+
+
+def test_answers_are_sent_with_what_the_alert_on_429_asks(sent: Ingestion) -> None:
+    """A count and a status of each; the queries ask for valueCount and customDimensions.status."""
+    asked = [
+        (point, each["properties"])
+        for each in sent.base("MetricData")
+        for point in each["metrics"]
+        if point["name"] == REQUESTS
+    ]
+    assert asked
+    assert all(point["count"] >= 1 and {"status", "endpoint"} <= set(kind) for point, kind in asked)
+    assert "202" in {kind["status"] for _, kind in asked}
 
 
 def test_nothing_of_a_person_and_no_key_is_sent(sent: Ingestion) -> None:
