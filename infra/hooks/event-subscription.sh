@@ -24,6 +24,7 @@ command -v az >/dev/null 2>&1 || fail "the Azure CLI (az) is not installed; inst
 : "${APP_URI:?run me as: azd hooks run postdeploy}"
 : "${SNAPSHOTS_TOPIC_ID:?run me as: azd hooks run postdeploy}"
 : "${SNAPSHOTS_CONTAINER_NAME:?run me as: azd hooks run postdeploy}"
+: "${SNAPSHOTS_ACCOUNT_NAME:?run me as: azd hooks run postdeploy}"
 
 # The key is in a file that only this user can read, never in an argument that others could see in a list of processes.
 umask 077
@@ -36,6 +37,16 @@ read_key() {
     curl --silent --output /dev/null --max-time 30 "$APP_URI/api/health" || true
     az functionapp keys list --subscription "$AZURE_SUBSCRIPTION_ID" --resource-group "$AZURE_RESOURCE_GROUP" \
         --name "$APP_NAME" --query systemKeys.blobs_extension --output tsv 2>"$work/error" || true
+}
+
+# The templates switch it off, but a policy of the organisation, or the owner of an account that was there, may not.
+warn_of_soft_delete() {
+    kept=$(az storage account blob-service-properties show --subscription "$AZURE_SUBSCRIPTION_ID" \
+        --account-name "$SNAPSHOTS_ACCOUNT_NAME" --output tsv \
+        --query "[deleteRetentionPolicy.enabled, containerDeleteRetentionPolicy.enabled]" 2>/dev/null || true)
+    case $kept in
+    *[Tt]rue*) echo "event-subscription: WARNING: soft delete is on in $SNAPSHOTS_ACCOUNT_NAME, for blobs or containers. Customer Insights' export fails with it: switch both off." >&2 ;;
+    esac
 }
 
 echo "event-subscription: waiting for the app's key blobs_extension" >&2
@@ -87,6 +98,7 @@ while :; do
         done
     fi
     if [ "$state" = Succeeded ]; then
+        warn_of_soft_delete
         echo "event-subscription: new blobs in $SNAPSHOTS_CONTAINER_NAME are told to $APP_NAME" >&2
         exit 0
     fi

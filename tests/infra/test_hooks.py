@@ -44,6 +44,7 @@ ENVIRONMENT = {
     "APP_URI": "https://func-test.azurewebsites.net",
     "SNAPSHOTS_TOPIC_ID": "/subscriptions/s/resourceGroups/g/providers/Microsoft.EventGrid/systemTopics/t",
     "SNAPSHOTS_CONTAINER_NAME": "segments",
+    "SNAPSHOTS_ACCOUNT_NAME": "stsnap",
     "HOOK_WAIT_S": "3",
     "HOOK_PAUSE_S": "0",
 }
@@ -171,6 +172,13 @@ def test_refusal_of_event_grid_is_shown_without_the_key(shell: Shell) -> None:
     assert ran.returncode == 1
     assert "The attempt to validate" in ran.stderr
     assert "k+y" not in ran.stderr
+
+
+@pytest.mark.parametrize(("kept", "warns"), [("false\nfalse", False), ("true\nfalse", True), ("False\nTrue", True)])
+def test_soft_delete_where_customer_insights_writes_is_warned_of(shell: Shell, kept: str, warns: bool) -> None:
+    ran = shell.run("event-subscription.sh", [*READY, ("blob-service-properties show", [(0, kept)])], **ENVIRONMENT)
+    assert ran.returncode == 0, ran.stderr
+    assert ("soft delete is on in stsnap" in ran.stderr) is warns
 
 
 def test_subscription_says_what_is_missing(shell: Shell) -> None:

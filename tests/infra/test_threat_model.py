@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from exporter.catalog import Connection, Export
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explain" / "threat-model.md").read_text(encoding="utf-8")
 
@@ -22,6 +27,22 @@ def test_every_role_of_the_templates_is_in_the_table() -> None:
         words = re.findall(r"[A-Z]?[a-z]+", name)
         last = " ".join(word.capitalize() for word in words[-2:])  # "Data Owner", "Secrets User", ...
         assert last in table, name
+
+
+@pytest.mark.parametrize("given", ["../x", "a/b", "a..b", ".", "A b", "x?y=1", "x'--", "x\n", "", "é", "a" * 65])
+def test_ids_and_names_that_become_paths_or_addresses_hold_nothing_else(given: str) -> None:
+    connection = {"id": "main", "name": "Main", "secret": "main-key"}
+    export = {"id": "vips", "name": "V", "connection": "main", "list_id": "Y6nRLr", "segments": ["V"]}
+    export |= {"mapping": {"email": "EMail"}}
+    Connection.model_validate(connection)
+    Export.model_validate(export)
+    for field in ("id", "secret"):
+        if field == "id" or len(given) != 65:  # a secret's name may be longer
+            with pytest.raises(ValidationError):
+                Connection.model_validate(connection | {field: given})
+    for field in ("id", "connection", "list_id"):
+        with pytest.raises(ValidationError):
+            Export.model_validate(export | {field: given})
 
 
 def test_client_knows_no_endpoint_that_changes_consent() -> None:
