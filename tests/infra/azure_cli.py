@@ -26,7 +26,7 @@ EVERYWHERE = ("--output", "--query", "--subscription")
 ACCOUNT = ("--auth-mode", "--account-name")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "account set": (),
-    "account get-access-token": ("--scope",),
+    "account get-access-token": ("--resource", "--scope"),
     "account show": (),
     "ad app create": (
         *("--display-name", "--sign-in-audience", "--web-redirect-uris"),
@@ -62,6 +62,7 @@ AZD = (
     *("auth login", "env new", "env set", "env get-value", "up", "provision", "deploy", "down"),
     *("hooks run postdeploy", "pipeline config"),
 )
+TOKEN = "token-1"
 FLAGS = ("--overwrite", "--stdout", "--preview", "--no-prompt")
 
 
@@ -117,7 +118,7 @@ def az(world: World, words: list[str]) -> str:
         case "ad app show":
             return "object-1"
         case "account get-access-token":
-            return "token-1"
+            return TOKEN
         case "account show":
             return "subscription-1"
         case "storage account show":

@@ -7,6 +7,7 @@ on Azurite, with Klaviyo and Key Vault as stand-ins. So what the pages promise i
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -15,9 +16,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -27,14 +29,16 @@ from azure.storage.queue import QueueServiceClient
 from sandbox import demo
 from sandbox.klaviyo import FULL_KEY
 from sandbox.processes import running, sandbox_command
-from tests.infra.azure_cli import AZD, OPTIONS, Refused, _parse_az
+from tests.infra.azure_cli import AZD, OPTIONS, TOKEN, Refused, _parse_az
 
 ROOT = Path(__file__).parents[2]
 LIST = "Y6nRLr"
 # What is another one here than on the pages.
 RUN_OF_THE_PAGES, DAY_OF_THE_PAGES = "high-value/20261123T1433Z-1a2b3c4d5e", "2026/11/23"
 PEOPLE = {"you@contoso.example", "colleague@contoso.example"}
-WALKED = ("README.md", "CONTRIBUTING.md", "docs/how-to/deploy.md", "docs/how-to/operate.md")
+MANAGE = "docs/how-to/manage.md"
+WALKED = ("README.md", "CONTRIBUTING.md", "docs/how-to/deploy.md", "docs/how-to/operate.md", MANAGE)
+PLATFORM = {"WEBSITE_AUTH_ENABLED": "True", "TRUST_PLATFORM_IDENTITY": "true"}  # as with App Service authentication on
 OUTPUTS = {
     "AZURE_TENANT_ID": "tenant-1",
     "AZURE_RESOURCE_GROUP": "rg-exporter-prod",
@@ -57,11 +61,16 @@ def blocks(page: str, kind: str = "sh") -> list[str]:
     return re.findall(rf"(?s)```{kind}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"))
 
 
+def _admin() -> str:
+    claims = [{"typ": "oid", "val": "person-1"}, {"typ": "name", "val": "Ann"}, {"typ": "roles", "val": "Admin"}]
+    return base64.b64encode(json.dumps({"auth_typ": "aad", "claims": claims}).encode()).decode()
+
+
 class Reader:
     """Somebody at a shell in a checkout of the repository, who does what the pages say."""
 
     def __init__(self, folder: Path, stage: demo.Stage, app_uri: str) -> None:
-        self.folder, self.stage = folder, stage
+        self.folder, self.stage, self.app_uri = folder, stage, app_uri
         self.moment = datetime.now(UTC) + timedelta(hours=1)  # of the refresh: later than what is dropped by hand
         self.checkout = folder / "checkout"
         self.checkout.mkdir()
@@ -93,6 +102,10 @@ class Reader:
             "azd": f'exec {python} {helper} {shlex.quote(str(self.folder))} azd "$@"\n',
             "git": '[ "$1" = pull ]\n',
             "make": f'exec {shutil.which("make")} --dry-run "$@"\n',
+            # The platform's part: who has a token is somebody, nobody else is.
+            "curl": f'case "$*" in *"Bearer {TOKEN}"*)\n'
+            f'set -- "$@" --header "X-MS-CLIENT-PRINCIPAL: {_admin()}" ;; esac\n'
+            f'exec {shutil.which("curl")} "$@"\n',
             "stty": "",  # there is no terminal whose echo could be switched off
         }
         for name, text in tools.items():
@@ -120,13 +133,24 @@ class Reader:
             timeout=120,
         )
 
-    def follow(self, page: str, *, typed: str = "", after: Callable[[str], None] = lambda block: None) -> list[str]:
+    def follow(
+        self,
+        page: str,
+        *,
+        typed: str = "",
+        changes: Mapping[str, str] = MappingProxyType({}),
+        after: Callable[[str], None] = lambda block: None,
+    ) -> list[str]:
         """Run all blocks of a page; what each printed. `after` is called after each."""
-        printed = []
-        for block in blocks(page):
-            real = block.replace("=pk_...", f"={FULL_KEY}").replace(DAY_OF_THE_PAGES, f"{self.moment:%Y/%m/%d}")
+        printed, functions = [], list[str]()
+        for block in sorted(blocks(page), key=lambda block: "DELETE" in block):  # what the others need goes last
+            real = block.replace("pk_...", FULL_KEY).replace("https://YOUR-APP.azurewebsites.net", self.app_uri)
+            for name, other in changes.items():
+                real = real.replace(name, other)
+            real = real.replace(DAY_OF_THE_PAGES, f"{self.moment:%Y/%m/%d}")
             real = real.replace(RUN_OF_THE_PAGES, self.run_id or RUN_OF_THE_PAGES)
-            ran = self.run(real, typed=typed)
+            ran = self.run("\n".join((*functions, real)), typed=typed)
+            functions += re.findall(r"(?ms)^\w+\(\) \{.*?\}$", real)
             assert ran.returncode == 0, f"{page}:\n{block}\n{ran.stdout}{ran.stderr}"
             printed.append(ran.stdout)
             after(block)
@@ -173,7 +197,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         with demo.stand_ins(folder, limits="klaviyo", job_seconds=0.3, settle_seconds=1) as stage:
             command = sandbox_command("host", "--app", str(ROOT), "--port", "0", "--poll-seconds", "0.3")
             log = folder / "host.log"
-            with running(command, log=log, env=stage.environment, ready_s=60) as (_, ready):
+            with running(command, log=log, env={**stage.environment, **PLATFORM}, ready_s=60) as (_, ready):
                 found: dict[str, Any] = ready
                 requests.post(f"{stage.control_url}/lists", json={"id": LIST, "name": "VIPs"}, timeout=10)
                 yield Reader(folder, stage, found["url"])
@@ -233,6 +257,15 @@ class TestPages:
         assert "you@contoso.example" in reader.members()
         names = reader.stage.snapshots.get_container_client("segments").list_blob_names()
         assert [name for name in names if "/HighValue/" in name] == []
+
+    def test_manage_sets_up_and_runs_an_export_over_http(self, reader: Reader) -> None:
+        # The same names as on the page before it; here both connections and exports are in one app.
+        names = {"main account": "second account", "main-account": "second-account"}
+        names |= {"High value customers": "High value people", "high-value-customers": "high-value-people"}
+        printed = "".join(reader.follow(MANAGE, changes=names))
+        assert "/problems/" not in printed, printed
+        assert '"status":4' not in printed, printed
+        assert '"id":"high-value-people/' in printed
 
     def test_readme_and_contributing_name_commands_that_work(self, reader: Reader) -> None:
         reader.save(
