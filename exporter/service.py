@@ -229,15 +229,6 @@ class Exporter:
             raise ConfigError(f"{export.name} is detached", hint="Give the export a connection.")
         return self.start_on(export, self.freeze_newest(export), because=because)
 
-    def start_all(self) -> Iterator[tuple[Export, Run | ExporterError]]:
-        """Start a run of every export that runs by itself, on the newest snapshots: each run, or why there is none."""
-        for export in self.catalog.exports():
-            if export.is_active and export.schedule.is_active:
-                try:
-                    yield export, self.start(export)
-                except ExporterError as exc:
-                    yield export, exc
-
     def dry_run(self, export: Export, folder: Path) -> Plan:
         """The plan that a run of the newest snapshots would make, in a local folder. Sends and changes nothing."""
         manifest = self.freeze_newest(export)
@@ -475,16 +466,16 @@ class Exporter:
 
     def _list_as_open(self, run: Run) -> None:
         with contextlib.suppress(AlreadyThere):
-            self.store.create(timer.OPEN_RUNS + run.run_id, b"{}")
+            self.store.create(timer.OPEN_RUNS + run.run_id, timer.encode_listed(self._now()))
 
     def _create_closed(self, run: Run, status: Status, *, message: str, hint: str = "") -> Run:
         """Record a run that ends before it begins, report and all. Never open, so that no nudge sets it going."""
         closed = close(run, status, now=self._now(), message=message, hint=hint)
         if self._read_run(run.run_id) is None:
             with contextlib.suppress(StoreMoved):  # somebody was faster
+                self._list_as_open(closed)  # until it is tidied up after, as every run
                 self._save_report(closed, None)
                 self.store.create(closed.folder + "run.json", _encode(closed))
-                self._list_as_open(closed)  # until it is tidied up after, as every run
                 logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
                 telemetry.run_closed(closed)
                 self.tidy(closed)

@@ -124,7 +124,8 @@ def _timetable(store: Store, export: Export, now: datetime) -> tuple[Timetable, 
     table = _parse(found)
     if found and table and table.schedule == export.schedule:
         return table, found.etag
-    since = min(export.changed.at, now) if export.changed else now
+    saved = export.changed.at if export.changed else now
+    since = min(saved, now) if saved.tzinfo else now  # a document written by hand may leave the zone out
     table = Timetable(schedule=export.schedule, since=since, done=since)
     if found:
         return table, store.replace(_name(export.id), _encode(table), etag=found.etag)
@@ -151,11 +152,29 @@ def look_after_runs(exporter: Exporter, now: datetime) -> None:
     for name in exporter.store.names(OPEN_RUNS):
         run = exporter.run(name.removeprefix(OPEN_RUNS))
         if run is None:
-            exporter.store.delete(name)
+            _drop_if_old(exporter.store, name, now)
         elif not run.status.is_open:
             exporter.tidy(run)
         else:
             exporter.nudge(run, now)
+
+
+def encode_listed(now: datetime) -> bytes:
+    """What an entry of the index holds."""
+    return _encode(Listed(at=now))
+
+
+class Listed(BaseModel):
+    """Since when a run has been listed."""
+
+    at: datetime
+
+
+def _drop_if_old(store: Store, name: str, now: datetime) -> None:
+    """Delete an entry without a run, unless it is so young that the run may be about to be written."""
+    found = store.read(name)
+    if found and Listed.model_validate_json(found.data).at < now - timedelta(hours=1):
+        store.delete(name, etag=found.etag)
 
 
 # Notices

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from exporter.azure_storage import BlobStore
 from exporter.catalog import Change, Export, Schedule
-from exporter.errors import ConfigError, NoSnapshot, Transient
+from exporter.errors import ConfigError, Transient
 from exporter.leases import take
 from exporter.runs import Status
 from exporter.service import STALE_S, Exporter
+from exporter.timer import encode_listed
 from tests.service.killing import Killed, Killer, mortal
 from tests.service.world import FOLDER, World, as_csv, assert_ended, people
 
@@ -98,6 +100,16 @@ def test_saving_a_schedule_runs_nothing_whenever_its_times_were(world: World) ->
     assert world.runs() == []
 
 
+def test_a_document_that_leaves_the_zone_of_its_change_out_counts_from_when_the_timer_saw_it(world: World) -> None:
+    export = _ready(world)
+    changed = Change(by="a person", at=datetime(2020, 1, 1))
+    world.exporter.catalog.save(
+        export.model_copy(update={"schedule": Schedule(on="schedule", cron="* * * * *"), "changed": changed})
+    )
+    world.exporter.tick()
+    assert world.runs() == []
+
+
 def test_a_schedule_counts_from_when_it_was_saved_not_from_when_the_timer_saw_it(world: World) -> None:
     _ready(world, Schedule(on="demand"))
     saved = Change(by="a test", at=world.now())
@@ -123,11 +135,19 @@ def test_times_that_pass_while_an_export_is_paused_are_not_made_up_for(world: Wo
     assert len(world.runs()) == 1
 
 
-@pytest.mark.parametrize("round_", range(5))
-def test_two_instances_that_tick_at_the_same_time_start_one_run(world: World, round_: int) -> None:
+@pytest.mark.parametrize("kind", ["folder", pytest.param("blob", marks=pytest.mark.azurite)])
+def test_two_instances_that_tick_at_the_same_time_start_one_run(
+    world: World, kind: str, request: pytest.FixtureRequest
+) -> None:
+    container = request.getfixturevalue("container") if kind == "blob" else None
+
+    def instance() -> Exporter:
+        return world.again(store=BlobStore(container)) if container else world.again()
+
+    world.exporter = instance()
     _ready(world)
     _to_next_time(world)
-    exporters = [world.again() for _ in range(4)]
+    exporters = [instance() for _ in range(4)]
     together = threading.Barrier(len(exporters))
 
     def tick(exporter: Exporter) -> None:
@@ -258,22 +278,6 @@ def test_storage_that_answers_for_one_export_only_stops_nothing_else_and_is_made
     assert_ended(world, Status.SUCCESSFUL, delivered=3, run=world.run("aaa-unlucky"))
 
 
-@pytest.mark.parametrize(
-    ("schedule", "starts"), [("arrival", True), ("schedule", True), ("demand", False), ("off", False)]
-)
-def test_run_all_starts_the_exports_that_run_by_themselves(world: World, schedule: str, starts: bool) -> None:
-    times = ["03:00"] if schedule in ("schedule", "off") else []
-    _ready(world, Schedule.model_validate({"on": schedule, "times": times}))
-    world.register("nothing-there", segments=["Nobody"])
-    paused = world.register("paused")
-    world.exporter.catalog.save(paused.model_copy(update={"paused": True}))
-    started = {export.id: outcome for export, outcome in world.exporter.start_all()}
-    assert isinstance(started.pop("nothing-there"), NoSnapshot)
-    assert list(started) == (["vips"] if starts else [])
-    world.deliver()
-    assert len(world.runs()) == len(started)
-
-
 def test_a_tick_costs_the_same_however_many_runs_are_kept(world: World) -> None:
     export = _ready(world)
     calls = []
@@ -365,6 +369,25 @@ def test_a_run_of_an_export_that_is_gone_is_closed_by_the_tick(world: World) -> 
     world.exporter.tick()
     world.deliver()
     assert_ended(world, Status.CANCELED)
+
+
+def test_an_entry_of_the_index_without_a_run_goes_but_not_at_once(world: World) -> None:
+    """It is written before the run where that is born closed."""
+    world.exporter.store.create("open/vips/gone", encode_listed(world.now()))
+    world.exporter.tick()
+    assert list(world.exporter.store.names("open/")) == ["open/vips/gone"]
+    world.clock.move(3_601)
+    world.exporter.tick()
+    assert list(world.exporter.store.names("open/")) == []
+
+
+def test_no_closed_run_stays_in_the_index_of_open_ones(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()))
+    assert list(world.exporter.store.names("open/")) == [f"open/{world.run().run_id}"]
+    world.deliver()
+    assert list(world.exporter.store.names("open/")) == []
 
 
 def test_a_run_that_waits_for_its_turn_for_hours_gathers_no_messages(world: World) -> None:
