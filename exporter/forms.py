@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -124,8 +124,10 @@ def problems(found: Iterable[Mapping[str, Any]]) -> list[Problem]:
     return [Problem(field, message) for field, message in messages.items()]
 
 
-def _field(loc: tuple[int | str, ...]) -> str:
-    return ".".join(re.sub(r"[^\w$*-]", "", str(part)) for part in loc if part != "[key]")[:100] or "document"
+def _field(loc: Sequence[int | str]) -> str:
+    """The path of a field. Names that nobody foresaw are shown, unless they look like a key in the wrong place."""
+    parts = (re.sub(r"[^\w$*-]", "", str(part)) for part in loc if part != "[key]")
+    return ".".join("key" if part.startswith("pk_") else part for part in parts)[:100] or "document"
 
 
 _MESSAGES = {

@@ -1,16 +1,20 @@
-"""`make docs`: write the tables that the code knows into the documents. `--check` fails where they differ."""
+"""`make docs`: write what the code knows into the documents. `--check` fails where they differ."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from exporter.http.app import build  # noqa: E402
 from exporter.pacing import RETRIES, Outcome  # noqa: E402
+from exporter.roles import as_table  # noqa: E402
 from exporter.rules import MESSAGES  # noqa: E402
 from exporter.settings import ROWS  # noqa: E402
 from exporter.telemetry import METRICS  # noqa: E402
@@ -40,11 +44,24 @@ def metrics() -> Iterator[str]:
         yield f"| `{name}` | {unit.strip('{}')} | {description} |"
 
 
+def roles() -> Iterator[str]:
+    yield from as_table().splitlines()[2:]
+
+
+def openapi() -> str:
+    return json.dumps(build(_no_management).openapi(), ensure_ascii=False, indent=1) + "\n"
+
+
+def _no_management() -> Any:
+    raise AssertionError("describing the API asks nobody")
+
+
 TABLES = {
     "docs/configuration.md": settings,
     "docs/explain/failures.md": retries,
     "docs/how-to/watch.md": metrics,
     "docs/rejected-rows.md": reasons,
+    "docs/roles.md": roles,
 }
 
 
@@ -55,14 +72,14 @@ def with_table(text: str, rows: Iterator[str]) -> str:
 
 def main() -> int:
     differing = []
-    for name, rows in TABLES.items():
+    wanted = {name: with_table((ROOT / name).read_text(encoding="utf-8"), rows()) for name, rows in TABLES.items()}
+    wanted["docs/openapi.json"] = openapi()
+    for name, text in wanted.items():
         path = ROOT / name
-        text = path.read_text(encoding="utf-8")
-        wanted = with_table(text, rows())
-        if wanted != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             differing.append(name)
             if "--check" not in sys.argv:
-                path.write_text(wanted, encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
     if differing and "--check" in sys.argv:
         print(f"differ from the code: {', '.join(differing)}; run: make docs", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -26,6 +27,14 @@ from exporter.roles import Action, Actor
 
 PREFIX = "/api"  # host.json's routePrefix
 MAX_ROWS_BYTES = 50_000_000  # a whole answer is held in memory on its way through the functions host
+# FastAPI's own would record addresses with their queries and the texts of exceptions; telemetry.py says what we send.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 NO_VERSION = "name the version that you saw: send its ETag as If-Match"
 
 DESCRIPTION = f"""\
@@ -62,6 +71,7 @@ def create_app(management: Callable[[], Management], *, is_trusted: Callable[[],
 def build(management: Callable[[], Management]) -> FastAPI:
     """The API without its guard, for its OpenAPI document. Served so, every request fails: nobody asks."""
     app = FastAPI(
+        telemetry=NO_TELEMETRY,
         title="Segment exporter",
         version=VERSION,
         description=DESCRIPTION,
@@ -75,6 +85,7 @@ def build(management: Callable[[], Management]) -> FastAPI:
     app.add_exception_handler(ExporterError, _own_error)
     app.add_exception_handler(RequestValidationError, _wrong_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, lambda *_: problems.unknown())  # and raised again, for the guard to log
     _add_routes(app, management)
     generate = app.openapi
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,7 +45,7 @@ class Guard:
             await problems.answer(413, f"the body is over {MAX_BODY_BYTES} bytes")(scope, receive, send)
             return
         scope["state"] = {"actor": actor}
-        started = False
+        started = finished = False
 
         async def receive_body() -> Message:
             nonlocal body
@@ -55,21 +55,24 @@ class Guard:
             body = None
             return message
 
-        async def send_once(message: Message) -> None:
-            nonlocal started
-            started = True
+        async def send_on(message: Message) -> None:
+            nonlocal started, finished
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message).update(problems.HEADERS)
+            finished = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         try:
-            await self._app(scope, receive_body, send_once)
+            await self._app(scope, receive_body, send_on)
         except Exception as exc:
             # The text of an unknown error may hold anything, so only its kind and place are logged.
             cause = f"{type(exc).__name__} in {place_of(exc)}"
             logger.error("request failed", extra={"cause": cause})  # noqa: TRY400
-            if started:
-                raise
-            hint = "Look for this moment in the logs and report it as a defect."
-            await problems.answer(500, "the app failed for a reason it does not know", hint=hint)(scope, receive, send)
+            if started and not finished:
+                raise  # half an answer must not look like a whole one
+            if not started:
+                await problems.unknown()(scope, receive, send)
 
 
 def _refusal(actor: Actor | None, method: str, headers: Headers) -> JSONResponse | None:

@@ -18,12 +18,11 @@ from exporter.errors import (
     Invalid,
     KeyRefused,
     KlaviyoRejected,
-    KlaviyoUnavailable,
     MappingError,
     NotAllowed,
     PartitionChanged,
     Problem,
-    RateLimited,
+    Refused,
     ScopeMissing,
     SecretUnavailable,
     SnapshotUnreadable,
@@ -34,6 +33,7 @@ from exporter.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_S = 30
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # of every answer
 
 # The first class that an error is one of decides. 409: as things stand, not; 502: not by fault of who asks.
 STATUSES: tuple[tuple[type[ExporterError], int], ...] = (
@@ -42,8 +42,7 @@ STATUSES: tuple[tuple[type[ExporterError], int], ...] = (
     (Invalid, 422),
     (EditConflict, 412),
     (Conflict, 409),
-    (RateLimited, 503),
-    (KlaviyoUnavailable, 503),
+    (Refused, 409),
     (Transient, 503),
     (MappingError, 409),
     (KeyRefused, 502),
@@ -93,8 +92,13 @@ def answer(
         hint=hint,
         problems=[FieldProblem(field=each.field, message=each.message) for each in problems],
     )
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return JSONResponse(document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return JSONResponse(document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=HEADERS)
+
+
+def unknown() -> JSONResponse:
+    """The problem of an error that is none of ours."""
+    hint = "Look for this moment in the logs and report it as a defect."
+    return answer(500, "the app failed for a reason it does not know", hint=hint)
 
 
 def of_error(error: ExporterError) -> JSONResponse:

@@ -1,0 +1,20 @@
+"""The world of the service tests, behind its HTTP API."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.http.app import create_app
+from tests.http.asking import Asking
+from tests.service.conftest import served, world
+from tests.service.managing import managed
+from tests.service.world import World
+
+__all__ = ["served", "world"]
+
+
+@pytest.fixture
+def api(world: World) -> Asking:
+    """The API of a world, under a platform that vouches for identities."""
+    management = managed(world)
+    return Asking(create_app(lambda: management, is_trusted=lambda: True), management)
