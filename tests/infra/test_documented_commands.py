@@ -241,6 +241,15 @@ class TestPages:
         segments.upload_blob(name, "EMail,FirstName\nthird@contoso.example,Third\n")
         reader.wait_for({"third@contoso.example"})
 
+    def test_manage_sets_up_and_runs_an_export_over_http(self, reader: Reader) -> None:
+        # The same names as on the page before it; here both connections and exports are in one app.
+        names = {"main account": "second account", "main-account": "second-account"}
+        names |= {"High value customers": "High value people", "high-value-customers": "high-value-people"}
+        printed = "".join(reader.follow(MANAGE, changes=names))
+        assert "/problems/" not in printed, printed
+        assert '"status":4' not in printed, printed
+        assert '"id":"high-value-people/' in printed
+
     def test_operate_does_what_it_says(self, reader: Reader) -> None:
         with QueueServiceClient.from_connection_string(reader.stage.environment["StateStorage"]) as queues:
             for name in ("export-steps-poison-poison", "webjobs-blobtrigger-poison"):
@@ -257,15 +266,6 @@ class TestPages:
         assert "you@contoso.example" in reader.members()
         names = reader.stage.snapshots.get_container_client("segments").list_blob_names()
         assert [name for name in names if "/HighValue/" in name] == []
-
-    def test_manage_sets_up_and_runs_an_export_over_http(self, reader: Reader) -> None:
-        # The same names as on the page before it; here both connections and exports are in one app.
-        names = {"main account": "second account", "main-account": "second-account"}
-        names |= {"High value customers": "High value people", "high-value-customers": "high-value-people"}
-        printed = "".join(reader.follow(MANAGE, changes=names))
-        assert "/problems/" not in printed, printed
-        assert '"status":4' not in printed, printed
-        assert '"id":"high-value-people/' in printed
 
     def test_readme_and_contributing_name_commands_that_work(self, reader: Reader) -> None:
         reader.save(
