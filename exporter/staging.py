@@ -21,7 +21,8 @@ from exporter.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueTyp
 from exporter.plans import identifier_position
 from exporter.rules import RejectReason, literal
 
-_ROW_GROUP = 10_240  # rows that are read back together; DuckDB wants multiples of 2,048
+# Rows of a group are read back together; DuckDB wants multiples of 2,048. Measured to cost the least CPU to write and read.
+_PARQUET = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false, ROW_GROUP_SIZE 10240"
 
 
 def stage(
@@ -45,9 +46,7 @@ def line_breaks(columns: int) -> str:
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> int:
-    written = cursor.execute(
-        f"COPY ({query}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {_ROW_GROUP})"
-    ).fetchone()
+    written = cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET})").fetchone()
     return int(written[0]) if written else 0
 
 
