@@ -100,12 +100,8 @@ class Notices:
         """Record a notice to be sent; one that was raised before is left as it is."""
         if self._send is None:
             return
-        try:
+        with contextlib.suppress(AlreadyThere):
             self._store.create(_name(notice.export, notice.about), _encode(notice))
-        except AlreadyThere:
-            found = self._read(_name(notice.export, notice.about))
-            if found is None or not found[0].is_pending:
-                return
         # Also for one that was there: whoever wrote it may have died before this line.
         with contextlib.suppress(AlreadyThere):
             self._store.create(_entry(notice.export, notice.about), b"{}")

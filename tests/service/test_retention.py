@@ -115,6 +115,20 @@ def test_runs_of_an_export_that_was_removed_go_as_well(kept: World) -> None:
     assert [_kept(kept, run) for run in runs] == [set(), REPORTS]
 
 
+def test_the_notice_of_a_run_goes_with_it(world: World) -> None:
+    _keep(world, runs_kept_days=90, no_snapshot_days=0)
+    world.exporter = world.again(notify=lambda notice: None)
+    world.register(mapping={"email": "NoSuchColumn"})
+    for name in ("a.csv", "b.csv"):
+        world.drop_people(name, people(3))
+        world.deliver()
+        _days_pass(world, 1)
+    first, second = [run.run_id.split("/")[1] for run in world.runs()]
+    assert world.exporter.notices.abouts("vips") == [first, second]
+    _days_pass(world, 91)
+    assert world.exporter.notices.abouts("vips") == [second]
+
+
 def test_skipped_runs_go_too(kept: World) -> None:
     export = kept.exporter.catalog.export("vips")
     assert export is not None

@@ -173,12 +173,17 @@ def test_two_instances_that_tick_at_the_same_time_skip_once(world: World, round_
     assert_ended(world, Status.SKIPPED)
 
 
+@pytest.mark.parametrize("has_ended", [False, True], ids=["run open", "run ended"])
 @pytest.mark.parametrize("dies_at", range(1, 10))
-def test_a_timer_that_dies_anywhere_has_started_one_run_after_the_next_tick(world: World, dies_at: int) -> None:
+def test_a_timer_that_dies_anywhere_has_started_one_run_after_the_next_tick(
+    world: World, dies_at: int, has_ended: bool
+) -> None:
     _ready(world)
     _to_next_time(world)
     with contextlib.suppress(Killed):
         mortal(world, Killer(dies_at)).tick()
+    if has_ended:  # before the moment was noted as done
+        world.deliver()
     world.clock.move(300)
     _new_snapshot(world, 5)  # the moment was for the snapshot of then
     world.clock.move(STALE_S)
