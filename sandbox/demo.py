@@ -114,7 +114,7 @@ def stand_ins(folder: Path, *, limits: str, job_seconds: float, settle_seconds: 
 @contextlib.contextmanager
 def host(stage: Stage, folder: Path) -> Iterator[Any]:
     """Start the functions host with this repository's app; yield its process."""
-    command = sandbox_command("host", "--app", str(ROOT), "--port", "0", "--lock-seconds", "5")
+    command = sandbox_command("host", "--app", str(ROOT), "--port", "0", "--lock-seconds", "5", "--user", "admin")
     with running(command, log=folder / "host.log", env=stage.environment, ready_s=60) as (process, ready):
         console.print(f"Functions host at {ready['url']} with {', '.join(ready['functions'])}")
         yield process

@@ -17,6 +17,7 @@ from aiohttp import web
 from azure.functions import meta
 
 from sandbox.host.app import AppError, Function
+from sandbox.host.people import People
 from sandbox.host.runner import Payload, Runner
 
 logger = logging.getLogger(__name__)
@@ -65,8 +66,10 @@ class Route:
 class Router:
     """Finds the function for a request and runs it."""
 
-    def __init__(self, functions: Sequence[Function], *, prefix: str, runner: Runner) -> None:
-        """Raises AppError for routes that cannot be read or that are the same."""
+    def __init__(
+        self, functions: Sequence[Function], *, prefix: str, runner: Runner, people: People | None = None
+    ) -> None:
+        """Raises AppError for routes that cannot be read or that are the same. people: None, authentication is off."""
         problems = []
         routes: list[Route] = []
         for function in functions:
@@ -82,6 +85,7 @@ class Router:
             raise AppError(problems)
         self.routes = sorted(routes, key=lambda route: route.rank)
         self.runner = runner
+        self.people = people
 
     def find(self, method: str, raw_path: str) -> tuple[Function, dict[str, str]] | None:
         """The function for a request, and the route's parameters."""
@@ -92,11 +96,13 @@ class Router:
         return None
 
     async def answer(self, request: web.Request) -> web.Response:
+        if self.people and (refusal := self.people.answer(request)):
+            return refusal
         found = self.find(request.method, request.rel_url.raw_path)
         if found is None:
             return web.Response(status=404)  # for a wrong method too: the real host answers no 405
         function, parameters = found
-        payload = await http_payload(request, parameters)
+        payload = await http_payload(request, parameters, self.people)
         reason = "This function was programmatically called via the host APIs."
         try:
             result = await self.runner.run(function, payload, reason=reason)
@@ -107,9 +113,11 @@ class Router:
         return http_response(answer)
 
 
-async def http_payload(request: web.Request, parameters: dict[str, str]) -> Payload:
+async def http_payload(request: web.Request, parameters: dict[str, str], people: People | None = None) -> Payload:
     """As the host sends it: header names in lower case, query without empty values, repeated ones joined."""
     headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
+    if people:
+        headers = people.headers(request, headers)
     query = {name: ",".join(request.query.getall(name)) for name in request.query}
     value = {
         "method": meta.Datum(request.method, "string"),

@@ -19,6 +19,7 @@ from aiohttp import web
 from azure.core.exceptions import ResourceExistsError
 from azure.functions import meta
 
+from sandbox.host import people
 from sandbox.host.app import HOST_STORAGE, App, AppError, Function, load_app, load_settings
 from sandbox.host.blobs import BlobListener
 from sandbox.host.queues import QueueListener
@@ -52,6 +53,7 @@ class Options:
     poll_s: float
     grace_s: float
     lock_s: float | None
+    user: str | None
 
 
 def main(argv: list[str]) -> int:
@@ -60,6 +62,8 @@ def main(argv: list[str]) -> int:
     ready_line = _take_stdout()
     _log_to_stderr()
     _set_environment(arguments.settings or directory / "local.settings.json", required=arguments.settings is not None)
+    if arguments.user:
+        people.switch_on()
     os.chdir(directory)
     host_id = arguments.host_id or os.environ.get("AzureFunctionsWebHost__hostid")  # noqa: SIM112 - their name
     options = Options(
@@ -69,6 +73,7 @@ def main(argv: list[str]) -> int:
         poll_s=arguments.poll_seconds,
         grace_s=arguments.grace_seconds,
         lock_s=arguments.lock_seconds,
+        user=arguments.user,
     )
     try:
         exit_code = asyncio.run(Host(load_app(directory), options).serve(ready_line))
@@ -87,7 +92,12 @@ class Host:
         self.options = options
         self.stop = asyncio.Event()
         self.runner = Runner(directory=str(app.directory), timeout_s=app.settings.function_timeout_s)
-        self.router = Router(app.triggered_by("httpTrigger"), prefix=app.settings.route_prefix, runner=self.runner)
+        self.router = Router(
+            app.triggered_by("httpTrigger"),
+            prefix=app.settings.route_prefix,
+            runner=self.runner,
+            people=people.People(options.user) if options.user else None,
+        )
         self.listeners: dict[str, Listener] = {}
         self.admin_runs: set[asyncio.Task[None]] = set()
 
@@ -222,6 +232,9 @@ def _parser() -> argparse.ArgumentParser:
         "--lock-seconds",
         type=float,
         help="until work of a host that died comes again (messages 600, blobs 30, timers 15)",
+    )
+    parser.add_argument(
+        "--user", choices=people.USERS, help="switch App Service authentication on: who everybody is, unless signed in"
     )
     return parser
 

@@ -12,6 +12,8 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
+from exporter.http.identity import PRINCIPAL
+from exporter.roles import Actor, Role
 from sandbox.azurite import Azurite
 from sandbox.vault import serving as serving_vault
 from tests.entrypoints.worker import (
@@ -25,6 +27,7 @@ from tests.entrypoints.worker import (
     running_worker,
     timer_input,
 )
+from tests.http.asking import principal
 
 ROOT = Path(__file__).parents[2]
 TOY_APP = ROOT / "tests" / "sandbox" / "toy_app"
@@ -226,6 +229,62 @@ class TestApp:
     def test_tick_with_nothing_due_succeeds(self, app: Worker) -> None:
         outcome = app.invoke("on_tick", timer_input("tick"))
         assert outcome.succeeded, outcome.error
+
+
+@pytest.fixture(scope="module")
+def signed_in(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """The app as it runs where App Service authentication is on."""
+    folder = tmp_path_factory.mktemp("api")
+    env = {**SETTINGS, **storage, "KEY_VAULT_URL": "https://vault.invalid", "WORK_FOLDER": str(folder / "work")}
+    trusting = {"WEBSITE_AUTH_ENABLED": "True", "TRUST_PLATFORM_IDENTITY": "true"}
+    with running_worker(ROOT, env=env | trusting, log=folder / "worker.log") as worker:
+        yield worker
+
+
+@pytest.mark.azurite
+class TestApi:
+    """The HTTP API in Microsoft's worker: who asks is in a header, and whether to believe it in the environment."""
+
+    def test_header_is_ignored_where_the_platform_does_not_vouch(self, app: Worker) -> None:
+        status, document, _ = ask(app, "GET", "/exports", role="Admin")
+        assert (status, document["title"]) == ("401", "Unauthorized")
+
+    def test_routes_answer_by_role(self, signed_in: Worker) -> None:
+        assert ask(signed_in, "GET", "/me", role="Viewer")[1]["role"] == "Viewer"
+        assert ask(signed_in, "GET", "/connections", role="Viewer")[0] == "403"
+        assert ask(signed_in, "GET", "/connections", role="Admin")[:2] == ("200", [])
+        assert ask(signed_in, "GET", "/nothing", role="Admin")[0] == "404"
+        assert ask(signed_in, "GET", "/me")[0] == "401"
+
+    def test_versions_of_blobs_are_versions_of_exports(self, signed_in: Worker) -> None:
+        export = {"name": "Löyal", "connection": None, "list_id": "Y6nRLr", "segments": ["VIPs"]}
+        export |= {"mapping": {"email": "EMail"}}
+        status, made, headers = ask(signed_in, "POST", "/exports", export, role="Admin")
+        assert (status, made["id"], made["name"]) == ("201", "loyal", "Löyal")
+        etag = headers["etag"]
+        changed = ask(signed_in, "PUT", "/exports/loyal", {**export, "max_profiles": 5}, role="Admin", etag=etag)
+        assert (changed[0], changed[1]["max_profiles"]) == ("200", 5)
+        assert ask(signed_in, "DELETE", "/exports/loyal", role="Admin", etag=etag)[0] == "412"
+        assert ask(signed_in, "DELETE", "/exports/loyal", role="Admin", etag=changed[2]["etag"])[0] == "204"
+        assert [one["action"] for one in ask(signed_in, "GET", "/audit", role="Admin")[1]["items"]] == [
+            *("remove_export", "edit_export", "create_export"),
+        ]
+
+
+def ask(
+    worker: Worker, method: str, path: str, document: Any = None, *, role: str = "", etag: str = ""
+) -> tuple[str, Any, dict[str, str]]:
+    """(status, document, headers) of a request by somebody with a role."""
+    headers = {"Content-Type": "application/json", "X-Exporter": "1", "If-Match": etag, "Host": "host"}
+    if role:
+        headers[PRINCIPAL] = principal(Actor(id="a-1", name="Ada", role=Role(role)))
+    body = json.dumps(document).encode() if document is not None else b""
+    outcome = worker.invoke("api", http_input("req", method, f"http://host/api{path}", headers=headers, body=body))
+    assert outcome.succeeded, outcome.error
+    assert outcome.returned is not None
+    answer = outcome.returned["http"]
+    found = json.loads(http_body(outcome) or b"null")
+    return answer["status_code"], found, {name.lower(): value for name, value in answer["headers"].items()}
 
 
 def fields_of(trigger: dict[str, Any]) -> dict[str, Any]:
