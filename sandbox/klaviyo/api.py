@@ -119,8 +119,9 @@ class Klaviyo:
 
     def _take(self, request: Request, route: Route, scopes: frozenset[str]) -> dict[str, str]:
         """Check the scopes and the rate limits; the headers that tell about the latter."""
-        if not route.scopes <= scopes:
-            missing = ", ".join(sorted(route.scopes - scopes))
+        needed = route.needed_scopes(request)
+        if not needed <= scopes:
+            missing = ", ".join(sorted(needed - scopes))
             detail = f"You do not have permission to perform this action. Missing scopes: {missing}"
             raise refusal(403, "permission_denied", "Permission denied.", detail)
         if not self.settings.limits:

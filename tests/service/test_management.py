@@ -265,6 +265,14 @@ def test_lists_show_opt_in_and_the_flows_that_joining_starts(world: World, manag
     assert found[LIST].opt_in_process == "double_opt_in"
 
 
+def test_a_key_that_may_not_see_flows_shows_lists_without(world: World, management: Management) -> None:
+    scopes = ["accounts:read", "lists:read", "lists:write", "profiles:read", "profiles:write"]
+    world.settings(keys={"pk_no_flows": scopes})
+    connect(management, key="pk_no_flows")
+    assert [view.flows for view in management.lists(ADMIN, "main-account")] == [None]
+    assert any("lacks flows:read" in warning for warning in add_export(management).warnings)
+
+
 def test_all_pages_of_lists_are_read(world: World, management: Management) -> None:
     connect(management)
     for number in range(25):

@@ -336,6 +336,50 @@ def test_the_read_scopes_of_a_key_are_probed_one_by_one(
     assert all(connect().probe_scopes().values())
 
 
+def test_write_scopes_are_probed_without_writing(account: stand_in.Klaviyo, connect: Callable[..., Klaviyo]) -> None:
+    account.settings.change({"keys": {"pk_lists": ["lists:write"], "pk_all": ["lists:write", "profiles:write"]}})
+    lists = len(account.account.lists)
+
+    assert connect("pk_all").probe_writing() == {"lists:write": True, "profiles:write": True}
+    assert connect("pk_lists").probe_writing() == {"lists:write": True, "profiles:write": False}
+    assert connect(stand_in.READONLY_KEY).probe_writing() == {"lists:write": False, "profiles:write": None}
+    assert (len(account.account.lists), len(list(account.account.jobs))) == (lists, 0)
+
+
+def test_account_tells_klaviyos_time(klaviyo: Klaviyo) -> None:
+    asked_at = klaviyo.account().asked_at
+
+    assert asked_at is not None
+    assert abs((datetime.now(UTC) - asked_at).total_seconds()) < 60
+
+
+def test_flows_that_joining_a_list_starts_are_named(account: stand_in.Klaviyo, klaviyo: Klaviyo) -> None:
+    flows = [{"id": "F1", "name": "Welcome"}, {"id": "F2", "name": "Draft", "status": "draft"}, {"id": "F3"}]
+    account.call("POST", "/_sandbox/lists", {"id": LIST, "name": "VIPs", "flows": flows})
+
+    assert klaviyo.flows_of_list(LIST) == ("Welcome", "F3")
+    assert [each.flows for each in klaviyo.lists(with_flows=True)] == [("Welcome", "F3")]
+    assert [each.flows for each in klaviyo.lists()] == [None]
+
+
+def test_flows_need_their_scope(account: stand_in.Klaviyo, connect: Callable[..., Klaviyo]) -> None:
+    account.settings.change({"keys": {"pk_lists": ["lists:read"]}})
+    stranger = connect("pk_lists")
+    with pytest.raises(ScopeMissing, match="flows:read"):
+        stranger.flows_of_list(LIST)
+    with pytest.raises(ScopeMissing, match="flows:read"):
+        list(stranger.lists(with_flows=True))
+
+
+def test_a_list_is_created_by_one_request_whatever_comes_of_it(account: stand_in.Klaviyo, klaviyo: Klaviyo) -> None:
+    made = klaviyo.create_list("New")
+    assert klaviyo.find_list(made.id).name == "New"
+    account.faults.add([{"match": "POST /api/lists", "kind": "status", "status": 503, "times": 5}])
+    with pytest.raises(KlaviyoUnavailable):
+        klaviyo.create_list("Newer")
+    assert account.stats.shown()["requests"]["POST /api/lists"] == 2
+
+
 @pytest.mark.parametrize("status", [400, 401])
 def test_a_wrong_key_is_refused_whichever_status_klaviyo_gives_it(
     account: stand_in.Klaviyo, connect: Callable[..., Klaviyo], status: int

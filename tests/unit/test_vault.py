@@ -58,3 +58,21 @@ def test_health_of_a_vault_that_refuses_us_is_bad(vault: Vault, stand_in: Runnin
     stand_in.vault.knobs.role_assigned = False
     with pytest.raises(SecretUnavailable):
         vault.ping()
+
+
+def test_deleted_secret_is_gone_and_deleting_it_again_is_fine(vault: Vault) -> None:
+    vault.write("klaviyo", SecretStr("pk_one"))
+    vault.delete("klaviyo")
+    vault.delete("klaviyo")
+    vault.delete("never-was")
+    with pytest.raises(SecretUnavailable, match="does not exist"):
+        vault.read("klaviyo")
+
+
+def test_missing_role_for_writing_is_named(vault: Vault, stand_in: RunningVault) -> None:
+    stand_in.vault.knobs.role_assigned = False
+    for refused in (lambda: vault.write("klaviyo", SecretStr("pk_one")), lambda: vault.delete("klaviyo")):
+        with pytest.raises(SecretUnavailable) as caught:
+            refused()
+        assert "Key Vault Secrets Officer" in caught.value.hint
+        assert "pk_one" not in caught.value.message + caught.value.hint
