@@ -49,6 +49,7 @@ from exporter.service import Exporter
 from exporter.snapshots import NotASnapshot, SnapshotRef, parse_blob_name
 from exporter.store import NotThere
 from exporter.views import (
+    DELIVERED,
     ActorView,
     AuditView,
     ConnectionView,
@@ -64,7 +65,7 @@ from exporter.views import (
 )
 
 TRIES = 5  # a change that needs nobody's decision is made again when somebody else was faster
-NEWEST_RUNS = 5  # of an export are looked at for its status: a skipped one may hide the last that delivered
+NEWEST_RUNS = 5  # of an export are looked at, at most, for its status and when it last delivered
 PAGE, MAX_PAGE = 50, 200
 RUN_ID = re.compile(r"[a-z0-9-]{1,64}/[A-Za-z0-9-]{1,100}")
 ROWS = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
@@ -369,7 +370,7 @@ class Management:
         check(actor, Action.RUN_EXPORT, shared=True)
         started = []
         for export in self.catalog.exports():
-            if not (export.is_active and export.schedule.on not in ("demand", "off") and self._may_run(actor, export)):
+            if not (export.is_active and export.schedule.is_active and self._may_run(actor, export)):
                 continue
             try:
                 started.append(StartedView(export=export.id, run=self._start(actor, export)))
@@ -569,6 +570,8 @@ class Management:
             if found is None:
                 raise Unknown(f"{document_id} was removed meanwhile")
             old, current = found
+            if isinstance(old, Export):  # it may be another's by now
+                check(actor, action, shared=self._is_shared(old.connection))
             new = old.model_copy(update=update)
             try:
                 with self._recording(actor, action, old, new):
@@ -690,8 +693,16 @@ class Management:
         return sorted(self.exporter.store.folders(run_folder(export_id)), key=_age, reverse=True)
 
     def _newest_runs(self, export_id: str) -> list[Run]:
-        names = self._run_names(export_id)[:NEWEST_RUNS]
-        return [run for name in names if (run := self.exporter.run(f"{export_id}/{name}"))]
+        """The newest run, and those before it down to one that delivered. Skipped ones in between are not read."""
+        runs: list[Run] = []
+        for name in self._run_names(export_id):
+            if runs and name.endswith("-skipped"):
+                continue
+            if run := self.exporter.run(f"{export_id}/{name}"):
+                runs.append(run)
+            if len(runs) == NEWEST_RUNS or (runs and runs[-1].status in DELIVERED):
+                break
+        return runs
 
     # Segments
 

@@ -18,6 +18,7 @@ from exporter.roles import Action, Actor, may
 from exporter.runs import Counts, Run, Status
 from exporter.schedules import Schedule
 
+DELIVERED = (Status.SUCCESSFUL, Status.WARNINGS)
 NOT_STARTED = "Not started"  # of an export without a run: Customer Insights' own word
 
 _CONNECTION_ACTIONS = (
@@ -214,7 +215,7 @@ def export_view(
     """connection: the export's own, None where it is detached or gone. runs: its newest ones."""
     shared = export.connection is None or (connection is not None and is_shared(connection))
     last = max(runs, key=lambda run: run.created_at, default=None)
-    delivered = [run.finished_at for run in runs if run.status in (Status.SUCCESSFUL, Status.WARNINGS)]
+    delivered = [run.finished_at for run in runs if run.status in DELIVERED]
     return ExportView(
         id=export.id,
         name=export.name,

@@ -315,6 +315,28 @@ def test_an_export_shows_the_columns_of_the_original(world: World, management: M
     assert view.schedule_text
 
 
+def test_refreshed_is_when_it_last_delivered_however_often_it_was_skipped_since(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    delivered = world.run("high-value")
+    for day in range(1, 9):
+        document = delivered.model_copy(
+            update={
+                "run_id": f"high-value/2027010{day}T060000Z-skipped",
+                "status": Status.SKIPPED,
+                "created_at": world.now(),
+                "finished_at": world.now(),
+            }
+        )
+        world.exporter.store.create(document.folder + "run.json", document.model_dump_json(by_alias=True).encode())
+    view = management.export(VIEWER, "high-value")
+    assert (view.status, view.refreshed) == ("Skipped", delivered.finished_at)
+
+
 def test_a_list_that_klaviyo_does_not_have_is_refused(management: Management) -> None:
     connect(management)
     with pytest.raises(Invalid, match="list_id: Main account has no list NOLIST"):
