@@ -30,16 +30,16 @@ def clear_out(
     rejected_kept: timedelta,
     most: int,
     read_run: Callable[[str], Run | None],
-) -> list[str]:
-    """Delete what is past its time, oldest first. The names deleted; `most` of them or more: there may be others."""
+) -> int:
+    """Delete what is past its time, oldest first. The number of blobs deleted; `most` or more: there may be others."""
     blobs: dict[str, list[str]] = {}
     prefix = run_folder(export_id)
     for name in store.names(prefix):
         blobs.setdefault(name.removeprefix(prefix).partition("/")[0], []).append(name)
     newest = {max(blobs, default=""), max((name for name in blobs if snapshot_minute(name)), default="")}
-    deleted: list[str] = []
+    deleted = 0
     for name in sorted(blobs):
-        if len(deleted) >= most:
+        if deleted >= most:
             break
         lists = [each for each in blobs[name] if each.endswith((f"/{REJECTED_CSV}", f"/{DUPLICATES_CSV}"))]
         begun = snapshot_minute(name) or _skipped_time(name)
@@ -50,7 +50,7 @@ def clear_out(
             continue
         ended = (run.finished_at or run.created_at) if run else begun
         if ended and ended <= now - runs_kept and name not in newest:
-            # run.json last: a folder without it would not be known for a run by whoever comes after a crash.
+            # run.json last: while a journal is there, no new run may take the name and go on with it.
             going = sorted(blobs[name], key=lambda each: each.endswith("/run.json"))
         elif ended and ended <= now - rejected_kept:
             going = lists
@@ -58,7 +58,7 @@ def clear_out(
             going = []
         for each in going:
             store.delete(each)
-        deleted += going
+        deleted += len(going)
     return deleted
 
 

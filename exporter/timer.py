@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 OPEN_RUNS = "open/"
 HOUSEKEEPING = "housekeeping.json"
-QUIET = "quiet-"  # what notices of exports that hear nothing are about
+QUIET = "quiet-"  # and the last snapshot's time: what a notice of an export that hears nothing is about
 
 
 def tick(exporter: Exporter, now: datetime) -> None:
@@ -188,44 +188,35 @@ def send_notices(exporter: Exporter, now: datetime) -> None:
 
 
 class Housekeeping(BaseModel):
-    """How far the day's round is."""
+    """The last day whose round is done."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     schema_: int = Field(default=1, alias="schema")
-    day: date
-    after: str = ""  # exports up to this id are done
-    is_done: bool = False
+    done: date
 
 
 def keep_house(exporter: Exporter, now: datetime) -> None:
-    """Go on with the day's round, for one portion of work. Two instances that do the same do no harm."""
-    store = exporter.store
+    """Do the day's round, or a portion of it. Two instances that do the same do no harm."""
+    store, today = exporter.store, now.date()
     found = store.read(HOUSEKEEPING)
-    house = Housekeeping(day=now.date())
     if found:
         with contextlib.suppress(ValidationError):
-            before = Housekeeping.model_validate_json(found.data)
-            house = before if before.day == house.day else house
-    if house.is_done:
-        return
+            if Housekeeping.model_validate_json(found.data).done == today:
+                return
     exports = {export.id: export for export in exporter.catalog.exports()}
     left = retention.PORTION
     for export_id in sorted({*exports, *store.folders("runs/"), *store.folders("notices/")}):
-        if export_id <= house.after:
-            continue
         try:
             left -= _clear_out(exporter, export_id, now, most=left)
-            if left <= 0:
-                break
-            _tell_if_quiet(exporter, export_id, exports.get(export_id), now)
+            quiet = _tell_if_quiet(exporter, exports.get(export_id), now)
+            _drop_notices(exporter, export_id, quiet)
         except ExporterError as exc:  # for this one, again tomorrow
             logger.exception("housekeeping failed", extra={"run_id": export_id, "cause": exc.message})
-        house = house.model_copy(update={"after": export_id})
-    else:
-        house = house.model_copy(update={"is_done": True})
-    data = house.model_dump_json(by_alias=True).encode()
-    with contextlib.suppress(StoreMoved):  # another instance got as far
+        if left <= 0:
+            return  # the next tick goes on
+    data = _encode(Housekeeping(done=today))
+    with contextlib.suppress(StoreMoved):  # another instance was faster
         store.replace(HOUSEKEEPING, data, etag=found.etag) if found else store.create(HOUSEKEEPING, data)
 
 
@@ -240,37 +231,42 @@ def _clear_out(exporter: Exporter, export_id: str, now: datetime, *, most: int) 
         most=most,
         read_run=exporter.run,
     )
-    for name in deleted:
-        if name.endswith("/run.json"):
-            exporter.notices.remove(export_id, name.split("/")[2])
     if deleted:
-        logger.info("cleared out", extra={"run_id": export_id, "outcome": f"{len(deleted)} blobs deleted"})
-    return len(deleted)
+        logger.info("cleared out", extra={"run_id": export_id, "outcome": f"{deleted} blobs deleted"})
+    return deleted
 
 
-def _tell_if_quiet(exporter: Exporter, export_id: str, export: Export | None, now: datetime) -> None:
-    """Raise a notice, once, for an active export that has had no new snapshot for too long."""
-    about = ""
+def _tell_if_quiet(exporter: Exporter, export: Export | None, now: datetime) -> str:
+    """Raise a notice, once, for an active export that has had no new snapshot for too long; what it is about, or ""."""
     days = exporter.limits.no_snapshot_days
-    table = _parse(exporter.store.read(_name(export_id)))
-    if export and table and days:
-        last = _last_snapshot(exporter, export, table.since, long_ago=now - timedelta(days=days))
-        if last <= now - timedelta(days=days):
-            about = f"{QUIET}{last:%Y%m%dT%H%M%SZ}"
-            exporter.notices.add(
-                Notice(
-                    kind="quiet",
-                    export=export.id,
-                    export_name=export.name,
-                    about=about,
-                    message=f"no new snapshot of {', '.join(export.segments)} since {last:%Y-%m-%d %H:%M} UTC",
-                    hint="Look at the export's status in Customer Insights. If it ran there, look at the app's events.",
-                    created_at=now,
-                )
-            )
-    for each in exporter.notices.abouts(export_id):
-        if each.startswith(QUIET) and each != about:
-            exporter.notices.remove(export_id, each)
+    table = _parse(exporter.store.read(_name(export.id))) if export and days else None
+    if export is None or table is None:
+        return ""
+    long_ago = now - timedelta(days=days)
+    last = _last_snapshot(exporter, export, table.since, long_ago=long_ago)
+    if last > long_ago:
+        return ""
+    about = f"{QUIET}{last:%Y%m%dT%H%M%SZ}"
+    exporter.notices.add(
+        Notice(
+            kind="quiet",
+            export=export.id,
+            export_name=export.name,
+            about=about,
+            message=f"no new snapshot of {', '.join(export.segments)} since {last:%Y-%m-%d %H:%M} UTC",
+            hint="Look at the export's status in Customer Insights. If it ran there, look at the app's events.",
+            created_at=now,
+        )
+    )
+    return about
+
+
+def _drop_notices(exporter: Exporter, export_id: str, quiet: str) -> None:
+    """A notice goes with its run, or with the snapshot that ends the quiet."""
+    runs = set(exporter.store.folders(f"runs/{export_id}/"))
+    for about in exporter.notices.abouts(export_id):
+        if about != quiet and about not in runs:
+            exporter.notices.remove(export_id, about)
 
 
 def _last_snapshot(exporter: Exporter, export: Export, since: datetime, *, long_ago: datetime) -> datetime:

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from exporter import retention
+from exporter import retention, timer
 from exporter.catalog import Export
 from exporter.runs import Run, Status
+from tests.service.counting import Counting
 from tests.service.killing import Killed, Killer, mortal
 from tests.service.world import World, as_csv, assert_ended, people
 
@@ -95,7 +96,7 @@ def test_an_open_run_is_left_alone_however_old(kept: World) -> None:
     closed = _ran(kept, "b.csv")
     names = _kept(kept, run)
     at_once = timedelta(0)
-    deleted = retention.clear_out(
+    retention.clear_out(
         kept.exporter.store,
         "vips",
         now=kept.now(),
@@ -105,7 +106,7 @@ def test_an_open_run_is_left_alone_however_old(kept: World) -> None:
         read_run=kept.exporter.run,
     )
     assert _kept(kept, run) == names
-    assert all(name.startswith(closed.folder) for name in deleted)
+    assert _kept(kept, closed) == REPORTS
 
 
 def test_runs_of_an_export_that_was_removed_go_as_well(kept: World) -> None:
@@ -161,12 +162,14 @@ def test_what_one_tick_does_is_bounded_and_the_next_ones_go_on(kept: World, monk
     assert [_kept(kept, run) for run in kept.runs("another")] == [REPORTS]
 
 
-def test_once_the_days_round_is_done_a_tick_looks_at_no_run(kept: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_the_days_round_is_done_the_next_ticks_read_that_and_nothing_more(kept: World) -> None:
     _ran(kept, "a.csv")
     kept.exporter.tick()
-    monkeypatch.setattr(retention, "clear_out", None)
-    kept.clock.move(300)
-    kept.exporter.tick()
+    counting = Counting(kept.exporter.store)
+    exporter = kept.again(store=counting)
+    counting.calls.clear()
+    timer.keep_house(exporter, kept.now())
+    assert counting.calls == ["read"]
 
 
 @pytest.mark.parametrize("dies_at", range(1, 12))
@@ -177,6 +180,8 @@ def test_whatever_dies_on_the_way_the_rest_goes_later_and_nothing_unknown_is_lef
     kept.clock.move(91 * DAY)
     with contextlib.suppress(Killed):
         mortal(kept, Killer(dies_at)).tick()
+    for run in {name.split("/")[2] for name in kept.exporter.store.names("runs/")}:
+        assert kept.exporter.run(f"vips/{run}"), "a name with a journal is taken: no other run goes on with it"
     kept.clock.move(300)
     kept.exporter.tick()
     assert {name.split("/")[2] for name in kept.exporter.store.names("runs/")} == {newest.run_id.split("/")[1]}

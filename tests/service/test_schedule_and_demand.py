@@ -18,19 +18,9 @@ from exporter.leases import take
 from exporter.runs import Status
 from exporter.service import STALE_S, Exporter
 from exporter.timer import encode_listed
+from tests.service.counting import Counting
 from tests.service.killing import Killed, Killer, mortal
 from tests.service.world import FOLDER, World, as_csv, assert_ended, people
-
-
-class Counting:
-    """A store that counts the calls."""
-
-    def __init__(self, store: Any) -> None:
-        self._store, self.calls = store, 0
-
-    def __getattr__(self, name: str) -> Any:
-        self.calls += 1
-        return getattr(self._store, name)
 
 
 class Failing:
