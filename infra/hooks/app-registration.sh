@@ -51,7 +51,7 @@ esac
 echo "app-registration: $app_name is $client" >&2
 
 # So that people can call the API from a command line with a token of their own:
-#   az account get-access-token --resource api://CLIENT
+#   az account get-access-token --scope api://CLIENT/.default
 # Version 2, because App Service checks the issuer of version 2. The Azure CLI's id is the same everywhere.
 azure_cli=04b07795-8ddb-461a-bbee-02f9e1bf7b46
 scope=3f0c1c0e-5c1b-4d0c-9a53-8f2f8a9b6a10

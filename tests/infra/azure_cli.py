@@ -26,7 +26,7 @@ EVERYWHERE = ("--output", "--query", "--subscription")
 ACCOUNT = ("--auth-mode", "--account-name")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "account set": (),
-    "account get-access-token": ("--resource",),
+    "account get-access-token": ("--resource", "--scope"),
     "account show": (),
     "ad app create": (
         *("--display-name", "--sign-in-audience", "--web-redirect-uris"),
