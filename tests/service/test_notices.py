@@ -180,6 +180,20 @@ def test_a_webhook_that_is_down_for_days_is_asked_less_and_less_often_and_then_n
     assert list(told.exporter.store.names("outbox/")) == []
 
 
+def test_a_webhook_that_is_down_is_asked_once_a_tick_however_many_notices_wait(told: World, hook: Hook) -> None:
+    hook.status = 503
+    _fail(told)
+    for name in ("b.csv", "c.csv"):
+        told.clock.move(60)
+        told.drop_people(name, people(5))
+        told.deliver()
+    _tick(told)
+    assert len(hook.posts) == 1
+    hook.status = 200
+    _tick(told, 5)
+    assert len(set(map(json.dumps, hook.posts))) == 3
+
+
 def test_one_notice_that_is_not_taken_does_not_keep_the_others(told: World, hook: Hook) -> None:
     hook.status = 400
     _fail(told)

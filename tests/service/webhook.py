@@ -67,6 +67,12 @@ def serving(folder: Path) -> Iterator[tuple[Hook, Path]]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
+        def do_GET(self) -> None:
+            """Whoever follows a redirection comes here."""
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def log_message(self, *args: Any) -> None:
             pass
 
