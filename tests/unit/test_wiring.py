@@ -1,0 +1,62 @@
+"""Settings reach what they are for. Nothing is connected to: clients are only built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter import wiring
+from exporter.errors import ConfigError
+from exporter.notices import Webhook
+from exporter.service import Exporter, Limits
+from exporter.settings import from_env
+
+STORAGE = {
+    wiring.SNAPSHOTS_CONNECTION: "UseDevelopmentStorage=true",
+    wiring.STATE_CONNECTION: "UseDevelopmentStorage=true",
+}
+
+
+def built(tmp_path: Path, **settings: str) -> Exporter:
+    environ = {"KEY_VAULT_URL": "https://vault.example", "WORK_FOLDER": str(tmp_path), **STORAGE, **settings}
+    return wiring.build(from_env(environ), environ)
+
+
+def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
+    exporter = built(
+        tmp_path,
+        SETTLE_SECONDS="1",
+        PATIENCE_SECONDS="2",
+        STEP_SECONDS="3",
+        MEMORY_MB="128",
+        KLAVIYO_SHARE="0.5",
+        RUNS_KEPT_DAYS="6",
+        REJECTED_KEPT_DAYS="5",
+        NO_SNAPSHOT_DAYS="4",
+    )
+    assert exporter.limits == Limits(
+        settle_s=1,
+        patience_s=2,
+        step_s=3,
+        memory_mb=128,
+        pacer_share=0.5,
+        runs_kept_days=6,
+        rejected_kept_days=5,
+        no_snapshot_days=4,
+    )
+
+
+def test_the_settings_defaults_are_the_limits_own(tmp_path: Path) -> None:
+    assert built(tmp_path).limits == Limits()
+
+
+def test_notices_go_to_the_webhook_that_a_secret_holds_or_nowhere(tmp_path: Path) -> None:
+    assert built(tmp_path).notices._send is None
+    assert isinstance(built(tmp_path, NOTICE_WEBHOOK_SECRET="notice-webhook").notices._send, Webhook)
+
+
+def test_the_address_itself_in_place_of_the_secrets_name_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="NOTICE_WEBHOOK_SECRET must be a secret's name") as error:
+        built(tmp_path, NOTICE_WEBHOOK_SECRET="https://hooks.example/sig")
+    assert "hooks.example" not in error.value.message + error.value.hint
