@@ -20,7 +20,7 @@ class KlaviyoAccount(Protocol):
     revision: str
 
     def account(self) -> Account: ...
-    def probe_scopes(self) -> dict[str, bool]: ...
+    def probe_scopes(self, *but: str) -> dict[str, bool]: ...
     def probe_writing(self) -> dict[str, bool | None]: ...
     def find_list(self, list_id: str) -> KlaviyoList: ...
     def lists(self, name: str | None = None, *, with_flows: bool = False) -> Iterator[KlaviyoList]: ...
@@ -30,12 +30,13 @@ class KlaviyoAccount(Protocol):
 
 def try_key(client: KlaviyoAccount, *, now: datetime) -> Check:
     """What the key is good for. Raises KeyRefused, RevisionRetired and KlaviyoUnavailable."""
-    scopes: dict[str, bool | None] = {**client.probe_scopes(), **client.probe_writing()}
+    scopes: dict[str, bool | None] = {"accounts:read": True}
     try:
         account = client.account()
     except ScopeMissing:
         account = Account(id="", name="")
         scopes["accounts:read"] = False
+    scopes |= client.probe_scopes("accounts:read") | client.probe_writing()
     skew_s = (now - account.asked_at).total_seconds() if account.asked_at else None
     missing = [scope for scope in NEEDED if scopes.get(scope) is False]
     message, hint = "", ""

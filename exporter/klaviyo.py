@@ -17,6 +17,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import math
 import random
 import re
 import ssl
@@ -439,17 +440,22 @@ class Klaviyo:
         base_url: str = BASE_URL,
         revision: str = REVISION,
         concurrency: int = 12,
+        patience_s: float = math.inf,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Raises KeyRefused for a key that no header can carry, ConfigError for an unfit address or revision."""
+        """patience_s: after so long a request is not tried again, whatever the retry table says: a person is waiting.
+
+        Raises KeyRefused for a key that no header can carry, ConfigError for an unfit address or revision.
+        """
         self._base_url = _checked_base_url(base_url)
         self._auth = _KeyAuth(_checked_key(key))
         self.revision = revision
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
+        self._patience_s = patience_s
         self._session = _session(_checked_revision(revision), concurrency)
         for name in ("urllib3.connectionpool", "urllib3.util.retry"):
             logging.getLogger(name).addFilter(_hide_queries)
@@ -477,14 +483,18 @@ class Klaviyo:
 
         return self._ask(_Call(method="GET", target="/api/accounts", scopes="accounts:read"), read)
 
-    def probe_scopes(self) -> dict[str, bool]:
-        """Which read scopes the key has."""
+    def probe_scopes(self, *but: str) -> dict[str, bool]:
+        """Which read scopes the key has. but: those that are known."""
         probes = {
             "accounts:read": "/api/accounts",
             "lists:read": "/api/lists",
             "profiles:read": _target("/api/profiles", {"page[size]": "1", "fields[profile]": "created"}),
         }
-        return {scope: self._may(_Call(method="GET", target=target, scopes=scope)) for scope, target in probes.items()}
+        return {
+            scope: self._may(_Call(method="GET", target=target, scopes=scope))
+            for scope, target in probes.items()
+            if scope not in but
+        }
 
     def probe_writing(self) -> dict[str, bool | None]:
         """Which write scopes the key has, by requests that nobody could carry out: a list without a name, no profiles.
@@ -651,14 +661,17 @@ class Klaviyo:
                 return self._once(call, read)
             except Transient as exc:
                 outcome = outcome_of(exc)
+                elapsed_s = self._clock() - started
                 match decide(
                     attempt,
                     outcome,
-                    self._clock() - started,
+                    elapsed_s,
                     retry_after_s=exc.retry_after_s,
                     jitter=self._jitter(),
                 ):
                     case GiveUp():
+                        raise
+                    case Wait(seconds) if elapsed_s + seconds > self._patience_s:
                         raise
                     case Wait(seconds):
                         fields = {"attempt": attempt, "outcome": outcome.value, "wait_s": round(seconds, 3)}

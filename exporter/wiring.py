@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SNAPSHOTS_CONNECTION = "SnapshotsStorage"
 STATE_CONNECTION = "StateStorage"
+PATIENCE_S = 20.0  # of a person; the platform ends a request after 230 s
 
 
 @functools.cache
@@ -38,7 +39,12 @@ def management() -> Management:
     return Management(
         cloud(),
         secrets=vault(settings.key_vault_url),
-        klaviyo=lambda key: Klaviyo(key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision),
+        klaviyo=lambda key: Klaviyo(
+            key,
+            base_url=settings.klaviyo_base_url,
+            revision=settings.klaviyo_revision,
+            patience_s=PATIENCE_S,
+        ),
     )
 
 

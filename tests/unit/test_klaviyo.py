@@ -346,6 +346,16 @@ def test_write_scopes_are_probed_without_writing(account: stand_in.Klaviyo, conn
     assert (len(account.account.lists), len(list(account.account.jobs))) == (lists, 0)
 
 
+@pytest.mark.parametrize(("patience_s", "requests"), [(5, 1), (25, 2), (1_000, 8)])
+def test_who_waits_is_told_in_time(
+    account: stand_in.Klaviyo, connect: Callable[..., Klaviyo], patience_s: float, requests: int
+) -> None:
+    account.faults.add([{"match": "GET /api/accounts", "kind": "throttle", "retry_after": 20, "times": 50}])
+    with pytest.raises(RateLimited):
+        connect(patience_s=patience_s).account()
+    assert account.stats.shown()["requests"]["GET /api/accounts"] == requests
+
+
 def test_account_tells_klaviyos_time(klaviyo: Klaviyo) -> None:
     asked_at = klaviyo.account().asked_at
 
