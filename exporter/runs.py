@@ -115,7 +115,7 @@ class Run(BaseModel):
     list_id: str
     mapping: MappingDocument
     because: Literal["arrival", "schedule", "demand"]
-    due_at: datetime | None = None  # what the timer called the moment for which it started the run
+    due_at: datetime | None = None  # the moment of the schedule for which the timer started it
     max_profiles: int | None = None  # a plan with more is not sent
     manifest: Manifest
     status: Status = Status.QUEUED

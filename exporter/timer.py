@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 OPEN_RUNS = "open/"
 HOUSEKEEPING = "housekeeping.json"
+LOOK_BACK = timedelta(hours=1)  # for when an export was saved: many ticks
 QUIET = "quiet-"  # and the last snapshot's time: what a notice of an export that hears nothing is about
 
 
@@ -57,7 +58,8 @@ def tick(exporter: Exporter, now: datetime) -> None:
 class Claim(BaseModel):
     """A moment that some instance is starting a run for; without a manifest, why there is nothing to run on."""
 
-    at: datetime
+    due: datetime  # the first of those that passed since
+    at: datetime  # when it was claimed: every moment up to here is done with it
     manifest: Manifest | None = None
     message: str = ""
     hint: str = ""
@@ -99,23 +101,23 @@ def _start_if_due(exporter: Exporter, export: Export, now: datetime) -> None:
         due = export.schedule.next_after(table.done)
         if due is None or due > now:
             return
-        table = table.model_copy(update={"claim": _claim(exporter, export, now)})
+        table = table.model_copy(update={"claim": _claim(exporter, export, due, now)})
         etag = exporter.store.replace(_name(export.id), _encode(table), etag=etag)
     assert table.claim is not None
     claim = table.claim
     if claim.manifest:
-        exporter.start_on(export, claim.manifest, because="schedule", due_at=claim.at)
+        exporter.start_on(export, claim.manifest, because="schedule", due_at=claim.due)
     else:
-        exporter.skip(export, claim.at, message=claim.message, hint=claim.hint)
+        exporter.skip(export, claim.due, message=claim.message, hint=claim.hint)
     done = table.model_copy(update={"done": claim.at, "claim": None})
     exporter.store.replace(_name(export.id), _encode(done), etag=etag)
 
 
-def _claim(exporter: Exporter, export: Export, now: datetime) -> Claim:
+def _claim(exporter: Exporter, export: Export, due: datetime, now: datetime) -> Claim:
     try:
-        return Claim(at=now, manifest=exporter.freeze_newest(export))
+        return Claim(due=due, at=now, manifest=exporter.freeze_newest(export))
     except NoSnapshot as exc:
-        return Claim(at=now, message=exc.message, hint=exc.hint)
+        return Claim(due=due, at=now, message=exc.message, hint=exc.hint)
 
 
 def _timetable(store: Store, export: Export, now: datetime) -> tuple[Timetable, str]:
@@ -124,12 +126,21 @@ def _timetable(store: Store, export: Export, now: datetime) -> tuple[Timetable, 
     table = _parse(found)
     if found and table and table.schedule == export.schedule:
         return table, found.etag
-    saved = export.changed.at if export.changed else now
-    since = min(saved, now) if saved.tzinfo else now  # a document written by hand may leave the zone out
+    since = _saved_at(export, now)
     table = Timetable(schedule=export.schedule, since=since, done=since)
     if found:
         return table, store.replace(_name(export.id), _encode(table), etag=found.etag)
     return table, store.create(_name(export.id), _encode(table))
+
+
+def _saved_at(export: Export, now: datetime) -> datetime:
+    """When an export that is new to the timer was saved: its times count from then.
+
+    A change of long ago is not why it is new: a person put a document back by hand, or took "paused" out of it.
+    """
+    saved = export.changed.at if export.changed else now
+    is_recent = saved.tzinfo is not None and now - LOOK_BACK < saved < now
+    return saved if is_recent else now
 
 
 def _parse(found: Document | None) -> Timetable | None:

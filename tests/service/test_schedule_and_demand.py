@@ -76,6 +76,8 @@ def test_a_due_schedule_starts_one_run(world: World) -> None:
     world.exporter.tick()
     run = assert_ended(world, Status.SUCCESSFUL, delivered=5)
     assert run.because == "schedule"
+    assert run.due_at
+    assert f"{run.due_at:%H:%M:%S}" == "00:00:00", "three in the night in Bucharest"
 
 
 def test_saving_a_schedule_runs_nothing_whenever_its_times_were(world: World) -> None:
@@ -90,11 +92,17 @@ def test_saving_a_schedule_runs_nothing_whenever_its_times_were(world: World) ->
     assert world.runs() == []
 
 
-def test_a_document_that_leaves_the_zone_of_its_change_out_counts_from_when_the_timer_saw_it(world: World) -> None:
+@pytest.mark.parametrize(
+    "changed", [datetime(2020, 1, 1), datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)]
+)
+def test_a_document_put_back_by_hand_runs_nothing_whatever_it_says_of_its_change(
+    world: World, changed: datetime
+) -> None:
     export = _ready(world)
-    changed = Change(by="a person", at=datetime(2020, 1, 1))
     world.exporter.catalog.save(
-        export.model_copy(update={"schedule": Schedule(on="schedule", cron="* * * * *"), "changed": changed})
+        export.model_copy(
+            update={"schedule": Schedule(on="schedule", cron="* * * * *"), "changed": Change(by="a person", at=changed)}
+        )
     )
     world.exporter.tick()
     assert world.runs() == []
