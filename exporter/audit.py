@@ -1,6 +1,6 @@
 """The record of changes: who did what to which connection or export. Appended to, never edited.
 
-    audit/2026-11.jsonl     one line for each change of that month: at, by, action, object, before, after, outcome
+    audit/2026-11-23.jsonl     one line for each change of that day: at, by, action, object, before, after, outcome
 
 A line is written before the change is made, so that nothing changes without one; a change that failed gets a second
 line with its outcome. Holds what changed, names of secrets included, but no key.
@@ -67,7 +67,7 @@ class Audit:
                     yield {"place": place, **json.loads(lines[number])}
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        name = f"audit/{line['at'][:7]}.jsonl"
+        name = f"audit/{line['at'][:10]}.jsonl"
         data = json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str).encode() + b"\n"
         for remaining in reversed(range(TRIES)):
             found = self._store.read(name)

@@ -20,7 +20,7 @@ from exporter import forms, views
 from exporter.errors import ExporterError
 from exporter.forms import ConnectionForm, ConsentForm, ExportForm, KeyForm, ListForm, NewConnectionForm, NewExportForm
 from exporter.http import problems
-from exporter.http.guard import CUSTOM, Guard
+from exporter.http.guard import CUSTOM, READING, Guard
 from exporter.klaviyo import VERSION
 from exporter.management import MAX_PAGE, PAGE, Management
 from exporter.roles import Action, Actor
@@ -91,14 +91,21 @@ def build(management: Callable[[], Management]) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        document["components"]["schemas"].setdefault("Problem", problems.ProblemDocument.model_json_schema())
+        components = document["components"]
+        problem = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"] |= {**problem.pop("$defs"), "Problem": problem}
+        components["securitySchemes"] = {"entra": _ENTRA}
+        document["security"] = [{"entra": []}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
 
 
-# The document of problems has a definition of its own inside; written out here, one reference serves all routes.
+_CUSTOM = {"name": CUSTOM.title(), "in": "header", "required": True, "schema": {"type": "string", "minLength": 1}}
+_ENTRA = {"type": "http", "scheme": "bearer", "description": "Microsoft Entra, by App Service authentication"}
+
+# FastAPI knows models of bodies in application/json only; this one is added by `openapi`.
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -130,7 +137,9 @@ def _http_error(_: Request, exc: Exception) -> Response:
 def _add_routes(app: FastAPI, management: Callable[[], Management]) -> None:
     def route(method: str, path: str, action: Action, **options: Any) -> Callable[[Any], Any]:
         """A route with the action that it asks for, which tests and the OpenAPI document show."""
-        extra = {"x-action": action.name.lower()}
+        extra: dict[str, Any] = {"x-action": action.name.lower()}
+        if method not in READING:
+            extra["parameters"] = [_CUSTOM]
         return app.api_route(PREFIX + path, methods=[method], openapi_extra=extra, **options)
 
     _add_connections(route, management)

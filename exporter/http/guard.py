@@ -78,7 +78,9 @@ class Guard:
 def _refusal(actor: Actor | None, method: str, headers: Headers) -> JSONResponse | None:
     if actor is None:
         hint = "Sign in with Microsoft Entra. App Service authentication must be on, and TRUST_PLATFORM_IDENTITY set."
-        return problems.answer(401, "nobody is signed in", hint=hint)
+        refusal = problems.answer(401, "nobody is signed in", hint=hint)
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
     if actor.role is None:
         hint = "Ask an administrator to give you the role Viewer, Contributor or Admin in Microsoft Entra."
         return problems.answer(403, "you have no role in this app", kind="not-allowed", hint=hint)

@@ -128,6 +128,7 @@ def test_without_an_identity_every_route_is_closed(world: World, peopled: Asking
         for headers in ({}, {PRINCIPAL: "rubbish"}, {PRINCIPAL: ""}, {"x-functions-key": "abc"}):
             answer = peopled.ask(None, method, path, body_of(route[3], "shared", number), headers=headers)
             assert problem(answer, 401)["hint"]
+            assert answer.headers["www-authenticate"] == "Bearer"
     assert state_of(world) == before
 
 
