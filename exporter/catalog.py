@@ -101,6 +101,8 @@ class Export(_Document):
     schedule: Schedule = Schedule()
     paused: bool = False
     max_profiles: int | None = Field(default=None, ge=1)  # a plan with more is not sent
+    keep_rejected_rows: bool = False  # in rejected.csv, beside what identifies them: personal data
+    reconcile: bool = False  # ask Klaviyo for the list's members at the end and compare
     created: Change | None = None
     changed: Change | None = None
 

@@ -90,7 +90,7 @@ def _forget_in_run(exporter: Exporter, run_id: str, person: _Person, erasure: Er
 
 
 def _blank_rows(store: Store, name: str, person: _Person) -> int:
-    """Blank the person's identifiers in a list of rejected rows. File, line and reason stay: numbers add up."""
+    """Blank the person's identifiers and kept rows in a list of rejected rows. File, line and reason stay."""
     at = REJECTED_COLUMNS.index("identifier")
     with tempfile.TemporaryDirectory() as work:
         before, after = Path(work) / "before.csv", Path(work) / "after.csv"
@@ -102,9 +102,10 @@ def _blank_rows(store: Store, name: str, person: _Person) -> int:
             rows = 0
             writer = csv.writer(target, lineterminator="\n")
             for cells in csv.reader(source):
-                if len(cells) > at and person.is_identified_by(cells[at]):
+                own = len(cells) > at and person.is_identified_by(cells[at])
+                if own or any(person.is_named_in(cell) for cell in cells[at + 1 :]):
                     rows += 1
-                    cells[at] = ERASED
+                    cells[at:] = [ERASED] * len(cells[at:])
                 writer.writerow(cells)
         if rows:
             store.upload(name, after)

@@ -91,6 +91,8 @@ class ExportForm(_Form):
     mapping: MappingDocument
     schedule: Schedule = Schedule()
     max_profiles: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    keep_rejected_rows: bool = False
+    reconcile: bool = False
 
 
 class NewExportForm(ExportForm):

@@ -514,6 +514,12 @@ class Klaviyo:
         call = _Call(method="GET", target=path, scopes="lists:read", list_id=list_id)
         return self._ask(call, _one(_read_list))
 
+    def count_members(self, list_id: str) -> int:
+        """How many profiles the list has; Klaviyo may count late. Limit: 1/s, 15/min."""
+        path = f"/api/lists/{_checked_list_id(list_id)}"
+        target = _target(path, {"additional-fields[list]": "profile_count"})
+        return self._ask(_Call(method="GET", target=target, scopes="lists:read", list_id=list_id), _one(_read_members))
+
     def lists(self, name: str | None = None, *, with_flows: bool = False) -> Iterator[KlaviyoList]:
         """All lists, or those of this name: names are not unique. 10 a request. `flows` needs the scope flows:read."""
         query = {} if name is None else {"filter": f"any(name,[{_quoted(name)}])"}
@@ -888,6 +894,13 @@ def _resources(answer: _Answer) -> list[dict[str, Any]]:
     if not isinstance(data, list) or len(_dicts(data)) < len(data):
         raise _unreadable(answer)
     return data
+
+
+def _read_members(resource: dict[str, Any], answer: _Answer) -> int:
+    count = _attributes(resource).get("profile_count")
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise _unreadable(answer)
+    return count
 
 
 def _read_list(resource: dict[str, Any], answer: _Answer) -> KlaviyoList:

@@ -41,13 +41,14 @@ from exporter.plans import (
     rows_name,
 )
 from exporter.rules import RejectReason, literal
-from exporter.staging import line_breaks, stage
+from exporter.staging import as_csv, line_breaks, stage
 
 MAX_BATCH_PROFILES = 10_000  # Klaviyo, bulk import, revision 2026-07-15
 MAX_BATCH_BYTES = 4_500_000  # Klaviyo takes 5 MB, decimal or binary is not said; others keep 4.5 to 4.7 MB
 _ENVELOPE_BYTES = 300  # more than payload.envelope needs
 
 REJECTED_COLUMNS = ("source", "line", "column", "reason", "message", "identifier")
+ROW_COLUMN = "row"  # behind them, where rejected rows are kept
 DUPLICATES_COLUMNS = ("source", "line", "kept_source", "kept_line")
 
 _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only takes memory
@@ -75,11 +76,13 @@ def make_plan(
     folder: Path,
     *,
     memory_mb: int = 96,
+    keep_rows: bool = False,
     progress: Progress = lambda _: None,
     finished_file: Callable[[Path], None] = lambda _: None,
 ) -> Plan:
     """Plan the snapshot made of `sources` into `folder`, which must be empty.
 
+    keep_rows: put the rejected rows themselves into rejected.csv; they are personal data.
     progress: told the rows staged so far. finished_file: called for each file of the plan when it is whole, from
     several threads, plan.json last and after all others (to put them where they are safe while planning goes on).
     Raises SnapshotUnreadable, MappingError, and whatever opening a source raises.
@@ -87,7 +90,7 @@ def make_plan(
     folder.mkdir(parents=True, exist_ok=True)
     with (
         contextlib.closing(open_database(folder, memory_mb=memory_mb)) as database,
-        _Planner(database, folder, mapping, progress, finished_file) as planner,
+        _Planner(database, folder, mapping, keep_rows, progress, finished_file) as planner,
     ):
         for number, source in enumerate(sources):
             planner.stage(number, source)
@@ -105,12 +108,14 @@ class _Planner:
         database: duckdb.DuckDBPyConnection,
         folder: Path,
         mapping: MappingDocument,
+        keep_rows: bool,
         progress: Progress,
         finished_file: Callable[[Path], None],
     ) -> None:
         self.database = database
         self.folder = folder
         self.mapping = mapping
+        self.keep_rows = keep_rows
         self.progress = progress
         self.finished_file = finished_file
         self.notes: list[SourceNote] = []
@@ -124,7 +129,9 @@ class _Planner:
     def __enter__(self) -> _Planner:
         self._pool = ThreadPoolExecutor(_STAGERS, thread_name_prefix="stage")
         self._rejected_file = (self.folder / REJECTED_CSV).open("w", encoding="utf-8", newline="")
-        self._rejected_csv = _csv_writer(self._rejected_file, REJECTED_COLUMNS)
+        self._rejected_csv = _csv_writer(
+            self._rejected_file, (*REJECTED_COLUMNS, *([ROW_COLUMN] if self.keep_rows else []))
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,14 +159,14 @@ class _Planner:
             name=source.name,
             declared=source.dialect,
             expected=self.mapping.named_columns(),
-            on_rejected=lambda line: self._reject(source.name, line.line, "", RejectReason(line.reason), ""),
+            on_rejected=lambda line: self._reject(source.name, line.line, "", RejectReason(line.reason), "", line.text),
         )
         with contextlib.closing(read):
             for piece in read:
                 resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
                 table = reading.read_csv_call(piece, [f"c{position}" for position in range(len(read.columns))])
                 planned = PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks)
-                self._stage_piece(planned, table, resolved, line_breaks(len(read.columns)), piece.path)
+                self._stage_piece(planned, table, resolved, len(read.columns), piece.path)
         if read.columns:
             self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
         self._wait_for_staging(0)
@@ -184,7 +191,7 @@ class _Planner:
             resolved = self._resolve(columns, name)
             for first in range(0, rows, _PARQUET_ROWS):
                 piece = PlannedPiece(source=number, rows=0, line_breaks=((1, first + 1),))
-                self._stage_piece(piece, _parquet_slice(path, texts, first), resolved, "0")
+                self._stage_piece(piece, _parquet_slice(path, texts, first), resolved, len(texts))
             self._wait_for_staging(0)
         except duckdb.OutOfMemoryException as exc:
             hint = "Write the file with row groups of at most 100,000 rows, or as CSV."
@@ -213,19 +220,27 @@ class _Planner:
         return replace(resolved, fields=tuple(fields))
 
     def _stage_piece(
-        self, piece: PlannedPiece, table: str, mapping: ResolvedMapping, breaks: str, path: Path | None = None
+        self, piece: PlannedPiece, table: str, mapping: ResolvedMapping, columns: int, path: Path | None = None
     ) -> None:
-        """Stage what `table` (SQL) gives, and delete `path` thereafter."""
+        """Stage what `table` (SQL) gives, and delete `path`, the piece of a CSV partition, thereafter."""
         number = len(self.pieces)
         self.pieces.append(piece)
-        self._staging.append(self._pool.submit(self._stage_file, number, table, mapping, breaks, path))
+        self._staging.append(self._pool.submit(self._stage_file, number, table, mapping, columns, path))
         self._wait_for_staging(_STAGERS)
 
-    def _stage_file(self, number: int, table: str, mapping: ResolvedMapping, breaks: str, path: Path | None) -> int:
+    def _stage_file(self, number: int, table: str, mapping: ResolvedMapping, columns: int, path: Path | None) -> int:
         """Stage one piece; runs in a thread of the pool. Returns its rows."""
         target = self.folder / rows_name(number)
         with contextlib.closing(self.database.cursor()) as cursor:
-            rows = stage(cursor, table, mapping, number=number, breaks=breaks, target=target)
+            rows = stage(
+                cursor,
+                table,
+                mapping,
+                number=number,
+                breaks=line_breaks(columns) if path else "0",
+                source_row=as_csv(columns) if self.keep_rows else "NULL::VARCHAR",
+                target=target,
+            )
         if path:
             path.unlink()
         self.pieces[number] = self.pieces[number].model_copy(update={"rows": rows})
@@ -259,6 +274,7 @@ class _Planner:
             rejected=dict(self.rejected),
             dropped=self._dropped(),
             examples=self.examples,
+            keeps_rows=self.keep_rows,
         )
         self._rejected_file.close()
         for name in (DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV):
@@ -305,19 +321,21 @@ class _Planner:
         if not self.pieces:
             return
         rows = self.database.cursor().execute(
-            f"SELECT piece, file_row_number, reason, coalesce(refused_id, {self._identifier()})"
+            f"SELECT piece, file_row_number, reason, coalesce(refused_id, {self._identifier()}), source_row"
             f" FROM {self._all_rows()} WHERE reason IS NOT NULL ORDER BY 1, 2"
         )
         while chunk := rows.fetchmany(10_000):
-            lines = self._locate([(piece, row) for piece, row, _, _ in chunk])
-            for piece, row, reason, identifier in chunk:
+            lines = self._locate([(piece, row) for piece, row, *_ in chunk])
+            for piece, row, reason, identifier, text in chunk:
                 name, line = lines[piece, row]
-                self._reject(name, line, self._identifier_column(), RejectReason(reason), identifier or "")
+                self._reject(name, line, self._identifier_column(), RejectReason(reason), identifier or "", text or "")
 
-    def _reject(self, source: str, line: int, column: str, reason: RejectReason, identifier: str) -> None:
+    def _reject(self, source: str, line: int, column: str, reason: RejectReason, identifier: str, text: str) -> None:
+        """text: the row itself, for those who keep it."""
         self.rejected[reason] += 1
         self._example(reason, source, line)
-        self._rejected_csv.writerow(rejected_row(source, line, column, reason, identifier))
+        kept = [safe_cell(text)] if self.keep_rows else []
+        self._rejected_csv.writerow([*rejected_row(source, line, column, reason, identifier), *kept])
 
     def _example(self, reason: str, source: str, line: int) -> None:
         examples = self.examples.setdefault(reason, [])

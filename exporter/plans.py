@@ -4,9 +4,11 @@ A plan is a folder:
 
     plan.json             this document, written last: a plan without it does not exist
     rows-00000.parquet    the staged rows of one piece (a stretch of one partition), in source order:
-                          key (hash of the identifier), reason, refused_id, breaks, size, dropped, newest, f0, f1, ...
+                          key (hash of the identifier), reason, refused_id, source_row (of rejected rows, where they
+                          are kept), breaks, size, dropped, newest, f0, f1, ...
     duplicates.parquet    piece, row, kept_piece, kept_row of every row that gives way to another
-    rejected.csv          source, line, column, reason, message, identifier of every row that is not sent
+    rejected.csv          source, line, column, reason, message, identifier of every row that is not sent, and the row
+                          itself where the export keeps it
     duplicates.csv        the duplicates by source and line
 
 A row is addressed by piece and position in it. A batch is a range of rows, minus those with a reason and duplicates.
@@ -106,6 +108,7 @@ class Plan(BaseModel):
     rejected: dict[str, int]  # by reason
     dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute
     examples: dict[str, list[str]]  # reason -> the first rows, as "source:line"
+    keeps_rows: bool = False  # rejected.csv holds the rejected rows themselves
 
     def adds_up(self) -> bool:
         """Whether every row ended in exactly one way."""
@@ -125,6 +128,7 @@ class RowPosition:
     piece: int
     row: int
     identifier: str
+    profile: str = ""  # as it was sent, if asked for
 
     def __repr__(self) -> str:
         return f"RowPosition({self.piece}, {self.row})"
@@ -199,13 +203,14 @@ class PlanReader:
         return bytes(found[0])
 
     def rows_at(self, batch: PlannedBatch, positions: Collection[int]) -> dict[int, RowPosition]:
-        """Where the profiles at these positions of a batch are staged."""
+        """Where the profiles at these positions of a batch are staged; with what was sent where rows are kept."""
         chosen = ", ".join(str(int(position)) for position in positions) or "NULL"
+        profile = self._profile if self.plan.keeps_rows else "''"
         rows = self._database.execute(
-            f"SELECT position, piece, file_row_number, {self._identifier}"
+            f"SELECT position, piece, file_row_number, {self._identifier}, {profile}"
             f" FROM ({self._numbered(batch)}) WHERE position IN ({chosen})"
         ).fetchall()
-        return {position: RowPosition(piece, row, identifier) for position, piece, row, identifier in rows}
+        return {position: RowPosition(*found) for position, *found in rows}
 
     def positions_of(self, batch: PlannedBatch, identifiers: Collection[str]) -> dict[str, int]:
         """The positions in a batch of the profiles with these identifiers."""

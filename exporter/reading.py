@@ -25,7 +25,7 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -38,6 +38,7 @@ PIECE_BYTES = 32_000_000  # enough to make opening one cheap, few enough to hold
 MAX_RECORD_BYTES = 16_000_000  # a longer record is rejected; one buffer more may pass
 MAX_COLUMNS = 4_096
 MAX_LINE_BREAKS = 50_000  # of one piece: keeps memory flat when every other line is left out
+MAX_SHOWN_CHARS = 10_000  # of a rejected record
 LOOKAHEAD_FIELDS = 64  # how far beyond the last column the end of a record is looked for
 
 QUOTE = b'"'
@@ -61,12 +62,16 @@ class LineReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RejectedLine:
-    """A record left out: `lines` lines of the source from `line` (from 1) on. `detail` holds no value of it."""
+    """A record left out: `lines` lines of the source from `line` (from 1) on. `detail` holds no value of it.
+
+    text: its beginning as it stands in the file; personal data.
+    """
 
     line: int
     reason: LineReason
     detail: str
     lines: int = 1
+    text: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +224,7 @@ class Reading:
             case None:
                 buffer.read_more()
             case _Broken():
-                self._reject(RejectedLine(buffer.line, found.reason, found.detail))
+                self._reject(RejectedLine(buffer.line, found.reason, found.detail, text=_shown(buffer.rest_of_line())))
                 buffer.skip_line()
             case _Record():
                 return self._judge(found)
@@ -230,12 +235,17 @@ class Reading:
         flaw = _flaw(record.cells, len(self.columns))
         if flaw is None:
             return _Span(self._shape.write(record.cells), span.line, span.lines)
-        self._reject(RejectedLine(span.line, *flaw, lines=span.lines))
+        self._reject(RejectedLine(span.line, *flaw, lines=span.lines, text=_shown(span.data)))
         return None
 
     def _reject(self, rejected: RejectedLine) -> None:
         self.rejected[rejected.reason] += 1
         self._on_rejected(rejected)
+
+
+def _shown(record: bytes) -> str:
+    text = record[: 4 * MAX_SHOWN_CHARS].decode(errors="replace").rstrip("\r\n")[:MAX_SHOWN_CHARS]
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _flaw(cells: Sequence[bytes], width: int) -> tuple[LineReason, str] | None:
@@ -470,6 +480,11 @@ class _Buffer:
         while self.has_more() and (end := _end(_BLANK_LINES, self.data, self.at)) > self.at:
             self.take(end)
         return self.line > begin
+
+    def rest_of_line(self) -> bytes:
+        """What is held of the rest of this line."""
+        end = self.data.find(LF, self.at)
+        return self.data[self.at : end if end >= 0 else len(self.data)]
 
     def skip_line(self) -> None:
         """Pass over the rest of this line, of any length."""

@@ -1,7 +1,8 @@
 """The report of a run: what a marketer and an engineer on call read. JSON for programs, CSV of rows, text.
 
     runs/{run_id}/report.json      counts, times, how each file was read, first examples by line
-    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column, reason, message, identifier
+    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column, reason, message, identifier;
+                                   and the row where the export keeps it, as it was sent if Klaviyo did not import it
     runs/{run_id}/duplicates.csv   every row that gave way to another with the same identifier, and that row's line
 
 report.json holds no personal data; the two CSV files do (identifiers) and stay in the customer's own storage.
@@ -43,6 +44,7 @@ def report(run: Run, plan: Plan | None) -> dict[str, Any]:
         "cells_left_out": counts.dropped,
         "adds_up": counts.adds_up(),
         "jobs": counts.jobs,
+        "list_members": counts.list_members,
         "snapshots": run.manifest.snapshots,
         "exported_at": _iso(run.manifest.exported_at),
         "created_at": _iso(run.created_at),
@@ -71,7 +73,8 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
                 source, line = lines[row.piece, row.row] if row else ("", "")
                 cells = rejected_row(source, line, "", reason, row.identifier if row else "")
                 cells[4] = f"{MESSAGES[reason]}: {words}" if words else MESSAGES[reason]
-                writer.writerow(cells)
+                kept = [row.profile if row else ""] if reader.plan.keeps_rows else []
+                writer.writerow([*cells, *kept])
 
 
 def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterable[tuple[int | None, str]]]]:
@@ -93,7 +96,7 @@ def as_text(document: dict[str, Any]) -> str:
         ("", document["message"]),
         ("Do", document["hint"]),
         ("Run", document["run"]),
-        ("List", document["list"]),
+        ("List", f"{document['list']}{_members(document.get('list_members'))}"),
         ("Rows", f"{document['rows']:,}"),
         ("Delivered", f"{document['delivered']:,} in {document['jobs']:,} import jobs"),
         ("Duplicates", f"{document['duplicates']:,}"),
@@ -104,6 +107,10 @@ def as_text(document: dict[str, Any]) -> str:
             out.write(f"{name:12}{value}\n")
     _write_reasons(out, document)
     return out.getvalue()
+
+
+def _members(count: int | None) -> str:
+    return "" if count is None else f", {count:,} members by Klaviyo's count"
 
 
 def _write_reasons(out: io.StringIO, document: dict[str, Any]) -> None:

@@ -97,6 +97,7 @@ class Counts(BaseModel):
     rejected: dict[str, int] = Field(default_factory=dict)
     dropped: dict[str, int] = Field(default_factory=dict)
     jobs: int = 0
+    list_members: int | None = None  # as Klaviyo counts them at the end, where the export reconciles
 
     def adds_up(self) -> bool:
         return self.rows == self.delivered + self.duplicates + sum(self.rejected.values())
@@ -117,6 +118,8 @@ class Run(BaseModel):
     because: Literal["arrival", "schedule", "demand"]
     due_at: datetime | None = None  # the moment of the schedule for which the timer started it
     max_profiles: int | None = None  # a plan with more is not sent
+    keep_rejected_rows: bool = False
+    reconcile: bool = False
     manifest: Manifest
     status: Status = Status.QUEUED
     phase: Phase = Phase.PLAN
@@ -394,5 +397,11 @@ def verdict(counts: Counts) -> tuple[Status, str, str]:
             Status.WARNINGS,
             f"{counts.delivered:,} of {counts.rows:,} rows delivered, {rejected:,} rejected",
             "Read rejected.csv in the run's folder: it names file, line and reason of each.",
+        )
+    if counts.list_members is not None and counts.list_members < counts.delivered:
+        return (
+            Status.WARNINGS,
+            f"{counts.delivered:,} profiles delivered, but Klaviyo counts {counts.list_members:,} members of the list",
+            "Klaviyo counts late: look at the list in an hour. If members are missing then, it has merged profiles.",
         )
     return Status.SUCCESSFUL, f"{counts.delivered:,} profiles delivered", ""

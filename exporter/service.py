@@ -94,6 +94,7 @@ class Klaviyo(Imports, Jobs, Protocol):
     """What the service needs of Klaviyo."""
 
     def find_list(self, list_id: str) -> KlaviyoList: ...
+    def count_members(self, list_id: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +291,8 @@ class Exporter:
 
     def _is_as(self, run: Run, export: Export) -> bool:
         """Whether an open run does what its export says by now."""
-        return (run.mapping, run.list_id, run.max_profiles) == (export.mapping, export.list_id, export.max_profiles)
+        kept = ("mapping", "list_id", "max_profiles", "keep_rejected_rows", "reconcile")
+        return all(getattr(run, name) == getattr(export, name) for name in kept)
 
     def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
         """Ask a run to stop before its next batch."""
@@ -442,6 +444,8 @@ class Exporter:
             because=because,
             due_at=due_at,
             max_profiles=export.max_profiles,
+            keep_rejected_rows=export.keep_rejected_rows,
+            reconcile=export.reconcile,
             manifest=manifest,
             created_at=self._now(),
         )
@@ -771,6 +775,7 @@ class _Step:
             run.mapping,
             exporter.plan_folder(run, token),
             memory_mb=exporter.limits.memory_mb,
+            keep_rows=run.keep_rejected_rows,
             progress=lambda rows: exporter._progress("plan", rows, 0),
             finished_file=lambda path: exporter.store.upload(f"{run.folder}{token}/{path.name}", path),
         )
@@ -815,6 +820,8 @@ class _Step:
         """The lists of rows, the report, then the run closes: whoever sees it closed finds its report."""
         plan, delivery = self.reader.plan, self.journal.delivery
         counts = count(plan, delivery)
+        if self.run.reconcile:
+            counts = counts.model_copy(update={"list_members": self.klaviyo.count_members(self.run.list_id)})
         status, message, hint = verdict(counts)
         self._save_rows()
         closed = close(

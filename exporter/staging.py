@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,32 @@ import duckdb
 from exporter import payload, phones, rules
 from exporter.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
 from exporter.plans import identifier_position
+from exporter.reading import MAX_SHOWN_CHARS
 from exporter.rules import RejectReason, literal
 
-# Rows of a group are read back together; DuckDB wants multiples of 2,048. Measured to cost the least CPU to write and read.
+# Rows of a group are read back together; DuckDB wants multiples of 2,048. Measured: the least CPU to write and read.
 _PARQUET = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false, ROW_GROUP_SIZE 10240"
 
 
 def stage(
-    cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapping, *, number: int, breaks: str, target: Path
+    cursor: duckdb.DuckDBPyConnection,
+    table: str,
+    mapping: ResolvedMapping,
+    *,
+    number: int,
+    breaks: str,
+    source_row: str,
+    target: Path,
 ) -> int:
     """Write the staged rows of one piece to `target`, see `plans`. Returns their number.
 
-    table: SQL of a table with the columns c0, c1, ... breaks: SQL of the line breaks inside a row's cells.
+    table: SQL of a table with the columns c0, c1, ... breaks: SQL of the line breaks inside a row's cells. source_row:
+    SQL of what is kept of a row that is rejected.
     """
-    rows = _write(cursor, _staged(table, mapping, Lookup(), number=number, breaks=breaks), target)
+    staged = partial(_staged, table, mapping, number=number, breaks=breaks, source_row=source_row)
+    rows = _write(cursor, staged(Lookup()), target)
     if _has_odd_cells(cursor, target):
-        lookup = _look_up(cursor, table, mapping)
-        rows = _write(cursor, _staged(table, mapping, lookup, number=number, breaks=breaks), target)
+        rows = _write(cursor, staged(_look_up(cursor, table, mapping)), target)
     return rows
 
 
@@ -45,12 +55,22 @@ def line_breaks(columns: int) -> str:
     return f"CASE WHEN contains({text}, chr(10)) THEN length({text}) - length(replace({text}, chr(10), '')) ELSE 0 END"
 
 
+def as_csv(columns: int) -> str:
+    """SQL: the row's cells as a record of a CSV file, cut off where it is very long."""
+    cells = (
+        f"CASE WHEN regexp_matches(c{position}, '[\",\\r\\n]')"
+        f" THEN concat('\"', replace(c{position}, '\"', '\"\"'), '\"') ELSE coalesce(c{position}, '') END"
+        for position in range(columns)
+    )
+    return f"left(concat_ws(',', {', '.join(cells)}), {MAX_SHOWN_CHARS})"
+
+
 def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> int:
     written = cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET})").fetchone()
     return int(written[0]) if written else 0
 
 
-def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, breaks: str) -> str:
+def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, breaks: str, source_row: str) -> str:
     """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
     fields = mapping.fields
     identifier = identifier_position(fields, mapping.identifier)
@@ -64,6 +84,7 @@ def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int
     return (
         f"SELECT {number}::INTEGER AS piece, hash(f{identifier}) AS key, coalesce(reason0, {too_large}) AS reason,"
         f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[identifier])} END AS refused_id,"
+        f" CASE WHEN reason0 IS NOT NULL OR size > {rules.MAX_PROFILE_BYTES} THEN {source_row} END AS source_row,"
         f" breaks::INTEGER AS breaks, size::INTEGER AS size, {_dropped(mapping)} AS dropped, newest,"
         f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
     )

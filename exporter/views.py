@@ -125,6 +125,8 @@ class ExportView(_View):
     segments: list[str]
     mapping: MappingDocument
     max_profiles: int | None
+    keep_rejected_rows: bool
+    reconcile: bool
     last_run: RunView | None
     warnings: list[str]
     etag: str
@@ -235,6 +237,8 @@ def export_view(
         segments=export.segments,
         mapping=export.mapping,
         max_profiles=export.max_profiles,
+        keep_rejected_rows=export.keep_rejected_rows,
+        reconcile=export.reconcile,
         last_run=run_view(last) if last else None,
         warnings=list(warnings),
         etag=etag.strip('"'),

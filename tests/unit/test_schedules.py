@@ -98,7 +98,9 @@ def _expected(times: list[time], days: set[int], zone: ZoneInfo, day: date) -> s
 
 
 @given(
-    times=st.lists(st.times().map(lambda t: t.replace(second=0, microsecond=0, fold=0)), min_size=1, max_size=4, unique=True),
+    times=st.lists(
+        st.times().map(lambda t: t.replace(second=0, microsecond=0, fold=0)), min_size=1, max_size=4, unique=True
+    ),
     days=st.sets(st.integers(0, 6), min_size=1),
     zone=st.sampled_from([BUCHAREST, "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]),
     start=st.sampled_from(["2026-03-06", "2026-03-27", "2026-04-03", "2026-10-02", "2026-10-23", "2026-10-30"]),

@@ -1,0 +1,132 @@
+"""An export may keep the rows that were rejected, and compare the list with what was delivered."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from exporter import forgetting
+from exporter.catalog import Export
+from exporter.planning import REJECTED_COLUMNS
+from exporter.runs import Run, Status
+from tests.service.world import FOLDER, LIST, World, assert_ended, people
+
+
+def _register(world: World, **options: bool) -> Export:
+    export = world.register().model_copy(update=options)
+    world.exporter.catalog.save(export)
+    return export
+
+
+FLAWED = [
+    'no address,"Ada ""the first"", Countess"',
+    "one@example.com,Grace,too many",
+    "=cmd(),Formula",
+    "two@example.com,T\0m",
+    '"open@example.com,Never closed',
+]
+
+
+def drop_flawed(world: World) -> None:
+    good = "".join(
+        f"{email},{name}\n"
+        for email, name in people(4, planted={1: "x+sync-fail@example.com", 2: "x+async-fail@example.com"})
+    )
+    world.drop(FOLDER + "a.csv", "EMail,FirstName\n" + good + "\n".join(FLAWED) + "\n")
+
+
+def rejected(world: World) -> dict[str, str]:
+    """Reason -> the kept row."""
+    found = world.exporter.store.read(world.run().folder + "rejected.csv")
+    assert found
+    [header, *rows] = csv.reader(io.StringIO(found.data.decode()))
+    assert header == [*REJECTED_COLUMNS, "row"]
+    return {f"{row[3]}:{row[1]}": row[6] for row in rows}
+
+
+def test_rejected_rows_are_kept_as_they_stand_in_the_file_where_the_export_says_so(world: World) -> None:
+    _register(world, keep_rejected_rows=True)
+    drop_flawed(world)
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=2)
+    kept = rejected(world)
+    assert kept["email_space:6"] == FLAWED[0]
+    assert kept["too_many_columns:7"] == FLAWED[1]
+    assert kept["email_malformed:8"] == "'=cmd(),Formula", "a spreadsheet must not calculate it"
+    assert kept["nul_byte:9"] == "two@example.com,T\N{REPLACEMENT CHARACTER}m"
+    assert kept["unterminated_quote:10"] == FLAWED[4]
+
+
+def test_what_klaviyo_did_not_take_is_kept_as_it_was_sent(world: World) -> None:
+    _register(world, keep_rejected_rows=True)
+    drop_flawed(world)
+    world.deliver()
+    kept = rejected(world)
+    [refused] = [row for reason, row in kept.items() if reason.startswith("refused_by_klaviyo")]
+    [failed] = [row for reason, row in kept.items() if reason.startswith("failed_in_klaviyo")]
+    assert refused.startswith('{"type":"profile","attributes":{"email":"')
+    assert "+sync-fail" in refused
+    assert "+async-fail" in failed
+
+
+def test_no_row_is_kept_by_default(world: World) -> None:
+    world.register()
+    drop_flawed(world)
+    world.deliver()
+    found = world.exporter.store.read(world.run().folder + "rejected.csv")
+    assert found
+    assert found.data.decode().splitlines()[0] == ",".join(REJECTED_COLUMNS)
+    assert "Countess" not in found.data.decode()
+    assert all("Countess" not in text and "cmd()" not in text for _, text in world.text_of_state())
+
+
+def test_a_person_who_is_forgotten_goes_from_kept_rows_too(world: World) -> None:
+    _register(world, keep_rejected_rows=True)
+    world.drop(FOLDER + "a.csv", "EMail,FirstName\nada@example.com,Ada,too many\nno address,of ada@example.com\n")
+    world.deliver()
+    forgetting.forget(world.exporter, ["ada@example.com"])
+    found = world.exporter.store.read(world.run().folder + "rejected.csv")
+    assert found
+    assert "ada" not in found.data.decode().lower()
+    assert len(found.data.decode().splitlines()) == 3
+
+
+# Reconciling
+
+
+def reconciled(world: World) -> Run:
+    _register(world, reconcile=True)
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    return world.run()
+
+
+def test_the_lists_members_are_counted_where_the_export_says_so(world: World) -> None:
+    run = reconciled(world)
+    assert (run.status, run.counts.list_members) == (Status.SUCCESSFUL, 5)
+    assert world.report()["list_members"] == 5
+
+
+def test_a_list_with_fewer_members_than_were_delivered_is_a_warning(world: World) -> None:
+    world.patch.setattr("exporter.klaviyo.Klaviyo.count_members", lambda *_: 4)
+    run = reconciled(world)
+    assert (run.status, run.counts.delivered) == (Status.WARNINGS, 5)
+    assert "4 members" in run.message
+    assert run.hint
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_count_that_is_throttled_is_asked_for_again(world: World, times: int) -> None:
+    world.fault("throttle", match=f"GET /api/lists/{LIST}.additional", retry_after=1, times=times)
+    run = reconciled(world)
+    assert (run.status, run.counts.list_members) == (Status.SUCCESSFUL, 5)
+
+
+def test_the_list_is_not_counted_by_default(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    assert world.run().counts.list_members is None
+    assert world.stats()["requests"]["GET /api/lists/{id}"] == 1, "whether it is there, before the work"
