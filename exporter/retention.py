@@ -10,7 +10,7 @@ opening them; how old the others are, their run.json says.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV
@@ -36,7 +36,7 @@ def clear_out(
     prefix = run_folder(export_id)
     for name in store.names(prefix):
         blobs.setdefault(name.removeprefix(prefix).partition("/")[0], []).append(name)
-    newest = {max(blobs, default=""), max((name for name in blobs if snapshot_minute(name)), default="")}
+    newest = {max(blobs, default=""), _newest(blobs, lambda name: read_run(f"{export_id}/{name}"))}
     deleted = 0
     for name in sorted(blobs):
         if deleted >= most:
@@ -60,6 +60,14 @@ def clear_out(
             store.delete(each)
         deleted += len(going)
     return deleted
+
+
+def _newest(names: Iterable[str], read_run: Callable[[str], Run | None]) -> str:
+    """Of the runs of the newest snapshot the one that was created last; "" where all were skipped."""
+    minutes = {name: minute for name in names if (minute := snapshot_minute(name))}
+    last = max(minutes.values(), default=None)
+    runs = [(name, read_run(name)) for name, minute in minutes.items() if minute == last]
+    return max(((run.created_at, name) for name, run in runs if run), default=(None, ""))[1]
 
 
 def _skipped_time(run_name: str) -> datetime | None:

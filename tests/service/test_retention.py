@@ -75,6 +75,22 @@ def test_runs_go_but_for_the_newest_of_an_export(kept: World) -> None:
     assert _kept(kept, fourth) == REPORTS, "the newest stays"
 
 
+def test_of_many_attempts_at_one_snapshot_the_last_one_stays(kept: World) -> None:
+    """Names do not tell: -10 sorts before -2."""
+    _ran(kept, "a.csv")
+    export = kept.exporter.catalog.export("vips")
+    assert export is not None
+    kept.clock.move(3_600)
+    for _ in range(11):
+        last = kept.exporter.start(export)
+        kept.deliver()
+        kept.clock.move(60)
+    assert last.run_id.endswith("-12")
+    _days_pass(kept, 91)
+    assert [run.run_id for run in kept.runs()][-1] == last.run_id
+    assert len(kept.runs()) <= 2
+
+
 def test_a_run_of_an_old_snapshot_is_as_old_as_itself(kept: World) -> None:
     """The folder is named by the snapshot; a person ran it again much later."""
     _ran(kept, "a.csv")
