@@ -1,4 +1,4 @@
-# make demo [ROWS=n]   the whole app on local stand-ins, from a blob to a list
+# make demo [ROWS=n]   the whole app on local stand-ins, from a blob to a list (ARGS=--stay keeps it running)
 # make test            everything, Azurite included       make check   format, lint, types
 # make bench           measurements as JSON lines          make chaos   kills the host a hundred times
 # make docs            write the code's tables into docs   make lock    pin what a full installation needs
@@ -14,7 +14,7 @@ setup:
 	@scripts/setup
 
 demo: setup
-	@$(PY) -m sandbox demo --rows $(ROWS)
+	@$(PY) -m sandbox demo --rows $(ROWS) $(ARGS)
 
 check: setup
 	$(PY) -m ruff format --check .

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,12 +113,12 @@ def stand_ins(folder: Path, *, limits: str, job_seconds: float, settle_seconds: 
 
 
 @contextlib.contextmanager
-def host(stage: Stage, folder: Path) -> Iterator[Any]:
-    """Start the functions host with this repository's app; yield its process."""
+def host(stage: Stage, folder: Path) -> Iterator[str]:
+    """Start the functions host with this repository's app; yield its address. Everybody is an administrator there."""
     command = sandbox_command("host", "--app", str(ROOT), "--port", "0", "--lock-seconds", "5", "--user", "admin")
-    with running(command, log=folder / "host.log", env=stage.environment, ready_s=60) as (process, ready):
+    with running(command, log=folder / "host.log", env=stage.environment, ready_s=60) as (_, ready):
         console.print(f"Functions host at {ready['url']} with {', '.join(ready['functions'])}")
-        yield process
+        yield ready["url"]
 
 
 def _vault(url: str) -> Vault:
@@ -260,6 +261,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--limits", choices=("klaviyo", "off"), default="klaviyo")
     parser.add_argument("--job-seconds", type=float, default=2.0, help="how long the stand-in works on a job")
     parser.add_argument("--settle-seconds", type=float, default=2.0)
+    parser.add_argument("--stay", action="store_true", help="then keep it all running until Ctrl-C, to look around")
     parser.add_argument("--keep", action="store_true", help="keep the folder with logs and state")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -280,14 +282,25 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
         folder, limits=options.limits, job_seconds=options.job_seconds, settle_seconds=options.settle_seconds
     ) as stage:
         register(stage)
-        with host(stage, folder):
+        with host(stage, folder) as url:
             started = time.monotonic()
             console.print(f"Dropping a snapshot of {options.rows:,} rows into blob storage ...")
             write_snapshot(snapshot, ContainerWriter(stage.snapshots.get_container_client("segments")))
             dropped = time.monotonic()
             run = wait_for_run(stage, rows=options.rows, limit_s=300 + options.rows / 1_000)
             console.print(f"Dropped in {dropped - started:.1f} s, done {time.monotonic() - dropped:.1f} s later.")
-        return _conclude(stage, snapshot, run)
+            exit_code = _conclude(stage, snapshot, run)
+            if options.stay:
+                _stay(url)
+        return exit_code
+
+
+def _stay(url: str) -> None:
+    """Wait for Ctrl-C."""
+    console.print("Everything keeps running until Ctrl-C. You are an administrator; a viewer sees:")
+    console.print(f"  curl -H 'Authorization: Bearer sandbox-viewer' {url}/api/exports", soft_wrap=True)
+    print(json.dumps({"url": url}), flush=True)
+    threading.Event().wait()
 
 
 def _conclude(stage: Stage, snapshot: Snapshot, run: Run) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
@@ -44,6 +46,36 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     while alive := [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.1)
+
+
+def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
+    process = demo("--rows", "200", "--job-seconds", "0.2", "--settle-seconds", "0.2", "--stay")
+    try:
+        assert process.stdout is not None
+        url = next(json.loads(line)["url"] for line in process.stdout if line.startswith('{"url"'))
+        viewer = {"Authorization": "Bearer sandbox-viewer", "X-Exporter": "1"}
+        [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=30).json()
+        assert (export["status"], export["connection_name"]) == ("Completed with warnings", "Klaviyo")
+        runs = f"{url}/api/exports/{export['id']}/runs"
+        assert requests.post(runs, headers=viewer, timeout=30).status_code == 403
+        admin = {"X-Exporter": "1"}
+        check = requests.post(f"{url}/api/connections/klaviyo/check", headers=admin, timeout=60).json()
+        assert check["details"]["check"]["ok"]
+        [listed] = requests.get(f"{url}/api/connections/klaviyo/lists", headers=admin, timeout=60).json()
+        assert (listed["id"], listed["flows"]) == (export["list_id"], [])
+        started = requests.post(runs, headers=admin, timeout=30)
+        assert started.status_code == 202
+        run = started.headers["Location"]
+        deadline = time.monotonic() + 60
+        while requests.get(f"{url}{run}", headers=viewer, timeout=30).json()["is_open"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=30).status_code == 403
+        assert requests.get(f"{url}{run}/rejected.csv", headers=admin, timeout=30).text.startswith("source,line")
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
 
 
 def _children_once_started(process: subprocess.Popen[str]) -> list[psutil.Process]:
