@@ -1,6 +1,7 @@
 # make demo [ROWS=n]   the whole app on local stand-ins, from a blob to a list (ARGS=--stay keeps it running)
 # make test            everything, Azurite included       make check   format, lint, types
 # make bench           measurements as JSON lines          make chaos   kills the host a hundred times
+# make fuzz            damaged snapshots by the thousand
 # make docs            write the code's tables into docs   make lock    pin what a full installation needs
 # make supply          wheels for the platform, known holes, secrets in the tree: needs the package index
 
@@ -8,7 +9,7 @@ PY = $(or $(VENV),.venv)/bin/python
 ROWS ?= 5000
 export VENV PYTHON
 
-.PHONY: setup demo test check docs bench chaos supply lock clean
+.PHONY: setup demo test check docs bench chaos fuzz supply lock clean
 
 setup:
 	@scripts/setup
@@ -33,6 +34,9 @@ docs: setup
 
 chaos: setup
 	@$(PY) scripts/chaos.py $(ARGS)
+
+fuzz: setup
+	@$(PY) scripts/fuzz.py $(ARGS)
 
 supply: setup
 	@$(PY) scripts/supply.py $(ARGS)
