@@ -42,6 +42,7 @@ def test_every_command_of_the_command_line_exists() -> None:
     from exporter.cli import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups}
     documents = [text("README.md"), *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))]
     named = {name for document in documents for name in re.findall(r"python -m exporter ([a-z]+)", document)}
     assert named <= known

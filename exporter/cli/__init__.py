@@ -1,0 +1,69 @@
+"""The command line: `python -m exporter ...`. Another front door onto service.py and management.py.
+
+laptop.py        push, plan, suggest, forget
+connections.py   connections ..., lists
+exports.py       exports ..., segments
+runs.py          run, runs, report, cancel, whoami
+shared.py        what they have in common
+
+Exit codes: 0 ok, 1 failed, 2 misused. Reports go to standard output, progress, questions and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import typer
+
+from exporter.cli import connections, exports, laptop, runs
+from exporter.cli.shared import errors
+from exporter.errors import ConfigError, ExporterError, Invalid, Unknown
+
+MISUSE = (ConfigError, Invalid, Unknown)
+
+app = typer.Typer(
+    help="Makes a Klaviyo list equal to a Customer Insights segment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(laptop.push)
+app.command()(laptop.plan)
+app.command()(laptop.suggest)
+
+# On a deployed app: over its API (--app), or on its store with the same settings as its own (docs/configuration.md).
+app.add_typer(connections.group, name="connections")
+app.add_typer(exports.group, name="exports")
+app.command()(connections.lists)
+app.command()(exports.segments)
+app.command()(runs.run)
+app.command()(runs.runs)
+app.command()(runs.report)
+app.command()(runs.cancel)
+app.command()(runs.whoami)
+app.command()(laptop.forget)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; errors of ours become a sentence and what to do. args: those of the process if None."""
+    logging.getLogger().addHandler(logging.NullHandler())  # the report says it all
+    try:
+        return int(app(args, standalone_mode=False) or 0)
+    except ExporterError as exc:
+        if isinstance(exc, Invalid):
+            for problem in exc.problems:
+                errors.print(f"Error: {problem.field}: {problem.message}", style="red", markup=False)
+        else:
+            errors.print(f"Error: {exc.message}", style="red", markup=False)
+        if exc.hint:
+            errors.print(f"Do: {exc.hint}", markup=False)
+        return 2 if isinstance(exc, MISUSE) else 1
+    except typer.Abort:
+        errors.print("Interrupted. What Klaviyo took is recorded: the same command goes on from there.")
+        return 1
+    except Exception as exc:
+        if hasattr(exc, "show") and hasattr(exc, "exit_code"):  # click's own: a wrong option, a missing argument
+            exc.show()
+            return 2
+        raise

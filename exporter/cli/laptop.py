@@ -1,0 +1,193 @@
+"""`python -m exporter push`, `plan`, `suggest`, `forget`: with files of this computer, or with an app's store."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import SecretStr
+
+from exporter import forgetting, local, reading, reports
+from exporter.cli.shared import (
+    AppUrl,
+    Email,
+    Json,
+    MappingFile,
+    as_json_document,
+    print_document,
+    progress_bar,
+    read_mapping,
+    using,
+)
+from exporter.errors import ConfigError, Unknown
+from exporter.klaviyo import BASE_URL, REVISION, Klaviyo
+from exporter.mapping import suggest as mapping_suggestion
+from exporter.planning import PartitionSource, make_plan
+from exporter.plans import PlanReader
+from exporter.runs import Status
+from exporter.service import Exporter, Limits
+from exporter.store import FolderSnapshots
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")]
+LOCAL_LIMITS = Limits(settle_s=0, step_s=86_400, lease_s=12)
+
+
+def push(
+    files: Files,
+    list_id: Annotated[str, typer.Option("--list", metavar="ID", help="The Klaviyo list to fill.")],
+    email: Email = "",
+    mapping: MappingFile = None,
+    state: Annotated[Path, typer.Option(help="Where runs are kept; the same again takes up a run.")] = Path(
+        ".exporter"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Send FILE... to a Klaviyo list, from this computer. The key comes from KLAVIYO_API_KEY.
+
+    Example: KLAVIYO_API_KEY=pk_... python -m exporter push vips.csv --list Y6nRLr --email EMail
+    """
+    document = read_mapping(email, mapping)
+    key = _key_of_environment()
+    with progress_bar() as progress:
+        exporter, run = local.push(
+            local.data_files(files),
+            list_id=list_id,
+            mapping=document,
+            key=key,
+            state=state,
+            base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
+            revision=os.environ.get("KLAVIYO_REVISION", REVISION),
+            limits=LOCAL_LIMITS,
+            progress=progress,
+        )
+    found = exporter.store.read(run.folder + "report.json")
+    assert found is not None
+    print_document(json.loads(found.data), reports.as_text, as_json)
+    print(f"Files       {state / run.folder}", file=sys.stderr)
+    if run.status not in (Status.SUCCESSFUL, Status.WARNINGS):
+        raise typer.Exit(1)
+
+
+def plan(
+    what: Annotated[list[str], typer.Argument(metavar="EXPORT|FILE...", help="An export's id, or files.")],
+    email: Email = "",
+    mapping: MappingFile = None,
+    app: AppUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Read, check and batch, and say what a run would do. Sends nothing, changes nothing.
+
+    Example: python -m exporter plan vips.csv --email EMail
+    """
+    if len(what) == 1 and not Path(what[0]).exists() and not (email or mapping):
+        with using(app) as it:
+            try:
+                summary = it.plan_export(what[0])
+            except Unknown as exc:
+                hint = "python -m exporter exports lists them."
+                raise ConfigError(f"there is no file and no export {what[0]}", hint=hint) from exc
+        print_document(summary, reports.plan_as_text, as_json)
+        return
+    document = read_mapping(email, mapping)
+    sources = [_local_source(file) for file in local.data_files([Path(file) for file in what])]
+    with tempfile.TemporaryDirectory() as name, progress_bar() as progress:
+        folder = Path(name)
+        planned = make_plan(sources, document, folder, progress=lambda rows: progress("plan", rows, 0))
+        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=LOCAL_LIMITS.memory_mb)
+        summary = reports.plan_summary(planned, [json.loads(text) for text in reader.sample(3)])
+        reader.close()
+    print_document(summary, reports.plan_as_text, as_json)
+
+
+def suggest(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A file of the segment.")] = None,
+    segment: Annotated[str, typer.Option(metavar="NAME", help="A segment in storage, instead of a file.")] = "",
+    app: AppUrl = "",
+) -> None:
+    """Propose a mapping from the column names of FILE, to be looked at and edited.
+
+    Example: python -m exporter suggest vips.csv > mapping.yaml
+    """
+    if (file is None) == (not segment):
+        raise ConfigError("one file, or --segment", hint="Give either.")
+    if file is None:
+        with using(app) as it:
+            found = as_json_document(it.suggest_mapping(segment))
+        columns, mapping = found["columns"], found["mapping"]
+    else:
+        source = _local_source(local.data_files([file])[0])
+        with tempfile.TemporaryDirectory() as folder:
+            columns = reading.read_partition(source.open(), folder=Path(folder), name=source.name).columns
+        mapping = mapping_suggestion(columns)
+    print(f"# columns: {', '.join(' '.join(column.split()) for column in columns)}")
+    print(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True), end="")
+
+
+def forget(
+    known_by: Annotated[
+        list[str], typer.Argument(metavar="EMAIL...", help="The person's address, and telephone number or external id.")
+    ],
+    state: Annotated[Path | None, typer.Option(help="Where `push` keeps runs, instead of a deployed app's.")] = None,
+    klaviyo: Annotated[bool, typer.Option("--klaviyo", help="Have Klaviyo delete the profile, too. For good.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before Klaviyo is.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase a person everywhere the exporter keeps them. Harmless to repeat.
+
+    With --klaviyo the keys need the scope data-privacy:write. Erase the person in Customer Insights first: the next
+    snapshot would bring them back.
+
+    Example: python -m exporter forget ada@example.com
+    """
+    addresses = [each for each in known_by if "@" in each]
+    if klaviyo and not addresses:
+        raise ConfigError("Klaviyo finds people by their address", hint="Give the e-mail address, too.")
+    if state is None and os.environ.get("EXPORTER_APP"):
+        hint = "Unset EXPORTER_APP and give the app's settings, or --state."
+        raise ConfigError("forget works on the store itself, not through the app", hint=hint)
+    exporter = _cloud() if state is None else local.on_folder(state)
+    if klaviyo and not (yes or typer.confirm("Klaviyo deletes the profile and its history for good. Go on?")):
+        raise typer.Exit(1)
+    erasure = forgetting.forget(exporter, known_by)
+    asked: list[str] = []
+    try:
+        for connection in exporter.catalog.connections() if klaviyo else ():
+            _ask_klaviyo(_key_of_environment() if state else exporter.key_of(connection), addresses)
+            asked.append(connection.id)
+    finally:
+        print_document({**erasure.to_json(), "klaviyo_asked": asked}, reports.erasure_as_text, as_json)
+    if not erasure.is_complete:
+        raise typer.Exit(1)
+
+
+def _ask_klaviyo(key: SecretStr, addresses: list[str]) -> None:
+    """Ask for the deletion of these people in one account."""
+    base_url, revision = os.environ.get("KLAVIYO_BASE_URL", BASE_URL), os.environ.get("KLAVIYO_REVISION", REVISION)
+    with Klaviyo(key, base_url=base_url, revision=revision) as client:
+        for address in addresses:
+            client.ask_for_deletion(address)
+
+
+def _key_of_environment() -> SecretStr:
+    key = os.environ.get("KLAVIYO_API_KEY", "")
+    if not key:
+        raise ConfigError("no key: KLAVIYO_API_KEY is not set", hint="Set it to a private key of the Klaviyo account.")
+    return SecretStr(key)
+
+
+def _cloud() -> Exporter:
+    from exporter import wiring
+
+    return wiring.cloud()
+
+
+def _local_source(file: Path) -> PartitionSource:
+    snapshots = FolderSnapshots(file.parent)
+    etag = next(snapshots.list(file.name)).etag
+    return PartitionSource(name=str(file), open=lambda: snapshots.open(file.name, etag=etag))
