@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from phonenumbers import SUPPORTED_REGIONS
@@ -328,8 +329,19 @@ _USUAL_NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-def suggest(columns: Iterable[str]) -> dict[str, Any]:
-    """Propose a mapping document from column names as Customer Insights and Dataverse use them."""
+# Of the Common Data Model's data types those that are no text.
+_VALUE_TYPES = {
+    **dict.fromkeys(("int64", "double", "decimal"), ValueType.NUMBER),
+    **dict.fromkeys(("date", "datetime", "datetimeoffset"), ValueType.DATE),
+    "boolean": ValueType.BOOLEAN,
+}
+
+
+def suggest(columns: Iterable[str], types: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Propose a mapping document from column names as Customer Insights and Dataverse use them.
+
+    types: the data types of model.json by column. Columns of numbers, dates and truth values become properties.
+    """
     suggestion: dict[str, Any] = {}
     left = list(columns)
     for target, pattern in _USUAL_NAMES:
@@ -337,6 +349,11 @@ def suggest(columns: Iterable[str]) -> dict[str, Any]:
         if column is not None:
             left.remove(column)
             _place(suggestion, target, column)
+    for column in left:
+        value_type, name = _VALUE_TYPES.get(types.get(column, "").casefold()), _printable(column).lstrip("$")
+        if value_type and name.strip():
+            properties = suggestion.setdefault("properties", {})
+            properties.setdefault(name, {"column": column, "type": str(value_type)})
     return suggestion
 
 

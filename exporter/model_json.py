@@ -30,9 +30,10 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class TableModel:
-    """One table of model.json: its columns, and the dialect of each partition by its path."""
+    """One table of model.json: its columns, the data types of those that have one, each partition's dialect by path."""
 
     columns: tuple[str, ...]
+    types: Mapping[str, str]
     partitions: Mapping[str, Dialect]
 
     def named_in(self, prefix: str) -> frozenset[str]:
@@ -63,13 +64,15 @@ def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel |
 
 
 def _table(entity: Mapping[str, Any], container: str) -> TableModel:
-    names = [_text(_get(attribute, "name")) for attribute in _dicts(_get(entity, "attributes"))]
+    attributes = _dicts(_get(entity, "attributes"))
+    names = [_text(_get(attribute, "name")) for attribute in attributes]
+    types = {name: _text(_get(attribute, "dataType")) for name, attribute in zip(names, attributes, strict=True)}
     columns = tuple(names) if all(names) else ()
     partitions = {}
     for partition in _dicts(_get(entity, "partitions")):
         if path := _path(_get(partition, "location"), container):
             partitions[path] = _dialect(_get(partition, "fileFormatSettings"), columns)
-    return TableModel(columns, partitions)
+    return TableModel(columns, {name: kind for name, kind in types.items() if kind}, partitions)
 
 
 def _dialect(settings: Any, columns: tuple[str, ...]) -> Dialect:

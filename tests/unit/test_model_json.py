@@ -52,6 +52,14 @@ def test_columns_partitions_and_dialect_are_read():
     )
 
 
+def test_data_types_are_read_where_they_are_given():
+    attributes = [{"name": "EMail", "dataType": "string"}, {"Name": "Points", "DATATYPE": "int64"}, {"name": "Odd"}]
+    document = {"entities": [{"name": "VIPs", "attributes": [*attributes, {"name": "Worse", "dataType": {"a": 1}}]}]}
+    found = parse_table(json.dumps(document).encode(), "VIPs")
+    assert found
+    assert found.types == {"EMail": "string", "Points": "int64"}
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
