@@ -8,6 +8,7 @@ the errors of storage, vault and Klaviyo where those fail.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import tempfile
@@ -190,7 +191,6 @@ class Management:
 
     def withdraw(self, actor: Actor, connection_id: str) -> ConnectionView:
         """Take the consent back: open runs stop before their next batch."""
-        self._permitted_connection(actor, Action.CONSENT, connection_id)
         return self._change_connection(actor, Action.CONSENT, connection_id, {"consent": None})
 
     def remove_connection(
@@ -210,11 +210,14 @@ class Management:
             hint = "Detach or remove them first, or choose that here."
             raise Conflict(f"{old.name} is used by the exports {', '.join(users)}", hint=hint)
         for export_id in users:
+            found = self.catalog.find(Export, export_id)
+            if found is None or found[0].connection != connection_id:
+                continue  # removed or moved meanwhile
             if exports == "detach":
                 self._update_export(actor, Action.DETACH_EXPORT, export_id, {"connection": None})
-            elif found := self.catalog.find(Export, export_id):
+            else:
                 with self._recording(actor, Action.REMOVE_EXPORT, found[0], None):
-                    self.catalog.remove(Export, export_id)
+                    self.catalog.remove(Export, export_id, etag=found[1])
         with self._recording(actor, Action.REMOVE_CONNECTION, old, None):
             self.catalog.remove(Connection, connection_id, etag=current)
             others = any(other.secret == old.secret for other in self.catalog.connections())
@@ -331,12 +334,10 @@ class Management:
 
     def detach_export(self, actor: Actor, export_id: str) -> ExportView:
         """Take the export off its connection: it keeps the rest and does not run until it has another."""
-        self._permitted_export(actor, Action.DETACH_EXPORT, export_id)
         return self._update_export(actor, Action.DETACH_EXPORT, export_id, {"connection": None})
 
     def pause_export(self, actor: Actor, export_id: str, *, paused: bool) -> ExportView:
         """Pause or resume. Paused, nothing starts it, and its open run stops before its next batch."""
-        self._permitted_export(actor, Action.EDIT_EXPORT, export_id)
         return self._update_export(actor, Action.EDIT_EXPORT, export_id, {"paused": paused})
 
     def remove_export(self, actor: Actor, export_id: str, *, etag: str) -> None:
@@ -545,33 +546,29 @@ class Management:
         first: Callable[[], None] = lambda: None,
     ) -> ConnectionView:
         """Change some fields of a connection as it is by now; `first` happens before, once."""
-        new, etag = self._update(actor, action, Connection, connection_id, update, first=first)
+        find = functools.partial(self._permitted_connection, actor, action, connection_id)
+        new, etag = self._update(actor, action, find, update, first=first)
         return self._connection_view(actor, new, etag, self._uses().get(connection_id, []))
 
     def _update_export(self, actor: Actor, action: Action, export_id: str, update: dict[str, Any]) -> ExportView:
         """Change some fields of an export as it is by now."""
-        update = {**update, "changed": self._change(actor)}
-        new, etag = self._update(actor, action, Export, export_id, update)
+        find = functools.partial(self._permitted_export, actor, action, export_id)
+        new, etag = self._update(actor, action, find, {**update, "changed": self._change(actor)})
         return self._export_view(actor, new, etag)
 
     def _update(
         self,
         actor: Actor,
         action: Action,
-        kind: type[AnyDocument],
-        document_id: str,
+        find: Callable[[], tuple[AnyDocument, str]],
         update: dict[str, Any],
         *,
         first: Callable[[], None] = lambda: None,
     ) -> tuple[AnyDocument, str]:
+        """Save a change that needs no decision, again if somebody else was faster. find: the document, if one may."""
         done_first = False
         for remaining in reversed(range(TRIES)):
-            found = self.catalog.find(kind, document_id)
-            if found is None:
-                raise Unknown(f"{document_id} was removed meanwhile")
-            old, current = found
-            if isinstance(old, Export):  # it may be another's by now
-                check(actor, action, shared=self._is_shared(old.connection))
+            old, current = find()
             new = old.model_copy(update=update)
             try:
                 with self._recording(actor, action, old, new):
