@@ -46,8 +46,8 @@ from exporter.mapping import resolve, suggest
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
 from exporter.roles import Action, Actor, check, may
 from exporter.runs import Run, Status, run_folder
+from exporter.segments import newest_snapshots
 from exporter.service import Exporter
-from exporter.snapshots import NotASnapshot, SnapshotRef, parse_blob_name
 from exporter.store import NotThere
 from exporter.views import (
     DELIVERED,
@@ -251,17 +251,16 @@ class Management:
         """What was found in storage, by name."""
         check(actor, Action.SEE_SEGMENTS, shared=True)
         members, now = self._members(), self._now()
-        found = self._snapshots()
         return [
             SegmentView(
-                name=one.name,
-                newest_at=one.newest_at,
-                age_s=max((now - one.newest_at).total_seconds(), 0),
-                files=one.files,
-                size_bytes=one.size_bytes,
-                members=members.get(one.name.casefold()),
+                name=found.ref.segment,
+                newest_at=found.newest_at,
+                age_s=max((now - found.newest_at).total_seconds(), 0),
+                files=found.files,
+                size_bytes=found.size_bytes,
+                members=members.get(found.ref.segment.casefold()),
             )
-            for one in sorted(found.values(), key=lambda one: one.name.casefold())
+            for found in newest_snapshots(self.exporter.snapshots.list(""))
         ]
 
     def suggest_mapping(self, actor: Actor, segment: str) -> SuggestionView:
@@ -637,9 +636,9 @@ class Management:
         ]
         if same:
             warnings.append(f"The list is also filled by {', '.join(same)}.")
-        arrived = self._snapshots()
+        arrived = newest_snapshots(self.exporter.snapshots.list(""))
         for segment in export.segments:
-            if not any(one.is_of(segment) for one in arrived.values()):
+            if not any(found.ref.is_of(segment) for found in arrived):
                 warnings.append(f"No snapshot of {segment} has arrived yet.")
             else:
                 warnings += self._mapping_warnings(export, segment)
@@ -703,25 +702,6 @@ class Management:
 
     # Segments
 
-    def _snapshots(self) -> dict[str, _Found]:
-        """The newest snapshot of each segment in storage, by the segment's name without case."""
-        newest: dict[str, _Found] = {}
-        for blob in self.exporter.snapshots.list(""):
-            try:
-                ref = parse_blob_name(blob.name)
-            except NotASnapshot:
-                continue
-            moment = ref.exported_at or blob.modified_at
-            key = ref.segment.casefold()
-            known = newest.get(key)
-            if known is None or (known.prefix != ref.prefix and moment > known.newest_at):
-                known = newest[key] = _Found(ref, moment)
-            if known.prefix == ref.prefix:
-                known.newest_at = max(known.newest_at, moment)
-                known.files += 1
-                known.size_bytes += blob.size_bytes
-        return newest
-
     def _members(self) -> dict[str, int]:
         """How many people a segment had at its last run, by the segment's name without case."""
         members: dict[str, tuple[datetime, int]] = {}
@@ -769,14 +749,6 @@ class Management:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
-
-
-class _Found:
-    """The newest snapshot of one segment."""
-
-    def __init__(self, ref: SnapshotRef, moment: datetime) -> None:
-        self.name, self.prefix, self.newest_at, self.is_of = ref.segment, ref.prefix, moment, ref.is_of
-        self.files = self.size_bytes = 0
 
 
 def _check_etag(document: Connection | Export, current: str, etag: str) -> None:

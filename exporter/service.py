@@ -244,10 +244,10 @@ class Exporter:
         )
 
     def columns_of(self, segment: str) -> tuple[str, ...]:
-        """The columns of a segment's newest snapshot, from one partition's header. Raises ConfigError without one."""
+        """The columns of a segment's newest snapshot, from one partition's header. Raises NoSnapshot."""
         ref = self._newest_of(segment)
         if ref is None:
-            raise ConfigError(f"no snapshot of {segment} has arrived yet", hint="Check the segment's name.")
+            raise NoSnapshot(f"no snapshot of {segment} has arrived yet", hint="Check the segment's name.")
         part = self._freeze([ref]).partitions[0]
         chunks = self.snapshots.open(part.name, etag=part.etag)
         with tempfile.TemporaryDirectory() as folder:

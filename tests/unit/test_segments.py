@@ -1,0 +1,38 @@
+"""Segments in storage: each by its newest snapshot, whatever else lies around."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from exporter.segments import newest_snapshots
+from exporter.store import BlobInfo
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+DATED = "CustomerInsights_x/Feed/HighValue/2026/11/{day}/0600/HighValue_{part}.csv"
+
+
+def blob(name: str, *, size: int = 10, age_h: float = 0) -> BlobInfo:
+    return BlobInfo(name=name, etag="1", size_bytes=size, modified_at=NOW - timedelta(hours=age_h))
+
+
+def test_of_several_refreshes_the_newest_counts_with_all_its_files() -> None:
+    names = [DATED.format(day=day, part=part) for day in (21, 23, 22) for part in (1, 2)]
+    [found] = newest_snapshots(blob(name) for name in names)
+    assert (found.ref.segment, found.newest_at.day, found.files, found.size_bytes) == ("HighValue", 23, 2, 20)
+
+
+def test_a_file_by_hand_is_as_old_as_its_last_change() -> None:
+    first, second = newest_snapshots(
+        [blob("segments/B.csv", age_h=3), blob("segments/A/1.csv", age_h=2), blob("segments/A/2.csv", age_h=1)]
+    )
+    assert (first.ref.segment, first.newest_at, first.files) == ("A", NOW - timedelta(hours=1), 2)
+    assert (second.ref.segment, second.newest_at, second.files) == ("B", NOW - timedelta(hours=3), 1)
+
+
+def test_names_that_differ_in_case_are_one_segment() -> None:
+    names = [DATED.format(day=21, part=1), DATED.format(day=22, part=1).replace("HighValue", "HIGHVALUE")]
+    assert [found.ref.segment for found in newest_snapshots(map(blob, names))] == ["HIGHVALUE"]
+
+
+def test_what_is_no_snapshot_is_no_segment() -> None:
+    assert newest_snapshots(map(blob, ["readme.txt", "CustomerInsights_x/Feed/model.json", "a.csv"])) == []
