@@ -159,7 +159,7 @@ class _Planner:
             name=source.name,
             declared=source.dialect,
             expected=self.mapping.named_columns(),
-            on_rejected=lambda line: self._reject(source.name, line.line, "", RejectReason(line.reason), "", line.text),
+            on_rejected=lambda line: self._reject_line(source.name, line),
         )
         with contextlib.closing(read):
             for piece in read:
@@ -328,14 +328,18 @@ class _Planner:
             lines = self._locate([(piece, row) for piece, row, *_ in chunk])
             for piece, row, reason, identifier, text in chunk:
                 name, line = lines[piece, row]
-                self._reject(name, line, self._identifier_column(), RejectReason(reason), identifier or "", text or "")
+                cells = {"column": self._identifier_column(), "identifier": identifier or ""}
+                self._reject(name, line, RejectReason(reason), text or "", **cells)
 
-    def _reject(self, source: str, line: int, column: str, reason: RejectReason, identifier: str, text: str) -> None:
-        """text: the row itself, for those who keep it."""
+    def _reject_line(self, source: str, rejected: reading.RejectedLine) -> None:
+        self._reject(source, rejected.line, RejectReason(rejected.reason), rejected.text, detail=rejected.detail)
+
+    def _reject(self, source: str, line: int, reason: RejectReason, text: str, **cells: str) -> None:
+        """Count a rejected row and list it. text: the row itself, for those who keep it; cells: see `rejected_row`."""
         self.rejected[reason] += 1
         self._example(reason, source, line)
         kept = [safe_cell(text)] if self.keep_rows else []
-        self._rejected_csv.writerow([*rejected_row(source, line, column, reason, identifier), *kept])
+        self._rejected_csv.writerow([*rejected_row(source, line, reason, **cells), *kept])
 
     def _example(self, reason: str, source: str, line: int) -> None:
         examples = self.examples.setdefault(reason, [])
@@ -519,9 +523,12 @@ def _as_text(name: str, kind: str) -> str:
 # CSV files for people
 
 
-def rejected_row(source: str, line: int | str, column: str, reason: RejectReason, identifier: str) -> list[str | int]:
-    """A line of rejected.csv."""
-    cells = (source, line, column, str(reason), rules.MESSAGES[reason], identifier[:200])
+def rejected_row(
+    source: str, line: int | str, reason: RejectReason, *, column: str = "", identifier: str = "", detail: str = ""
+) -> list[str | int]:
+    """A line of rejected.csv. detail: what else is to be said of the row."""
+    message = rules.MESSAGES[reason] + (f": {detail}" if detail else "")
+    cells = (source, line, column, str(reason), message, identifier[:200])
     return [safe_cell(cell) if isinstance(cell, str) else cell for cell in cells]
 
 

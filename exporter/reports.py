@@ -71,8 +71,7 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
             for position, words in rows:
                 row = found.get(position) if position is not None else None
                 source, line = lines[row.piece, row.row] if row else ("", "")
-                cells = rejected_row(source, line, "", reason, row.identifier if row else "")
-                cells[4] = f"{MESSAGES[reason]}: {words}" if words else MESSAGES[reason]
+                cells = rejected_row(source, line, reason, identifier=row.identifier if row else "", detail=words)
                 kept = [row.profile if row else ""] if reader.plan.keeps_rows else []
                 writer.writerow([*cells, *kept])
 

@@ -55,6 +55,9 @@ def test_rejected_rows_are_kept_as_they_stand_in_the_file_where_the_export_says_
     assert kept["email_space:6"] == FLAWED[0]
     assert kept["too_many_columns:7"] == FLAWED[1]
     assert kept["email_malformed:8"] == "'=cmd(),Formula", "a spreadsheet must not calculate it"
+    messages = {row["reason"]: row["message"] for row in world.rows_of("rejected.csv")}
+    assert messages["too_many_columns"] == "the row has more cells than the header: 3 of 2 columns"
+    assert messages["nul_byte"].endswith(": column 2")
     assert kept["nul_byte:9"] == "two@example.com,T\N{REPLACEMENT CHARACTER}m"
     assert kept["unterminated_quote:10"] == FLAWED[4]
 
