@@ -59,10 +59,13 @@ class Audit:
     def newest(self, *, before: str = "") -> Iterator[dict[str, Any]]:
         """Every record, newest first. `before`: only those further back than this place, see `place`."""
         for name in sorted(self._store.names("audit/"), reverse=True):
+            day = name.removeprefix("audit/").removesuffix(".jsonl")
+            if before and day > before:
+                continue
             found = self._store.read(name)
             lines = complete_lines(found.data).splitlines() if found else []
             for number in range(len(lines) - 1, -1, -1):
-                place = f"{name.removeprefix('audit/').removesuffix('.jsonl')}.{number:06}"
+                place = f"{day}.{number:06}"
                 if not before or place < before:
                     yield {"place": place, **json.loads(lines[number])}
 
