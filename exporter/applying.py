@@ -195,7 +195,7 @@ class _Planning:
         self._app = app
         self.views = app.exports()
         self.problems: list[Problem] = []
-        self._connections = {connection.id for connection in app.connections()}
+        self._connections = [connection.id for connection in app.connections()]
         self._lists: dict[str, list[ListView]] = {}
 
     def find(self, document: Mapping[str, Any]) -> ExportView | None:

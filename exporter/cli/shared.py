@@ -98,11 +98,13 @@ def confirm(question: str, *, yes: bool) -> None:
     """Go on, or end with code 1. Where nobody can be asked, that is misuse."""
     if yes:
         return
-    try:
-        agreed = typer.confirm(question, err=True)
-    except typer.Abort:
-        raise ConfigError("nobody answered, so nothing was done", hint="Answer y, or give --yes.") from None
-    if not agreed:
+    typer.echo(f"{question} [y/N]: ", err=True, nl=False)  # typer's own leaves a blank on standard output
+    answer = sys.stdin.readline()
+    if not answer:
+        raise ConfigError(
+            "nobody answered, so nothing was done", hint="Answer y, or give --yes (agree: --version)."
+        )
+    if answer.strip().lower() not in ("y", "yes"):
         errors.print("Nothing was done.")
         raise typer.Exit(1)
 

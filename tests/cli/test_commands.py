@@ -1,0 +1,463 @@
+"""Every command, on the store and over the API: what it does, what it says, who may."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from exporter import cli, consent
+from exporter.management import Management
+from exporter.roles import Role
+from sandbox.klaviyo import FULL_KEY
+from sandbox.klaviyo.settings import READONLY_KEY
+from tests.cli.conftest import CommandLine, Said
+from tests.service.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
+from tests.service.world import LIST, SEGMENT, World, people
+
+MAIN, EXPORT = "main-account", "high-value"
+OPTIONS = ("--connection", MAIN, "--list", LIST, "--segment", SEGMENT, "--email", "EMail")
+
+
+@pytest.fixture
+def peopled(world: World, management: Management) -> World:
+    """A connection, an export, and a run that delivered and rejected."""
+    connect(management, used_by="contributors")
+    add_export(management)
+    world.drop_people("a.csv", people(3, planted={1: "nobody"}))
+    world.deliver()
+    return world
+
+
+def commands() -> dict[str, typer.models.CommandInfo]:
+    """Every command by its words."""
+    found = {str(each.name or getattr(each.callback, "__name__", "")): each for each in cli.app.registered_commands}
+    for group in cli.app.registered_groups:
+        assert group.typer_instance is not None
+        for each in group.typer_instance.registered_commands:
+            found[f"{group.name} {each.name or getattr(each.callback, '__name__', '')}"] = each
+    return found
+
+
+# Connections
+
+
+def test_a_connection_is_made_from_a_piped_key_agreed_to_changed_and_removed(world: World, both: CommandLine) -> None:
+    made = both.ok("connections", "create", "Main account", "--key-stdin", "--json", typed=f"{FULL_KEY}\n").document
+    assert (made["id"], made["consent"], made["check"]["ok"]) == (MAIN, None, True)
+    assert world.secrets[made["secret"]] == FULL_KEY
+
+    refused = both("connections", "agree", MAIN, typed="n\n")
+    assert (refused.code, "outside your subscription" in refused.err) == (1, True)
+    assert both.ok("connections", "show", MAIN, "--json").document["consent"] is None
+    agreed = both.ok("connections", "agree", MAIN, "--json", typed="y\n").document
+    assert agreed["consent"]["version"] == consent.VERSION
+
+    both.ok("connections", "edit", MAIN, "--used-by", "contributors")
+    changed = both.ok("connections", "show", MAIN, "--json").document
+    assert (changed["name"], changed["used_by"]) == ("Main account", "contributors")
+    assert both.ok("connections", "connect", MAIN).out.count("Sandbox Organization") == 1
+    both.ok("connections", "rotate-key", MAIN, "--key-stdin", typed=FULL_KEY)
+    assert both.ok("connections", "withdraw", MAIN, "--yes", "--json").document["consent"] is None
+
+    asked = both("connections", "remove", MAIN, "--delete-secret", typed="n\n")
+    assert (asked.code, "delete its key" in asked.err, len(world.secrets)) == (1, True, 2)
+    both.ok("connections", "remove", MAIN, "--delete-secret", typed="y\n")
+    assert both.ok("connections", "--json").document == []
+    assert made["secret"] not in world.secrets
+
+
+def test_a_key_is_shown_nowhere_and_is_no_option(world: World, both: CommandLine) -> None:
+    said = [
+        both("connections", "create", "A", "--key-stdin", typed=FULL_KEY),
+        both("connections", "create", "B", "--key-stdin", typed="pk_wrong_0123"),
+        both("connections", "rotate-key", "a", "--key-stdin", typed="pk_wrong_0123"),
+        both("connections", "show", "a"),
+        both("connections", "list", "--json"),
+    ]
+    assert [each.code for each in said] == [0, 2, 2, 0, 0]
+    assert not any("pk_" in each.out + each.err for each in said)
+    assert FULL_KEY not in "".join(text for _, text in world.text_of_state())
+    assert both("connections", "create", "C", "--key", FULL_KEY).code == 2
+
+
+def test_a_key_at_the_terminal_is_typed_without_echo(line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("getpass.getpass", lambda *_, **__: FULL_KEY)  # there is no terminal here
+    monkeypatch.setattr("io.StringIO", Terminal)
+    assert "Sandbox Organization" in line.ok("connections", "create", "A").out
+
+
+def test_a_secret_that_is_there_can_be_named(both: CommandLine) -> None:
+    made = both.ok("connections", "create", "A", "--secret", "klaviyo-key", "--id", "mine", "--json").document
+    assert (made["id"], made["secret"]) == ("mine", "klaviyo-key")
+
+
+def test_connect_of_a_key_without_scopes_fails_and_says_which(world: World, both: CommandLine) -> None:
+    both.ok("connections", "create", "A", "--secret", "klaviyo-key")
+    world.secrets["klaviyo-key"] = READONLY_KEY
+    said = both("connections", "connect", "a")
+    assert (said.code, "lists:write" in said.out, "create a new key" in said.out) == (1, True, True)
+
+
+def test_a_connection_in_use_is_removed_with_its_exports_only_when_asked(peopled: World, both: CommandLine) -> None:
+    refused = both("connections", "remove", MAIN, "--yes")
+    assert (refused.code, EXPORT in refused.err) == (1, True)
+    both.ok("connections", "remove", MAIN, "--yes", "--exports", "detach")
+    assert both.ok("exports", "--json").document[0]["connection"] is None
+
+
+def test_lists_are_shown_and_made(peopled: World, both: CommandLine) -> None:
+    made = both.ok("lists", MAIN, "--create", "VIPs", "--json").document
+    assert both.ok("lists", MAIN).out.count(made[0]["id"]) == 1
+
+
+# Exports
+
+
+def test_an_export_is_made_by_list_name_changed_and_removed(peopled: World, both: CommandLine) -> None:
+    both.ok("lists", MAIN, "--create", "My VIPs")
+    options = ("--connection", MAIN, "--list", "my vips", "--segment", SEGMENT, "--email", "EMail")
+    made = both.ok("exports", "create", "VIPs", *options, "--at", "18:30", "--day", "monday", "--json").document
+    assert (made["id"], made["list_name"], made["paused"]) == ("vips", "My VIPs", False)
+    assert made["schedule"] | {"on": "schedule", "times": ["18:30"], "days": ["monday"]} == made["schedule"]
+    assert peopled.runs("vips") == []
+
+    both.ok("exports", "edit", "vips", "--time-zone", "Europe/Bucharest", "--max-profiles", "10")
+    both.ok("exports", "edit", "vips", "--name", "Best", "--email", "Mail")
+    seen = both.ok("exports", "show", "vips", "--json").document
+    assert (seen["name"], seen["max_profiles"], seen["mapping"]["email"]) == ("Best", 10, "Mail")
+    assert (seen["schedule"]["times"], seen["schedule"]["time_zone"]) == (["18:30"], "Europe/Bucharest")
+    both.ok("exports", "edit", "vips", "--cron", "0 6 * * 1", "--max-profiles", "0")
+    seen = both.ok("exports", "show", "vips", "--json").document
+    assert (seen["schedule"]["times"], seen["schedule"]["cron"], seen["max_profiles"]) == ([], "0 6 * * 1", None)
+
+    assert both.ok("exports", "pause", "vips", "--json").document["paused"] is True
+    assert both.ok("exports", "resume", "vips", "--json").document["paused"] is False
+    assert both.ok("exports", "detach", "vips", "--json").document["connection"] is None
+    assert both.ok("exports", "duplicate", "vips", "--json").document["name"] == "Best (copy)"
+    both.ok("exports", "remove", "vips", "--yes")
+    assert [each["id"] for each in both.ok("exports", "--json").document] == ["best-copy", EXPORT]
+
+
+def test_what_somebody_who_saves_should_know_is_said(peopled: World, both: CommandLine) -> None:
+    said = both.ok("exports", "create", "Again", *OPTIONS)
+    assert "also filled by High value" in said.err
+
+
+def test_editing_keeps_what_email_does_not_change(peopled: World, both: CommandLine) -> None:
+    both.ok("exports", "edit", EXPORT, "--email", "Mail")
+    assert both.ok("exports", "show", EXPORT, "--json").document["mapping"]["first_name"] == "FirstName"
+
+
+# Runs
+
+
+def test_a_run_is_started_watched_and_cancelled(peopled: World, both: CommandLine) -> None:
+    peopled.drop_people("b.csv", people(5))
+    peopled.deliver()
+    started = both.ok("run", EXPORT, "--json").document
+    listed = both.ok("runs", EXPORT, "--limit", "1", "--json").document
+    assert [(one["run"], one["status"]) for one in listed] == [(started["run"], "Queued")]
+    both.ok("cancel", started["run"])
+    unfinished = both("report", started["run"])
+    assert (unfinished.code, "no report" in unfinished.err) == (2, True)
+    peopled.deliver()
+    assert both.ok("report", started["run"], "--json").document["status"] == "Canceled"
+    over = both("cancel", started["run"])
+    assert (over.code, "is over" in over.err) == (1, True)
+
+
+def test_a_run_that_is_waited_for_ends_with_its_report(
+    peopled: World, both: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(seconds: float) -> None:
+        assert seconds > 0
+        peopled.deliver()
+
+    monkeypatch.setattr("exporter.cli.runs.time.sleep", wait)
+    said = both.ok("run", EXPORT, "--wait")
+    assert ("Delivered   2" in said.out, "Rejected    1" in said.out) == (True, True), said
+
+
+def test_run_all_starts_what_has_a_schedule_and_says_what_does_not(peopled: World, both: CommandLine) -> None:
+    both.ok("exports", "create", "No segment", *OPTIONS[:4], "--segment", "Nowhere", "--email", "EMail")
+    said = both("run", "--all", "--json")
+    assert said.code == 1
+    assert [(one["export"], bool(one["run"]), bool(one["problem"])) for one in said.document] == [
+        (EXPORT, True, False),
+        ("no-segment", False, True),
+    ]
+
+
+def test_rows_that_were_not_delivered_can_be_read(peopled: World, both: CommandLine, tmp_path: Path) -> None:
+    run = both.ok("runs", EXPORT, "--json").document[0]["run"]
+    said = both.ok("report", run, "--rows", "rejected")
+    assert "nobody" in said.out
+
+
+def test_a_mapping_is_suggested_from_a_segment_in_storage(peopled: World, both: CommandLine) -> None:
+    assert both.ok("suggest", "--segment", SEGMENT).out == (
+        "# columns: EMail, FirstName\nemail: EMail\nfirst_name: FirstName\n"
+    )
+
+
+# Both doors
+
+
+READING = (
+    ("connections",),
+    ("connections", "--json"),
+    ("connections", "show", MAIN),
+    ("connections", "show", MAIN, "--json"),
+    ("lists", MAIN, "--json"),
+    ("exports",),
+    ("exports", "list", "--json"),
+    ("exports", "show", EXPORT),
+    ("exports", "dump"),
+    ("segments",),
+    ("segments", "--json"),
+    ("plan", EXPORT),
+    ("plan", EXPORT, "--json"),
+    ("runs", EXPORT),
+    ("suggest", "--segment", SEGMENT),
+    ("connections", "show", "nowhere"),
+    ("exports", "show", "no/where"),
+    ("runs", "nowhere"),
+    ("report", "a/b"),
+    ("report", ".."),
+    ("plan", "nothing"),
+    ("suggest", "--segment", "Nowhere"),
+    ("exports", "edit", EXPORT, "--at", "25:00"),
+    ("exports", "edit", EXPORT, "--list", "No such list"),
+    ("connections", "edit", MAIN, "--used-by", "everybody"),
+    ("connections", "agree", MAIN, "--version", "1999"),
+    ("connections", "remove", MAIN, "--yes"),
+)
+
+
+def test_both_doors_say_the_same(peopled: World, line: CommandLine, url: str) -> None:
+    for args in READING:
+        line.through("")
+        here = line(*args)
+        line.through(url)
+        assert line(*args) == here, args
+        assert here.out or here.err
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("exports", "create", "X", "--connection", MAIN, "--list", LIST), "--email"),
+        (("exports", "create", "X", "--email", "EMail"), "--connection"),
+        (("exports", "create", "X", *OPTIONS, "--id", "Not an id"), "id:"),
+        (("exports", "create", "high VALUE", *OPTIONS), "name: is taken"),
+        (("exports", "create", "X", *OPTIONS[2:], "--connection", "nowhere"), "no connection nowhere"),
+        (("exports", "create", "X", *OPTIONS, "--list", "Nope"), "list: the account has no list Nope"),
+        (("exports", "create", "X", *OPTIONS, "--on", "sometimes"), "schedule.on"),
+        (("exports", "create", "X", *OPTIONS, "--max-profiles", "-1"), "max_profiles"),
+        (("exports", "create", "X", *OPTIONS, "--mapping", "nowhere.yaml"), "cannot be read"),
+        (("exports", "edit", EXPORT), "nothing to change"),
+        (("exports", "--json", "show", EXPORT), "behind show"),
+        (("exports", "remove", EXPORT), "--yes"),
+        (("exports", "apply", "-f", "nowhere.yaml"), "cannot be read"),
+        (("connections", "--app", "https://a.example", "show", MAIN), "behind show"),
+        (("connections", "create", "X"), "--key-stdin"),
+        (("connections", "create", "X", "--secret", "s", "--key-stdin"), "one of them"),
+        (("connections", "create", "X", "--secret", "nowhere"), "secret:"),
+        (("connections", "edit", MAIN), "nothing to change"),
+        (("connections", "remove", MAIN, "--exports", "keep"), "refuse, detach or remove"),
+        (("run",), "--all"),
+        (("run", EXPORT, "--all"), "--all"),
+        (("runs", EXPORT, "--limit", "0"), "--limit"),
+        (("report", "a/b", "--rows", "good"), "rejected or duplicates"),
+        (("suggest",), "--segment"),
+        (("exports", "nonsense"), "nonsense"),
+        (("exports", "--app", "http://elsewhere.example"), "https://"),
+        (("exports", "--app", "elsewhere"), "https://"),
+    ],
+)
+def test_misuse_ends_with_2_and_names_the_remedy(peopled: World, both: CommandLine, args: Any, says: str) -> None:
+    before = dict(peopled.text_of_state())
+    said = both(*args)
+    assert (said.code, says in said.err) == (2, True), said
+    assert dict(peopled.text_of_state()) == before
+
+
+def test_an_edit_that_somebody_else_was_faster_with_is_refused(
+    peopled: World, both: CommandLine, management: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Management.lists
+
+    def lists(self: Management, *args: Any) -> Any:
+        """Meanwhile, another one pauses it."""
+        management.pause_export(ADMIN, EXPORT, paused=True)
+        return real(self, *args)
+
+    monkeypatch.setattr(Management, "lists", lists)
+    said = both("exports", "edit", EXPORT, "--list", LIST, "--name", "Mine")
+    assert (said.code, "somebody else" in said.err, "repeat your change" in said.err) == (1, True, True), said
+
+
+def test_whoever_the_app_does_not_know_is_told_to_sign_in(line: CommandLine, url: str) -> None:
+    line.through(url)
+    line.be("stranger")
+    said = line("exports")
+    assert (said.code, "az login" in said.err) == (2, True)
+    line.be("nil")
+    said = line("exports")
+    assert (said.code, "no role" in said.err) == (1, True)
+
+
+def test_an_app_that_does_not_answer_is_said_to(line: CommandLine) -> None:
+    said = line("exports", "--app", "http://127.0.0.1:9")
+    assert (said.code, "does not answer" in said.err, "Traceback" in said.err) == (1, True, False)
+
+
+def test_without_a_token_or_a_registration_the_remedy_is_named(
+    line: CommandLine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.be("")
+    monkeypatch.delenv("AUTH_CLIENT_ID", raising=False)
+    said = line("exports", "--app", url)
+    assert (said.code, "AUTH_CLIENT_ID" in said.err) == (2, True)
+
+
+def test_on_the_store_the_azure_clis_user_is_written_down(
+    line: CommandLine, management: Management, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = {"subscriptions": [{"isDefault": True, "user": {"name": "ann@contoso.example"}}]}
+    (tmp_path / "azureProfile.json").write_text(json.dumps(profile), encoding="utf-8-sig")
+    monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
+    line.ok("connections", "create", "A", "--secret", "klaviyo-key")
+    newest = management.changes(ADMIN).items[0]
+    assert newest.by == {"id": "command-line", "name": "ann@contoso.example", "role": "Admin"}
+
+
+# Who may
+
+YES, NO = True, False
+# command: its arguments, and whether Viewer, Contributor (over a shared connection) and Admin may. As docs/roles.md.
+WHO_MAY: dict[str, tuple[tuple[str, ...], tuple[bool, bool, bool]]] = {
+    "whoami": ((), (YES, YES, YES)),
+    "connections list": ((), (NO, YES, YES)),
+    "connections show": ((MAIN,), (NO, YES, YES)),
+    "connections create": (("X", "--secret", "klaviyo-key"), (NO, NO, YES)),
+    "connections edit": ((MAIN, "--name", "X"), (NO, NO, YES)),
+    "connections agree": ((MAIN, "--version", consent.VERSION), (NO, NO, YES)),
+    "connections withdraw": ((MAIN, "--yes"), (NO, NO, YES)),
+    "connections connect": ((MAIN,), (NO, NO, YES)),
+    "connections rotate-key": ((MAIN, "--key-stdin"), (NO, NO, YES)),
+    "connections remove": ((MAIN, "--yes", "--exports", "detach"), (NO, NO, YES)),
+    "lists": ((MAIN,), (NO, YES, YES)),
+    "segments": ((), (YES, YES, YES)),
+    "exports list": ((), (YES, YES, YES)),
+    "exports show": ((EXPORT,), (YES, YES, YES)),
+    "exports create": (("X", *OPTIONS), (NO, YES, YES)),
+    "exports edit": ((EXPORT, "--name", "X"), (NO, YES, YES)),
+    "exports duplicate": ((EXPORT,), (NO, YES, YES)),
+    "exports detach": ((EXPORT,), (NO, YES, YES)),
+    "exports pause": ((EXPORT,), (NO, YES, YES)),
+    "exports resume": ((EXPORT,), (NO, YES, YES)),
+    "exports remove": ((EXPORT, "--yes"), (NO, YES, YES)),
+    "exports apply": (("-f", "{file}", "--yes"), (NO, YES, YES)),
+    "exports dump": ((), (YES, YES, YES)),
+    "run": ((EXPORT,), (NO, YES, YES)),
+    "runs": ((EXPORT,), (YES, YES, YES)),
+    "report": (("{run}",), (YES, YES, YES)),
+    "cancel": (("{open}",), (NO, YES, YES)),
+    "plan": ((EXPORT,), (NO, YES, YES)),
+    "suggest": (("--segment", SEGMENT), (NO, YES, YES)),
+}
+ON_THIS_COMPUTER = {"push", "forget"}  # not through an app
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert set(WHO_MAY) | ON_THIS_COMPUTER == set(commands())
+
+
+@pytest.mark.parametrize("command", WHO_MAY)
+def test_who_may_use_a_command_is_what_the_roles_say(
+    peopled: World, line: CommandLine, url: str, command: str, tmp_path: Path
+) -> None:
+    args, row = WHO_MAY[command]
+    done = peopled.runs(EXPORT)[-1].run_id
+    open_run = line.ok("run", EXPORT, "--json").document["run"]
+    file = tmp_path / "exports.yaml"
+    file.write_text(line.ok("exports", "dump").out.replace("High value", "Renamed"))
+    line.through(url)
+    filled = [arg.format(file=file, run=done, open=open_run) for arg in args]
+    allowed = dict(zip((VIEWER, CONTRIBUTOR, ADMIN), row, strict=True)) | {NOBODY: False}
+    for actor in (NOBODY, VIEWER, CONTRIBUTOR, ADMIN):  # whoever may comes last: it may be gone then
+        if actor.role is Role.CONTRIBUTOR and row[1]:
+            continue  # what Admin does next would be used up: asked in the next test
+        line.be(actor.name.lower())
+        before = _state(peopled)
+        said = line(*command.split(), *filled, typed=FULL_KEY)
+        _check(said, allowed[actor], actor.name)
+        if not allowed[actor]:
+            assert _state(peopled) == before, actor
+
+
+# What does not depend on the connection.
+OVER_ANY = {"whoami", "segments", "suggest", "runs", "report", "connections list"} | {
+    f"exports {each}" for each in ("list", "show", "dump")
+}
+
+
+@pytest.mark.parametrize("command", [command for command, (_, row) in WHO_MAY.items() if row[1]])
+def test_contributors_may_over_shared_connections_alone(
+    peopled: World, management: Management, line: CommandLine, url: str, command: str, tmp_path: Path
+) -> None:
+    args, _ = WHO_MAY[command]
+    done = peopled.runs(EXPORT)[-1].run_id
+    open_run = line.ok("run", EXPORT, "--json").document["run"]
+    file = tmp_path / "exports.yaml"
+    file.write_text(line.ok("exports", "dump").out.replace("High value", "Renamed"))
+    filled = [arg.format(file=file, run=done, open=open_run) for arg in args]
+    line.ok("connections", "edit", MAIN, "--used-by", "administrators")
+    line.be("cem")
+    before = _state(peopled)
+    line.through(url)
+    alone = line(*command.split(), *filled)
+    if command == "exports apply":  # it does not even see the connection
+        assert (alone.code, "none of this id that you may use" in alone.err) == (2, True), alone
+    else:
+        _check(alone, command in OVER_ANY, "Cem, not shared")
+    assert _state(peopled) == before
+    line.through("")
+    line.ok("connections", "edit", MAIN, "--used-by", "contributors")
+    line.through(url)
+    _check(line(*command.split(), *filled), True, "Cem, shared")
+
+
+def _state(world: World) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in world.text_of_state() if "/audit/" not in name]
+
+
+def _check(said: Said, may: bool, who: str) -> None:
+    if may:
+        assert said.code == 0, (who, said)
+    else:
+        assert (said.code, "Do: Ask an administrator" in said.err) == (1, True), (who, said)
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["", "connections", "exports", *commands()])
+def test_help_of_every_command_shows_an_example(line: CommandLine, command: str) -> None:
+    said = line.ok(*command.split(), "--help")
+    assert ("Example: " in said.out) == bool(command)
+    if command:
+        assert f"python -m exporter {command}" in said.out
