@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import ConfigError
 from exporter.planning import REJECTED_COLUMNS
 from exporter.plans import REJECTED_CSV
-from exporter.runs import Run, run_folder
+from exporter.runs import run_folder
 from exporter.store import Store
 
 if TYPE_CHECKING:
@@ -48,14 +48,6 @@ class Erasure:
         return {"complete": self.is_complete, "erased": erased, "open_runs": self.open_runs, "left": self.left}
 
 
-def drop_plans(store: Store, run: Run) -> int:
-    """Delete the staged plans of a closed run, those of attempts that died included. Returns the number of files."""
-    names = list(store.names(run.folder + "plan-"))
-    for name in names:
-        store.delete(name)
-    return len(names)
-
-
 def forget(exporter: Exporter, identifiers: Sequence[str]) -> Erasure:
     """Erase whoever is known by any of these: addresses, telephone numbers or external ids. Harmless to repeat."""
     person = _Person(identifiers)
@@ -79,10 +71,10 @@ def _forget_in_run(exporter: Exporter, run_id: str, person: _Person, erasure: Er
         return
     store, folder = exporter.store, run_folder(run_id)
     if run is not None:
-        if files := drop_plans(store, run):
+        if files := exporter.records.drop_plans(run):
             erasure.erased.append((f"{folder}plan-*", f"{files} files with everybody's staged rows deleted"))
-        if exporter.plan_folder(run, "x").parent.exists():
-            exporter.forget_plan(run)
+        if exporter.records.plan_folder(run, "x").parent.exists():
+            exporter.records.forget_plan(run)
             erasure.erased.append(("work folder", f"this machine's copy of the plan of {run_id} deleted"))
     name = folder + REJECTED_CSV
     if name in store.names(name) and (rows := _blank_rows(store, name, person)):

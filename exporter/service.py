@@ -10,10 +10,7 @@ Any step may die at any line: what it had recorded counts, the rest is done agai
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
-import shutil
 import tempfile
 import time
 import uuid
@@ -22,13 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Literal, assert_never
 
 from pydantic import SecretStr
 
-from exporter import forgetting, leases, notices, reports, telemetry, timer
+from exporter import leases, notices, telemetry, timer
 from exporter.catalog import Catalog, Connection, Export
-from exporter.confirming import Jobs, confirm, poll_interval_s
 from exporter.errors import (
     AlreadyThere,
     ConfigError,
@@ -38,36 +34,17 @@ from exporter.errors import (
     NoSnapshot,
     PartitionChanged,
     RunCanceled,
-    SnapshotUnreadable,
     StoreMoved,
     Transient,
 )
-from exporter.journal import Journal
-from exporter.klaviyo import KlaviyoList
 from exporter.logs import bound_run
 from exporter.model_json import MAX_MODEL_BYTES, TableModel, parse_table
 from exporter.pacing import Pacer
-from exporter.planning import PartitionSource, make_plan
-from exporter.plans import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, PlanReader, rows_name
+from exporter.planning import make_plan
+from exporter.plans import Plan
 from exporter.reading import read_partition
-from exporter.runs import (
-    EMPTY_HINT,
-    EMPTY_MESSAGE,
-    Counts,
-    Manifest,
-    ManifestPartition,
-    Phase,
-    Run,
-    Status,
-    close,
-    count,
-    enter,
-    new_run_id,
-    run_folder,
-    snapshot_minute,
-    verdict,
-)
-from exporter.sending import Imports, Sender
+from exporter.records import Records
+from exporter.runs import Manifest, ManifestPartition, Run, Status, close, new_run_id
 from exporter.snapshots import (
     NeverCame,
     NotASnapshot,
@@ -77,40 +54,13 @@ from exporter.snapshots import (
     completeness,
     parse_blob_name,
 )
+from exporter.stepping import SETBACKS, Done, Klaviyo, Next, Outside, Step, StepResult, step_message
 from exporter.store import Snapshots, Steps, Store
 
 logger = logging.getLogger(__name__)
 
-WITHDRAWAL_S = 5.0  # how old our knowledge of a withdrawal may be when a batch is sent
 STALE_S = 900.0  # an open run that nothing moved for so long lost its message: half as much again as a hidden one
-SETBACKS = (
-    12  # failures in a row without progress, with waits up to LONGEST_WAIT_S: about 40 minutes, then the run ends
-)
 LONGEST_WAIT_S = 300.0
-AGAIN_HINT = "Mend what the message names, then run the export again, which is harmless."
-
-
-class Klaviyo(Imports, Jobs, Protocol):
-    """What the service needs of Klaviyo."""
-
-    def find_list(self, list_id: str) -> KlaviyoList: ...
-    def count_members(self, list_id: str) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nothing more to do for this message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Next:
-    """Go on with this message, after a while."""
-
-    message: Mapping[str, object]
-    after_s: float = 0.0
-
-
-StepResult = Done | Next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +108,22 @@ class Exporter:
         self.catalog = Catalog(store)
         self.notices = notices.Notices(store, notify)
         self.limits = limits
-        self._read_secret, self._klaviyo, self._work, self._container = read_secret, klaviyo, work, container
+        self.records = Records(store, self.notices, work=work, now=self._now)
+        self._container, self._clock, self._progress = container, clock, progress
         self._checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
-        self._clock, self._sleep, self._progress = clock, sleep, progress
+        self._outside = Outside(
+            store=store,
+            snapshots=snapshots,
+            catalog=self.catalog,
+            records=self.records,
+            read_secret=read_secret,
+            open_klaviyo=klaviyo,
+            now=self._now,
+            clock=clock,
+            sleep=sleep,
+            progress=progress,
+            memory_mb=limits.memory_mb,
+        )
 
     # What triggers call
 
@@ -206,11 +169,11 @@ class Exporter:
     def close_poisoned(self, message: Mapping[str, Any]) -> None:
         """A message failed too often: close its run as Failed, so that nobody waits for it."""
         run_id = message.get("run")
-        if not isinstance(run_id, str) or (found := self._read_run(run_id)) is None:
+        if not isinstance(run_id, str) or (found := self.records.read(run_id)) is None:
             logger.error("poison message without a run", extra={"cause": str(message.get("do"))})
             return
         run, etag = found
-        self._close(
+        self.records.end_early(
             run,
             etag,
             Status.FAILED,
@@ -233,7 +196,7 @@ class Exporter:
     def dry_run(self, export: Export, folder: Path) -> Plan:
         """The plan that a run of the newest snapshots would make, in a local folder. Sends and changes nothing."""
         manifest = self.freeze_newest(export)
-        sources = [_source(self, part) for part in manifest.partitions]
+        sources = [self._outside.source(part) for part in manifest.partitions]
         show = self._progress
         return make_plan(
             sources,
@@ -275,7 +238,7 @@ class Exporter:
             if found and found.status.is_open:
                 if self._is_as(found, export):
                     self._set_going(found)  # its own message may be lost
-                    if not self._is_cancelled(found.run_id):
+                    if self.records.why_cancelled(found.run_id) is None:
                         return found
                 else:
                     self.cancel(found.run_id, why="the export was changed; a new run follows")
@@ -296,26 +259,16 @@ class Exporter:
 
     def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
         """Ask a run to stop before its next batch."""
-        with contextlib.suppress(AlreadyThere):
-            self.store.create(run_folder(run_id) + "cancel", why.encode())
-
-    def _is_cancelled(self, run_id: str) -> bool:
-        return self.store.read(run_folder(run_id) + "cancel") is not None
+        self.records.cancel(run_id, why=why)
 
     def run(self, run_id: str) -> Run | None:
         """A run's document; None when there is none."""
-        found = self._read_run(run_id)
+        found = self.records.read(run_id)
         return found[0] if found else None
 
     def runs(self, export_id: str) -> Iterator[Run]:
         """The runs of an export, newest snapshot first."""
-        for name in sorted(self.store.folders(run_folder(export_id)), reverse=True):
-            if found := self._read_run(f"{export_id}/{name}"):
-                yield found[0]
-
-    def last_run(self, export_id: str) -> Run | None:
-        """The run that was created last."""
-        return max(self.runs(export_id), key=lambda run: run.created_at, default=None)
+        return self.records.of_export(export_id)
 
     # Settling
 
@@ -368,7 +321,7 @@ class Exporter:
         manifest = self._freeze([one for one in refs.values() if one is not None])
         if self._create(export, manifest, because="arrival", attempt=1) is None and redelivered:
             # Whoever had this message before may have died between creating the run and queueing its first step.
-            found = self._read_run(new_run_id(export.id, manifest, 1))
+            found = self.records.read(new_run_id(export.id, manifest, 1))
             if found and found[0].status is Status.QUEUED:
                 self._set_going(found[0])
 
@@ -456,7 +409,7 @@ class Exporter:
         """Create a run and queue its first step. None when it exists: somebody was faster, or it ran before."""
         run = self._new_run(export, manifest, because=because, attempt=attempt, due_at=due_at)
         try:
-            self.store.create(run.folder + "run.json", _encode(run))
+            self.records.create(run)
         except AlreadyThere:
             return None
         logger.info("run created", extra={"run_id": run.run_id})
@@ -465,24 +418,13 @@ class Exporter:
 
     def _set_going(self, run: Run) -> None:
         """Queue an open run's next step; from here on the timer looks after it."""
-        self._list_as_open(run)
-        self.steps.put(_step_message(run))
-
-    def _list_as_open(self, run: Run) -> None:
-        with contextlib.suppress(AlreadyThere):
-            self.store.create(timer.OPEN_RUNS + run.run_id, timer.encode_listed(self._now()))
+        self.records.list_as_open(run)
+        self.steps.put(step_message(run))
 
     def _create_closed(self, run: Run, status: Status, *, message: str, hint: str = "") -> Run:
         """Record a run that ends before it begins, report and all. Never open, so that no nudge sets it going."""
         closed = close(run, status, now=self._now(), message=message, hint=hint)
-        if self._read_run(run.run_id) is None:
-            with contextlib.suppress(StoreMoved):  # somebody was faster
-                self._list_as_open(closed)  # until it is tidied up after, as every run
-                self._save_report(closed, None)
-                self.store.create(closed.folder + "run.json", _encode(closed))
-                logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
-                telemetry.run_closed(closed)
-                self.tidy(closed)
+        self.records.create_ended(closed)
         return closed
 
     def skip(
@@ -497,16 +439,16 @@ class Exporter:
     # One step
 
     def _step(self, run_id: str, step: int, *, redelivered: bool) -> StepResult:
-        found = self._read_run(run_id)
+        found = self.records.read(run_id)
         if found is None:
             return Done()
         run, etag = found
         if not run.status.is_open:
-            self.tidy(run)
+            self.records.tidy(run)
             return Done()
         if step != run.step:
             # The step was taken. Its taker queued the next message, unless it died first: then this is a redelivery.
-            return Next(_step_message(run)) if redelivered else Done()
+            return Next(step_message(run)) if redelivered else Done()
         with bound_run(run_id), telemetry.step(run_id, step):
             return self._attempt(run, etag)
 
@@ -517,14 +459,14 @@ class Exporter:
                 self.store, run.connection, uuid.uuid4().hex, clock=self._clock, lasts_s=self.limits.lease_s
             )
         except LeaseHeld as exc:
-            return Next(_step_message(run), after_s=exc.retry_after_s or 5)
+            return Next(step_message(run), after_s=exc.retry_after_s or 5)
         pacer = _pacer(held, self.limits.pacer_share)
-        taken = _Step(self, run, etag, held, pacer)
+        taken = Step(self._outside, run, etag, held, pacer)
         try:
             with leases.kept(held, pacer=pacer.to_json):
                 return taken.take(deadline=self._clock() + self.limits.step_s)
         except (LeaseHeld, StoreMoved):
-            return Next(_step_message(taken.run), after_s=5)
+            return Next(step_message(taken.run), after_s=5)
         except ExporterError as exc:
             error = exc
         except OSError as exc:  # our own files on this machine's disk; whatever is remote has errors of its own
@@ -533,9 +475,9 @@ class Exporter:
         try:
             return self._conclude(taken, error)
         except StoreMoved:  # another instance has the run by now: this message is stale, or waits for its turn
-            return Next(_step_message(taken.run), after_s=5)
+            return Next(step_message(taken.run), after_s=5)
 
-    def _conclude(self, taken: _Step, error: ExporterError) -> StepResult:
+    def _conclude(self, taken: Step, error: ExporterError) -> StepResult:
         """What follows from an error that ended an attempt."""
         if isinstance(error, KeyRefused):
             error = taken.error_of_key(error)
@@ -544,107 +486,43 @@ class Exporter:
                 return self._start_over(taken.run, taken.etag)
             case RunCanceled():
                 taken.save_rows_so_far()
-                return self._close(taken.run, taken.etag, Status.CANCELED, message=error.message, hint=error.hint)
+                self.records.end_early(taken.run, taken.etag, Status.CANCELED, message=error.message, hint=error.hint)
+                return Done()
             case Transient():
                 return self._set_back(taken, error)
             case _:
                 taken.save_rows_so_far()
                 run = taken.run.model_copy(update={"cause": type(error).__name__})
-                return self._close(run, taken.etag, Status.FAILED, message=error.message, hint=error.hint)
+                self.records.end_early(run, taken.etag, Status.FAILED, message=error.message, hint=error.hint)
+                return Done()
 
-    def _set_back(self, taken: _Step, error: Transient) -> StepResult:
+    def _set_back(self, taken: Step, error: Transient) -> StepResult:
         """Wait and try again, a limited number of times: nothing is retried for ever."""
         run, etag = taken.run, taken.etag
         setbacks = 1 if taken.has_progressed else run.setbacks + 1
         if setbacks > SETBACKS:
             taken.save_rows_so_far()
             message = f"gave up after {SETBACKS} tries without progress: {error.message}"
-            return self._close(run, etag, Status.FAILED, message=message, hint=error.hint)
+            self.records.end_early(run, etag, Status.FAILED, message=message, hint=error.hint)
+            return Done()
         wait_s = _backoff_s(setbacks, error)
         logger.warning("step put off", extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks})
         telemetry.waited(wait_s, telemetry.SETBACK_WAIT)
         changed = run.model_copy(update={"setbacks": setbacks, "message": error.message, "hint": error.hint})
-        changed = self._write(changed.model_copy(update={"step": run.step + 1}), etag)[0]
-        return Next(_step_message(changed), after_s=wait_s)
+        changed = self.records.write(changed.model_copy(update={"step": run.step + 1}), etag)[0]
+        return Next(step_message(changed), after_s=wait_s)
 
     def _start_over(self, run: Run, etag: str) -> StepResult:
         """The snapshot was replaced while it was read: this run ends, its successor reads the new one."""
         changed = "the snapshot changed while it was read"
         if run.because != "arrival":
             hint = "Run the export again when the snapshot's files no longer change."
-            return self._close(run, etag, Status.FAILED, message=changed, hint=hint)
+            self.records.end_early(run, etag, Status.FAILED, message=changed, hint=hint)
+            return Done()
         # First the message, then the end: a crash between the two repeats the message, which is harmless.
         self.steps.put({"do": "settle", "blob": run.manifest.partitions[0].name}, delay_s=1)
-        return self._close(run, etag, Status.SKIPPED, message=f"{changed}; a new run follows when it has settled")
-
-    def _close(self, run: Run, etag: str, status: Status, *, message: str, hint: str = "") -> StepResult:
-        """End a run that did not get to its finish. The report says how far it came, and is there first."""
-        if not run.status.is_open:
-            return Done()
-        if status is Status.FAILED:
-            hint = hint or AGAIN_HINT
-        if (found := self._read_run(run.run_id)) is None or found[1] != etag:
-            raise StoreMoved("somebody else has this run by now")  # before its report is written over
-        counts, plan = self._counts_so_far(run)
-        closed = close(run.model_copy(update={"counts": counts}), status, now=self._now(), message=message, hint=hint)
-        self._save_report(closed, plan)
-        self._write(closed, etag)
-        self.tidy(closed)
-        telemetry.run_closed(closed)
-        logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
+        self.records.end_early(run, etag, Status.SKIPPED, message=f"{changed}; a new run follows when it has settled")
         return Done()
-
-    def _counts_so_far(self, run: Run) -> tuple[Counts, Plan | None]:
-        """The numbers of a run that does not get to its finish, as far as they are recorded."""
-        if not run.plan:
-            return run.counts, None
-        try:
-            plan = _fetch_document(self.store, run, self.plan_folder(run, run.plan))
-            return count(plan, Journal(self.store, run.run_id).delivery), plan
-        except ExporterError as exc:  # closing must not fail for want of numbers
-            logger.warning("numbers unknown", extra={"run_id": run.run_id, "cause": exc.message})
-            return run.counts, None
-
-    def is_overtaken(self, run: Run) -> bool:
-        """Whether a run on a newer snapshot got ahead: after it, an older one would bring old values back.
-
-        Runs that a person asked for are never overtaken.
-        """
-        if run.because == "demand":
-            return False
-        ours = (run.manifest.exported_at, run.created_at)
-        minute = run.manifest.exported_at.replace(second=0, microsecond=0)
-        for name in self.store.folders(run_folder(run.export)):
-            moment = snapshot_minute(name)
-            if moment is None or moment < minute or (other := self.run(f"{run.export}/{name}")) is None:
-                continue
-            if (
-                (other.manifest.exported_at, other.created_at) > ours
-                and other.list_id == run.list_id
-                and (other.sent_at is not None or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH))
-            ):
-                return True
-        return False
-
-    # Documents
-
-    def _read_run(self, run_id: str) -> tuple[Run, str] | None:
-        found = self.store.read(run_folder(run_id) + "run.json")
-        return (Run.model_validate_json(found.data), found.etag) if found else None
-
-    def _write(self, run: Run, etag: str) -> tuple[Run, str]:
-        """Write a run's document over the version that was read. Raises StoreMoved."""
-        changed = run.model_copy(update={"updated_at": self._now()})
-        return changed, self.store.replace(run.folder + "run.json", _encode(changed), etag=etag)
-
-    def _save_report(self, run: Run, plan: Plan | None) -> None:
-        """Write the report, over that of an attempt to close which did not get to its end."""
-        name, data = run.folder + "report.json", _json(reports.report(run, plan))
-        found = self.store.read(name)
-        if found is None:
-            self.store.create(name, data)
-        elif found.data != data:
-            self.store.replace(name, data, etag=found.etag)
 
     def _is_stale(self, run: Run, now: datetime) -> bool:
         return now - (run.updated_at or run.created_at) > timedelta(seconds=STALE_S)
@@ -658,277 +536,16 @@ class Exporter:
 
     def plan_folder(self, run: Run, token: str) -> Path:
         """Where this instance keeps a plan while the run is open."""
-        name = hashlib.sha256(run.run_id.encode()).hexdigest()[:16]
-        return self._work / name / token
-
-    def forget_plan(self, run: Run) -> None:
-        """Remove this instance's copy of a run's plan."""
-        shutil.rmtree(self.plan_folder(run, "x").parent, ignore_errors=True)
-
-    def tidy(self, run: Run) -> None:
-        """After a run closed: its plan goes, here and in the store, for it holds everybody's data; failures are told.
-
-        Harmless to repeat. What fails is done by the next tick, for as long as the run is listed as open.
-        """
-        self.forget_plan(run)
-        try:
-            forgetting.drop_plans(self.store, run)
-            listed = timer.OPEN_RUNS + run.run_id
-            if self.store.read(listed):
-                if run.status is Status.FAILED:
-                    self.notices.add(notices.of_run(run, now=self._now()))
-                self.store.delete(listed)
-        except ExporterError as exc:
-            logger.warning("run not tidied up after", extra={"run_id": run.run_id, "cause": exc.message})
+        return self.records.plan_folder(run, token)
 
     def nudge(self, run: Run, now: datetime) -> None:
         """Queue a message for an open run that nothing has moved for so long that it must have lost its own."""
         if self._is_stale(run, now) and not self._waits_for_its_turn(run):
             logger.warning("run nudged", extra={"run_id": run.run_id})
-            self.steps.put(_step_message(run))
+            self.steps.put(step_message(run))
 
     def key_of(self, connection: Connection) -> SecretStr:
-        return self._read_secret(connection.secret)
-
-    def klaviyo_for(self, key: SecretStr) -> Klaviyo:
-        return self._klaviyo(key)
-
-
-class _Step:
-    """One step of one run: the phases in order, until the run ends or time runs out."""
-
-    def __init__(self, exporter: Exporter, run: Run, etag: str, held: leases.HeldLease, pacer: Pacer) -> None:
-        self.exporter, self.run, self.etag, self.held, self.pacer = exporter, run, etag, held, pacer
-        self._withdrawal_checked_at = 0.0
-        self._klaviyo: Klaviyo | None = None
-        self._journal: Journal | None = None
-        self._facts_before = 0
-        self._requests_failed = False
-        self._reader: PlanReader | None = None
-
-    def take(self, *, deadline: float) -> StepResult:
-        self._check()
-        try:
-            while True:
-                match self.run.phase:
-                    case Phase.PLAN:
-                        if self.exporter.is_overtaken(self.run):
-                            message = "a newer snapshot was delivered before this one could be"
-                            return self.exporter._close(self.run, self.etag, Status.SKIPPED, message=message)
-                        self._plan()
-                        self._enter(Phase.SEND)
-                    case Phase.SEND:
-                        if not self._send(deadline):
-                            return self._more()
-                        self._enter(Phase.CONFIRM, sent_at=self.exporter._now())
-                    case Phase.CONFIRM:
-                        if not self._confirm(deadline):
-                            return self._ask_later()
-                        self._enter(Phase.FINISH)
-                    case Phase.FINISH:
-                        self._finish()
-                        return Done()
-                    case Phase.CLOSED:
-                        return Done()
-        finally:
-            self._close_reader()
-
-    def error_of_key(self, error: KeyRefused) -> ExporterError:
-        """What a refused key means: try again if another one is in the vault by now, else `error`."""
-        try:
-            if self._renew_key() is None:
-                return error
-        except ExporterError as exc:
-            return exc
-        return Transient("the Klaviyo key was replaced while it was in use", retry_after_s=1)
-
-    @property
-    def has_progressed(self) -> bool:
-        """Whether this step recorded anything about the batches."""
-        return self._journal is not None and self._journal.length > self._facts_before
-
-    def save_rows_so_far(self) -> None:
-        """The lists of rows of a run that ends early, where that is possible: closing it must not fail for them."""
-        if not self.run.plan:
-            return
-        try:
-            self._save_rows()
-        except ExporterError as exc:
-            logger.warning("rows not listed", extra={"cause": exc.message})
-        finally:
-            self._close_reader()
-
-    # Phases
-
-    @telemetry.phase(Phase.PLAN)
-    def _plan(self) -> None:
-        """Check the other side before the work, then plan. The plan is in the store before the run names it."""
-        self.klaviyo.find_list(self.run.list_id)
-        if not self.run.manifest.partitions:
-            raise SnapshotUnreadable(
-                "the snapshot has no partitions", hint="Run the export in Customer Insights again."
-            )
-        exporter, run, token = self.exporter, self.run, f"plan-{uuid.uuid4().hex[:8]}"
-        exporter.forget_plan(run)
-        plan = make_plan(
-            [_source(exporter, part) for part in run.manifest.partitions],
-            run.mapping,
-            exporter.plan_folder(run, token),
-            memory_mb=exporter.limits.memory_mb,
-            keep_rows=run.keep_rejected_rows,
-            progress=lambda rows: exporter._progress("plan", rows, 0),
-            finished_file=lambda path: exporter.store.upload(f"{run.folder}{token}/{path.name}", path),
-        )
-        if not plan.rows:
-            raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
-        self.held.check()
-        self._save(plan=token)
-        _check_size(run, plan)
-
-    @telemetry.phase(Phase.SEND)
-    def _send(self, deadline: float) -> bool:
-        plan = self.reader.plan
-        sender = Sender(
-            self.reader,
-            self.journal,
-            self.klaviyo,
-            self.pacer,
-            check=self._check,
-            renew_key=self._renew_key,
-            clock=self.exporter._clock,
-            sleep=self.exporter._sleep,
-            progress=lambda accepted: self.exporter._progress("send", accepted, plan.profiles),
-        )
-        is_all_sent = sender.send(deadline=deadline)
-        self._requests_failed = sender.failures > 0
-        return is_all_sent
-
-    @telemetry.phase(Phase.CONFIRM)
-    def _confirm(self, deadline: float) -> bool:
-        return confirm(
-            self.journal,
-            self.klaviyo,
-            lambda: self.reader,
-            now=self.exporter._now(),
-            check=self.held.check,
-            clock=self.exporter._clock,
-            deadline=deadline,
-        )
-
-    @telemetry.phase(Phase.FINISH)
-    def _finish(self) -> None:
-        """The lists of rows, the report, then the run closes: whoever sees it closed finds its report."""
-        plan, delivery = self.reader.plan, self.journal.delivery
-        counts = count(plan, delivery)
-        if self.run.reconcile:
-            counts = counts.model_copy(update={"list_members": self.klaviyo.count_members(self.run.list_id)})
-        status, message, hint = verdict(counts)
-        self._save_rows()
-        closed = close(
-            self.run.model_copy(update={"counts": counts}), status, now=self.exporter._now(), message=message, hint=hint
-        )
-        self.exporter._save_report(closed, plan)
-        self.run, self.etag = self.exporter._write(closed, self.etag)
-        self._close_reader()
-        self.exporter.tidy(self.run)
-        telemetry.run_closed(self.run)
-        logger.info("run finished", extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows})
-
-    def _save_rows(self) -> None:
-        folder = self.reader.folder
-        rejected = folder / "undelivered.csv"
-        shutil.copyfile(folder / REJECTED_CSV, rejected)
-        reports.append_undelivered(rejected, self.reader, self.journal.delivery)
-        self.exporter.store.upload(self.run.folder + REJECTED_CSV, rejected)
-        self.exporter.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
-
-    # Between phases
-
-    def _enter(self, phase: Phase, **changes: Any) -> None:
-        self.run = enter(self.run, phase, now=self.exporter._now())
-        self._save(setbacks=0, **changes)
-
-    def _more(self) -> StepResult:
-        # A step that is shorter than the time for which a request is tried again never gives up by itself.
-        setbacks = self.run.setbacks + 1 if self._requests_failed and not self.has_progressed else 0
-        if setbacks > SETBACKS:
-            raise Transient("Klaviyo took no batch")
-        self._save(step=self.run.step + 1, setbacks=setbacks)
-        return Next(_step_message(self.run))
-
-    def _ask_later(self) -> StepResult:
-        self.exporter._progress("confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs))
-        self._save(step=self.run.step + 1, polls=self.run.polls + 1, setbacks=0)
-        return Next(_step_message(self.run), after_s=poll_interval_s(self.run.polls))
-
-    def _close_reader(self) -> None:
-        if self._reader:
-            self._reader.close()
-            self._reader = None
-
-    def _save(self, **changes: Any) -> None:
-        self.run, self.etag = self.exporter._write(self.run.model_copy(update=changes), self.etag)
-
-    def _check(self) -> None:
-        """Raise unless this instance may go on: the lease is ours, and nobody withdrew."""
-        self.held.check()
-        now = self.exporter._clock()
-        if now - self._withdrawal_checked_at >= WITHDRAWAL_S:
-            self._withdrawal_checked_at = now
-            _check_not_withdrawn(self.exporter, self.run)
-
-    # What a phase needs, opened when it is first needed
-
-    @property
-    def klaviyo(self) -> Klaviyo:
-        if self._klaviyo is None:
-            self._key = self.exporter.key_of(_connection(self.exporter, self.run))
-            self._klaviyo = self.exporter.klaviyo_for(self._key)
-        return self._klaviyo
-
-    def _renew_key(self) -> Klaviyo | None:
-        """A client for the key that is in the vault by now; None when it is the one that was refused."""
-        key = self.exporter.key_of(_connection(self.exporter, self.run))
-        if key == self._key:
-            return None
-        self._key, self._klaviyo = key, self.exporter.klaviyo_for(key)
-        return self._klaviyo
-
-    @property
-    def journal(self) -> Journal:
-        if self._journal is None:
-            self._journal = Journal(self.exporter.store, self.run.run_id)
-            self._facts_before = self._journal.length
-        return self._journal
-
-    @property
-    def reader(self) -> PlanReader:
-        if self._reader is None:
-            folder = self.exporter.plan_folder(self.run, self.run.plan)
-            plan = _fetch_plan(self.exporter.store, self.run, folder)
-            memory_mb = self.exporter.limits.memory_mb
-            self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
-        return self._reader
-
-
-def _fetch_plan(store: Store, run: Run, folder: Path) -> Plan:
-    """The run's plan in a local folder: left there by planning, or fetched from the store."""
-    plan = _fetch_document(store, run, folder)
-    for name in (DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV, *(rows_name(n) for n in range(len(plan.pieces)))):
-        _fetch(store, run, folder, name)
-    return plan
-
-
-def _fetch_document(store: Store, run: Run, folder: Path) -> Plan:
-    return Plan.model_validate_json(_fetch(store, run, folder, PLAN_NAME).read_bytes())
-
-
-def _fetch(store: Store, run: Run, folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        store.download(f"{run.folder}{run.plan}/{name}", path)
-    return path
+        return self._outside.read_key(connection)
 
 
 def _pacer(held: leases.HeldLease, share: float) -> Pacer:
@@ -944,47 +561,10 @@ def _backoff_s(tries: int, error: Transient) -> float:
     return min(max(error.retry_after_s or 0, 2.0**tries), LONGEST_WAIT_S)
 
 
-def _source(exporter: Exporter, part: ManifestPartition) -> PartitionSource:
-    return PartitionSource(
-        name=part.name, open=lambda: exporter.snapshots.open(part.name, etag=part.etag), dialect=part.dialect
-    )
-
-
 def _wants(export: Export, ref: SnapshotRef) -> bool:
     return (
         export.is_active and export.schedule.on == "arrival" and any(ref.is_of(segment) for segment in export.segments)
     )
-
-
-def _connection(exporter: Exporter, run: Run) -> Connection:
-    connection = exporter.catalog.connection(run.connection)
-    if connection is None:
-        raise RunCanceled("the connection was removed")
-    return connection
-
-
-def _check_not_withdrawn(exporter: Exporter, run: Run) -> None:
-    """Raise RunCanceled when a person took back what the run stands on."""
-    export = exporter.catalog.export(run.export)
-    if export is None or export.paused or export.connection != run.connection:
-        raise RunCanceled("the export was removed, paused or given another connection")
-    if _connection(exporter, run).consent is None:
-        raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
-    if asked := exporter.store.read(run_folder(run.run_id) + "cancel"):
-        raise RunCanceled(asked.data.decode())
-
-
-def _check_size(run: Run, plan: Plan) -> None:
-    if run.max_profiles is not None and plan.profiles > run.max_profiles:
-        raise ConfigError(
-            f"{plan.profiles:,} profiles to send are more than the export's maximum of {run.max_profiles:,}; "
-            "nothing was sent",
-            hint="Check the segment in Customer Insights. If it is right, raise the export's maximum and run it again.",
-        )
-
-
-def _step_message(run: Run) -> dict[str, object]:
-    return {"do": "step", "run": run.run_id, "step": run.step}
 
 
 def _outcome(check: Callable[[], None]) -> str:
@@ -993,11 +573,3 @@ def _outcome(check: Callable[[], None]) -> str:
     except ExporterError as exc:
         return f"{exc.message} {exc.hint}".strip()
     return "ok"
-
-
-def _encode(run: Run) -> bytes:
-    return run.model_dump_json(by_alias=True).encode()
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, indent=1).encode()

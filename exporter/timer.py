@@ -23,6 +23,7 @@ from exporter import retention
 from exporter.catalog import Export
 from exporter.errors import ExporterError, NoSnapshot, StoreMoved
 from exporter.notices import Notice
+from exporter.records import OPEN_RUNS, Listed
 from exporter.runs import Manifest, snapshot_minute
 from exporter.schedules import Schedule
 from exporter.store import Document, Store
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OPEN_RUNS = "open/"
 HOUSEKEEPING = "housekeeping.json"
 LOOK_BACK = timedelta(hours=1)  # for when an export was saved: many ticks
 QUIET = "quiet-"  # and the last snapshot's time: what a notice of an export that hears nothing is about
@@ -165,20 +165,9 @@ def look_after_runs(exporter: Exporter, now: datetime) -> None:
         if run is None:
             _drop_if_old(exporter.store, name, now)
         elif not run.status.is_open:
-            exporter.tidy(run)
+            exporter.records.tidy(run)
         else:
             exporter.nudge(run, now)
-
-
-def encode_listed(now: datetime) -> bytes:
-    """What an entry of the index holds."""
-    return _encode(Listed(at=now))
-
-
-class Listed(BaseModel):
-    """Since when a run has been listed."""
-
-    at: datetime
 
 
 def _drop_if_old(store: Store, name: str, now: datetime) -> None:

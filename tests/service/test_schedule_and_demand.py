@@ -15,9 +15,9 @@ from exporter.azure_storage import BlobStore
 from exporter.catalog import Change, Export, Schedule
 from exporter.errors import ConfigError, Transient
 from exporter.leases import take
+from exporter.records import encode_listed
 from exporter.runs import Status
 from exporter.service import STALE_S, Exporter
-from exporter.timer import encode_listed
 from tests.service.counting import Counting
 from tests.service.killing import Killed, Killer, mortal
 from tests.service.world import FOLDER, World, as_csv, assert_ended, people

@@ -10,7 +10,7 @@ import pytest
 from exporter.catalog import Connection, Export
 from exporter.mapping import parse_mapping
 from exporter.runs import Status
-from exporter.service import WITHDRAWAL_S
+from exporter.stepping import WITHDRAWAL_S
 from tests.service.world import CONNECTION, EXPORT, World, assert_ended, people
 
 pytestmark = pytest.mark.usefixtures("small_batches")

@@ -1,0 +1,339 @@
+"""One step of one run: plan, send, confirm, finish, as far as the time allows.
+
+    PLAN ──> SEND ──> CONFIRM ──> FINISH ──> closed
+               │         └─ jobs are under way: later, with growing intervals
+               └─ no time left: more
+
+A step is taken under the connection's lease and looks now and again whether it may go on. It ends in a value, or in an
+error that service.py turns into one.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from exporter import leases, reports, telemetry
+from exporter.catalog import Catalog, Connection
+from exporter.confirming import Jobs, confirm, poll_interval_s
+from exporter.errors import ConfigError, ExporterError, KeyRefused, RunCanceled, SnapshotUnreadable, Transient
+from exporter.journal import Journal
+from exporter.klaviyo import KlaviyoList
+from exporter.pacing import Pacer
+from exporter.planning import PartitionSource, make_plan
+from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
+from exporter.records import Records
+from exporter.runs import EMPTY_HINT, EMPTY_MESSAGE, ManifestPartition, Phase, Run, Status, close, count, enter, verdict
+from exporter.sending import Imports, Sender
+from exporter.store import Snapshots, Store
+
+logger = logging.getLogger(__name__)
+
+WITHDRAWAL_S = 5.0  # how old our knowledge of a withdrawal may be when a batch is sent
+SETBACKS = 12  # failures in a row without progress, with growing waits: about 40 minutes, then the run ends
+
+
+class Klaviyo(Imports, Jobs, Protocol):
+    """What a step needs of Klaviyo."""
+
+    def find_list(self, list_id: str) -> KlaviyoList: ...
+    def count_members(self, list_id: str) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing more to do for this message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Go on with this message, after a while."""
+
+    message: Mapping[str, object]
+    after_s: float = 0.0
+
+
+StepResult = Done | Next
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """The outside world of a step, and how much of this machine it may take."""
+
+    store: Store
+    snapshots: Snapshots
+    catalog: Catalog
+    records: Records
+    read_secret: Callable[[str], SecretStr]
+    open_klaviyo: Callable[[SecretStr], Klaviyo]
+    now: Callable[[], datetime]
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    progress: Callable[[str, int, int], None]
+    memory_mb: int
+
+    def source(self, part: ManifestPartition) -> PartitionSource:
+        """A manifest's partition, to be read as it was when the manifest was frozen."""
+        return PartitionSource(
+            name=part.name, open=lambda: self.snapshots.open(part.name, etag=part.etag), dialect=part.dialect
+        )
+
+    def read_key(self, connection: Connection) -> SecretStr:
+        return self.read_secret(connection.secret)
+
+
+class Step:
+    """One step of one run: the phases in order, until the run ends or time runs out."""
+
+    def __init__(self, outside: Outside, run: Run, etag: str, held: leases.HeldLease, pacer: Pacer) -> None:
+        self.run, self.etag = run, etag
+        self._outside, self._held, self._pacer = outside, held, pacer
+        self._withdrawal_checked_at = 0.0
+        self._klaviyo: Klaviyo | None = None
+        self._journal: Journal | None = None
+        self._facts_before = 0
+        self._requests_failed = False
+        self._reader: PlanReader | None = None
+
+    def take(self, *, deadline: float) -> StepResult:
+        self._check()
+        try:
+            while True:
+                match self.run.phase:
+                    case Phase.PLAN:
+                        if self._outside.records.is_overtaken(self.run):
+                            message = "a newer snapshot was delivered before this one could be"
+                            self._outside.records.end_early(self.run, self.etag, Status.SKIPPED, message=message)
+                            return Done()
+                        self._plan()
+                        self._enter(Phase.SEND)
+                    case Phase.SEND:
+                        if not self._send(deadline):
+                            return self._more()
+                        self._enter(Phase.CONFIRM, sent_at=self._outside.now())
+                    case Phase.CONFIRM:
+                        if not self._confirm(deadline):
+                            return self._ask_later()
+                        self._enter(Phase.FINISH)
+                    case Phase.FINISH:
+                        self._finish()
+                        return Done()
+                    case Phase.CLOSED:
+                        return Done()
+        finally:
+            self._close_reader()
+
+    def error_of_key(self, error: KeyRefused) -> ExporterError:
+        """What a refused key means: try again if another one is in the vault by now, else `error`."""
+        try:
+            if self._renew_key() is None:
+                return error
+        except ExporterError as exc:
+            return exc
+        return Transient("the Klaviyo key was replaced while it was in use", retry_after_s=1)
+
+    @property
+    def has_progressed(self) -> bool:
+        """Whether this step recorded anything about the batches."""
+        return self._journal is not None and self._journal.length > self._facts_before
+
+    def save_rows_so_far(self) -> None:
+        """The lists of rows of a run that ends early, where that is possible: closing it must not fail for them."""
+        if not self.run.plan:
+            return
+        try:
+            self._save_rows()
+        except ExporterError as exc:
+            logger.warning("rows not listed", extra={"cause": exc.message})
+        finally:
+            self._close_reader()
+
+    # Phases
+
+    @telemetry.phase(Phase.PLAN)
+    def _plan(self) -> None:
+        """Check the other side before the work, then plan. The plan is in the store before the run names it."""
+        self.klaviyo.find_list(self.run.list_id)
+        if not self.run.manifest.partitions:
+            raise SnapshotUnreadable(
+                "the snapshot has no partitions", hint="Run the export in Customer Insights again."
+            )
+        outside, run, token = self._outside, self.run, f"plan-{uuid.uuid4().hex[:8]}"
+        outside.records.forget_plan(run)
+        plan = make_plan(
+            [outside.source(part) for part in run.manifest.partitions],
+            run.mapping,
+            outside.records.plan_folder(run, token),
+            memory_mb=outside.memory_mb,
+            keep_rows=run.keep_rejected_rows,
+            progress=lambda rows: outside.progress("plan", rows, 0),
+            finished_file=lambda path: outside.store.upload(f"{run.folder}{token}/{path.name}", path),
+        )
+        if not plan.rows:
+            raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
+        self._held.check()
+        self._save(plan=token)
+        _check_size(run, plan)
+
+    @telemetry.phase(Phase.SEND)
+    def _send(self, deadline: float) -> bool:
+        plan = self.reader.plan
+        sender = Sender(
+            self.reader,
+            self.journal,
+            self.klaviyo,
+            self._pacer,
+            check=self._check,
+            renew_key=self._renew_key,
+            clock=self._outside.clock,
+            sleep=self._outside.sleep,
+            progress=lambda accepted: self._outside.progress("send", accepted, plan.profiles),
+        )
+        is_all_sent = sender.send(deadline=deadline)
+        self._requests_failed = sender.failures > 0
+        return is_all_sent
+
+    @telemetry.phase(Phase.CONFIRM)
+    def _confirm(self, deadline: float) -> bool:
+        return confirm(
+            self.journal,
+            self.klaviyo,
+            lambda: self.reader,
+            now=self._outside.now(),
+            check=self._held.check,
+            clock=self._outside.clock,
+            deadline=deadline,
+        )
+
+    @telemetry.phase(Phase.FINISH)
+    def _finish(self) -> None:
+        """The lists of rows, the report, then the run closes: whoever sees it closed finds its report."""
+        plan, delivery = self.reader.plan, self.journal.delivery
+        counts = count(plan, delivery)
+        if self.run.reconcile:
+            counts = counts.model_copy(update={"list_members": self.klaviyo.count_members(self.run.list_id)})
+        status, message, hint = verdict(counts)
+        self._save_rows()
+        closed = close(
+            self.run.model_copy(update={"counts": counts}), status, now=self._outside.now(), message=message, hint=hint
+        )
+        self._outside.records.save_report(closed, plan)
+        self.run, self.etag = self._outside.records.write(closed, self.etag)
+        self._close_reader()
+        self._outside.records.tidy(self.run)
+        telemetry.run_closed(self.run)
+        logger.info("run finished", extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows})
+
+    def _save_rows(self) -> None:
+        folder = self.reader.folder
+        rejected = folder / "undelivered.csv"
+        shutil.copyfile(folder / REJECTED_CSV, rejected)
+        reports.append_undelivered(rejected, self.reader, self.journal.delivery)
+        self._outside.store.upload(self.run.folder + REJECTED_CSV, rejected)
+        self._outside.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
+
+    # Between phases
+
+    def _enter(self, phase: Phase, **changes: Any) -> None:
+        self.run = enter(self.run, phase, now=self._outside.now())
+        self._save(setbacks=0, **changes)
+
+    def _more(self) -> StepResult:
+        # A step that is shorter than the time for which a request is tried again never gives up by itself.
+        setbacks = self.run.setbacks + 1 if self._requests_failed and not self.has_progressed else 0
+        if setbacks > SETBACKS:
+            raise Transient("Klaviyo took no batch")
+        self._save(step=self.run.step + 1, setbacks=setbacks)
+        return Next(step_message(self.run))
+
+    def _ask_later(self) -> StepResult:
+        self._outside.progress("confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs))
+        self._save(step=self.run.step + 1, polls=self.run.polls + 1, setbacks=0)
+        return Next(step_message(self.run), after_s=poll_interval_s(self.run.polls))
+
+    def _close_reader(self) -> None:
+        if self._reader:
+            self._reader.close()
+            self._reader = None
+
+    def _save(self, **changes: Any) -> None:
+        self.run, self.etag = self._outside.records.write(self.run.model_copy(update=changes), self.etag)
+
+    def _check(self) -> None:
+        """Raise unless this instance may go on: the lease is ours, and nobody withdrew."""
+        self._held.check()
+        now = self._outside.clock()
+        if now - self._withdrawal_checked_at >= WITHDRAWAL_S:
+            self._withdrawal_checked_at = now
+            _check_not_withdrawn(self._outside, self.run)
+
+    # What a phase needs, opened when it is first needed
+
+    @property
+    def klaviyo(self) -> Klaviyo:
+        if self._klaviyo is None:
+            self._key = self._outside.read_key(_connection(self._outside, self.run))
+            self._klaviyo = self._outside.open_klaviyo(self._key)
+        return self._klaviyo
+
+    def _renew_key(self) -> Klaviyo | None:
+        """A client for the key that is in the vault by now; None when it is the one that was refused."""
+        key = self._outside.read_key(_connection(self._outside, self.run))
+        if key == self._key:
+            return None
+        self._key, self._klaviyo = key, self._outside.open_klaviyo(key)
+        return self._klaviyo
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self._outside.store, self.run.run_id)
+            self._facts_before = self._journal.length
+        return self._journal
+
+    @property
+    def reader(self) -> PlanReader:
+        if self._reader is None:
+            plan, folder = self._outside.records.fetch_plan(self.run)
+            memory_mb = self._outside.memory_mb
+            self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
+        return self._reader
+
+
+def step_message(run: Run) -> dict[str, object]:
+    """The message that takes a run's next step."""
+    return {"do": "step", "run": run.run_id, "step": run.step}
+
+
+def _connection(outside: Outside, run: Run) -> Connection:
+    connection = outside.catalog.connection(run.connection)
+    if connection is None:
+        raise RunCanceled("the connection was removed")
+    return connection
+
+
+def _check_not_withdrawn(outside: Outside, run: Run) -> None:
+    """Raise RunCanceled when a person took back what the run stands on."""
+    export = outside.catalog.export(run.export)
+    if export is None or export.paused or export.connection != run.connection:
+        raise RunCanceled("the export was removed, paused or given another connection")
+    if _connection(outside, run).consent is None:
+        raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
+    if (why := outside.records.why_cancelled(run.run_id)) is not None:
+        raise RunCanceled(why)
+
+
+def _check_size(run: Run, plan: Plan) -> None:
+    if run.max_profiles is not None and plan.profiles > run.max_profiles:
+        raise ConfigError(
+            f"{plan.profiles:,} profiles to send are more than the export's maximum of {run.max_profiles:,}; "
+            "nothing was sent",
+            hint="Check the segment in Customer Insights. If it is right, raise the export's maximum and run it again.",
+        )
