@@ -62,7 +62,8 @@ AZD = (
     *("auth login", "env new", "env set", "env get-value", "up", "provision", "deploy", "down"),
     *("hooks run postdeploy", "pipeline config"),
 )
-TOKEN = "token-1"
+TOKEN = "sandbox-admin"  # by which the host knows an administrator: sandbox/host/people.py
+EXPIRES = "2099-01-01 00:00:00.000000"
 FLAGS = ("--overwrite", "--stdout", "--preview", "--no-prompt")
 
 
@@ -118,7 +119,8 @@ def az(world: World, words: list[str]) -> str:
         case "ad app show":
             return "object-1"
         case "account get-access-token":
-            return TOKEN
+            # Without --output az prints JSON, which Azure's libraries read.
+            return TOKEN if options.output == "tsv" else json.dumps({"accessToken": TOKEN, "expiresOn": EXPIRES})
         case "account show":
             return "subscription-1"
         case "storage account show":
