@@ -8,7 +8,7 @@ from typing import Protocol
 
 from exporter.catalog import Check
 from exporter.errors import ExporterError, ScopeMissing
-from exporter.klaviyo import Account, KlaviyoList
+from exporter.klaviyo_answers import Account, KlaviyoList
 
 NEEDED = ("accounts:read", "lists:read", "lists:write", "profiles:read", "profiles:write")
 SKEW_S = 120.0  # beyond this, times in reports and in Klaviyo cannot be compared

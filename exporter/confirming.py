@@ -13,7 +13,7 @@ from typing import Protocol
 
 from exporter import telemetry
 from exporter.journal import Journal
-from exporter.klaviyo import ImportFailure, ImportJob, NotFound
+from exporter.klaviyo_answers import ImportFailure, ImportJob, NotFound
 from exporter.plans import PlanReader
 from exporter.runs import BatchAccepted, JobEnded, JobLost
 

@@ -41,7 +41,7 @@ from exporter.errors import (
 )
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
 from exporter.journal import Journal
-from exporter.klaviyo import KlaviyoList
+from exporter.klaviyo_answers import KlaviyoList
 from exporter.mapping import resolve, suggest
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
 from exporter.roles import Action, Actor, check, may

@@ -30,7 +30,7 @@ from exporter.errors import (
     Transient,
 )
 from exporter.journal import Journal
-from exporter.klaviyo import ImportJob, RateInfo, outcome_of
+from exporter.klaviyo_answers import ImportJob, RateInfo, outcome_of
 from exporter.pacing import GiveUp, Pacer, decide
 from exporter.plans import PlannedBatch, PlanReader
 from exporter.runs import BatchAccepted, Event, RowsRefused

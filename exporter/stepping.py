@@ -25,7 +25,7 @@ from exporter.catalog import Catalog, Connection
 from exporter.confirming import Jobs, confirm, poll_interval_s
 from exporter.errors import ConfigError, ExporterError, KeyRefused, RunCanceled, SnapshotUnreadable, Transient
 from exporter.journal import Journal
-from exporter.klaviyo import KlaviyoList
+from exporter.klaviyo_answers import KlaviyoList
 from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from exporter.catalog import Change, Check, Connection, Consent, Export
-from exporter.klaviyo import KlaviyoList
+from exporter.klaviyo_answers import KlaviyoList
 from exporter.mapping import MappingDocument
 from exporter.roles import Action, Actor, may
 from exporter.runs import Counts, Run, Status

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from exporter.klaviyo import STATUSES
+from exporter.klaviyo_answers import STATUSES
 from exporter.runs import Status
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.limits import Tier

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.klaviyo import STATUSES
+from exporter.klaviyo_answers import STATUSES
 from exporter.settings import ROWS, from_env
 
 ROOT = Path(__file__).parents[2]

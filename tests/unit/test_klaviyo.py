@@ -41,7 +41,8 @@ from exporter.errors import (
     RowRefusal,
     ScopeMissing,
 )
-from exporter.klaviyo import STATUSES, Klaviyo, NotFound, Unavailable, outcome_of
+from exporter.klaviyo import Klaviyo
+from exporter.klaviyo_answers import STATUSES, NotFound, Unavailable, outcome_of
 from exporter.pacing import RETRIES, Outcome
 
 KEY = "pk_" + "0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e"
