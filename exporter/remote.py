@@ -265,7 +265,9 @@ def _error(answer: requests.Response) -> ExporterError:
     if problems:
         return Invalid(*problems, hint=hint)
     if kind := _classes().get(name):
-        return kind(detail, hint=hint)
+        error = kind(detail)
+        error.hint = hint
+        return error
     if answer.status_code == requests.codes.unauthorized:
         return ConfigError(detail, hint=hint)
     if answer.status_code == requests.codes.not_found:

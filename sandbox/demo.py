@@ -60,6 +60,13 @@ MAPPING = {
         "lifetime_value": {"column": "LifetimeValue", "type": "number"},
     },
 }
+# Who may do what can be seen with these, once a demo stays.
+LOOKS = (
+    ("admin", f"connections show {CONNECTION}"),
+    ("contributor", f"run {EXPORT}"),
+    ("viewer", f"runs {EXPORT}"),
+    ("viewer", f"exports pause {EXPORT}"),
+)
 console = Console(stderr=True, highlight=False)
 
 
@@ -136,7 +143,7 @@ def register(stage: Stage) -> None:
     stage.vault.write(SECRET, SecretStr(FULL_KEY))
     catalog = Catalog(stage.store)
     consent = Consent(by="demo", at=datetime.now(UTC))
-    catalog.save(Connection(id=CONNECTION, name="Klaviyo", secret=SECRET, consent=consent))
+    catalog.save(Connection(id=CONNECTION, name="Klaviyo", secret=SECRET, used_by="contributors", consent=consent))
     catalog.save(
         Export(
             id=EXPORT,
@@ -292,13 +299,20 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
             exit_code = _conclude(stage, snapshot, run)
             if options.stay:
                 _stay(url)
+            console.print("With ARGS=--stay it keeps running, to be looked at as different people.")
         return exit_code
 
 
 def _stay(url: str) -> None:
-    """Wait for Ctrl-C."""
-    console.print("Everything keeps running until Ctrl-C. You are an administrator; a viewer sees:")
-    console.print(f"  curl -H 'Authorization: Bearer sandbox-viewer' {url}/api/exports", soft_wrap=True)
+    """Say how to look at it as different people, and wait for Ctrl-C."""
+    console.print("Everything keeps running until Ctrl-C. In another terminal, in this folder:")
+    python = Path(sys.executable)
+    place = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+    for user, words in LOOKS:
+        command = f"EXPORTER_TOKEN=sandbox-{user} {place} -m exporter {words} --app {url}"
+        console.print(f"  {command}", soft_wrap=True, markup=False)
+    console.print(f"In a browser you are an administrator, after {url}/.auth/login/viewer a viewer:", soft_wrap=True)
+    console.print(f"  {url}/api/exports", soft_wrap=True)
     print(json.dumps({"url": url}), flush=True)
     threading.Event().wait()
 

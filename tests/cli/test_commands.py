@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,14 @@ import typer
 
 from exporter import cli, consent
 from exporter.management import Management
-from exporter.roles import Role
+from exporter.roles import Action, may
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
 from tests.service.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
 from tests.service.world import LIST, SEGMENT, World, people
 
+ROOT = Path(__file__).parents[2]
 MAIN, EXPORT = "main-account", "high-value"
 OPTIONS = ("--connection", MAIN, "--list", LIST, "--segment", SEGMENT, "--email", "EMail")
 
@@ -346,38 +350,37 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
 
 # Who may
 
-YES, NO = True, False
-# command: its arguments, and whether Viewer, Contributor (over a shared connection) and Admin may. As docs/roles.md.
-WHO_MAY: dict[str, tuple[tuple[str, ...], tuple[bool, bool, bool]]] = {
-    "whoami": ((), (YES, YES, YES)),
-    "connections list": ((), (NO, YES, YES)),
-    "connections show": ((MAIN,), (NO, YES, YES)),
-    "connections create": (("X", "--secret", "klaviyo-key"), (NO, NO, YES)),
-    "connections edit": ((MAIN, "--name", "X"), (NO, NO, YES)),
-    "connections agree": ((MAIN, "--version", consent.VERSION), (NO, NO, YES)),
-    "connections withdraw": ((MAIN, "--yes"), (NO, NO, YES)),
-    "connections connect": ((MAIN,), (NO, NO, YES)),
-    "connections rotate-key": ((MAIN, "--key-stdin"), (NO, NO, YES)),
-    "connections remove": ((MAIN, "--yes", "--exports", "detach"), (NO, NO, YES)),
-    "lists": ((MAIN,), (NO, YES, YES)),
-    "segments": ((), (YES, YES, YES)),
-    "exports list": ((), (YES, YES, YES)),
-    "exports show": ((EXPORT,), (YES, YES, YES)),
-    "exports create": (("X", *OPTIONS), (NO, YES, YES)),
-    "exports edit": ((EXPORT, "--name", "X"), (NO, YES, YES)),
-    "exports duplicate": ((EXPORT,), (NO, YES, YES)),
-    "exports detach": ((EXPORT,), (NO, YES, YES)),
-    "exports pause": ((EXPORT,), (NO, YES, YES)),
-    "exports resume": ((EXPORT,), (NO, YES, YES)),
-    "exports remove": ((EXPORT, "--yes"), (NO, YES, YES)),
-    "exports apply": (("-f", "{file}", "--yes"), (NO, YES, YES)),
-    "exports dump": ((), (YES, YES, YES)),
-    "run": ((EXPORT,), (NO, YES, YES)),
-    "runs": ((EXPORT,), (YES, YES, YES)),
-    "report": (("{run}",), (YES, YES, YES)),
-    "cancel": (("{open}",), (NO, YES, YES)),
-    "plan": ((EXPORT,), (NO, YES, YES)),
-    "suggest": (("--segment", SEGMENT), (NO, YES, YES)),
+# command: its arguments, and the row of the table in roles.py, which docs/roles.md shows, that says who may.
+WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
+    "whoami": ((), Action.SEE_API),
+    "connections list": ((), Action.SEE_CONNECTIONS),
+    "connections show": ((MAIN,), Action.SEE_CONNECTIONS),
+    "connections create": (("X", "--secret", "klaviyo-key"), Action.CREATE_CONNECTION),
+    "connections edit": ((MAIN, "--name", "X"), Action.EDIT_CONNECTION),
+    "connections agree": ((MAIN, "--version", consent.VERSION), Action.CONSENT),
+    "connections withdraw": ((MAIN, "--yes"), Action.CONSENT),
+    "connections connect": ((MAIN,), Action.CHECK_CONNECTION),
+    "connections rotate-key": ((MAIN, "--key-stdin"), Action.ROTATE_KEY),
+    "connections remove": ((MAIN, "--yes", "--exports", "detach"), Action.REMOVE_CONNECTION),
+    "lists": ((MAIN,), Action.SEE_LISTS),
+    "segments": ((), Action.SEE_SEGMENTS),
+    "exports list": ((), Action.SEE_EXPORTS),
+    "exports show": ((EXPORT,), Action.SEE_EXPORTS),
+    "exports create": (("X", *OPTIONS), Action.CREATE_EXPORT),
+    "exports edit": ((EXPORT, "--name", "X"), Action.EDIT_EXPORT),
+    "exports duplicate": ((EXPORT,), Action.CREATE_EXPORT),
+    "exports detach": ((EXPORT,), Action.DETACH_EXPORT),
+    "exports pause": ((EXPORT,), Action.EDIT_EXPORT),
+    "exports resume": ((EXPORT,), Action.EDIT_EXPORT),
+    "exports remove": ((EXPORT, "--yes"), Action.REMOVE_EXPORT),
+    "exports apply": (("-f", "{file}", "--yes"), Action.EDIT_EXPORT),
+    "exports dump": ((), Action.SEE_EXPORTS),
+    "run": ((EXPORT,), Action.RUN_EXPORT),
+    "runs": ((EXPORT,), Action.SEE_RUNS),
+    "report": (("{run}",), Action.SEE_RUNS),
+    "cancel": (("{open}",), Action.CANCEL_RUN),
+    "plan": ((EXPORT,), Action.PLAN_EXPORT),
+    "suggest": (("--segment", SEGMENT), Action.SUGGEST_MAPPING),
 }
 ON_THIS_COMPUTER = {"push", "forget"}  # not through an app
 
@@ -390,36 +393,33 @@ def test_every_command_is_in_the_table() -> None:
 def test_who_may_use_a_command_is_what_the_roles_say(
     peopled: World, line: CommandLine, url: str, command: str, tmp_path: Path
 ) -> None:
-    args, row = WHO_MAY[command]
+    args, action = WHO_MAY[command]
     done = peopled.runs(EXPORT)[-1].run_id
     open_run = line.ok("run", EXPORT, "--json").document["run"]
     file = tmp_path / "exports.yaml"
     file.write_text(line.ok("exports", "dump").out.replace("High value", "Renamed"))
     line.through(url)
     filled = [arg.format(file=file, run=done, open=open_run) for arg in args]
-    allowed = dict(zip((VIEWER, CONTRIBUTOR, ADMIN), row, strict=True)) | {NOBODY: False}
     for actor in (NOBODY, VIEWER, CONTRIBUTOR, ADMIN):  # whoever may comes last: it may be gone then
-        if actor.role is Role.CONTRIBUTOR and row[1]:
+        is_allowed = may(actor, action, shared=True)
+        if actor is CONTRIBUTOR and is_allowed:
             continue  # what Admin does next would be used up: asked in the next test
         line.be(actor.name.lower())
         before = _state(peopled)
         said = line(*command.split(), *filled, typed=FULL_KEY)
-        _check(said, allowed[actor], actor.name)
-        if not allowed[actor]:
+        _check(said, is_allowed, actor.name)
+        if not is_allowed:
             assert _state(peopled) == before, actor
 
 
-# What does not depend on the connection.
-OVER_ANY = {"whoami", "segments", "suggest", "runs", "report", "connections list"} | {
-    f"exports {each}" for each in ("list", "show", "dump")
-}
+FOR_CONTRIBUTORS = [command for command, (_, action) in WHO_MAY.items() if may(CONTRIBUTOR, action, shared=True)]
 
 
-@pytest.mark.parametrize("command", [command for command, (_, row) in WHO_MAY.items() if row[1]])
+@pytest.mark.parametrize("command", FOR_CONTRIBUTORS)
 def test_contributors_may_over_shared_connections_alone(
     peopled: World, management: Management, line: CommandLine, url: str, command: str, tmp_path: Path
 ) -> None:
-    args, _ = WHO_MAY[command]
+    args, action = WHO_MAY[command]
     done = peopled.runs(EXPORT)[-1].run_id
     open_run = line.ok("run", EXPORT, "--json").document["run"]
     file = tmp_path / "exports.yaml"
@@ -433,7 +433,8 @@ def test_contributors_may_over_shared_connections_alone(
     if command == "exports apply":  # it does not even see the connection
         assert (alone.code, "none of this id that you may use" in alone.err) == (2, True), alone
     else:
-        _check(alone, command in OVER_ANY, "Cem, not shared")
+        is_over_all = command == "connections list"  # it shows those that one may use
+        _check(alone, is_over_all or may(CONTRIBUTOR, action, shared=False), "Cem, not shared")
     assert _state(peopled) == before
     line.through("")
     line.ok("connections", "edit", MAIN, "--used-by", "contributors")
@@ -445,8 +446,8 @@ def _state(world: World) -> list[tuple[str, str]]:
     return [(name, text) for name, text in world.text_of_state() if "/audit/" not in name]
 
 
-def _check(said: Said, may: bool, who: str) -> None:
-    if may:
+def _check(said: Said, is_allowed: bool, who: str) -> None:
+    if is_allowed:
         assert said.code == 0, (who, said)
     else:
         assert (said.code, "Do: Ask an administrator" in said.err) == (1, True), (who, said)
@@ -461,3 +462,17 @@ def test_help_of_every_command_shows_an_example(line: CommandLine, command: str)
     assert ("Example: " in said.out) == bool(command)
     if command:
         assert f"python -m exporter {command}" in said.out
+
+
+def test_page_names_every_command() -> None:
+    page = (ROOT / "docs" / "how-to" / "command-line.md").read_text(encoding="utf-8")
+    assert [command for command in commands() if f"`{command.rpartition(' ')[2]}`" not in page] == []
+
+
+@pytest.mark.processes
+def test_script_completes_words_as_a_shell_asks() -> None:
+    asked = {"COMP_WORDS": "exporter exports re", "COMP_CWORD": "2", "_EXPORTER_COMPLETE": "complete_bash"}
+    environment = {**os.environ, **asked, "VENV": str(Path(sys.executable).parents[1])}
+    script = ROOT / "scripts" / "exporter"
+    done = subprocess.run([script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["resume", "remove"], done

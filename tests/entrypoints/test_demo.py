@@ -14,6 +14,8 @@ import psutil
 import pytest
 import requests
 
+from sandbox.demo import LOOKS
+
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
 
@@ -70,12 +72,20 @@ def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
         while requests.get(f"{url}{run}", headers=viewer, timeout=30).json()["is_open"]:
             assert time.monotonic() < deadline
             time.sleep(0.2)
+        assert [look(url, user, words).returncode for user, words in LOOKS] == [0, 0, 0, 1]
         assert requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=30).status_code == 403
         assert requests.get(f"{url}{run}/rejected.csv", headers=admin, timeout=30).text.startswith("source,line")
     finally:
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
+
+
+def look(url: str, user: str, words: str) -> subprocess.CompletedProcess[str]:
+    """What a demo that stays proposes to type."""
+    environment = {**os.environ, "EXPORTER_TOKEN": f"sandbox-{user}"}
+    command = [sys.executable, "-m", "exporter", *words.split(), "--app", url]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def _children_once_started(process: subprocess.Popen[str]) -> list[psutil.Process]:

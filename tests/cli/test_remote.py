@@ -1,0 +1,133 @@
+"""Over HTTP every error is what it is on the store, and what is no answer of the app is said to be none."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from exporter import errors
+from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown
+from exporter.http import problems
+from exporter.remote import RemoteApp
+
+Answer = tuple[int, dict[str, str], bytes]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ExporterError) and kind is not Invalid
+]
+PAGE = {"Content-Type": "text/html"}
+
+
+@contextlib.contextmanager
+def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[RemoteApp]:
+    """An app at an address where every request is answered so."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    app = RemoteApp(f"http://127.0.0.1:{server.server_address[1]}/", lambda: SecretStr("token-1"))
+    try:
+        yield app
+        assert set(seen) == {"Bearer token-1"}
+    finally:
+        app.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def of(error: ExporterError) -> Answer:
+    made = problems.of_error(error)
+    return made.status_code, {"Content-Type": problems.MEDIA_TYPE}, bytes(made.body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_comes_out_as_it_went_in(kind: type[ExporterError]) -> None:
+    error = kind("what happened")
+    error.hint = "do this"
+    with answering(*of(error)) as app, pytest.raises(ExporterError) as caught:
+        app.exports()
+    assert (type(caught.value), caught.value.message, caught.value.hint) == (kind, "what happened", "do this")
+
+
+def test_wrong_fields_come_out_as_they_went_in() -> None:
+    found = (Problem("name", "is taken"), Problem("schedule.cron", "is none"))
+    with answering(*of(Invalid(*found))) as app, pytest.raises(Invalid) as caught:
+        app.exports()
+    assert (caught.value.problems, caught.value.hint) == (found, Invalid.hint)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        ((302, {"Location": "https://login.example/"}, b""), ConfigError, "az login"),
+        ((401, PAGE, b"You do not have permission."), ConfigError, "az login"),
+        ((403, PAGE, b"<html>stopped"), NotAllowed, "administrator"),
+        ((404, PAGE, b"<html>nothing"), ConfigError, "address"),
+        ((405, PAGE, b""), ExporterError, "address"),
+        ((502, PAGE, b"<html>bad gateway"), Transient, "Try again"),
+        ((429, PAGE, b""), Transient, "Try again"),
+        ((200, PAGE, b"<html>a page"), ExporterError, "version"),
+        ((200, {}, b'{"items": []}'), ExporterError, "version"),
+        ((400, {}, b'{"type": 1}'), ExporterError, "address"),
+        ((500, {}, b'["detail"]'), Transient, "Try again"),
+        (
+            (404, {}, b'{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not Found"}'),
+            Unknown,
+            "version",
+        ),
+        ((401, {}, b'{"type": "about:blank", "detail": "nobody", "hint": "Sign in."}'), ConfigError, "Sign in"),
+    ],
+)
+def test_what_is_no_answer_of_the_app_names_a_remedy(answer: Answer, kind: type[ExporterError], says: str) -> None:
+    with answering(*answer) as app, pytest.raises(kind) as caught:
+        app.exports()
+    assert says in caught.value.hint
+
+
+@pytest.mark.parametrize("given", ["..", ".", "", "a/b", "a?b", "A", "a%2fb", "x" * 100])
+def test_what_can_be_no_id_is_not_sent(given: str) -> None:
+    app = RemoteApp("https://app.example", lambda: pytest.fail("a request was sent"))
+    for ask in (app.export, app.connection, app.plan_export):
+        with pytest.raises(Unknown, match="there is no"):
+            ask(given)
+    for ask in (app.run, app.report):
+        with pytest.raises(Unknown, match="there is no"):
+            ask(f"{given}/..")
+    app.close()
+
+
+@pytest.mark.parametrize("url", ["http://app.example", "app.example", "ftp://app.example", "https://", ""])
+def test_a_token_goes_to_https_alone(url: str) -> None:
+    with pytest.raises(ConfigError, match="https://"):
+        RemoteApp(url, lambda: SecretStr("token-1"))
+
+
+def test_a_netrc_of_this_machine_does_not_take_the_tokens_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login someone password other\n")
+    monkeypatch.setenv("NETRC", str(file))
+    with answering(200, {}, b"[]") as app:
+        assert app.exports() == []
