@@ -21,7 +21,7 @@ from pydantic import (
 from exporter.catalog import ID_PATTERN, LIST_ID_PATTERN, VAULT_NAME_PATTERN, Segments
 from exporter.errors import Invalid, Problem
 from exporter.mapping import MappingDocument
-from exporter.schedules import Schedule
+from exporter.schedules import TIME_PATTERN, Schedule
 
 
 def _printable(text: str) -> str:
@@ -120,9 +120,7 @@ def invalid(error: ValidationError) -> Invalid:
 
 def problems(found: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """One for each field that findings of pydantic's are about."""
-    messages = {
-        _field(one["loc"]): _MESSAGES.get(one["type"], str(one["msg"])).removeprefix("Value error, ") for one in found
-    }
+    messages = {_field(one["loc"]): _message(one["type"], str(one["msg"])) for one in found}
     return [Problem(field, message) for field, message in messages.items()]
 
 
@@ -132,7 +130,21 @@ def _field(loc: Sequence[int | str]) -> str:
     return ".".join("key" if part.startswith("pk_") else part for part in parts)[:100] or "document"
 
 
+def _message(kind: str, said: str) -> str:
+    if words := next((words for pattern, words in _PATTERNS.items() if pattern in said), ""):
+        return words
+    return _MESSAGES.get(kind, said).removeprefix("Value error, ")
+
+
+# What patterns mean to people.
+_PATTERNS = {
+    ID_PATTERN: "should be small letters, digits and hyphens, at most 64",
+    LIST_ID_PATTERN: "should be a list's id as Klaviyo shows it: letters and digits",
+    VAULT_NAME_PATTERN: "should be a secret's name: letters, digits and hyphens",
+    TIME_PATTERN: "should be a time of day such as 06:00 or 18:30",
+}
 _MESSAGES = {
+    "too_short": "needs at least one",
     "extra_forbidden": "there is no such field",
     "missing": "is missing",
     "json_invalid": "is no JSON",

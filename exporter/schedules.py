@@ -22,7 +22,8 @@ from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 CRON_FIELDS = 5
-Time = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+TIME_PATTERN = r"^([01]\d|2[0-3]):[0-5]\d$"
+Time = Annotated[str, Field(pattern=TIME_PATTERN)]
 
 
 class Day(StrEnum):

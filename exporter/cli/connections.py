@@ -18,6 +18,7 @@ from exporter.cli.shared import (
     print_json,
     print_rows,
     read_key,
+    shown,
     using,
 )
 from exporter.errors import ConfigError, NotAllowed
@@ -249,12 +250,15 @@ def _print(view: ConnectionView, as_json: bool) -> None:
             *(("Connection", view.id), ("Name", view.name), ("Type", view.type)),
             ("Used by", document.get("used_by")),
             ("Secret", document.get("secret")),
-            ("Consent", f"{consent['by']}, {consent['at']}" if consent else "nobody agreed yet: nothing is sent"),
+            (
+                "Consent",
+                f"{consent['by']}, {shown(consent['at'])}" if consent else "nobody agreed yet: nothing is sent",
+            ),
             ("Account", f"{check['account_name']} ({check['account_id']})" if check.get("account_id") else None),
             ("Scopes", [name for name, has in scopes.items() if has]),
             ("Lacks", [name for name, has in scopes.items() if has is False]),
             ("Revision", check.get("revision")),
-            ("Checked", f"{check['at']}: {'ok' if check['ok'] else 'not ok'}" if check else None),
+            ("Checked", f"{shown(check['at'])}: {'ok' if check['ok'] else 'not ok'}" if check else None),
             *(("", check.get("message")), ("Do", check.get("hint"))),
             ("Exports", document.get("exports")),
         ]

@@ -25,6 +25,7 @@ from exporter.cli.shared import (
     print_rows,
     print_warnings,
     read_mapping,
+    shown,
     using,
 )
 from exporter.errors import ConfigError, ExporterError
@@ -275,9 +276,13 @@ def segments(app: AppUrl = "", as_json: Json = False) -> None:
     """
     with using(app) as it:
         documents = [as_json_document(each) for each in it.segments()]
-    for document in documents:
-        document["age_s"] = round(document["age_s"])
-    print_rows(documents, ("name", "members", "newest_at", "age_s", "files", "size_bytes"), as_json)
+    rows = [{**each, "age": _age(each["age_s"]), "megabytes": f"{each['size_bytes'] / 1e6:,.1f}"} for each in documents]
+    print_rows(documents if as_json else rows, ("name", "members", "newest_at", "age", "files", "megabytes"), as_json)
+
+
+def _age(seconds: float) -> str:
+    hours = int(seconds // 3_600)
+    return f"{hours // 24} d {hours % 24} h" if hours >= 24 else f"{hours} h {int(seconds // 60) % 60} min"
 
 
 def _list_id(app: App, connection: str | None, wanted: str) -> str:
@@ -322,7 +327,7 @@ def _print(view: ExportView, as_json: bool) -> None:
     else:
         document = as_json_document(view)
         people = {
-            name: f"{each['by']}, {each['at']}"
+            name: f"{each['by']}, {shown(each['at'])}"
             for name in ("created", "changed")
             if (each := document[name]) is not None
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +26,10 @@ from exporter.remote import RemoteApp, user_token
 from exporter.roles import Actor, Role
 
 errors = Console(stderr=True, highlight=False)
+WHOLE = ("id", "run", "export")  # columns that are copied into the next command
 PIPED_COLUMNS = 240  # where no terminal says how wide it is
 MAX_KEY_CHARACTERS = 1_000
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 
 AppUrl = Annotated[
     str,
@@ -101,9 +104,7 @@ def confirm(question: str, *, yes: bool) -> None:
     typer.echo(f"{question} [y/N]: ", err=True, nl=False)  # typer's own leaves a blank on standard output
     answer = sys.stdin.readline()
     if not answer:
-        raise ConfigError(
-            "nobody answered, so nothing was done", hint="Answer y, or give --yes (agree: --version)."
-        )
+        raise ConfigError("nobody answered, so nothing was done", hint="Answer y, or give --yes (agree: --version).")
     if answer.strip().lower() not in ("y", "yes"):
         errors.print("Nothing was done.")
         raise typer.Exit(1)
@@ -160,8 +161,10 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Iterable[str], as_json: 
     if as_json:
         print_json(list(rows))
         return
-    columns = tuple(columns)
-    table = Table(*columns, box=None)
+    columns = [column for column in columns if not rows or any(row.get(column) not in (None, "") for row in rows)]
+    table = Table(box=None)
+    for column in columns:
+        table.add_column(column, no_wrap=column in WHOLE)
     for row in rows:
         table.add_row(*(Text(shown(row.get(column))) for column in columns))
     is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
@@ -184,6 +187,8 @@ def shown(value: Any) -> str:
             text = "yes" if value else "no"
         case list():
             text = ", ".join(map(str, value))
+        case str() if found := MOMENT.fullmatch(value):
+            text = f"{found[1]} {found[2]} UTC"
         case _:
             text = str(value)
     return "".join(one if one.isprintable() else " " for one in text)

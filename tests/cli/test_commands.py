@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -256,6 +257,25 @@ def test_both_doors_say_the_same(peopled: World, line: CommandLine, url: str) ->
         assert here.out or here.err
 
 
+def test_tables_keep_ids_whole_moments_short_and_empty_columns_out(
+    peopled: World, line: CommandLine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = line.ok("runs", EXPORT, "--json").document[0]["run"]
+    assert run in line.ok("runs", EXPORT).out
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", line.ok("exports", "show", EXPORT).out)
+    line.through(url)
+    line.be("cem")
+    assert line.ok("connections").out.split() == ["id", "name", MAIN, "Main", "account"]
+
+
+def test_what_a_terminal_would_act_on_is_not_printed(world: World, management: Management, line: CommandLine) -> None:
+    connect(management)
+    world.klaviyo.call("POST", "/_sandbox/lists", {"id": "EVIL01", "name": "[red]a\x1b[2Jb"})
+    shown = line.ok("lists", MAIN).out
+    assert ("[red]a [2Jb" in shown, "\x1b" in shown) == (True, False)
+
+
 # Wrong use
 
 
@@ -271,6 +291,9 @@ def test_both_doors_say_the_same(peopled: World, line: CommandLine, url: str) ->
         (("exports", "create", "X", *OPTIONS, "--on", "sometimes"), "schedule.on"),
         (("exports", "create", "X", *OPTIONS, "--max-profiles", "-1"), "max_profiles"),
         (("exports", "create", "X", *OPTIONS, "--mapping", "nowhere.yaml"), "cannot be read"),
+        (("exports", "create", "X", *OPTIONS, "--at", "6"), "schedule.times.0: should be a time of day such as 06:00"),
+        (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be small letters"),
+        (("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"), "segments: needs at least one"),
         (("exports", "edit", EXPORT), "nothing to change"),
         (("exports", "--json", "show", EXPORT), "behind show"),
         (("exports", "remove", EXPORT), "--yes"),
