@@ -224,7 +224,8 @@ class _Planning:
             raise Invalid(Problem(LIST, "is missing: give the id or the name of a Klaviyo list"))
         if connection_id is not None and connection_id not in self._connections:
             raise Invalid(Problem("connection", f"there is none of this id that you may use: {connection_id!s:.64}"))
-        if connection_id is not None:
+        is_as_before = seen is not None and (seen.connection, seen.list_id) == (connection_id, wanted)
+        if connection_id is not None and not is_as_before:
             if connection_id not in self._lists:
                 self._lists[connection_id] = self._app.lists(connection_id)
             wanted = find_list(self._lists[connection_id], wanted)

@@ -45,8 +45,7 @@ class RemoteApp:
 
     def __init__(self, url: str, token: Callable[[], SecretStr]) -> None:
         """token: asked once, with the first request. Raises ConfigError for an address that a token must not go to."""
-        parts = urlsplit(url)
-        if not parts.hostname or not (parts.scheme == "https" or parts.hostname in LOOPBACK):
+        if not _is_safe(url):
             raise ConfigError("the app's address must begin with https://", hint="Give --app https://YOUR-APP...")
         self._url, self._token = url.rstrip("/") + "/api", token
         self._session = requests.Session()
@@ -212,6 +211,17 @@ def user_token(client_id: str) -> SecretStr:
             return SecretStr(found.get_token(scope).token)
         except ClientAuthenticationError as exc:
             raise ConfigError("nobody is signed in", hint=SIGN_IN) from exc
+
+
+def _is_safe(url: str) -> bool:
+    """Whether a token may be sent there: over https, or no further than this machine."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        )
+    except ValueError:
+        return False
 
 
 def _body(form: BaseModel) -> dict[str, Any]:

@@ -218,6 +218,13 @@ def test_what_was_changed_before_a_failure_is_counted_and_the_rest_done_next_tim
     assert both.ok("exports", "apply", "-f", file, "--yes").out.startswith("+ create Everybody\n")
 
 
+def test_what_is_as_dumped_needs_no_klaviyo(world: World, vips: str, both: CommandLine, file: Path) -> None:
+    both.ok("exports", "apply", "-f", file, "--yes")
+    file.write_text(both.ok("exports", "dump").out)
+    world.secrets.clear()
+    assert both.ok("exports", "apply", "-f", file).out == "Nothing to change.\n"
+
+
 def test_some_exports_can_be_dumped(vips: str, both: CommandLine, file: Path) -> None:
     both.ok("exports", "apply", "-f", file, "--yes")
     assert both.ok("exports", "dump", "everybody").out == (

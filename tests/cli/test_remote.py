@@ -117,7 +117,9 @@ def test_what_can_be_no_id_is_not_sent(given: str) -> None:
     app.close()
 
 
-@pytest.mark.parametrize("url", ["http://app.example", "app.example", "ftp://app.example", "https://", ""])
+@pytest.mark.parametrize(
+    "url", ["http://app.example", "app.example", "ftp://localhost", "https://", "http://[broken", ""]
+)
 def test_a_token_goes_to_https_alone(url: str) -> None:
     with pytest.raises(ConfigError, match="https://"):
         RemoteApp(url, lambda: SecretStr("token-1"))
