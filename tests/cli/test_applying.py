@@ -218,6 +218,21 @@ def test_what_was_changed_before_a_failure_is_counted_and_the_rest_done_next_tim
     assert both.ok("exports", "apply", "-f", file, "--yes").out.startswith("+ create Everybody\n")
 
 
+def test_one_edit_that_one_may_not_make_stops_all_of_them(
+    world: World, vips: str, management: Management, line: CommandLine, url: str, file: Path
+) -> None:
+    add_export(management, name="Administrators' own")
+    connect(management, name="Shared", used_by="contributors")
+    file.write_text(FILE.replace("main-account", "shared"))
+    line.through(url)
+    line.be("cem")
+    before = dict(world.text_of_state())
+    said = line("exports", "apply", "-f", file, "--prune", "--yes")
+    assert (said.code, "you may not remove Administrators' own" in said.err) == (1, True), said
+    assert dict(world.text_of_state()) == before
+    line.ok("exports", "apply", "-f", file, "--yes")
+
+
 def test_what_is_as_dumped_needs_no_klaviyo(world: World, vips: str, both: CommandLine, file: Path) -> None:
     both.ok("exports", "apply", "-f", file, "--yes")
     file.write_text(both.ok("exports", "dump").out)
