@@ -47,6 +47,7 @@ EDGE_HINT = (
     "cloud: give the app one of its own (NAT gateway), or ask Klaviyo to let it in."
 )
 BASE_URL_HINT = "Check KLAVIYO_BASE_URL: something else than Klaviyo's API answers there."
+PACKED_HINT = "If KLAVIYO_COMPRESS is on, set it to off: Klaviyo does not take packed requests."
 
 
 # --- what Klaviyo tells us ---------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ def _not_found(answer: Answer) -> ExporterError:
 
 
 def _rejected(answer: Answer) -> ExporterError:
-    hint = BASE_URL_HINT if 300 <= answer.status < 400 else ""
+    hint = BASE_URL_HINT if 300 <= answer.status < 400 else PACKED_HINT if answer.status == 415 else ""
     return KlaviyoRejected(answer.says("Klaviyo rejected the request"), hint=hint, **_reference(answer))
 
 

@@ -75,6 +75,7 @@ def push(
     state: Path,
     base_url: str,
     revision: str,
+    compress: bool,
     limits: Limits,
     progress: Progress,
 ) -> tuple[Exporter, Run]:
@@ -86,7 +87,7 @@ def push(
         snapshots=snapshots,
         steps=steps,
         read_secret=lambda _: key,
-        klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision),
+        klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, compress=compress),
         work=WORK,
         limits=limits,
         progress=progress,

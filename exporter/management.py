@@ -264,10 +264,10 @@ class Management:
         ]
 
     def suggest_mapping(self, actor: Actor, segment: str) -> SuggestionView:
-        """The columns of the newest snapshot, and a mapping from their names."""
+        """The columns of the newest snapshot, and a mapping from their names and model.json's data types."""
         check(actor, Action.SUGGEST_MAPPING, shared=True)
         columns = self.exporter.columns_of(segment)
-        return SuggestionView(columns=list(columns), mapping=suggest(columns))
+        return SuggestionView(columns=list(columns), mapping=suggest(columns, self.exporter.types_of(segment)))
 
     # Exports
 

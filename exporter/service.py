@@ -220,6 +220,12 @@ class Exporter:
             finally:
                 reading.close()
 
+    def types_of(self, segment: str) -> Mapping[str, str]:
+        """The data types that model.json gives to the columns of a segment's newest snapshot."""
+        ref = self._newest_of(segment)
+        model = self._model(ref) if ref else None
+        return model.types if model else {}
+
     def start_on(
         self,
         export: Export,

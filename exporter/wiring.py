@@ -88,7 +88,12 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
         snapshots=azure_storage.BlobSnapshots(snapshots.get_container_client(settings.snapshots_container)),
         steps=steps,
         read_secret=read_secret,
-        klaviyo=lambda key: Klaviyo(key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision),
+        klaviyo=lambda key: Klaviyo(
+            key,
+            base_url=settings.klaviyo_base_url,
+            revision=settings.klaviyo_revision,
+            compress=settings.klaviyo_compress,
+        ),
         work=settings.work_folder,
         container=settings.snapshots_container,
         notify=Webhook(lambda: read_secret(settings.notice_webhook_secret)) if settings.notice_webhook_secret else None,

@@ -236,11 +236,12 @@ def _cpu(folder: Path, file: Path, rows: int, *, official: bool) -> None:
         address = klaviyo["url"].removeprefix("http://")
         baseline = _run([sys.executable, "-c", STANDARD_LIBRARY, str(file), address])
         _emit(bench="cpu", who="standard library", rows=rows, **baseline)
-        _reset(klaviyo)
-        ours = _push_once(klaviyo, file, folder, folder / "state-cpu")
-        ours.pop("throttled")
-        ratio = ours["cpu_s"] / baseline["cpu_s"]
-        _emit(bench="cpu", who="exporter", rows=rows, **ours, of_standard_library=ratio)
+        for who, compress in (("exporter", "off"), ("exporter, KLAVIYO_COMPRESS=on", "on")):
+            _reset(klaviyo)
+            ours = _push_once(klaviyo, file, folder, folder / f"state-cpu-{compress}", KLAVIYO_COMPRESS=compress)
+            ours.pop("throttled")
+            ratio = ours["cpu_s"] / baseline["cpu_s"]
+            _emit(bench="cpu", who=who, rows=rows, **ours, of_standard_library=ratio)
         if official:
             _reset(klaviyo)
             _emit(
@@ -251,10 +252,10 @@ def _cpu(folder: Path, file: Path, rows: int, *, official: bool) -> None:
             )
 
 
-def _push_once(klaviyo: dict[str, Any], file: Path, folder: Path, state: Path) -> dict[str, Any]:
+def _push_once(klaviyo: dict[str, Any], file: Path, folder: Path, state: Path, **environment: str) -> dict[str, Any]:
     mapping = folder / "mapping.yaml"
     mapping.write_text(MAPPING)
-    environment = {"KLAVIYO_API_KEY": "pk_sandbox_full", "KLAVIYO_BASE_URL": klaviyo["url"]}
+    environment |= {"KLAVIYO_API_KEY": "pk_sandbox_full", "KLAVIYO_BASE_URL": klaviyo["url"]}
     command = [sys.executable, "-m", "exporter", "push", str(file), "--list", LIST_ID, "--mapping", str(mapping)]
     used = _run([*command, "--state", str(state), "--json"], environment)
     counted = requests.get(f"{klaviyo['control']}/state", timeout=30).json()

@@ -27,7 +27,7 @@ from exporter.sending import IN_FLIGHT  # noqa: E402
 from tests.crash.rig import Case, Rig, rig  # noqa: E402
 
 KILLS_A_CASE = 4
-PHASES = ["before", "plan", "send", "confirm", "closed"]  # "finish" lasts too short a time to be waited for
+PHASES = ["before", "plan", "send", "confirm", "finish", "closed"]
 
 
 def main() -> int:

@@ -63,6 +63,7 @@ def push(
             state=state,
             base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
             revision=os.environ.get("KLAVIYO_REVISION", REVISION),
+            compress=os.environ.get("KLAVIYO_COMPRESS", "off").lower() == "on",
             limits=LOCAL_LIMITS,
             progress=progress,
         )

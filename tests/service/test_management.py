@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -568,6 +569,17 @@ def test_mapping_is_suggested_from_the_newest_snapshot(world: World, management:
     assert found.mapping == {"email": "EMail", "first_name": "FirstName"}
     with pytest.raises(ExporterError, match="no snapshot"):
         management.suggest_mapping(ADMIN, "Ghosts")
+
+
+def test_suggestion_takes_up_the_data_types_of_the_model(world: World, management: Management) -> None:
+    root = "CustomerInsights_1/Export/"
+    attributes = [{"name": "EMail", "dataType": "string"}, {"name": "Points", "dataType": "int64"}]
+    model = {"name": "x", "version": "1.0", "entities": [{"name": SEGMENT, "attributes": attributes}]}
+    world.put(root + "model.json", json.dumps(model))
+    world.put(f"{root}{SEGMENT}/2026/08/24/1433/{SEGMENT}_1.csv", "EMail,Points\na@example.com,5\n")
+    world.clock.move(3_600)
+    found = management.suggest_mapping(CONTRIBUTOR, SEGMENT)
+    assert found.mapping == {"email": "EMail", "properties": {"Points": {"column": "Points", "type": "number"}}}
 
 
 @pytest.mark.parametrize("run_id", ["x", "../x/y", "a/b/c", "high-value/", "high-value/../x", ""])

@@ -66,6 +66,7 @@ class World:
         self.secrets = {"klaviyo-key": stand_in.FULL_KEY}
         self.secret_reads: list[str] = []
         self.limits = Limits(lease_s=100_000)  # nobody renews while a clock jumps
+        self.compress = False  # KLAVIYO_COMPRESS
         self.steps = MemorySteps(clock)
         self.errors: list[Exception] = []  # that came out of `handle`
         self.poisoned: list[Mapping[str, Any]] = []
@@ -97,7 +98,14 @@ class World:
         self.exporter = self.again()
 
     def client(self, key: SecretStr) -> Klaviyo:
-        return Klaviyo(key, base_url=self.url, revision=REVISION, sleep=self.clock.move, clock=self.clock)
+        return Klaviyo(
+            key,
+            base_url=self.url,
+            revision=REVISION,
+            compress=self.compress,
+            sleep=self.clock.move,
+            clock=self.clock,
+        )
 
     def read_secret(self, name: str) -> SecretStr:
         self.secret_reads.append(name)
