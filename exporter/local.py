@@ -71,6 +71,7 @@ def push(
     *,
     list_id: str,
     mapping: MappingDocument,
+    keep_rejected_rows: bool,
     key: SecretStr,
     state: Path,
     base_url: str,
@@ -92,7 +93,7 @@ def push(
         limits=limits,
         progress=progress,
     )
-    export = _export(list_id, mapping)
+    export = _export(list_id, mapping, keep_rejected_rows=keep_rejected_rows)
     exporter.catalog.save(_connection())
     exporter.catalog.save(export)
     run = exporter.start_on(export, _manifest(snapshots), because="demand")
@@ -181,7 +182,7 @@ def _connection() -> Connection:
     return Connection(id="push", name="push", secret="KLAVIYO-API-KEY", consent=consent)  # noqa: S106 - a name
 
 
-def _export(list_id: str, mapping: MappingDocument) -> Export:
+def _export(list_id: str, mapping: MappingDocument, *, keep_rejected_rows: bool) -> Export:
     # Klaviyo's list ids tell upper from lower case, our ids do not.
     digest = hashlib.sha256(list_id.encode()).hexdigest()[:4]
     return Export(
@@ -192,4 +193,5 @@ def _export(list_id: str, mapping: MappingDocument) -> Export:
         segments=["files"],
         mapping=mapping,
         schedule=Schedule(on="demand"),
+        keep_rejected_rows=keep_rejected_rows,
     )

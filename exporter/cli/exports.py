@@ -46,6 +46,13 @@ Zone = Annotated[str | None, typer.Option("--time-zone", metavar="NAME", help="S
 Maximum = Annotated[
     int | None, typer.Option("--max-profiles", metavar="N", help="Send nothing if more; 0: no maximum.")
 ]
+KeepRows = Annotated[
+    bool | None,
+    typer.Option("--keep-rejected-rows/--no-keep-rejected-rows", help="Rejected rows themselves in rejected.csv."),
+]
+Reconcile = Annotated[
+    bool | None, typer.Option("--reconcile/--no-reconcile", help="Compare the list's members at the end.")
+]
 
 COLUMNS = ("id", "name", "connection", "list_id", "status", "schedule", "refreshed", "paused", "changed")
 
@@ -96,6 +103,8 @@ def create(
     cron: Cron = None,
     time_zone: Zone = None,
     max_profiles: Maximum = None,
+    keep_rejected_rows: KeepRows = None,
+    reconcile: Reconcile = None,
     export_id: Annotated[str, typer.Option("--id", help="Its id; made from the name if not given.")] = "",
     paused: Annotated[bool, typer.Option("--paused", help="Nothing starts it before `exports resume`.")] = False,
     app: AppUrl = "",
@@ -109,6 +118,7 @@ def create(
     form["mapping"] = read_mapping(email, mapping)
     form["schedule"] = _schedule({}, on=on, at=at, day=day, cron=cron, time_zone=time_zone)
     form["max_profiles"] = max_profiles or None
+    form |= _given(keep_rejected_rows=keep_rejected_rows, reconcile=reconcile)
     form |= {"id": export_id} if export_id else {}
     if not connection or not klaviyo_list:
         missing = "--list" if connection else "--connection"
@@ -133,6 +143,8 @@ def edit(
     cron: Cron = None,
     time_zone: Zone = None,
     max_profiles: Maximum = None,
+    keep_rejected_rows: KeepRows = None,
+    reconcile: Reconcile = None,
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
@@ -147,6 +159,7 @@ def edit(
         form |= {"name": name} if name is not None else {}
         form |= {"segments": segments} if segments else {}
         form |= {"max_profiles": max_profiles or None} if max_profiles is not None else {}
+        form |= _given(keep_rejected_rows=keep_rejected_rows, reconcile=reconcile)
         form |= {"connection": connection} if connection else {}
         if klaviyo_list:
             form["list_id"] = _list_id(it, form["connection"], klaviyo_list)
@@ -340,6 +353,8 @@ def _print(view: ExportView, as_json: bool) -> None:
                 ("Segments", view.segments),
                 *_mapping_fields(mapping),
                 *(("Schedule", view.schedule_text), ("Maximum", view.max_profiles)),
+                ("Rejected rows", "kept" if view.keep_rejected_rows else None),
+                ("Reconciled", "yes" if view.reconcile else None),
                 ("Paused", "yes: nothing starts it" if view.paused else None),
                 *(("Status", view.status), ("Refreshed", document["refreshed"])),
                 *(("Created", people.get("created")), ("Changed", people.get("changed"))),
@@ -347,6 +362,10 @@ def _print(view: ExportView, as_json: bool) -> None:
             ]
         )
     print_warnings(view.warnings)
+
+
+def _given(**switches: bool | None) -> dict[str, bool]:
+    return {name: value for name, value in switches.items() if value is not None}
 
 
 def _mapping_fields(mapping: dict[str, Any]) -> list[tuple[str, str]]:

@@ -46,6 +46,9 @@ def push(
     state: Annotated[Path, typer.Option(help="Where runs are kept; the same again takes up a run.")] = Path(
         ".exporter"
     ),
+    keep_rejected_rows: Annotated[
+        bool, typer.Option("--keep-rejected-rows", help="Put rejected rows themselves into rejected.csv.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Send FILE... to a Klaviyo list, from this computer. The key comes from KLAVIYO_API_KEY.
@@ -59,6 +62,7 @@ def push(
             local.data_files(files),
             list_id=list_id,
             mapping=document,
+            keep_rejected_rows=keep_rejected_rows,
             key=key,
             state=state,
             base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),

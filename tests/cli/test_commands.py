@@ -144,6 +144,10 @@ def test_an_export_is_made_by_list_name_changed_and_removed(peopled: World, both
     seen = both.ok("exports", "show", "vips", "--json").document
     assert (seen["schedule"]["times"], seen["schedule"]["cron"], seen["max_profiles"]) == ([], "0 6 * * 1", None)
 
+    both.ok("exports", "edit", "vips", "--keep-rejected-rows", "--reconcile")
+    seen = both.ok("exports", "edit", "vips", "--no-reconcile", "--json").document
+    assert (seen["keep_rejected_rows"], seen["reconcile"]) == (True, False)
+
     assert both.ok("exports", "pause", "vips", "--json").document["paused"] is True
     assert both.ok("exports", "resume", "vips", "--json").document["paused"] is False
     assert both.ok("exports", "detach", "vips", "--json").document["connection"] is None

@@ -78,6 +78,14 @@ def test_push_sends_a_file_and_reports_every_row(klaviyo: str, vips: Path, tmp_p
     ]
 
 
+def test_push_keeps_rejected_rows_where_it_is_asked_to(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    done = run("push", vips, "--list", LIST, "--email", "EMail", "--state", state, "--keep-rejected-rows", url=klaviyo)
+    assert done.returncode == 0, done.stderr
+    rejected = next(state.glob("runs/*/*/rejected.csv"))
+    assert [row["row"] for row in csv.DictReader(rejected.read_text().splitlines())] == ["none,Oslo"]
+
+
 def test_push_with_a_mapping_sends_its_attributes(klaviyo: str, vips: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text("email: EMail\nlocation: {city: City}\n")
