@@ -25,6 +25,7 @@ from sandbox.klaviyo.checks import (
 from sandbox.klaviyo.messages import Refused, invalid, refusal
 from sandbox.klaviyo.profiles import EMPTY_ROW, Rows
 from sandbox.klaviyo.settings import Settings
+from sandbox.klaviyo.usual import read_usual
 
 MAX_ROWS = 10_000  # OpenAPI spec 2026-07-15, unchanged since 2023-12-15
 SEPARATOR = secrets.token_hex(16)  # no client can know it, so no row can contain it
@@ -49,6 +50,15 @@ def read_batch(body: bytes, settings: Settings) -> Batch:
 
     Raises Refused for the checks that are made at once: then nothing is taken. The others become import errors.
     """
+    usual = read_usual(body, settings)
+    if usual is None or len(usual[0].lines) > MAX_ROWS:
+        return _read_closely(body, settings)
+    rows, relationships = usual
+    return Batch(rows=rows, list_ids=_list_ids({"relationships": orjson.loads(relationships)}, settings))
+
+
+def _read_closely(body: bytes, settings: Settings) -> Batch:
+    """`read_batch` for any body, naming whatever is wrong with it."""
     data = read_resource(body, "profile-bulk-import-job")
     list_ids = _list_ids(data, settings)
     table = _table(data)

@@ -165,7 +165,7 @@ def identity_findings(table: Table) -> Iterator[Finding]:
     A bad phone number beside an e-mail address is dropped from its row instead.
     """
     emails, phones = table.column("email"), table.column("phone_number")
-    if _are_emails(emails) and all(map(PHONE.fullmatch, filter(None, phones))) and "" not in phones:
+    if are_emails(emails) and all(map(PHONE.fullmatch, filter(None, phones))) and "" not in phones:
         return
     for row, (email, phone) in enumerate(zip(emails, phones, strict=True)):
         if email is not None and not is_email(email):
@@ -182,7 +182,7 @@ def identity_findings(table: Table) -> Iterator[Finding]:
             yield Finding(check="phone_number", row=row, field="/attributes/phone_number", detail=detail)
 
 
-def _are_emails(emails: Sequence[str | None]) -> bool:
+def are_emails(emails: Sequence[str | None]) -> bool:
     """Whether every row has a good e-mail address: the usual case, answered quickly."""
     present = [email for email in emails if email is not None]
     return (
@@ -197,10 +197,15 @@ def _is_named(profile: Mapping[str, Any]) -> bool:
     return profile.get("id") is not None or profile["attributes"].get("external_id") is not None
 
 
+def are_planted(emails: Sequence[str | None]) -> bool:
+    """Whether any of these is to become an import error."""
+    return ASYNC_FAIL in " ".join(filter(None, emails))
+
+
 def planted_findings(table: Table) -> Iterator[Finding]:
     """Rows that fail because a test wants them to."""
     emails = table.column("email")
-    if ASYNC_FAIL not in " ".join(filter(None, emails)):
+    if not are_planted(emails):
         return
     for row, email in enumerate(emails):
         if email is not None and ASYNC_FAIL in email:

@@ -3,7 +3,7 @@
 A profile is a number (its place in the columns below). Its row is JSON as it came: one line per import that touched
 it, the oldest first, folded into attributes only when somebody reads. A line is
 
-    {...}            attributes without the e-mail address, which has a column of its own
+    {...}            attributes; an e-mail address among them is passed over: it has a column of its own
     [{...}, {...}]   the same and the `meta` of that import
 
 so that importing costs no merge at all. Nulls stay in the lines and are skipped while folding: a bulk import never
@@ -13,7 +13,7 @@ clears a field.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -53,6 +53,13 @@ class Rows:
         parsed = orjson.loads(self.lines[row])
         attributes: dict[str, Any] = parsed[0] if isinstance(parsed, list) else parsed
         return {"email": self.emails[row], **attributes}
+
+    def others(self) -> Iterator[tuple[str, list[str | None]]]:
+        """The columns of the other identifiers that can decide."""
+        if self.phones is not None:
+            yield "phone_number", self.phones
+        if self.externals is not None:
+            yield "external_id", self.externals
 
     def __iter__(self) -> Iterator[tuple[str | None, str | None, str | None, str | None, bytes]]:
         nothing = repeat(None)
@@ -167,12 +174,13 @@ class Profiles:
         self.count -= 1
 
     def _are_new(self, rows: Rows) -> bool:
-        """Whether these are all different strangers known by e-mail address only: a first export, mostly."""
+        """Whether these are all different strangers with an e-mail address: a first export, mostly."""
         return (
-            not (rows.phones or rows.externals or rows.ids)
+            rows.ids is None
             and None not in rows.emails
             and len(set(rows.emails)) == len(rows.emails)
             and self._by_email.keys().isdisjoint(rows.emails)
+            and all(self._others[field].are_new(values) for field, values in rows.others())
         )
 
     def _create_all(self, rows: Rows, now: float) -> range:
@@ -183,6 +191,8 @@ class Profiles:
         self._created.extend([now] * len(numbers))
         self._updated.extend([now] * len(numbers))
         self._by_email.update((email, n) for email, n in zip(rows.emails, numbers, strict=True) if email)
+        for field, values in rows.others():
+            self._others[field].add(values, numbers)
         self.count += len(numbers)
         return numbers
 
@@ -277,6 +287,17 @@ class _Index:
         number = self._numbers.get(value)
         return number if number is not None and self._has(number, value) else None
 
+    def are_new(self, values: Sequence[str | None]) -> bool:
+        """Whether no two of these are the same, and nobody has had any of them."""
+        self._catch_up()
+        known = [value for value in values if value is not None]
+        return len(set(known)) == len(known) and self._numbers.keys().isdisjoint(known)
+
+    def add(self, values: Sequence[str | None], numbers: range) -> None:
+        """Take in newly created profiles with values that `are_new`."""
+        self._numbers.update((value, n) for value, n in zip(values, numbers, strict=True) if value is not None)
+        self._read_to = numbers.stop
+
     def _catch_up(self) -> None:
         unread = [*self._touched, *range(self._read_to, len(self._profiles.numbers()))]
         self._read_to, self._touched = len(self._profiles.numbers()), []
@@ -307,6 +328,7 @@ def fold(row: bytes) -> dict[str, Any]:
         changes, meta = parsed if isinstance(parsed, list) else (parsed, None)
         _apply(attributes, changes, clear=False)
         patch(attributes, meta)
+    attributes.pop("email", None)
     return attributes
 
 
