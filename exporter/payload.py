@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from exporter.mapping import Empty, MappedField, ValueType
 from exporter.rules import literal, trimmed
@@ -49,9 +50,12 @@ def sortable(column: str) -> str:
 
 
 def profile(fields: Sequence[MappedField]) -> str:
-    """SQL: one profile of the body. Needs `dropped`, the names of the fields whose cells could not be read."""
-    groups = [*_members(fields, ""), *_group(fields, "location"), *_group(fields, "properties")]
-    return f"concat({literal(_PROFILE)}, {_joined(groups)}, '}}', {_unset(fields)}, '}}')"
+    """SQL: one profile of the body.
+
+    Needs `dropped`, the names of the fields whose cells could not be read, and `is_plain`, see `measures`.
+    """
+    attributes = f"CASE WHEN is_plain THEN {_attributes(fields, is_plain=True)} ELSE {_attributes(fields)} END"
+    return f"concat({literal(_PROFILE)}, {attributes}, '}}', {_unset(fields)}, '}}')"
 
 
 def profile_size(fields: Sequence[MappedField]) -> str:
@@ -77,25 +81,38 @@ def profile_size(fields: Sequence[MappedField]) -> str:
 
 
 def measures(fields: Sequence[MappedField]) -> str:
-    """SQL: the columns that `profile_size` needs: the bytes of all texts of the row, and of these as JSON."""
+    """SQL: the bytes of all texts of the row, and of these as JSON; and whether none of them needs escaping there."""
     columns = [f"f{position}" for position, field in enumerate(fields) if field.type is ValueType.STRING]
     texts = f"concat({', '.join(columns)})" if columns else "''"
-    return f"strlen({texts}) AS text_bytes, strlen(to_json({texts})) AS json_bytes"
+    sizes = f"strlen({texts}) AS text_bytes, strlen(to_json({texts})) AS json_bytes"
+    return f"{sizes}, json_bytes = text_bytes + 2 AS is_plain"
 
 
-def _members(fields: Sequence[MappedField], group: str) -> Iterator[str]:
+def _attributes(fields: Sequence[MappedField], *, is_plain: bool = False) -> str:
+    """SQL: the members of a profile's attributes. is_plain: its texts need no escaping; most do not, and it is dear."""
+    groups = (_group(fields, group, is_plain=is_plain) for group in ("location", "properties"))
+    return _joined(chain(_members(fields, "", is_plain=is_plain), *groups))
+
+
+def _members(fields: Sequence[MappedField], group: str, *, is_plain: bool) -> Iterator[str]:
     """SQL: each field of a group as "key":value, NULL where it is empty."""
     for position, field in enumerate(fields):
-        if field.group == group:
-            value = f"to_json(f{position})" if field.type is ValueType.STRING else f"f{position}"
-            yield f"{literal(_key(field))} || {value}"
+        if field.group != group:
+            continue
+        key, quote = _key(field), '"'
+        if field.type is not ValueType.STRING:
+            yield f"{literal(key)} || f{position}"
+        elif is_plain:
+            yield f"{literal(key + quote)} || f{position} || {literal(quote)}"
+        else:
+            yield f"{literal(key)} || to_json(f{position})"
 
 
-def _group(fields: Sequence[MappedField], group: str) -> Iterator[str]:
+def _group(fields: Sequence[MappedField], group: str, *, is_plain: bool) -> Iterator[str]:
     """SQL: a nested object, NULL where all of it is empty."""
     values = ", ".join(f"f{position}" for position, field in enumerate(fields) if field.group == group)
     if values:
-        opening, members = literal(json.dumps(group) + ":{"), _joined(_members(fields, group))
+        opening, members = literal(json.dumps(group) + ":{"), _joined(_members(fields, group, is_plain=is_plain))
         yield f"CASE WHEN coalesce({values}) IS NOT NULL THEN concat({opening}, {members}, '}}') END"
 
 

@@ -5,7 +5,7 @@ A plan is a folder:
     plan.json             this document, written last: a plan without it does not exist
     rows-00000.parquet    the staged rows of one piece (a stretch of one partition), in source order:
                           key (hash of the identifier), reason, refused_id, source_row (of rejected rows, where they
-                          are kept), breaks, size, dropped, newest, f0, f1, ...
+                          are kept), breaks, size, is_plain, dropped, newest, f0, f1, ...
     duplicates.parquet    piece, row, kept_piece, kept_row of every row that gives way to another
     rejected.csv          source, line, column, reason, message, identifier of every row that is not sent, and the row
                           itself where the export keeps it
@@ -159,6 +159,7 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
     # Else a row group is held as a whole, and other programs write them of a million rows.
     database.execute("SET GLOBAL disable_parquet_prefetching = true")
     database.execute("SET GLOBAL enable_external_file_cache = false")
+    database.execute("SET GLOBAL parquet_metadata_cache = true")  # a batch is a small part of its file
     database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")

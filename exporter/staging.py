@@ -85,7 +85,7 @@ def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int
         f"SELECT {number}::INTEGER AS piece, hash(f{identifier}) AS key, coalesce(reason0, {too_large}) AS reason,"
         f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[identifier])} END AS refused_id,"
         f" CASE WHEN reason0 IS NOT NULL OR size > {rules.MAX_PROFILE_BYTES} THEN {source_row} END AS source_row,"
-        f" breaks::INTEGER AS breaks, size::INTEGER AS size, {_dropped(mapping)} AS dropped, newest,"
+        f" breaks::INTEGER AS breaks, size::INTEGER AS size, is_plain, {_dropped(mapping)} AS dropped, newest,"
         f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
     )
 

@@ -292,7 +292,7 @@ class FolderStore:
             return at + len(data)
 
     def upload(self, name: str, path: Path) -> None:
-        with _os_errors(name), path.open("rb") as source, self._unfinished(source) as temporary, self._locked():
+        with _os_errors(name), self._unfinished(path) as temporary, self._locked():
             self._place(temporary, name)
 
     def download(self, name: str, path: Path) -> None:
@@ -334,16 +334,19 @@ class FolderStore:
         return folder
 
     @contextlib.contextmanager
-    def _unfinished(self, content: bytes | _Readable) -> Iterator[Path]:
-        """Write `content` to a file that nobody sees and that is gone at the end, unless it was moved away."""
+    def _unfinished(self, content: bytes | Path) -> Iterator[Path]:
+        """Write `content`, or what a file holds, to a file that nobody sees.
+
+        It is gone at the end, unless it was moved away.
+        """
         fd, temporary = tempfile.mkstemp(prefix="unfinished-", dir=self._private())
         try:
             with open(fd, "wb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
+                    file.flush()
                 else:
-                    shutil.copyfileobj(content, file, CHUNK_BYTES)
-                file.flush()
+                    shutil.copyfile(content, temporary)  # within the kernel, where it can
                 os.fsync(fd)
             yield Path(temporary)
         finally:
@@ -483,10 +486,6 @@ def placing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-class _Readable(Protocol):
-    def read(self, length: int = ..., /) -> bytes: ...
 
 
 # Windows has no O_NOFOLLOW; elsewhere there is no O_BINARY.
