@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from exporter import confirming, service
 from exporter.catalog import Connection, Export
@@ -17,6 +18,7 @@ from sandbox.host.blobs import POISON_QUEUE
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "how-to" / name for name in ("deploy.md", "operate.md")]
 DEPLOY, OPERATE = (page.read_text(encoding="utf-8") for page in PAGES)
+SET_UP = (ROOT / "docs" / "how-to" / "set-up-an-export.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str, kind: str) -> list[str]:
@@ -33,27 +35,33 @@ def test_commands_are_ones_that_a_shell_understands(name: str, block: str) -> No
 
 
 def test_documents_of_the_page_are_ones_that_the_app_takes() -> None:
-    connection, export = blocks(DEPLOY, "json")
+    connection, export = blocks(SET_UP, "json")
     made = Connection.model_validate_json(connection)
     wanted = Export.model_validate_json(export)
     assert made.consent is not None
     assert wanted.connection == made.id
-    assert f"connections/{made.id}.json" in DEPLOY
-    assert f"exports/{wanted.id}.json" in DEPLOY
-    assert f"--name {made.secret}" in DEPLOY
+    assert f"connections/{made.id}.json" in SET_UP
+    assert f"exports/{wanted.id}.json" in SET_UP
 
 
 def test_file_and_path_of_the_page_are_ones_that_the_app_recognises() -> None:
-    export = json.loads(blocks(DEPLOY, "json")[1])
+    segment = re.search(r"--segment (\w+)", DEPLOY)
     dropped = re.search(r"--name (segments/\S+)", DEPLOY)
-    assert dropped is not None
+    exported = re.search(r"`(CustomerInsights_\{instance\}/\S+)`", DEPLOY)
+    assert (segment and dropped and exported) is not None
     ref = parse_blob_name(dropped[1])
     assert ref.layout is Layout.SINGLE
-    assert ref.is_of(export["segments"][0])
-    assert set(export["mapping"].values()) <= set(blocks(DEPLOY, "csv")[0].splitlines()[0].split(","))
-    exported = re.search(r"`(CustomerInsights_\{instance\}/\S+)`", DEPLOY)
-    assert exported is not None
-    assert parse_blob_name(exported[1]).is_of(export["segments"][0])
+    assert ref.is_of(segment[1])
+    assert parse_blob_name(exported[1]).is_of(segment[1])
+    mapping = yaml.safe_load(blocks(DEPLOY, "yaml")[0])
+    assert set(mapping.values()) <= set(blocks(DEPLOY, "csv")[0].splitlines()[0].split(","))
+
+
+def test_key_that_the_page_stores_is_the_one_that_its_connection_uses() -> None:
+    stored = re.search(r"keyvault secret set .* --name (\S+)", DEPLOY)
+    used = re.search(r"connections create .* --secret (\S+)", DEPLOY)
+    assert (stored and used) is not None
+    assert stored[1] == used[1]
 
 
 def test_settings_that_the_command_line_gets_are_those_that_it_reads() -> None:

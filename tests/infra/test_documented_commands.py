@@ -130,12 +130,13 @@ class Reader:
         self,
         page: str,
         *,
-        typed: str = "",
+        typed: Callable[[str], str] = lambda block: "",
         changes: Mapping[str, str] = MappingProxyType({}),
         before: Callable[[str], None] = lambda block: None,
         after: Callable[[str], None] = lambda block: None,
     ) -> list[str]:
-        """Run all blocks of a page; what each printed. `before` and `after` are called around each."""
+        """Run all blocks of a page; what each printed. `typed` gives the keys pressed while a block runs, `before` and
+        `after` are called around it."""
         printed, functions = [], list[str]()
         for block in sorted(blocks(page), key=lambda block: "DELETE" in block):  # what the others need goes last
             before(block)
@@ -144,7 +145,7 @@ class Reader:
                 real = real.replace(name, other)
             real = real.replace(DAY_OF_THE_PAGES, f"{self.moment:%Y/%m/%d}")
             real = real.replace(RUN_OF_THE_PAGES, self.run_id or RUN_OF_THE_PAGES)
-            ran = self.run("\n".join((*functions, real)), typed=typed)
+            ran = self.run("\n".join((*functions, real)), typed=typed(block))
             functions += re.findall(r"(?ms)^\w+\(\) \{.*?\}$", real)
             assert ran.returncode == 0, f"{page}:\n{block}\n{ran.stdout}{ran.stderr}"
             printed.append(ran.stdout)
@@ -220,16 +221,17 @@ class TestPages:
 
     def test_deploy_leads_from_nothing_to_the_first_delivered_segment(self, reader: Reader) -> None:
         page = "docs/how-to/deploy.md"
-        connection, export = blocks(page, "json")
-        reader.save("main.json", connection)
-        reader.save("high-value.json", export)
+        reader.save("mapping.yaml", blocks(page, "yaml")[0])
         reader.save("HighValue.csv", blocks(page, "csv")[0])
 
         def wait(block: str) -> None:
             if "HighValue.csv" in block:
                 reader.wait_for(PEOPLE)
 
-        printed = reader.follow(page, typed=f"{FULL_KEY}\n", after=wait)
+        def typed(block: str) -> str:
+            return f"{FULL_KEY}\n" if "read -r key" in block else "y\n"
+
+        printed = reader.follow(page, typed=typed, after=wait)
         assert reader.members() == PEOPLE
         health = next(text for text in printed if '"state"' in text)
         assert set(json.loads(health).values()) == {"ok"}
@@ -258,7 +260,7 @@ class TestPages:
         assert '"id":"high-value-people/' in printed
 
     def test_set_up_an_export_leads_to_a_run_on_the_command_line(self, reader: Reader) -> None:
-        printed = "".join(reader.follow(SET_UP, typed="y\n"))
+        printed = "".join(reader.follow(SET_UP, typed=lambda block: "y\n"))
         assert "Sandbox Organization" in printed
         assert ("Successful" in printed, "To send" in printed) == (True, True), printed
 
