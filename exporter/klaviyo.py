@@ -113,7 +113,7 @@ class Klaviyo:
         base_url: str = BASE_URL,
         revision: str = REVISION,
         compress: bool = False,
-        concurrency: int = 12,
+        concurrency: int = 14,
         patience_s: float = math.inf,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,

@@ -14,6 +14,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -159,23 +160,31 @@ class Step:
 
     @telemetry.phase(Phase.PLAN)
     def _plan(self) -> None:
-        """Check the other side before the work, then plan. The plan is in the store before the run names it."""
-        self.klaviyo.find_list(self.run.list_id)
+        """Plan, and ask Klaviyo for the list meanwhile. The plan is in the store before the run names it."""
         if not self.run.manifest.partitions:
             raise SnapshotUnreadable(
                 "the snapshot has no partitions", hint="Run the export in Customer Insights again."
             )
         outside, run, token = self._outside, self.run, f"plan-{uuid.uuid4().hex[:8]}"
         outside.records.forget_plan(run)
-        plan = make_plan(
-            [outside.source(part) for part in run.manifest.partitions],
-            run.mapping,
-            outside.records.plan_folder(run, token),
-            memory_mb=outside.memory_mb,
-            keep_rows=run.keep_rejected_rows,
-            progress=lambda rows: outside.progress("plan", rows, 0),
-            finished_file=lambda path: outside.store.upload(f"{run.folder}{token}/{path.name}", path),
-        )
+        with ThreadPoolExecutor(1, thread_name_prefix="list") as beside:
+            asked = beside.submit(telemetry.carrying(self.klaviyo.find_list), run.list_id)
+
+            def progress(rows: int) -> None:
+                outside.progress("plan", rows, 0)
+                if asked.done():
+                    asked.result()  # no list or no key: no need to plan on
+
+            plan = make_plan(
+                [outside.source(part) for part in run.manifest.partitions],
+                run.mapping,
+                outside.records.plan_folder(run, token),
+                memory_mb=outside.memory_mb,
+                keep_rows=run.keep_rejected_rows,
+                progress=progress,
+                finished_file=lambda path: outside.store.upload(f"{run.folder}{token}/{path.name}", path),
+            )
+            asked.result()
         if not plan.rows:
             raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
         self._held.check()

@@ -126,9 +126,8 @@ class Klaviyo:
             raise refusal(403, "permission_denied", "Permission denied.", detail)
         if not self.settings.limits:
             return {}
-        return self.limits.take(
-            route.counters(request), now=self.clock(), l_steady=self.settings.l_steady, daily=route.daily
-        )
+        now = self.clock() if request.arrived_at is None else request.arrived_at
+        return self.limits.take(route.counters(request), now=now, l_steady=self.settings.l_steady, daily=route.daily)
 
     def _scopes(self, request: Request) -> frozenset[str]:
         kind, _, key = request.headers.get("authorization", "").partition(" ")

@@ -24,6 +24,7 @@ class Request:
     body: bytes = b""
     base_url: str = "http://klaviyo.invalid"
     target_bytes: int = 0  # length of path and query as sent
+    arrived_at: float | None = None  # epoch seconds at which a server saw its headers: rate limits count these
 
     @classmethod
     def of(
@@ -34,6 +35,7 @@ class Request:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         base_url: str = "http://klaviyo.invalid",
+        arrived_at: float | None = None,
     ) -> Request:
         """Build a request from a target as sent: "/api/lists?page%5Bsize%5D=10". A full URL works too."""
         parts = urlsplit(target)
@@ -45,6 +47,7 @@ class Request:
             body=body,
             base_url=base_url,
             target_bytes=len(parts.path) + len(parts.query),
+            arrived_at=arrived_at,
         )
 
 

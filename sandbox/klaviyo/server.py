@@ -90,12 +90,14 @@ class _Front:
             await loop.run_in_executor(self._beside, self._klaviyo.settle)
 
     async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
+        arrived_at = self._klaviyo.clock()  # before the body has come, and before it waits for its turn
         request = Request.of(
             http.method,
             http.raw_path,
             headers=http.headers,
             body=await http.content.read(),
             base_url=f"http://{http.host}",
+            arrived_at=arrived_at,
         )
         response = await self._handle(request)
         await asyncio.sleep(response.delay_s)
