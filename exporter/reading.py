@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 from exporter.decoding import BUFFER_BYTES, LF, NUL, UNDECODABLE, split, table_text
@@ -275,14 +276,21 @@ def _run(delimiter: str, width: int, quoting: bool) -> re.Pattern[bytes]:
     because DuckDB would drop it if it came to begin a piece. A single empty field is a blank line.
     """
     d = re.escape(delimiter.encode())
-    text = rb'[^"%s\r\n\x00\xff]' % d
-    begin, inside = rb'[^ "%s\r\n\x00\xff]' % d, rb"[^%s\r\n\x00\xff]*+" % d
+    ends = delimiter.encode() + b"\r\n\x00\xff"
+    text, begin, inside = _all_but(QUOTE + ends), _all_but(b' "' + ends), _all_but(ends) + b"*+"
     plain = text + (b"++" if width == 1 else b"*+")
     quoted = rb'"[^"\x00\xff]*+(?:""[^"\x00\xff]*+)*+"'
     loose = rb"%s%s| ++(?:%s%s)?+" % (begin, inside, begin, inside)
     field = rb"(?>%s|%s%s)" % (quoted, loose, b"" if width == 1 else b"|")
     records = [rb"(?>%s\r?\n)" % d.join([f] * width) for f in ([plain, field] if quoting else [plain])]
     return re.compile(rb"(?!\xef\xbb\xbf)(?:%s)*+" % b"|".join(records))
+
+
+def _all_but(excluded: bytes) -> bytes:
+    """A character class by what it holds. Python looks at each character twice for [^...]: a third slower."""
+    bounds = [-1, *sorted(excluded), 256]
+    gaps = ((before + 1, after - 1) for before, after in pairwise(bounds))
+    return b"[%s]" % b"".join(b"\\x%02x-\\x%02x" % gap for gap in gaps if gap[0] <= gap[1])
 
 
 def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:

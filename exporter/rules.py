@@ -101,10 +101,14 @@ def blank_to_null(column: str) -> str:
     return f"CASE WHEN {column} BETWEEN '!' AND '~' THEN {column} WHEN {blank} THEN NULL ELSE {column} END"
 
 
-def normalized_email(column: str) -> str:
-    """Trimmed and in lower case, as Klaviyo compares addresses; NULL when blank."""
-    plain = f"nullif(lower({trimmed(column)}), '')"
-    return f"CASE WHEN {matches(column, EMAIL_PATTERN)} THEN {column} ELSE {plain} END"
+def is_usual_email(column: str) -> str:
+    """Whether the cell is an address as Klaviyo takes it, already; nearly all are. Asked once a row: it is dear."""
+    return matches(column, EMAIL_PATTERN)
+
+
+def normalized_email(column: str, is_usual: str) -> str:
+    """Trimmed and in lower case, as Klaviyo compares addresses; NULL when blank. is_usual: see `is_usual_email`."""
+    return f"CASE WHEN {is_usual} THEN {column} ELSE nullif(lower({trimmed(column)}), '') END"
 
 
 def only_good(value: str, reason: str) -> str:
@@ -112,14 +116,15 @@ def only_good(value: str, reason: str) -> str:
     return f"CASE WHEN ({reason}) IS NULL THEN {value} END"
 
 
-def email_reason(email: str) -> str:
-    """The reason to reject a normalized address, or NULL. The cheap test first: nearly all rows pass it."""
+def email_reason(email: str, is_usual: str) -> str:
+    """The reason to reject a normalized address, or NULL. is_usual: of its cell, see `is_usual_email`."""
     placeholders = ", ".join(literal(text) for text in PLACEHOLDERS)
     good, domain = matches(email, EMAIL_PATTERN), EMAIL_PATTERN.partition("@")[2]
     longest = max(len(text) for text in PLACEHOLDERS)
     cases = [
         (f"{email} IS NULL", RejectReason.NO_IDENTIFIER),
         (f"strlen({email}) <= {longest} AND {email} IN ({placeholders})", RejectReason.PLACEHOLDER),
+        (f"{is_usual} AND length({email}) <= {MAX_LABEL_CHARS}", None),
         (f"{good} AND length({email}) <= {MAX_LABEL_CHARS}", None),
         (f"starts_with({email}, 'mailto:')", RejectReason.EMAIL_MAILTO),
         (f"length({email}) > {MAX_EMAIL_CHARS}", RejectReason.EMAIL_TOO_LONG),

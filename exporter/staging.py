@@ -76,7 +76,9 @@ def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int
     identifier = identifier_position(fields, mapping.identifier)
     values = ", ".join(f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields))
     newest = payload.sortable(f"c{mapping.newest_by}") if mapping.newest_by is not None else "NULL::VARCHAR"
-    valued = f"SELECT *, {breaks} AS breaks, {newest} AS newest, {values} FROM {table}{lookup.joins}"
+    email = next((f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL")
+    cells = f"SELECT *, {rules.is_usual_email(email)} AS is_usual_email FROM {table}{lookup.joins}"
+    valued = f"SELECT *, {breaks} AS breaks, {newest} AS newest, {values} FROM ({cells})"
     measured = f"SELECT *, {payload.measures(fields)} FROM ({valued})"
     reason = _reason(mapping, fields[identifier], identifier)
     checked = f"SELECT *, {reason} AS reason0, {payload.profile_size(fields)} AS size FROM ({measured})"
@@ -97,14 +99,15 @@ def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
     match (one.group, one.name):
         case ("", "email"):
             email = lookup.email(cell)
-            return email if mapping.identifier == "email" else rules.only_good(email, rules.email_reason(email))
+            is_identifier = mapping.identifier == "email"
+            return email if is_identifier else rules.only_good(email, rules.email_reason(email, "is_usual_email"))
         case ("", "external_id"):
             value = rules.blank_to_null(rules.trimmed(cell))
             is_identifier = mapping.identifier == "external_id"
             return value if is_identifier else rules.only_good(value, rules.external_id_reason(value))
         case ("", "phone_number"):
             return lookup.phone(cell)
-    return payload.staged_value(one, rules.blank_to_null(cell))
+    return payload.staged_value(one, rules.blank_to_null(cell) if one.type is ValueType.STRING else cell)
 
 
 def _raw(one: MappedField) -> str:
@@ -115,7 +118,7 @@ def _raw(one: MappedField) -> str:
 def _reason(mapping: ResolvedMapping, one: MappedField, position: int) -> str:
     match mapping.identifier:
         case "email":
-            return rules.email_reason(f"f{position}")
+            return rules.email_reason(f"f{position}", "is_usual_email")
         case "phone_number":
             return rules.phone_reason(_raw(one), f"f{position}")
         case _:
@@ -149,7 +152,7 @@ class Lookup:
     has_phones: bool = False
 
     def email(self, cell: str) -> str:
-        email = rules.normalized_email(cell)
+        email = rules.normalized_email(cell, "is_usual_email")
         return f"coalesce(emails_value, {email})" if self.has_emails else email
 
     def phone(self, cell: str) -> str:

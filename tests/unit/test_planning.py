@@ -684,6 +684,19 @@ def test_parquet_rows_are_named_by_their_number_in_any_slice(monkeypatch: pytest
         assert len(found.plan.pieces) == 5
 
 
+def test_lines_are_right_where_only_some_partitions_hold_line_breaks_in_cells():
+    files = {
+        "1.csv": "EMail,Note\na@x.co,\nbad,\n",
+        "2.csv": 'EMail,Note\nb@x.co,"two\nlines"\nbad,"\n\n\n"\nbad,x\n',
+        "3.parquet": parquet("SELECT unnest(['c@x.co', 'bad']) AS EMail, 'two' || chr(10) || 'lines' AS Note"),
+        "4.csv": 'EMail,Note\r\nd@x.co,"two\r\nlines"\r\nbad,\r\n',
+        "5.csv": "EMail,Note\ne@x.co,\nbad,\n",
+    }
+    with planned(files) as found:
+        places = [(name, line) for name, line, _ in found.rejections()]
+        assert places == [("1.csv", 3), ("2.csv", 4), ("2.csv", 8), ("3.parquet", 2), ("4.csv", 4), ("5.csv", 3)]
+
+
 def test_parquet_is_known_by_its_name_or_its_first_bytes():
     data = parquet("SELECT 'a@x.co' AS \"E Mail\"")
     for file in ({"1.csv": data}, {"1.PARQUET": data}, {"1": [data[:1], data[1:3], b"", data[3:]]}):
