@@ -257,7 +257,8 @@ class _Positions:
 
 
 def _attributes(mapping: MappingDocument, positions: _Positions) -> Iterator[MappedField]:
-    for name in ATTRIBUTES:
+    """The identifier first: it is what no profile lacks."""
+    for name in sorted(ATTRIBUTES, key=lambda name: name != mapping.identified_by):
         if column := getattr(mapping, name):
             yield MappedField(group="", name=name, column=positions.find(column))
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, compress
+from operator import not_
 
 from exporter.mapping import Empty, MappedField, ValueType
 from exporter.rules import literal, trimmed
@@ -18,6 +19,8 @@ SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a bat
 
 _OPEN = '{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
 _PROFILE = '{"type":"profile","attributes":{'
+_GROUPS = ("", "location", "properties")  # in the order in which a profile holds them
+_SHELL = _PROFILE + '}},"location":{},"properties":{},"meta":{"patch_properties":{"unset":[]}}'
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"  # RFC 8259
 
 
@@ -50,70 +53,92 @@ def sortable(column: str) -> str:
 
 
 def profile(fields: Sequence[MappedField]) -> str:
-    """SQL: one profile of the body.
+    """SQL: one profile of the body, from a staged row that is sent."""
+    return f"CASE WHEN unusual_profile IS NULL THEN {_usual_profile(fields)} ELSE unusual_profile END"
 
-    Needs `dropped`, the names of the fields whose cells could not be read, and `is_plain`, see `measures`.
+
+def _usual_profile(fields: Sequence[MappedField]) -> str:
+    """SQL: a profile as it nearly always is, see `measures`: a flat row of texts, where a NULL takes its key with it.
+
+    Each member brings the comma before it, and what comes first in an object is there. Nested in the order of its
+    objects, with texts escaped, the same costs three times as much.
     """
-    attributes = f"CASE WHEN is_plain THEN {_attributes(fields, is_plain=True)} ELSE {_attributes(fields)} END"
-    return f"concat({literal(_PROFILE)}, {attributes}, '}}', {_unset(fields)}, '}}')"
+    first = fields[0]
+    parts = [literal(f'{_PROFILE}{_key(first)}"'), "f0", literal('"')]
+    for group in _GROUPS:
+        positions = _positions(fields, group)
+        for position in positions:
+            opens = group and position == positions[0]
+            before = (f",{json.dumps(group)}:{{" if opens else ",") + _key(fields[position])
+            parts += [_quoted(fields[position], position, before)] if position else []
+        if group and positions:
+            parts.append(f"CASE WHEN f{positions[0]} IS NOT NULL THEN '}}' END")
+    return f"concat({', '.join(parts)}, '}}', {_unset(fields)}, '}}')"
+
+
+def unusual_profile(fields: Sequence[MappedField]) -> str:
+    """SQL: the profile of a row that is not as usual, see `measures`; else NULL. Needs `dropped`, see `_unset`."""
+    groups = (_group(fields, group) for group in _GROUPS[1:])
+    attributes = _joined(chain(_members(fields, ""), *groups))
+    return f"CASE WHEN NOT is_usual THEN concat({literal(_PROFILE)}, {attributes}, '}}', {_unset(fields)}, '}}') END"
 
 
 def profile_size(fields: Sequence[MappedField]) -> str:
-    """SQL: an upper bound of the profile's bytes in the body, exact but for a few bytes, without building it.
+    """SQL: an upper bound of the profile's bytes in the body, exact but for profiles that are short.
 
-    Short profiles, which fill no batch by their size, are reckoned with the keys of their empty cells, too. Needs the
-    columns `text_bytes` and `json_bytes`.
+    These, which fill no batch by their size, are not built for it, but reckoned with all keys. Needs `value_bytes`.
     """
-    shell = len(_PROFILE) + len('}},"location":{},"properties":{},')
-    if any(field.empty is Empty.CLEAR for field in fields):
-        shell += len(',"meta":{"patch_properties":{"unset":[]}}')
-    exact = [f"{shell} + json_bytes - text_bytes - 2"]
-    short, keys = ["json_bytes"], shell
-    for position, field in enumerate(fields):
-        is_text = field.type is ValueType.STRING
-        key = len(_key(field).encode()) + 2 * is_text + 1
-        unset = len(json.dumps(field.name).encode()) + 1 if field.empty is Empty.CLEAR else 0
-        exact.append(f"coalesce(strlen(f{position}) + {key}, {unset})")
-        short += [] if is_text else [f"coalesce(strlen(f{position}), 0)"]
-        keys += max(key, unset)
-    bound = f"{keys} + {' + '.join(short)}"
-    return f"CASE WHEN {bound} <= {SHORT_PROFILE_BYTES} THEN {bound} ELSE {' + '.join(exact)} END"
+    keys = sum(len(f',{_key(field)}""'.encode()) for field in fields)
+    unset = sum(len(json.dumps(field.name).encode()) + 1 for field in fields if field.empty is Empty.CLEAR)
+    bound = f"{len(_SHELL) + keys + unset} + value_bytes"
+    return f"CASE WHEN {bound} <= {SHORT_PROFILE_BYTES} THEN {bound} ELSE strlen({profile(fields)}) END"
 
 
 def measures(fields: Sequence[MappedField]) -> str:
-    """SQL: the bytes of all texts of the row, and of these as JSON; and whether none of them needs escaping there."""
-    columns = [f"f{position}" for position, field in enumerate(fields) if field.type is ValueType.STRING]
-    texts = f"concat({', '.join(columns)})" if columns else "''"
-    sizes = f"strlen({texts}) AS text_bytes, strlen(to_json({texts})) AS json_bytes"
-    return f"{sizes}, json_bytes = text_bytes + 2 AS is_plain"
+    """SQL: `value_bytes`, what the row's values take as JSON, and `is_usual`, whether a profile is easily made of them.
+
+    It is when no text needs escaping, and no nested object is without its first member but has others.
+    """
+    columns = [f"f{position}" for position in range(len(fields))]
+    is_text = [field.type is ValueType.STRING for field in fields]
+    texts = f"concat({', '.join(['NULL', *compress(columns, is_text)])})"
+    ready = f"concat({', '.join(['NULL', *compress(columns, map(not_, is_text))])})"
+    begin = "".join(
+        f" AND (f{first} IS NOT NULL OR coalesce({', '.join(f'f{other}' for other in others)}) IS NULL)"
+        for first, *others in filter(None, (_positions(fields, group) for group in _GROUPS[1:]))
+        if others
+    )
+    return (
+        f"strlen(to_json({texts})) AS json_bytes, json_bytes + strlen({ready}) AS value_bytes,"
+        f" json_bytes = strlen({texts}) + 2{begin} AS is_usual"
+    )
 
 
-def _attributes(fields: Sequence[MappedField], *, is_plain: bool = False) -> str:
-    """SQL: the members of a profile's attributes. is_plain: its texts need no escaping; most do not, and it is dear."""
-    groups = (_group(fields, group, is_plain=is_plain) for group in ("location", "properties"))
-    return _joined(chain(_members(fields, "", is_plain=is_plain), *groups))
+def _positions(fields: Sequence[MappedField], group: str) -> list[int]:
+    return [position for position, field in enumerate(fields) if field.group == group]
 
 
-def _members(fields: Sequence[MappedField], group: str, *, is_plain: bool) -> Iterator[str]:
+def _members(fields: Sequence[MappedField], group: str) -> Iterator[str]:
     """SQL: each field of a group as "key":value, NULL where it is empty."""
-    for position, field in enumerate(fields):
-        if field.group != group:
-            continue
-        key, quote = _key(field), '"'
-        if field.type is not ValueType.STRING:
-            yield f"{literal(key)} || f{position}"
-        elif is_plain:
-            yield f"{literal(key + quote)} || f{position} || {literal(quote)}"
-        else:
-            yield f"{literal(key)} || to_json(f{position})"
+    for position in _positions(fields, group):
+        is_text = fields[position].type is ValueType.STRING
+        value = f"to_json(f{position})" if is_text else f"f{position}"
+        yield f"{literal(_key(fields[position]))} || {value}"
 
 
-def _group(fields: Sequence[MappedField], group: str, *, is_plain: bool) -> Iterator[str]:
+def _group(fields: Sequence[MappedField], group: str) -> Iterator[str]:
     """SQL: a nested object, NULL where all of it is empty."""
-    values = ", ".join(f"f{position}" for position, field in enumerate(fields) if field.group == group)
+    values = ", ".join(f"f{position}" for position in _positions(fields, group))
     if values:
-        opening, members = literal(json.dumps(group) + ":{"), _joined(_members(fields, group, is_plain=is_plain))
+        opening, members = literal(json.dumps(group) + ":{"), _joined(_members(fields, group))
         yield f"CASE WHEN coalesce({values}) IS NOT NULL THEN concat({opening}, {members}, '}}') END"
+
+
+def _quoted(field: MappedField, position: int, before: str) -> str:
+    """SQL: what stands before a value, and the value, whose text needs no escaping; NULL where it is empty."""
+    if field.type is not ValueType.STRING:
+        return f"{literal(before)} || f{position}"
+    return f"{literal(before + chr(34))} || f{position} || {literal(chr(34))}"
 
 
 def _unset(fields: Sequence[MappedField]) -> str:

@@ -28,6 +28,7 @@ from exporter.model_json import Dialect
 from exporter.plans import (
     DUPLICATES_CSV,
     DUPLICATES_NAME,
+    IDENTIFIER,
     PLAN_NAME,
     REJECTED_CSV,
     Plan,
@@ -35,7 +36,6 @@ from exporter.plans import (
     PlannedPiece,
     SourceNote,
     Span,
-    identifier_position,
     locate,
     open_database,
     rows_name,
@@ -295,7 +295,7 @@ class _Planner:
         passes = sum(piece.rows for piece in self.pieces) // _KEYS_A_PASS + 1
         if self.pieces:
             for number in range(passes):
-                self.database.execute(_duplicates(self._all_rows(), self._identifier(), number=number, of=passes))
+                self.database.execute(_duplicates(self._all_rows(), IDENTIFIER, number=number, of=passes))
         target = literal(str(self.folder / DUPLICATES_NAME))
         self.database.execute(f"COPY (SELECT * FROM duplicates ORDER BY piece, row) TO {target} (FORMAT parquet)")
         found = self.database.execute("SELECT count(*) FROM duplicates").fetchone()
@@ -321,7 +321,7 @@ class _Planner:
         if not self.pieces:
             return
         rows = self.database.cursor().execute(
-            f"SELECT piece, file_row_number, reason, coalesce(refused_id, {self._identifier()}), source_row"
+            f"SELECT piece, file_row_number, reason, coalesce(refused_id, {IDENTIFIER}), source_row"
             f" FROM {self._all_rows()} WHERE reason IS NOT NULL ORDER BY 1, 2"
         )
         while chunk := rows.fetchmany(10_000):
@@ -345,10 +345,6 @@ class _Planner:
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _EXAMPLES:
             examples.append(f"{source}:{line}")
-
-    def _identifier(self) -> str:
-        """SQL: the staged column of the identifier."""
-        return f"f{identifier_position(self.fields, self.mapping.identified_by)}"
 
     def _identifier_column(self) -> str:
         return str(getattr(self.mapping, self.mapping.identified_by))

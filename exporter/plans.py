@@ -5,7 +5,7 @@ A plan is a folder:
     plan.json             this document, written last: a plan without it does not exist
     rows-00000.parquet    the staged rows of one piece (a stretch of one partition), in source order:
                           key (hash of the identifier), reason, refused_id, source_row (of rejected rows, where they
-                          are kept), breaks, size, is_plain, dropped, newest, f0, f1, ...
+                          are kept), breaks, size, dropped, newest, unusual_profile, f0 (the identifier), f1, ...
     duplicates.parquet    piece, row, kept_piece, kept_row of every row that gives way to another
     rejected.csv          source, line, column, reason, message, identifier of every row that is not sent, and the row
                           itself where the export keeps it
@@ -32,6 +32,7 @@ PLAN_NAME = "plan.json"
 DUPLICATES_NAME = "duplicates.parquet"
 REJECTED_CSV = "rejected.csv"
 DUPLICATES_CSV = "duplicates.csv"
+IDENTIFIER = "f0"  # the staged column of the identifier, which is the first of the fields
 
 
 def rows_name(piece: int) -> str:
@@ -116,11 +117,6 @@ class Plan(BaseModel):
         return self.rows == self.profiles + self.duplicates + sum(self.rejected.values()) and planned == self.profiles
 
 
-def identifier_position(fields: Sequence[MappedField], identifier: str) -> int:
-    """Which field holds the identifier."""
-    return next(position for position, one in enumerate(fields) if not one.group and one.name == identifier)
-
-
 @dataclass(frozen=True, slots=True)
 class RowPosition:
     """Where a row is staged, and its identifier (personal data: never logged)."""
@@ -174,9 +170,8 @@ class PlanReader:
         self.folder = folder
         self._database = open_database(folder, memory_mb=memory_mb)
         self._before, self._after = payload.envelope(list_id)
-        self._profile = payload.profile(plan.fields)
         # A snapshot of empty files has no fields, and nothing to be read from it either.
-        self._identifier = f"f{identifier_position(plan.fields, plan.identifier)}" if plan.fields else "NULL"
+        self._profile = payload.profile(plan.fields) if plan.fields else "NULL"
         duplicates = _path(folder / DUPLICATES_NAME)
         self._database.execute(f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})")
 
@@ -208,7 +203,7 @@ class PlanReader:
         chosen = ", ".join(str(int(position)) for position in positions) or "NULL"
         profile = self._profile if self.plan.keeps_rows else "''"
         rows = self._database.execute(
-            f"SELECT position, piece, file_row_number, {self._identifier}, {profile}"
+            f"SELECT position, piece, file_row_number, {IDENTIFIER}, {profile}"
             f" FROM ({self._numbered(batch)}) WHERE position IN ({chosen})"
         ).fetchall()
         return {position: RowPosition(*found) for position, *found in rows}
@@ -216,8 +211,7 @@ class PlanReader:
     def positions_of(self, batch: PlannedBatch, identifiers: Collection[str]) -> dict[str, int]:
         """The positions in a batch of the profiles with these identifiers."""
         rows = self._database.execute(
-            f"SELECT {self._identifier}, position FROM ({self._numbered(batch)})"
-            f" WHERE list_contains($ids, {self._identifier})",
+            f"SELECT {IDENTIFIER}, position FROM ({self._numbered(batch)}) WHERE list_contains($ids, {IDENTIFIER})",
             {"ids": list(identifiers)},
         ).fetchall()
         return dict(rows)

@@ -19,7 +19,6 @@ import duckdb
 
 from exporter import payload, phones, rules
 from exporter.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
-from exporter.plans import identifier_position
 from exporter.reading import MAX_SHOWN_CHARS
 from exporter.rules import RejectReason, literal
 
@@ -73,21 +72,20 @@ def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> int:
 def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, breaks: str, source_row: str) -> str:
     """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
     fields = mapping.fields
-    identifier = identifier_position(fields, mapping.identifier)
     values = ", ".join(f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields))
     newest = payload.sortable(f"c{mapping.newest_by}") if mapping.newest_by is not None else "NULL::VARCHAR"
     email = next((f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL")
     cells = f"SELECT *, {rules.is_usual_email(email)} AS is_usual_email FROM {table}{lookup.joins}"
     valued = f"SELECT *, {breaks} AS breaks, {newest} AS newest, {values} FROM ({cells})"
-    measured = f"SELECT *, {payload.measures(fields)} FROM ({valued})"
-    reason = _reason(mapping, fields[identifier], identifier)
-    checked = f"SELECT *, {reason} AS reason0, {payload.profile_size(fields)} AS size FROM ({measured})"
+    measured = f"SELECT *, {_dropped(mapping)} AS dropped, {payload.measures(fields)} FROM ({valued})"
+    built = f"SELECT *, {payload.unusual_profile(fields)} AS unusual_profile FROM ({measured})"
+    checked = f"SELECT *, {_reason(mapping)} AS reason0, {payload.profile_size(fields)} AS size FROM ({built})"
     too_large = f"CASE WHEN size > {rules.MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
     return (
-        f"SELECT {number}::INTEGER AS piece, hash(f{identifier}) AS key, coalesce(reason0, {too_large}) AS reason,"
-        f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[identifier])} END AS refused_id,"
+        f"SELECT {number}::INTEGER AS piece, hash(f0) AS key, coalesce(reason0, {too_large}) AS reason,"
+        f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[0])} END AS refused_id,"
         f" CASE WHEN reason0 IS NOT NULL OR size > {rules.MAX_PROFILE_BYTES} THEN {source_row} END AS source_row,"
-        f" breaks::INTEGER AS breaks, size::INTEGER AS size, is_plain, {_dropped(mapping)} AS dropped, newest,"
+        f" breaks::INTEGER AS breaks, size::INTEGER AS size, dropped, newest, unusual_profile,"
         f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
     )
 
@@ -115,14 +113,15 @@ def _raw(one: MappedField) -> str:
     return rules.blank_to_null(f"c{one.column}")
 
 
-def _reason(mapping: ResolvedMapping, one: MappedField, position: int) -> str:
+def _reason(mapping: ResolvedMapping) -> str:
+    """SQL: why the row cannot be sent, NULL if it can."""
     match mapping.identifier:
         case "email":
-            return rules.email_reason(f"f{position}", "is_usual_email")
+            return rules.email_reason("f0", "is_usual_email")
         case "phone_number":
-            return rules.phone_reason(_raw(one), f"f{position}")
+            return rules.phone_reason(_raw(mapping.fields[0]), "f0")
         case _:
-            return rules.external_id_reason(f"f{position}")
+            return rules.external_id_reason("f0")
 
 
 def _dropped(mapping: ResolvedMapping) -> str:

@@ -132,7 +132,9 @@ FIELDS = [
 def profile(fields: list[MappedField], values: list[str | None], *, dropped: str | None = None) -> tuple[str, int]:
     """The profile, and the size that was planned for it."""
     columns = ", ".join(f"${position + 1}::VARCHAR AS f{position}" for position in range(len(fields)))
-    row = f"(SELECT *, {payload.measures(fields)} FROM (SELECT {columns}, ${len(fields) + 1}::VARCHAR AS dropped))"
+    values_sql = f"SELECT {columns}, ${len(fields) + 1}::VARCHAR AS dropped"
+    measured = f"SELECT *, {payload.measures(fields)} FROM ({values_sql})"
+    row = f"(SELECT *, {payload.unusual_profile(fields)} AS unusual_profile FROM ({measured}))"
     found = database.execute(
         f"SELECT {payload.profile(fields)}, {payload.profile_size(fields)} FROM {row}", [*values, dropped]
     ).fetchone()
