@@ -13,6 +13,7 @@
           SecretUnavailable             Key Vault
           MappingError                  a column that is not there, an attribute that Klaviyo does not have
         SnapshotUnreadable              not CSV or Parquet, damaged, no rows that could be understood
+        RowsLost                        rows were read that did not come out again: the run must not go on
         KlaviyoRejected                 an answer that no repetition changes
           ListGone, RevisionRetired     Klaviyo: 404, 410
           BatchRefused                  Klaviyo: 400 for a batch; names rows, or nothing (sending repairs it)
@@ -105,6 +106,12 @@ class ScopeMissing(ConfigError):
         "profiles:read and profiles:write (data-privacy:write, too, to have Klaviyo delete people), and store it for "
         "this connection."
     )
+
+
+class RowsLost(Terminal):
+    """Fewer or more rows came out of a file than went into it. It never happens, and if so nothing may be sent."""
+
+    hint = "Run the export again. If it happens again, report it to the project, with the run's report."
 
 
 class SnapshotUnreadable(Terminal):

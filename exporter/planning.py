@@ -166,7 +166,7 @@ class _Planner:
                 resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
                 table = reading.read_csv_call(piece, [f"c{position}" for position in range(len(read.columns))])
                 planned = PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks)
-                self._stage_piece(planned, table, resolved, len(read.columns), piece.path)
+                self._stage_piece(planned, table, resolved, len(read.columns), piece.lines, piece.path)
         if read.columns:
             self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
         self._wait_for_staging(0)
@@ -191,7 +191,8 @@ class _Planner:
             resolved = self._resolve(columns, name)
             for first in range(0, rows, _PARQUET_ROWS):
                 piece = PlannedPiece(source=number, rows=0, line_breaks=((1, first + 1),))
-                self._stage_piece(piece, _parquet_slice(path, texts, first), resolved, len(texts))
+                lines = min(rows - first, _PARQUET_ROWS)
+                self._stage_piece(piece, _parquet_slice(path, texts, first), resolved, len(texts), lines)
             self._wait_for_staging(0)
         except duckdb.OutOfMemoryException as exc:
             hint = "Write the file with row groups of at most 100,000 rows, or as CSV."
@@ -220,15 +221,23 @@ class _Planner:
         return replace(resolved, fields=tuple(fields))
 
     def _stage_piece(
-        self, piece: PlannedPiece, table: str, mapping: ResolvedMapping, columns: int, path: Path | None = None
+        self,
+        piece: PlannedPiece,
+        table: str,
+        mapping: ResolvedMapping,
+        columns: int,
+        lines: int,
+        path: Path | None = None,
     ) -> None:
         """Stage what `table` (SQL) gives, and delete `path`, the piece of a CSV partition, thereafter."""
         number = len(self.pieces)
         self.pieces.append(piece)
-        self._staging.append(self._pool.submit(self._stage_file, number, table, mapping, columns, path))
+        self._staging.append(self._pool.submit(self._stage_file, number, table, mapping, columns, lines, path))
         self._wait_for_staging(_STAGERS)
 
-    def _stage_file(self, number: int, table: str, mapping: ResolvedMapping, columns: int, path: Path | None) -> int:
+    def _stage_file(
+        self, number: int, table: str, mapping: ResolvedMapping, columns: int, lines: int, path: Path | None
+    ) -> int:
         """Stage one piece; runs in a thread of the pool. Returns its rows."""
         target = self.folder / rows_name(number)
         with contextlib.closing(self.database.cursor()) as cursor:
@@ -237,6 +246,7 @@ class _Planner:
                 table,
                 mapping,
                 number=number,
+                lines=lines,
                 breaks=line_breaks(columns) if path else "0",
                 source_row=as_csv(columns) if self.keep_rows else "NULL::VARCHAR",
                 target=target,

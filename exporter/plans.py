@@ -25,6 +25,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
 from exporter import payload
+from exporter.errors import RowsLost
 from exporter.mapping import MappedField
 from exporter.rules import literal
 
@@ -185,26 +186,28 @@ class PlanReader:
 
         Positions count the batch's profiles from 0. What Klaviyo's error pointers count is the profiles of the body.
         """
-        whole = first == 0 and last is None and not without
-        rows = self._rows(batch) if whole else self._some_rows(batch, first, last, without)
+        sent: Sequence[int] = range(batch.profiles)[first:last]
+        if first == 0 and last is None and not without:
+            rows, is_plain = self._rows(batch), not any(self._has_duplicates(span) for span in batch.spans)
+        else:
+            sent = sorted(set(sent).difference(without))
+            rows, is_plain = self._rows_at(batch, sent), False
         # A plain scan keeps the order. Else it must be asked for: DuckDB 2.0 keeps a chunk of fewer than 64 rows back
         # behind the join that removes duplicates, and then Klaviyo's pointers would name the wrong people.
-        is_plain = whole and not any(self._has_duplicates(span) for span in batch.spans)
         order = "" if is_plain else " ORDER BY piece, file_row_number"
         profiles = f"string_agg({self._profile}, ','{order})"
-        found = self._database.execute(
-            f"SELECT encode(concat({literal(self._before)}, {profiles}, {literal(self._after)})) FROM ({rows})"
-        ).fetchone()
+        body = f"encode(concat({literal(self._before)}, {profiles}, {literal(self._after)}))"
+        found = self._database.execute(f"SELECT count(*), {body} FROM ({rows})").fetchone()
         assert found is not None
-        return bytes(found[0])
+        if found[0] != len(sent):
+            raise RowsLost(f"{found[0]:,} of {len(sent):,} profiles of batch {batch.number} came out of the plan")
+        return bytes(found[1])
 
     def rows_at(self, batch: PlannedBatch, positions: Collection[int]) -> dict[int, RowPosition]:
         """Where the profiles at these positions of a batch are staged; with what was sent where rows are kept."""
-        chosen = ", ".join(str(int(position)) for position in positions) or "NULL"
         profile = self._profile if self.plan.keeps_rows else "''"
         rows = self._database.execute(
-            f"SELECT position, piece, file_row_number, {IDENTIFIER}, {profile}"
-            f" FROM ({self._numbered(batch)}) WHERE position IN ({chosen})"
+            f"SELECT position, piece, file_row_number, {IDENTIFIER}, {profile} FROM ({self._rows_at(batch, positions)})"
         ).fetchall()
         return {position: RowPosition(*found) for position, *found in rows}
 
@@ -257,14 +260,10 @@ class PlanReader:
             f"SELECT *, row_number() OVER (ORDER BY piece, file_row_number) - 1 AS position FROM ({self._rows(batch)})"
         )
 
-    def _some_rows(self, batch: PlannedBatch, first: int, last: int | None, without: Collection[int]) -> str:
-        end = batch.profiles if last is None else last
-        left_out = ", ".join(str(int(position)) for position in sorted(without))
-        kept = f" AND position NOT IN ({left_out})" if left_out else ""
-        return (
-            f"SELECT * FROM ({self._numbered(batch)}) WHERE position >= {int(first)} AND position < {int(end)}{kept}"
-            " ORDER BY position"
-        )
+    def _rows_at(self, batch: PlannedBatch, positions: Iterable[int]) -> str:
+        """SQL: the staged rows at some positions of the batch."""
+        chosen = ", ".join(map(str, positions)) or "NULL"
+        return f"SELECT * FROM ({self._numbered(batch)}) WHERE position IN ({chosen})"
 
 
 def locate(

@@ -82,12 +82,14 @@ class Piece:
     number: from 1 within the partition, in source order.
     line_breaks: (local line, source line), sorted; between two of them both count in step.
     longest_line_bytes: no record is longer (DuckDB refuses one above its max_line_size).
+    lines: of the file, line ends inside quotes included.
     """
 
     path: Path
     number: int
     delimiter: str
     size_bytes: int
+    lines: int
     longest_line_bytes: int
     line_breaks: tuple[tuple[int, int], ...]
 
@@ -544,6 +546,7 @@ class _PieceWriter:
             number=self._number,
             delimiter=self._delimiter,
             size_bytes=piece.size,
+            lines=piece.line - 1,
             longest_line_bytes=piece.longest,
             line_breaks=tuple(piece.breaks),
         )
@@ -563,16 +566,16 @@ class _OpenPiece:
         self.size = 0
         self.longest = 0
         self.breaks: list[tuple[int, int]] = []
-        self._line = 1
+        self.line = 1
 
     def add(self, span: _Span) -> None:
         local, source = self.breaks[-1] if self.breaks else (0, 0)
-        if not self.breaks or source + self._line - local != span.line:
-            self.breaks.append((self._line, span.line))
+        if not self.breaks or source + self.line - local != span.line:
+            self.breaks.append((self.line, span.line))
         data = _with_lf(span.data)
         self.size += self.file.write(data)
         self.longest = max(self.longest, len(data))
-        self._line += span.lines
+        self.line += span.lines
 
 
 def _with_lf(data: bytes) -> bytes:

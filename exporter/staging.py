@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 
 from exporter import payload, phones, rules
+from exporter.errors import RowsLost
 from exporter.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
 from exporter.reading import MAX_SHOWN_CHARS
 from exporter.rules import RejectReason, literal
@@ -32,20 +33,26 @@ def stage(
     mapping: ResolvedMapping,
     *,
     number: int,
+    lines: int,
     breaks: str,
     source_row: str,
     target: Path,
 ) -> int:
     """Write the staged rows of one piece to `target`, see `plans`. Returns their number.
 
-    table: SQL of a table with the columns c0, c1, ... breaks: SQL of the line breaks inside a row's cells. source_row:
-    SQL of what is kept of a row that is rejected.
+    table: SQL of a table with the columns c0, c1, ... lines: of the piece, as they were counted when it was written.
+    breaks: SQL of the line breaks inside a row's cells. source_row: SQL of what is kept of a row that is rejected.
+    Raises RowsLost when the rows staged are not all that the piece holds.
     """
     staged = partial(_staged, table, mapping, number=number, breaks=breaks, source_row=source_row)
-    rows = _write(cursor, staged(Lookup()), target)
-    if _has_odd_cells(cursor, target):
-        rows = _write(cursor, staged(_look_up(cursor, table, mapping)), target)
-    return rows
+    _write(cursor, staged(Lookup()), target)
+    written = _look_back(cursor, target)
+    if written.has_odd_cells:
+        _write(cursor, staged(_look_up(cursor, table, mapping)), target)
+        written = _look_back(cursor, target)
+    if written.rows + written.breaks != lines:
+        raise RowsLost(f"{written.rows:,} rows with {written.breaks:,} line breaks were staged of {lines:,} lines")
+    return written.rows
 
 
 def line_breaks(columns: int) -> str:
@@ -64,9 +71,8 @@ def as_csv(columns: int) -> str:
     return f"left(concat_ws(',', {', '.join(cells)}), {MAX_SHOWN_CHARS})"
 
 
-def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> int:
-    written = cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET})").fetchone()
-    return int(written[0]) if written else 0
+def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET})")
 
 
 def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, breaks: str, source_row: str) -> str:
@@ -163,15 +169,24 @@ class Lookup:
         )
 
 
-def _has_odd_cells(cursor: duckdb.DuckDBPyConnection, rows: Path) -> bool:
-    """Whether staging left out or refused cells that Python may make something of. Most pieces have none."""
+class _Written(NamedTuple):
+    """What is found in a file of staged rows."""
+
+    rows: int
+    breaks: int
+    has_odd_cells: bool  # left out or refused ones that Python may make something of; most pieces have none
+
+
+def _look_back(cursor: duckdb.DuckDBPyConnection, rows: Path) -> _Written:
     found = cursor.execute(
-        f"SELECT count(*) FROM read_parquet({literal(str(rows))})"
-        " WHERE contains(dropped, 'email') OR contains(dropped, 'phone_number')"
+        "SELECT count(*), coalesce(sum(breaks), 0)::BIGINT,"
+        " coalesce(bool_or(contains(dropped, 'email') OR contains(dropped, 'phone_number')"
         f" OR (refused_id IS NOT NULL AND (reason = {literal(RejectReason.PHONE_IMPOSSIBLE)}"
-        " OR NOT regexp_full_match(refused_id, '[\\x00-\\x7f]*')))"
+        " OR NOT regexp_full_match(refused_id, '[\\x00-\\x7f]*')))), false)"
+        f" FROM read_parquet({literal(str(rows))})"
     ).fetchone()
-    return bool(found and found[0])
+    assert found is not None
+    return _Written(*found)
 
 
 def _look_up(cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapping) -> Lookup:

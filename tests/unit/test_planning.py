@@ -23,8 +23,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter import planning, reading
-from exporter.errors import MappingError, PartitionChanged, SnapshotUnreadable
+from exporter import planning, reading, staging
+from exporter.errors import MappingError, PartitionChanged, RowsLost, SnapshotUnreadable
 from exporter.mapping import parse_mapping
 from exporter.model_json import Dialect
 from exporter.planning import PartitionSource, make_plan, safe_cell
@@ -682,6 +682,16 @@ def test_parquet_rows_are_named_by_their_number_in_any_slice(monkeypatch: pytest
         ]
         assert [note.rows for note in found.plan.sources] == [10, 1]
         assert len(found.plan.pieces) == 5
+
+
+@pytest.mark.parametrize("file", ["1.csv", "1.parquet"])
+def test_row_that_is_read_and_not_staged_stops_the_plan(monkeypatch: pytest.MonkeyPatch, file: str):
+    data = {"1.csv": 'EMail,Note\na@x.co,"two\nlines"\nb@x.co,\n'}
+    data["1.parquet"] = parquet("SELECT unnest(['a@x.co', 'b@x.co']) AS EMail, 'n' AS Note")
+    staged = staging._staged
+    monkeypatch.setattr(staging, "_staged", lambda *args, **names: f"{staged(*args, **names)} WHERE f0 <> 'b@x.co'")
+    with pytest.raises(RowsLost, match="1 rows"), planned({file: data[file]}):
+        pass
 
 
 def test_lines_are_right_where_only_some_partitions_hold_line_breaks_in_cells():

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter import planning, reading
+from exporter.errors import RowsLost
 from exporter.plans import Plan, PlannedBatch, PlannedPiece, PlanReader, Span, locate, open_database, rows_name
 from tests.planned import Planned, as_csv, planned
 
@@ -73,6 +74,16 @@ def test_parts_of_a_body_are_slices_of_it_without_what_is_left_out(sixty: Planne
     ]
     assert emails_of(sixty, batch, first=2, last=6, without=[3]) == [emails[2], *emails[4:6]]
     assert emails_of(sixty, batch, without=range(last)) == []
+
+
+def test_body_without_a_profile_that_was_planned_for_it_is_never_sent(monkeypatch: pytest.MonkeyPatch):
+    with planned({"1.csv": people(9)}, MAPPING) as found:
+        [batch] = found.plan.batches
+        rows = found.reader._rows(batch)
+        monkeypatch.setattr(found.reader, "_rows", lambda _: f"SELECT * FROM ({rows}) WHERE f0 <> 'u2@x.co'")
+        for part in ({}, {"first": 1}):
+            with pytest.raises(RowsLost, match=f"of {batch.profiles - len(part)} profiles"):
+                found.reader.body(batch, **part)
 
 
 def test_halves_of_a_body_are_all_of_it(sixty: Planned):

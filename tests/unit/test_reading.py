@@ -476,6 +476,7 @@ def test_source_line_counts_on_from_the_break_before_it():
         number=1,
         delimiter=",",
         size_bytes=1,
+        lines=6,
         longest_line_bytes=1,
         line_breaks=((1, 2), (3, 10), (4, 12)),
     )
