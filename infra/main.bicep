@@ -58,7 +58,7 @@ param snapshotsPublicAccess bool = true
 @description('Address range of the network, at least a /25.')
 param networkPrefix string = '10.67.0.0/24'
 
-@description('"recover" takes up this environment\'s vault after azd down.')
+@description('"recover" takes up this environment\'s vault after it was uninstalled.')
 @allowed(['default', 'recover'])
 param vaultCreateMode string = 'default'
 

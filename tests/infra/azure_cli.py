@@ -45,11 +45,14 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "functionapp keys list": ("--resource-group", "--name"),
     "functionapp keys set": ("--resource-group", "--name", "--key-type", "--key-name"),
     "functionapp list-flexconsumption-locations": (),
+    "group delete": ("--name",),
     "keyvault secret set": ("--vault-name", "--name", "--file", "--encoding", "--value"),
     "login": (),
     "provider register": ("--namespace",),
     "rest": ("--method", "--uri", "--body"),
     "role assignment create": ("--role", "--assignee-principal-type", "--assignee-object-id", "--scope"),
+    "role assignment delete": ("--ids",),
+    "role assignment list": ("--all", "--scope"),
     "storage account show": ("--name",),
     "storage blob delete": (*ACCOUNT, "--container-name", "--name"),
     "storage blob delete-batch": (*ACCOUNT, "--source", "--pattern"),
@@ -64,7 +67,7 @@ AZD = (
 )
 TOKEN = "sandbox-admin"  # by which the host knows an administrator: sandbox/host/people.py
 EXPIRES = "2099-01-01 00:00:00.000000"
-FLAGS = ("--overwrite", "--stdout", "--preview", "--no-prompt")
+FLAGS = ("--all", "--overwrite", "--stdout", "--preview", "--no-prompt")
 
 
 class Refused(Exception):
@@ -123,6 +126,8 @@ def az(world: World, words: list[str]) -> str:
             return TOKEN if options.output == "tsv" else json.dumps({"accessToken": TOKEN, "expiresOn": EXPIRES})
         case "account show":
             return "subscription-1"
+        case "role assignment list":
+            return "/assignments/1"
         case "storage account show":
             return f"/subscriptions/subscription-1/accounts/{options.name}"
         case "keyvault secret set":

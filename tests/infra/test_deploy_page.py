@@ -122,6 +122,22 @@ def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
     assert 25 * 60 < waits_s < 40 * 60, "about 40 minutes, with what the tries themselves take"
 
 
+def test_uninstalling_never_deletes_a_group_that_was_there_before() -> None:
+    section = OPERATE.partition("## Uninstall")[2]
+    commands = "".join(blocks(section, "sh"))
+    assert 'az group delete --name "$(azd env get-value AZURE_RESOURCE_GROUP)"' in commands
+    assert "azd down" not in "".join(blocks(DEPLOY + OPERATE, "sh"))
+    assert "**Not `azd down`.**" in section
+    # Whatever the deployment writes into other groups is named there.
+    for name in ("snapshots.bicep", "vault.bicep"):
+        text = (ROOT / "infra" / "modules" / name).read_text(encoding="utf-8")
+        known = {"containers": "container", "systemTopics": "system topic", "roleAssignments": "role"}
+        for made in re.findall(
+            r"(?m)^resource \w+ '[\w./]+/(\w+)@\S+' = (?!.*empty\(existing(?:Account|Vault)Name)", text
+        ):
+            assert known[made] in section, made
+
+
 def test_poison_queues_are_named_as_the_host_names_them() -> None:
     host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))["extensions"]
     assert (host["queues"]["maxDequeueCount"], host["blobs"]["poisonBlobThreshold"]) == (5, 5)

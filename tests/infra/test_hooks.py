@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 HOOKS = ROOT / "infra" / "hooks"
@@ -96,9 +97,29 @@ def test_hook_is_plain_shell_that_can_be_run(hook: str) -> None:
     assert os.access(HOOKS / hook, os.X_OK)
 
 
-def test_azd_runs_the_hook_after_each_deployment() -> None:
-    assert "postdeploy:" in (ROOT / "azure.yaml").read_text(encoding="utf-8")
-    assert "run: ./infra/hooks/event-subscription.sh" in (ROOT / "azure.yaml").read_text(encoding="utf-8")
+def test_azd_runs_each_hook_at_its_moment() -> None:
+    hooks = yaml.safe_load((ROOT / "azure.yaml").read_text(encoding="utf-8"))["hooks"]
+    assert {moment: hook["run"] for moment, hook in hooks.items()} == {
+        "postdeploy": "./infra/hooks/event-subscription.sh",
+        "predown": "./infra/hooks/keep-existing.sh",
+    }
+    assert {hook["shell"] for hook in hooks.values()} == {"sh"}
+
+
+# keep-existing.sh
+
+
+@pytest.mark.parametrize("option", ["EXISTING_SNAPSHOTS_ACCOUNT", "EXISTING_VAULT"])
+def test_azd_down_is_stopped_where_it_would_delete_a_group_of_the_owners(shell: Shell, option: str) -> None:
+    given = {option: "theirs", "EXISTING_VAULT_RESOURCE_GROUP": "rg-theirs", "AZURE_RESOURCE_GROUP": "rg-test"}
+    ran = shell.run("keep-existing.sh", [], **given)
+    assert ran.returncode == 1
+    assert "rg-theirs" in ran.stderr
+    assert "az group delete --name rg-test" in ran.stderr
+
+
+def test_azd_down_goes_on_where_everything_is_the_apps(shell: Shell) -> None:
+    assert shell.run("keep-existing.sh", [], EXISTING_VAULT="").returncode == 0
 
 
 # event-subscription.sh
