@@ -32,7 +32,10 @@ resource people 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(email)
 
 var actionGroupIds = empty(email) ? [] : [people.id]
 
-var always = [
+var quietHours = max(noRunHours, 1)
+
+// An alert that is not wanted is written out as disabled: a deployment takes nothing away.
+var alerts = [
   {
     name: 'run-failed'
     title: 'Segment exporter: a run failed'
@@ -42,6 +45,7 @@ var always = [
     window: 'PT15M'
     operator: 'GreaterThan'
     threshold: 0
+    enabled: true
   }
   {
     name: 'poison-message'
@@ -52,6 +56,18 @@ var always = [
     window: 'PT15M'
     operator: 'GreaterThan'
     threshold: 0
+    enabled: true
+  }
+  {
+    name: 'blob-not-noted'
+    title: 'Segment exporter: a blob could not be noted'
+    query: loadTextContent('../queries/poison-blobs.kql')
+    severity: 1
+    every: 'PT15M'
+    window: 'PT15M'
+    operator: 'GreaterThan'
+    threshold: 0
+    enabled: true
   }
   {
     name: 'function-failures'
@@ -62,6 +78,7 @@ var always = [
     window: 'PT30M'
     operator: 'GreaterThan'
     threshold: 4
+    enabled: true
   }
   {
     name: 'not-running'
@@ -72,6 +89,7 @@ var always = [
     window: 'PT1H'
     operator: 'LessThan'
     threshold: 1
+    enabled: true
   }
   {
     name: 'rate-limited'
@@ -82,31 +100,30 @@ var always = [
     window: 'PT1H'
     operator: 'GreaterThan'
     threshold: 0
+    enabled: true
   }
-]
-
-var noRun = [
   {
     name: 'no-run'
-    title: 'Segment exporter: no new run for ${noRunHours} hours'
+    title: 'Segment exporter: no new run for ${quietHours} hours'
     query: loadTextContent('../queries/new-runs.kql')
     severity: 2
     every: 'PT1H'
-    window: noRunHours >= 24 ? 'P${noRunHours / 24}D' : 'PT${noRunHours}H'
+    window: quietHours >= 24 ? 'P${quietHours / 24}D' : 'PT${quietHours}H'
     operator: 'LessThan'
     threshold: 1
+    enabled: noRunHours > 0
   }
 ]
 
 resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
-  for alert in concat(always, noRunHours > 0 ? noRun : []): {
+  for alert in alerts: {
     name: '${alert.name}-${token}'
     location: location
     tags: tags
     kind: 'LogAlert'
     properties: {
       displayName: alert.title
-      enabled: true
+      enabled: alert.enabled
       severity: alert.severity
       scopes: [insightsId]
       evaluationFrequency: alert.every
@@ -129,7 +146,8 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
   }
 ]
 
-// Azure counts messages once an hour and for the account as a whole; no other queue is in this account.
+// Azure counts messages once an hour and for the account as a whole; no other queue is in this account. In an account
+// that others use too, only the log tells (blob-not-noted).
 resource poisonBlobs 'Microsoft.Insights/metricAlerts@2018-03-01' = if (!empty(snapshotsAccountId)) {
   name: 'poison-blob-${token}'
   location: 'global'

@@ -114,29 +114,32 @@ resource appSettings 'Microsoft.Web/sites/config@2024-11-01' = {
   properties: union(settings, hostSettings, telemetrySettings, authenticationSettings)
 }
 
-resource authentication 'Microsoft.Web/sites/config@2024-11-01' = if (withAuthentication) {
+var entra = {
+  enabled: true
+  registration: {
+    clientId: authClientId
+    clientSecretSettingName: 'OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID'
+    openIdIssuer: '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'
+  }
+  validation: { allowedAudiences: [authClientId, 'api://${authClientId}'] }
+}
+
+// Written out also where it is off: left out, it would stay on after AUTH_CLIENT_ID was emptied, without its settings.
+resource authentication 'Microsoft.Web/sites/config@2024-11-01' = {
   parent: site
   name: 'authsettingsV2'
   dependsOn: [appSettings]
   properties: {
-    platform: { enabled: true, runtimeVersion: '~1' }
+    platform: { enabled: withAuthentication, runtimeVersion: '~1' }
     globalValidation: {
-      requireAuthentication: true
-      unauthenticatedClientAction: 'RedirectToLoginPage'
+      requireAuthentication: withAuthentication
+      unauthenticatedClientAction: withAuthentication ? 'RedirectToLoginPage' : 'AllowAnonymous'
       redirectToProvider: 'azureactivedirectory'
       // Event Grid comes with its own key; health says nothing that is secret, and monitors have no account.
       excludedPaths: ['/runtime/webhooks/blobs', '/api/health']
     }
     identityProviders: {
-      azureActiveDirectory: {
-        enabled: true
-        registration: {
-          clientId: authClientId
-          clientSecretSettingName: 'OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID'
-          openIdIssuer: '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'
-        }
-        validation: { allowedAudiences: [authClientId, 'api://${authClientId}'] }
-      }
+      azureActiveDirectory: withAuthentication ? entra : { enabled: false }
     }
     httpSettings: { requireHttps: true }
     login: { tokenStore: { enabled: false } }

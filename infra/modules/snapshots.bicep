@@ -66,7 +66,8 @@ resource softDeleteOff 'Microsoft.Storage/storageAccounts/blobServices@2025-06-0
   }
 }
 
-resource retention 'Microsoft.Storage/storageAccounts/managementPolicies@2025-06-01' = if (empty(existingAccountName) && keepDays > 0) {
+// Always written out: a deployment takes nothing away, so a rule that was left out would go on deleting.
+resource retention 'Microsoft.Storage/storageAccounts/managementPolicies@2025-06-01' = if (empty(existingAccountName)) {
   parent: account
   name: 'default'
   dependsOn: [softDeleteOff]
@@ -76,10 +77,10 @@ resource retention 'Microsoft.Storage/storageAccounts/managementPolicies@2025-06
         {
           name: 'old-snapshots'
           type: 'Lifecycle'
-          enabled: true
+          enabled: keepDays > 0
           definition: {
             filters: { blobTypes: ['blockBlob', 'appendBlob'], prefixMatch: ['${containerName}/'] }
-            actions: { baseBlob: { delete: { daysAfterModificationGreaterThan: keepDays } } }
+            actions: { baseBlob: { delete: { daysAfterModificationGreaterThan: max(keepDays, 1) } } }
           }
         }
       ]

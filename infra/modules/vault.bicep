@@ -84,4 +84,4 @@ resource operatorStores 'Microsoft.Authorization/roleAssignments@2022-04-01' = i
 
 output name string = vaultName
 output id string = usedVault.id
-output url string = usedVault.properties.vaultUri
+output url string = 'https://${vaultName}${environment().suffixes.keyvaultDns}' // by name: nothing to wait for

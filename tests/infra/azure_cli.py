@@ -63,7 +63,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 AZD = (
     *("auth login", "env new", "env set", "env get-value", "up", "provision", "deploy", "down"),
-    *("hooks run postdeploy", "pipeline config"),
+    *("hooks run postdeploy", "hooks run postprovision", "pipeline config"),
 )
 TOKEN = "sandbox-admin"  # by which the host knows an administrator: sandbox/host/people.py
 EXPIRES = "2099-01-01 00:00:00.000000"

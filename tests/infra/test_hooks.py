@@ -100,10 +100,38 @@ def test_hook_is_plain_shell_that_can_be_run(hook: str) -> None:
 def test_azd_runs_each_hook_at_its_moment() -> None:
     hooks = yaml.safe_load((ROOT / "azure.yaml").read_text(encoding="utf-8"))["hooks"]
     assert {moment: hook["run"] for moment, hook in hooks.items()} == {
+        "postprovision": "./infra/hooks/withdraw-rights.sh",
         "postdeploy": "./infra/hooks/event-subscription.sh",
         "predown": "./infra/hooks/keep-existing.sh",
     }
     assert {hook["shell"] for hook in hooks.values()} == {"sh"}
+
+
+# withdraw-rights.sh
+
+
+OFFICER: list[tuple[str, list[tuple[int, str]]]] = [("role assignment list", [(0, "/assignments/1\n/assignments/2")])]
+PRINCIPAL = {"APP_IDENTITY_PRINCIPAL_ID": "principal-1", "AZURE_SUBSCRIPTION_ID": "subscription-1"}
+
+
+@pytest.mark.parametrize("wanted", ["false", "False", ""])
+def test_right_to_store_keys_is_withdrawn_where_the_app_shall_not(shell: Shell, wanted: str) -> None:
+    ran = shell.run("withdraw-rights.sh", OFFICER, **PRINCIPAL, APP_WRITES_KEYS=wanted)
+    assert ran.returncode == 0, ran.stderr
+    ((words, _),) = said(shell, "role", "list")
+    assert "[?principalId=='principal-1' && roleDefinitionName=='Key Vault Secrets Officer'].id" in words
+    assert [words[-1] for words, _ in said(shell, "role", "delete")] == ["/assignments/1", "/assignments/2"]
+
+
+def test_right_to_store_keys_stays_where_the_app_shall(shell: Shell) -> None:
+    ran = shell.run("withdraw-rights.sh", OFFICER, **PRINCIPAL, APP_WRITES_KEYS="true")
+    assert (ran.returncode, shell.calls()) == (0, [])
+
+
+def test_nothing_is_withdrawn_where_nothing_was_given(shell: Shell) -> None:
+    ran = shell.run("withdraw-rights.sh", [("role assignment list", [(0, "")])], **PRINCIPAL)
+    assert ran.returncode == 0, ran.stderr
+    assert said(shell, "role", "delete") == []
 
 
 # keep-existing.sh

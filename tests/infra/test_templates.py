@@ -16,6 +16,7 @@ pytest.importorskip("tree_sitter_bicep", reason="not installed: pip install -r r
 
 from exporter import wiring
 from exporter.settings import ROWS
+from sandbox.host.blobs import POISON_QUEUE
 from tests.infra import bicep
 from tests.infra.bicep import Expr, Resource, Template
 
@@ -272,10 +273,13 @@ def test_azd_finds_the_site_and_the_group() -> None:
 def test_only_event_grid_and_health_pass_without_signing_in() -> None:
     (authentication,) = [each for each in resources("Microsoft.Web/sites/config") if each.symbol == "authentication"]
     validation = authentication.body["properties"]["globalValidation"]
-    assert validation["requireAuthentication"] is True
+    assert validation["requireAuthentication"] == "withAuthentication"
     assert validation["excludedPaths"] == ["/runtime/webhooks/blobs", "/api/health"]
-    registration = authentication.body["properties"]["identityProviders"]["azureActiveDirectory"]["registration"]
-    assert registration["clientSecretSettingName"] == "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"  # no secret at all
+    providers = authentication.body["properties"]["identityProviders"]
+    assert providers == {"azureActiveDirectory": "withAuthentication ? entra : { enabled: false }"}
+    entra = template("app.bicep").variables["entra"]
+    assert entra["enabled"] is True
+    assert entra["registration"]["clientSecretSettingName"] == "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"  # no secret
 
 
 def test_names_of_storage_are_those_of_the_settings_defaults() -> None:
@@ -292,17 +296,150 @@ def test_poison_queue_is_the_one_that_the_trigger_reads() -> None:
 
 
 def test_lifecycle_touches_runs_only_and_never_documents() -> None:
-    prefixes = {}
+    prefixes, days = {}, {}
     for policy in resources(f"{STORAGE}/managementPolicies"):
         for rule in policy.body["properties"]["policy"]["rules"]:
             prefixes[policy.file] = [str(prefix) for prefix in rule["definition"]["filters"]["prefixMatch"]]
-            assert rule["enabled"] is True
             (action,) = rule["definition"]["actions"]["baseBlob"].values()
-            assert str(action["daysAfterModificationGreaterThan"]) in ("keepRunsDays + 30", "keepDays")
+            days[policy.file] = (rule["enabled"], str(action["daysAfterModificationGreaterThan"]))
     assert prefixes == {
         "state.bicep": ["'${stateContainerName}/runs/'"],
         "snapshots.bicep": ["'${containerName}/'"],
     }
+    assert days == {
+        "state.bicep": (True, "keepRunsDays + 30"),
+        "snapshots.bicep": ("keepDays > 0", "max(keepDays, 1)"),
+    }
+
+
+def test_what_an_option_switches_is_written_out_also_where_it_is_off() -> None:
+    """A deployment takes nothing away. What may be left out: what was there before; rights, which
+    docs/how-to/operate.md says how to take away; the alerts' receiver, which they then no longer name."""
+    options = set()
+    for each in [each for one in TEMPLATES for each in one.resources if each.condition]:
+        options |= {(each.condition[1:-1], each.type.rpartition("/")[2])}
+    there = {(condition, kind) for condition, kind in options if condition.startswith("empty(existing")}
+    assert options - there == {
+        ("!empty(operatorObjectId)", "roleAssignments"),
+        ("!empty(customerInsightsObjectId)", "roleAssignments"),
+        ("!empty(email)", "actionGroups"),
+        ("!empty(snapshotsAccountId)", "metricAlerts"),
+    }
+    assert {condition for condition, _ in there} == {
+        f"empty({name})"
+        for name in ("existingAccountName", "existingTopicName", "existingVaultName", "existingWorkspaceId")
+    }
+    (authentication,) = [each for each in resources("Microsoft.Web/sites/config") if each.symbol == "authentication"]
+    assert authentication.body["properties"]["platform"]["enabled"] == "withAuthentication"
+    page = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
+    section = page.partition("## Switch an option off")[2].partition("\n## ")[0]
+    for option in ("KEEP_SNAPSHOTS_DAYS", "NO_RUN_HOURS", "APP_WRITES_KEYS", "OPERATOR_OBJECT_ID", "AUTH_CLIENT_ID"):
+        assert f"`{option}`" in section
+
+
+def test_nothing_is_read_of_what_the_same_file_may_still_be_making() -> None:
+    """An `existing` symbol of it waits for nothing."""
+    for each in TEMPLATES:
+        made = {one.type for one in each.resources if not one.existing}
+        for found in [one for one in each.resources if one.existing and one.type in made]:
+            assert f"{found.symbol}.properties" not in each.source, each.path.name
+
+
+def test_alerts_are_those_that_the_page_says() -> None:
+    (rules,) = resources("Microsoft.Insights/scheduledQueryRules")
+    assert rules.body["properties"] == {
+        "displayName": "alert.title",
+        "enabled": "alert.enabled",
+        "severity": "alert.severity",
+        "scopes": ["insightsId"],
+        "evaluationFrequency": "alert.every",
+        "windowSize": "alert.window",
+        "autoMitigate": "alert.operator == 'LessThan'",
+        "skipQueryValidation": True,
+        "criteria": {
+            "allOf": [
+                {
+                    "query": "alert.query",
+                    "timeAggregation": "Count",
+                    "operator": "alert.operator",
+                    "threshold": "alert.threshold",
+                    "failingPeriods": {"numberOfEvaluationPeriods": 1, "minFailingPeriodsToAlert": 1},
+                }
+            ]
+        },
+        "actions": {"actionGroups": "actionGroupIds"},
+    }
+    (metric,) = resources("Microsoft.Insights/metricAlerts")
+    (criterion,) = metric.body["properties"]["criteria"]["allOf"]
+    assert criterion["metricNamespace"] == "Microsoft.Storage/storageAccounts/queueServices"
+    assert metric.body["properties"]["enabled"] is True
+    assert metric.body["properties"]["scopes"] == ["'${snapshotsAccountId}/queueServices/default'"]
+    assert "actions: [for id in actionGroupIds: { actionGroupId: id }]" in template("alerts.bicep").source
+    assert template("alerts.bicep").variables["actionGroupIds"] == "empty(email) ? [] : [people.id]"
+    assert only("Microsoft.Insights/actionGroups")["properties"]["enabled"] is True
+
+    alerts = template("alerts.bicep").variables["alerts"]
+    enabled = {str(alert["name"]): str(alert["enabled"]) for alert in alerts}
+    assert enabled == dict.fromkeys(enabled, "True") | {"no-run": "noRunHours > 0"}
+    rows = [
+        _row(
+            str(alert["title"]).replace("${quietHours} hours", "`NO_RUN_HOURS`").strip("'"),
+            re.findall(r"queries/([\w-]+\.kql)", alert["query"])[0],
+            alert,
+            every=alert["every"],
+            over="`NO_RUN_HOURS`" if "quietHours" in alert["window"] else alert["window"],
+            closes=alert["operator"] == "LessThan",
+        )
+        for alert in alerts
+    ]
+    properties = metric.body["properties"]
+    rows.append(
+        _row(
+            properties["description"].partition(".")[0],
+            criterion["metricName"],
+            criterion | {"severity": properties["severity"]},
+            every=properties["evaluationFrequency"],
+            over=properties["windowSize"],
+            closes=properties["autoMitigate"],
+        )
+    )
+    page = (ROOT / "docs" / "how-to" / "watch.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\| .*", page.partition("## Alerts")[2])[2:] == rows
+    window = "quietHours >= 24 ? 'P${quietHours / 24}D' : 'PT${quietHours}H'"
+    assert next(alert for alert in alerts if alert["name"] == "no-run")["window"] == window
+
+
+def _row(title: str, counts: str, alert: dict[str, Any], *, every: str, over: str, closes: bool) -> str:
+    fires = {"GreaterThan": "more than", "LessThan": "less than"}[alert["operator"]]
+    name = title.removeprefix("Segment exporter: ")
+    cells = [name, f"`{counts}`", alert["severity"], every, over, f"{fires} {alert['threshold']}"]
+    return "| " + " | ".join([*map(str, cells), "yes" if closes else "no"]) + " |"
+
+
+def test_what_the_alerts_are_told_is_what_was_asked_for() -> None:
+    assert MAIN.modules["alerts"]["params"] == {
+        "token": "token",
+        "location": "location",
+        "tags": "tags",
+        "insightsId": "monitoring.outputs.insightsId",
+        "email": "alertEmail",
+        "noRunHours": "noRunHours",
+        "rateLimitedPercent": "rateLimitedPercent",
+        "snapshotsAccountId": "empty(existingSnapshotsAccountName) ? snapshots.outputs.accountId : ''",
+    }
+
+
+def test_alert_on_blobs_names_the_queue_of_the_host() -> None:
+    query = (INFRA / "queries" / "poison-blobs.kql").read_text(encoding="utf-8")
+    assert f'message has "{POISON_QUEUE}"' in query
+
+
+def test_workbook_shows_the_file_and_the_file_shows_something() -> None:
+    workbook = only("Microsoft.Insights/workbooks")["properties"]
+    assert workbook["serializedData"] == "loadTextContent('../queries/workbook.json')"
+    assert workbook["sourceId"] == "insightsId"
+    items = json.loads((INFRA / "queries" / "workbook.json").read_text(encoding="utf-8"))["items"]
+    assert sum("query" in item["content"] for item in items) >= 5
 
 
 def test_snapshots_and_state_are_accounts_of_their_own() -> None:
