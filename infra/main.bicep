@@ -107,8 +107,8 @@ param maximumInstanceCount int = 40
 @description('When the timer looks for what is due: NCRONTAB, six fields, UTC.')
 param tickSchedule string = '0 */5 * * * *'
 
-@description('Any other setting of docs/configuration.md, by name, as text.')
-param exporterSettings object = {}
+@description('Any other settings of docs/configuration.md: NAME=VALUE, with spaces between them.')
+param exporterSettings string = ''
 
 var token = toLower(uniqueString(subscription().id, environmentName, location))
 var tags = { 'azd-env-name': environmentName }
@@ -118,8 +118,14 @@ var queueName = 'export-steps'
 var withNetwork = privateNetwork || fixedOutboundAddress
 var storageSuffix = environment().suffixes.storage
 
+var otherSettings = toObject(
+  filter(split(exporterSettings, ' '), pair => !empty(pair)),
+  pair => split(pair, '=')[0],
+  pair => substring(pair, indexOf(pair, '=') + 1)
+)
+
 // Names and schedule also stand in triggers as %NAME%: with a missing one the function does not load.
-var settings = union(exporterSettings, {
+var settings = union(otherSettings, {
   KEY_VAULT_URL: vault.outputs.url
   REJECTED_KEPT_DAYS: string(keepRejectedDays)
   RUNS_KEPT_DAYS: string(keepRunsDays)

@@ -62,7 +62,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "storage message peek": (*ACCOUNT, "--queue-name", "--num-messages"),
 }
 AZD = (
-    *("auth login", "env new", "env set", "env get-value", "up", "provision", "deploy", "down"),
+    *("auth login", "env new", "env set", "env get-value", "env get-values", "up", "provision", "deploy", "down"),
     *("hooks run postdeploy", "hooks run postprovision", "pipeline config"),
 )
 TOKEN = "sandbox-admin"  # by which the host knows an administrator: sandbox/host/people.py
@@ -91,12 +91,15 @@ class World:
     def is_deployed(self) -> bool:
         return "azd up" in self.done
 
+    @property
+    def known(self) -> dict[str, str]:
+        """azd's values: outputs are among them once the templates were deployed."""
+        return {**(self.place["outputs"] if self.is_deployed else {}), **self.values}
+
     def value(self, name: str) -> str:
-        """What `azd env get-value` says: outputs are known once the templates were deployed."""
-        known = {**(self.place["outputs"] if self.is_deployed else {}), **self.values}
-        if name not in known:
+        if name not in self.known:
             raise Refused(f"ERROR: key '{name}' not found in the environment values")
-        return known[name]
+        return self.known[name]
 
     def check_role(self, account: str) -> None:
         """A person gets at data only in an account that was deployed, and if the templates were told who operates."""
@@ -164,12 +167,14 @@ def azd(world: World, words: list[str]) -> str:
             world.values[name] = value
         case "env get-value", [name]:
             return world.value(name)
+        case "env get-values", []:
+            return "\n".join(f'{name}="{value}"' for name, value in world.known.items())
         case "up", _:
             for name in ("AZURE_LOCATION", "AZURE_SUBSCRIPTION_ID"):
                 world.value(name)  # else azd would ask
         case "env new", [_]:
             pass
-        case (("env set" | "env get-value" | "env new"), _):
+        case (("env set" | "env get-value" | "env get-values" | "env new"), _):
             raise Refused(f"azd {command}: wrong number of arguments")
     return ""
 

@@ -12,6 +12,7 @@ import yaml
 
 from exporter import confirming, service
 from exporter.catalog import Connection, Export
+from exporter.settings import ROWS
 from exporter.snapshots import Layout, parse_blob_name
 from sandbox.host.blobs import POISON_QUEUE
 
@@ -100,7 +101,22 @@ def test_application_id_of_customer_insights_is_written_the_same_everywhere() ->
 def test_variables_of_the_pipeline_are_those_of_the_workflow() -> None:
     workflow = (ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8")
     section = DEPLOY.partition("## From GitHub")[2].partition("## What a month costs")[0]
-    assert set(re.findall(r"vars\.([A-Z_]+)", workflow)) == set(re.findall(r"`([A-Z_]+)`", section))
+    for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_ENV_NAME", "AZURE_LOCATION"):
+        assert f"vars.{name} }}}}" in workflow
+        assert f"`{name}`" in section
+
+
+def test_no_page_tells_to_change_a_file_of_ours() -> None:
+    """git pull would stop at it."""
+    for page in (ROOT / "docs" / "how-to").glob("*.md"):
+        assert "main.parameters.json" not in page.read_text(encoding="utf-8"), page.name
+
+
+def test_settings_that_the_pages_hand_over_are_ones_of_the_app() -> None:
+    given = re.findall(r'EXPORTER_SETTINGS[` ][^"\n]*"([^"]+)"', DEPLOY + OPERATE)
+    names = {pair.partition("=")[0] for text in given for pair in text.split(" ")}
+    assert names == {"KLAVIYO_SHARE", "NOTICE_WEBHOOK_SECRET"}
+    assert names <= {row.name for row in ROWS}
 
 
 def test_every_alert_is_explained() -> None:

@@ -58,6 +58,16 @@ def test_no_workflow_runs_strangers_code_with_rights() -> None:
             assert set(document(path)[True]) == {"workflow_dispatch"}
 
 
+def test_deployment_hands_every_option_over_with_its_default() -> None:
+    """What is left out goes back to its default: a private deployment would be opened."""
+    parameters = json.loads((ROOT / "infra" / "main.parameters.json").read_text(encoding="utf-8"))["parameters"]
+    wanted = {f"AZURE_{name}_ID": f"${{{{ vars.AZURE_{name}_ID }}}}" for name in ("CLIENT", "TENANT", "SUBSCRIPTION")}
+    for parameter in parameters.values():
+        name, _, default = parameter["value"].removeprefix("${").removesuffix("}").partition("=")
+        wanted[name] = f"${{{{ vars.{name} || '{default}' }}}}" if default else f"${{{{ vars.{name} }}}}"
+    assert document(ROOT / ".github" / "workflows" / "deploy.yml")["jobs"]["deploy"]["env"] == wanted
+
+
 def test_every_supported_python_is_tested() -> None:
     check = document(ROOT / ".github" / "workflows" / "check.yml")
     supported = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
