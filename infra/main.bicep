@@ -177,7 +177,9 @@ module snapshots 'modules/snapshots.bicep' = {
     operatorObjectId: operatorObjectId
     operatorType: operatorType
     keepDays: keepSnapshotsDays
-    publicAccess: snapshotsPublicAccess
+    publicAccess: (snapshotsPublicAccess || privateNetwork)
+      ? snapshotsPublicAccess
+      : fail('SNAPSHOTS_PUBLIC_ACCESS=false needs PRIVATE_NETWORK=true: the app itself could not reach the account.')
   }
 }
 
@@ -291,3 +293,9 @@ output STATE_ACCOUNT_NAME string = state.outputs.accountName
 output STATE_CONTAINER_NAME string = stateContainerName
 output VAULT_NAME string = vault.outputs.name
 output OUTBOUND_ADDRESS string = withNetwork ? network!.outputs.outboundAddress : ''
+// What the app is told, by the names that `python -m exporter` reads.
+output KEY_VAULT_URL string = vault.outputs.url
+output SNAPSHOTS_CONTAINER string = snapshotsContainerName
+output SnapshotsStorage__blobServiceUri string = 'https://${snapshots.outputs.accountName}.blob.${storageSuffix}'
+output StateStorage__blobServiceUri string = 'https://${state.outputs.accountName}.blob.${storageSuffix}'
+output StateStorage__queueServiceUri string = 'https://${state.outputs.accountName}.queue.${storageSuffix}'

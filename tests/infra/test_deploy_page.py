@@ -68,7 +68,9 @@ def test_key_that_the_page_stores_is_the_one_that_its_connection_uses() -> None:
 def test_settings_that_the_command_line_gets_are_those_that_it_reads() -> None:
     from exporter import wiring
 
-    given = set(re.findall(r"(?m)^export (\w+)=", DEPLOY))
+    assert 'set -a; eval "$(azd env get-values)"; set +a' in DEPLOY
+    main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
+    given = set(re.findall(r"(?m)^output (\w+)", main.partition("// What the app is told")[2]))
     assert given == {
         "KEY_VAULT_URL",
         "SNAPSHOTS_CONTAINER",
@@ -94,7 +96,8 @@ def test_options_are_those_of_the_parameters_file() -> None:
 
 def test_application_id_of_customer_insights_is_written_the_same_everywhere() -> None:
     main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
-    ids = set(re.findall(r"0bfc4568-[0-9a-f-]{27}", DEPLOY + main))
+    prepare = (ROOT / "infra" / "hooks" / "prepare.sh").read_text(encoding="utf-8")
+    ids = set(re.findall(r"0bfc4568-[0-9a-f-]{27}", DEPLOY + main + prepare))
     assert ids == {"0bfc4568-a4ba-4c58-bd3e-5d3e76bd7fff"}
 
 
@@ -198,7 +201,8 @@ def test_costs_are_those_of_prices_and_use(millions: int) -> None:
 
 def test_costs_of_options_are_those_of_prices_and_use() -> None:
     address = USE["hours"] * (PRICE["nat_hour"] + PRICE["address_hour"])
-    network = address + USE["hours"] * USE["private_endpoints"] * PRICE["endpoint_hour"]
+    endpoints = USE["hours"] * USE["private_endpoints"] * PRICE["endpoint_hour"]
+    network = address + endpoints + USE["dns_zones"] * PRICE["dns_zone"]
     assert f"a fixed address {address:.2f}; a private network {network:.2f}" in DEPLOY
     sent = 100 * USE["egress_gb_a_million"] * PRICE["nat_gb"]
     assert f"at 100 million profiles {sent:.2f} for what goes through it" in DEPLOY
@@ -215,6 +219,7 @@ def test_use_is_that_of_the_templates() -> None:
     assert USE["alert_rules"] == len(re.findall(r"title: 'Segment exporter:", alerts))
     assert USE["metric_alerts"] == len(re.findall(r"(?m)^resource \w+ 'Microsoft.Insights/metricAlerts@", alerts))
     assert USE["private_endpoints"] == len(re.findall(r"groupId: '", main))
+    assert USE["dns_zones"] == len(set(re.findall(r"privatelink\.\w+", main)))
     assert f"instanceMemoryMB int = {int(USE['memory_gb']) * 1024}" in main
     assert f"keepSnapshotsDays int = {int(USE['months_kept']) * 30}" in main  # nearly all of what is stored
     assert USE["ticks"] == 30 * 24 * 60 / 5  # the default schedule: every five minutes

@@ -50,6 +50,11 @@ OUTPUTS = {
     "STATE_ACCOUNT_NAME": "ststate1",
     "STATE_CONTAINER_NAME": "exporter-state",
     "VAULT_NAME": "kv-1",
+    "KEY_VAULT_URL": "https://kv-1.vault.azure.net",
+    "SNAPSHOTS_CONTAINER": "segments",
+    "SnapshotsStorage__blobServiceUri": "https://stsnap1.blob.core.windows.net",
+    "StateStorage__blobServiceUri": "https://ststate1.blob.core.windows.net",
+    "StateStorage__queueServiceUri": "https://ststate1.queue.core.windows.net",
     "OUTBOUND_ADDRESS": "",
 }
 

@@ -236,6 +236,42 @@ def test_subscription_says_what_is_missing(shell: Shell) -> None:
     assert "azd hooks run postdeploy" in ran.stderr
 
 
+# prepare.sh
+
+
+FOUND: list[tuple[str, list[tuple[int, str]]]] = [
+    ("account show", [(0, "subscription-1")]),
+    ("ad signed-in-user show", [(0, "person-1")]),
+    ("ad sp show", [(0, "customer-insights-1")]),
+]
+UNKNOWN: list[tuple[str, list[tuple[int, str]]]] = [("azd get-value", [(1, "ERROR: key not found")])]
+
+
+def test_first_deployment_is_told_subscription_operator_and_customer_insights(shell: Shell) -> None:
+    ran = shell.run("prepare.sh", [*UNKNOWN, *FOUND])
+    assert ran.returncode == 0, ran.stderr
+    assert [words[-2:] for words, _ in said(shell, "env", "set")] == [
+        ["AZURE_SUBSCRIPTION_ID", "subscription-1"],
+        ["OPERATOR_OBJECT_ID", "person-1"],
+        ["CUSTOMER_INSIGHTS_OBJECT_ID", "customer-insights-1"],
+    ]
+    assert "OPERATOR_OBJECT_ID is person-1" in ran.stderr
+
+
+def test_what_was_set_before_is_left_as_it_is(shell: Shell) -> None:
+    ran = shell.run("prepare.sh", [("azd get-value OPERATOR_OBJECT_ID", [(0, "group-1")]), *UNKNOWN, *FOUND])
+    assert ran.returncode == 0, ran.stderr
+    assert said(shell, "set", "OPERATOR_OBJECT_ID") == []
+    assert "OPERATOR_OBJECT_ID is group-1" in ran.stderr
+
+
+def test_tenant_without_customer_insights_is_told_what_to_do(shell: Shell) -> None:
+    ran = shell.run("prepare.sh", [*UNKNOWN, *FOUND[:2], ("ad sp show", [(3, "does not exist")])])
+    assert ran.returncode == 1
+    assert "az ad sp create --id 0bfc4568" in ran.stderr
+    assert said(shell, "set", "CUSTOMER_INSIGHTS_OBJECT_ID") == []
+
+
 # app-registration.sh
 
 
