@@ -6,7 +6,7 @@
 wheels   every package of requirements.txt has a wheel for Linux x86_64 and Python 3.11, 3.12 and 3.13 (remote builds
          on Flex Consumption have no compiler), and all of them fit on an instance
 audit    pip-audit finds no known hole, in what is deployed and in what tests use
-secrets  no file that git knows, or would take, holds what looks like a key
+secrets  no file that git knows, or would take, and no commit before it, holds what looks like a key
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ SECRETS = {
     "function key in an address": r"[?&]code=[A-Za-z0-9_\-/+%]{40,}",
     "connection to Application Insights": r"InstrumentationKey=(?!0{8})[0-9a-f]{8}-[0-9a-f-]{27}",
 }
-# Open nothing: the key of Microsoft's emulator, which is published, and one that tests made up.
+# Open nothing: the key of Microsoft's emulator, which is published, and two that tests made up.
 PUBLIC = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
     "pk_0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e",
+    "pk_0a1b2c3d4e5f60718293a4b5c6d7e8f901",
 )
 FEWEST_CHARACTERS = 12  # a key of fewer different ones is made up to be seen as such
 
@@ -94,7 +95,7 @@ def _run(command: list[str]) -> str:
 
 
 def secrets() -> list[str]:
-    """Files that hold what looks like a key."""
+    """Files and commits that hold what looks like a key."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -104,8 +105,21 @@ def secrets() -> list[str]:
     )
     names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     problems = [f"{name}: {kind}" for name in names for kind in secrets_in((ROOT / name).read_bytes())]
-    print(f"secrets: {len(names)} files looked at")
+    commits = changes()
+    problems += [f"{commit}: {kind}" for commit, content in commits.items() for kind in secrets_in(content)]
+    print(f"secrets: {len(names)} files and {len(commits)} commits looked at")
     return problems
+
+
+def changes() -> dict[str, bytes]:
+    """What each commit changed; of a clone that is cut off, only the commits that are there."""
+    command = ["git", "log", "--all", "-m", "--text", "--patch", "--unified=0", "--no-color", "--format=commit %h"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    parts = re.split(rb"(?m)^commit ([0-9a-f]{7,40})$", listed)  # lines of a patch begin with another character
+    found: dict[str, bytes] = {}
+    for commit, content in zip(parts[1::2], parts[2::2], strict=True):  # a merge comes once for each parent
+        found[commit.decode()] = found.get(commit.decode(), b"") + content
+    return found
 
 
 def secrets_in(content: bytes) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from scripts.supply import SECRETS, secrets_in
+from scripts.supply import SECRETS, changes, secrets_in
 from tests.infra.test_package import project_files
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +16,15 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("kind", SECRETS)
 def test_no_file_holds_one(kind: str) -> None:
     assert [name for name in project_files() if kind in secrets_in((ROOT / name).read_bytes())] == []
+
+
+def test_no_commit_holds_one() -> None:
+    """What was committed once is public for ever, also where a later commit takes it out."""
+    asked = ["git", "rev-parse", "--is-shallow-repository"]
+    shallow = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+    if shallow.stdout.strip() != "false":
+        pytest.skip("the history is not here: not a git checkout, or a clone that is cut off")
+    assert {commit: kinds for commit, content in changes().items() if (kinds := secrets_in(content))} == {}
 
 
 @pytest.mark.parametrize(
