@@ -61,7 +61,8 @@ def _iso(moment: Any) -> str | None:
 
 
 def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> None:
-    """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, or lost."""
+    """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, does not
+    account for, or lost."""
     with target.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         for batch, reason, rows in _undelivered(delivery):
@@ -82,6 +83,8 @@ def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterab
     for job, end in delivery.ended.items():
         if end.failures:
             yield delivery.jobs[job].batch, RejectReason.FAILED_IN_KLAVIYO, end.failures
+        if unconfirmed := delivery.unconfirmed(job):
+            yield delivery.jobs[job].batch, RejectReason.UNCONFIRMED, [(None, f"import job {job}")] * unconfirmed
     for job, lost in delivery.lost.items():
         accepted = delivery.jobs[job]
         yield accepted.batch, RejectReason.JOB_LOST, [(position, lost.why) for position in accepted.positions()]

@@ -54,6 +54,7 @@ class RejectReason(StrEnum):
     PROFILE_TOO_LARGE = "profile_too_large"
     REFUSED_BY_KLAVIYO = "refused_by_klaviyo"
     FAILED_IN_KLAVIYO = "failed_in_klaviyo"
+    UNCONFIRMED = "unconfirmed"
     JOB_LOST = "job_lost"
 
 
@@ -79,6 +80,7 @@ MESSAGES = {
     RejectReason.PROFILE_TOO_LARGE: f"the profile is larger than Klaviyo's {MAX_PROFILE_BYTES:,} bytes",
     RejectReason.REFUSED_BY_KLAVIYO: "Klaviyo refused the row when its batch was sent",
     RejectReason.FAILED_IN_KLAVIYO: "Klaviyo took the batch and could not import the row",
+    RejectReason.UNCONFIRMED: "Klaviyo ended the job and counts a row neither as imported nor as failed; not which one",
     RejectReason.JOB_LOST: "Klaviyo took the batch and then knew nothing of its job: the row's fate is unknown",
 }
 

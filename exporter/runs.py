@@ -224,7 +224,10 @@ class RowsRefused(BaseModel):
 
 
 class JobEnded(BaseModel):
-    """Klaviyo is done with a job. failures: (position in the batch, or None where it named no row; its words)."""
+    """Klaviyo is done with a job and says that it completed so many of its profiles.
+
+    failures: (position in the batch, or None where it named no row; its words).
+    """
 
     kind: Literal["job_ended"] = "job_ended"
     job: str
@@ -347,23 +350,32 @@ class Delivery:
     def failed_profiles(self) -> int:
         return sum(len(job.failures) for job in self.ended.values())
 
+    def unconfirmed(self, job: str) -> int:
+        """How many profiles of an ended job Klaviyo counts as neither completed nor failed."""
+        end = self.ended[job]
+        return max(len(self.jobs[job].positions()) - len(end.failures) - end.completed, 0)
+
+    def unconfirmed_profiles(self) -> int:
+        return sum(self.unconfirmed(job) for job in self.ended)
+
 
 def count(plan: Plan, delivery: Delivery) -> Counts:
     """The run's numbers from its plan and what Klaviyo took."""
-    rejected = dict(plan.rejected)
+    rejected, unconfirmed = dict(plan.rejected), delivery.unconfirmed_profiles()
     for reason, number in (
         (RejectReason.REFUSED_BY_KLAVIYO, delivery.refused_profiles()),
         (RejectReason.FAILED_IN_KLAVIYO, delivery.failed_profiles()),
+        (RejectReason.UNCONFIRMED, unconfirmed),
         (RejectReason.JOB_LOST, delivery.lost_profiles()),
     ):
         if number:
             rejected[reason] = rejected.get(reason, 0) + number
-    delivered = sum(len(delivery.jobs[job].positions()) - len(end.failures) for job, end in delivery.ended.items())
+    ended = sum(len(delivery.jobs[job].positions()) for job in delivery.ended)
     return Counts(
         rows=plan.rows,
         profiles=plan.profiles,
         accepted=delivery.accepted_profiles(),
-        delivered=delivered,
+        delivered=ended - delivery.failed_profiles() - unconfirmed,
         duplicates=plan.duplicates,
         rejected=rejected,
         dropped=plan.dropped,
@@ -390,13 +402,13 @@ def verdict(counts: Counts) -> tuple[Status, str, str]:
         return (
             Status.FAILED,
             f"none of {counts.rows:,} rows could be delivered",
-            "Read rejected.csv in the run's folder: it names file, line and reason of each. Check the mapping.",
+            f"{_rejected_hint(counts)} Check the mapping.",
         )
     if rejected:
         return (
             Status.WARNINGS,
             f"{counts.delivered:,} of {counts.rows:,} rows delivered, {rejected:,} rejected",
-            "Read rejected.csv in the run's folder: it names file, line and reason of each.",
+            _rejected_hint(counts),
         )
     if counts.list_members is not None and counts.list_members < counts.delivered:
         return (
@@ -405,3 +417,13 @@ def verdict(counts: Counts) -> tuple[Status, str, str]:
             "Klaviyo counts late: look at the list in an hour. If members are missing then, it has merged profiles.",
         )
     return Status.SUCCESSFUL, f"{counts.delivered:,} profiles delivered", ""
+
+
+def _rejected_hint(counts: Counts) -> str:
+    hint = "Read rejected.csv in the run's folder: it names file, line and reason of each."
+    if unconfirmed := counts.rejected.get(RejectReason.UNCONFIRMED):
+        hint += (
+            f" What became of {unconfirmed:,} of them Klaviyo does not say, nor which they are: run the export again,"
+            " which is harmless. If as many come again, look at the import jobs in Klaviyo: it may merge profiles."
+        )
+    return hint

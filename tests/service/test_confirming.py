@@ -97,6 +97,32 @@ def test_more_failures_than_klaviyo_names_are_counted(world: World) -> None:
     assert [row["line"] for row in world.rows_of("rejected.csv")] == ["5", "", ""]
 
 
+@pytest.mark.parametrize("completed", [3, 0, None])
+def test_what_klaviyo_does_not_say_it_completed_is_not_delivered(world: World, completed: int | None) -> None:
+    """Jobs that are complete, with no failure, and a smaller count than was sent."""
+    _change_jobs(world, completed_count=completed)
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    delivered = 3 * (completed or 0)
+    run = assert_ended(world, Status.WARNINGS if delivered else Status.FAILED, delivered=delivered)
+    assert f"What became of {30 - delivered} of them" in run.hint
+    assert world.report()["rejected_by_reason"] == {"unconfirmed": 30 - delivered}
+    rows = world.rows_of("rejected.csv")
+    assert [(row["reason"], row["line"], row["identifier"]) for row in rows] == [("unconfirmed", "", "")] * len(rows)
+    assert len(rows) == 30 - delivered
+
+
+def test_named_failures_are_not_counted_as_unconfirmed_too(world: World) -> None:
+    bad = _async_bad({3: "+async-fail"})
+    _change_jobs(world, completed_count=7)
+    world.register()
+    world.drop_people("a.csv", people(10, planted=bad))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=7)
+    assert world.report()["rejected_by_reason"] == {"failed_in_klaviyo": 1, "unconfirmed": 2}
+
+
 def test_two_errors_about_one_row_are_one_failure(world: World) -> None:
     bad = _async_bad({3: "+async-fail"})
     _change_import_errors(world, lambda _: None, repeat=2)
@@ -257,6 +283,22 @@ def _change_import_errors(world: World, change: Any, *, keep: int | None = None,
             for each in document["data"]:
                 change(each["attributes"])
             document["data"] = document["data"][:keep] * repeat
+            response.body = orjson.dumps(document)
+        return response
+
+    world.patch.setattr(world.klaviyo, "handle", changed)
+
+
+def _change_jobs(world: World, **attributes: Any) -> None:
+    """Let Klaviyo say other things of its jobs than it did."""
+    handle = world.klaviyo.handle
+
+    def changed(request: Any) -> Any:
+        response = handle(request)
+        if request.path == "/api/profile-bulk-import-jobs" and response.status == 200:
+            document = response.json()
+            for each in document["data"]:
+                each["attributes"] |= attributes
             response.body = orjson.dumps(document)
         return response
 
