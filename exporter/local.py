@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -12,18 +11,21 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from exporter import leases
 from exporter.catalog import Connection, Consent, Export, Schedule
 from exporter.errors import ConfigError, SecretUnavailable
 from exporter.klaviyo import Klaviyo
 from exporter.management import Management
 from exporter.mapping import MappingDocument
+from exporter.records import open_work
 from exporter.runs import Manifest, ManifestPartition, Run
 from exporter.service import Exporter, Limits
 from exporter.snapshots import DATA_SUFFIXES
-from exporter.store import BlobInfo, Document, FolderSnapshots, FolderStore, MemorySteps
+from exporter.store import ABANDONED_AFTER_S, BlobInfo, Document, FolderSnapshots, FolderStore, MemorySteps
 
 Progress = Callable[[str, int, int], None]
-WORK = Path(tempfile.gettempdir()) / "segment-exporter"  # plans in use
+CONNECTION = "push"
+WORK = ".work"  # plans in use, in the state's folder; no name of the store begins with a dot
 
 
 class LocalFiles:
@@ -82,14 +84,14 @@ def push(
 ) -> tuple[Exporter, Run]:
     """Send files as one snapshot to a list, to the end. An interrupted run of the same files is taken up again."""
     steps = MemorySteps()
-    snapshots = LocalFiles(files)
+    store, snapshots = FolderStore(state), LocalFiles(files)
     exporter = Exporter(
-        store=FolderStore(state),
+        store=store,
         snapshots=snapshots,
         steps=steps,
         read_secret=lambda _: key,
         klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, compress=compress),
-        work=WORK,
+        work=_open_work(store, state),
         limits=limits,
         progress=progress,
     )
@@ -120,7 +122,7 @@ def on_folder(state: Path) -> Exporter:
         steps=MemorySteps(),
         read_secret=no_key,
         klaviyo=Klaviyo,
-        work=WORK,
+        work=state / WORK,
     )
 
 
@@ -156,7 +158,7 @@ def management(state: Path, snapshots: Path, *, base_url: str, revision: str) ->
         steps=MemorySteps(),
         read_secret=secrets.read,
         klaviyo=client,
-        work=WORK,
+        work=state / WORK,
     )
     return Management(exporter, secrets=secrets, klaviyo=client)
 
@@ -169,6 +171,12 @@ def drive(exporter: Exporter, steps: MemorySteps) -> None:
             exporter.handle(message)
 
 
+def _open_work(store: FolderStore, state: Path) -> Path:
+    """The work folder. Unless another process is at work, whatever is left in it is of one that died."""
+    is_alone = not leases.is_held(store, CONNECTION, now=time.time())
+    return open_work(state / WORK, abandoned_after_s=0 if is_alone else ABANDONED_AFTER_S)
+
+
 def _manifest(snapshots: LocalFiles) -> Manifest:
     blobs = list(snapshots.list(""))
     partitions = [ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes) for blob in blobs]
@@ -179,7 +187,7 @@ def _manifest(snapshots: LocalFiles) -> Manifest:
 def _connection() -> Connection:
     """Whoever runs `push` with a key has agreed by doing so."""
     consent = Consent(by="the person who ran push", at=datetime.now(UTC))
-    return Connection(id="push", name="push", secret="KLAVIYO-API-KEY", consent=consent)  # noqa: S106 - a name
+    return Connection(id=CONNECTION, name="push", secret="KLAVIYO-API-KEY", consent=consent)  # noqa: S106 - a name
 
 
 def _export(list_id: str, mapping: MappingDocument, *, keep_rejected_rows: bool) -> Export:
@@ -188,7 +196,7 @@ def _export(list_id: str, mapping: MappingDocument, *, keep_rejected_rows: bool)
     return Export(
         id=f"push-{list_id.lower()[:50]}-{digest}",
         name=f"push to list {list_id}",
-        connection="push",
+        connection=CONNECTION,
         list_id=list_id,
         segments=["files"],
         mapping=mapping,

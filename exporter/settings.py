@@ -5,6 +5,7 @@ docs/configuration.md has one row for each of ROWS; a test compares the two.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -181,9 +182,9 @@ ROWS = (
     ),
     Row(
         name="WORK_FOLDER",
-        default=str(Path(tempfile.gettempdir()) / "segment-exporter"),
+        default=str(Path(tempfile.gettempdir()) / f"segment-exporter-{getattr(os, 'getuid', str)()}"),  # one a user
         parse=Path,
-        meaning="Local disk for the plans of open runs.",
+        meaning="Local disk for the plans of open runs, closed to other users.",
     ),
     Row(name="KLAVIYO_BASE_URL", default=BASE_URL, parse=_url, meaning="Klaviyo's API; another address only in tests."),
     Row(

@@ -73,6 +73,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     from exporter import azure_storage
     from exporter.klaviyo import Klaviyo
     from exporter.notices import Webhook
+    from exporter.records import open_work
     from exporter.service import Exporter, Limits
 
     snapshots = azure_storage.blob_service(SNAPSHOTS_CONNECTION, environ)
@@ -94,7 +95,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
             revision=settings.klaviyo_revision,
             compress=settings.klaviyo_compress,
         ),
-        work=settings.work_folder,
+        work=open_work(settings.work_folder),
         container=settings.snapshots_container,
         notify=Webhook(lambda: read_secret(settings.notice_webhook_secret)) if settings.notice_webhook_secret else None,
         checks={"queue": steps.ping, "vault": lambda: vault(settings.key_vault_url).ping()},

@@ -86,6 +86,28 @@ def test_push_keeps_rejected_rows_where_it_is_asked_to(klaviyo: str, vips: Path,
     assert [row["row"] for row in csv.DictReader(rejected.read_text().splitlines())] == ["none,Oslo"]
 
 
+def test_push_keeps_plans_from_other_users_and_removes_those_of_a_push_that_died(
+    klaviyo: str, vips: Path, tmp_path: Path
+) -> None:
+    state, shared = tmp_path / "s", tmp_path / "tmp"
+    left = state / ".work" / ("0" * 16) / "plan-1"
+    left.mkdir(parents=True)
+    (left / "piece.csv").write_text("EMail\nada@example.com\n")
+    shared.mkdir()
+    done = subprocess.run(
+        command("push", vips, "--list", LIST, "--email", "EMail", "--state", state),
+        cwd=ROOT,
+        env={**environment(klaviyo), "TMPDIR": str(shared)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        umask=0,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ((state / ".work").stat().st_mode & 0o777, list((state / ".work").iterdir())) == (0o700, [])
+    assert list(shared.iterdir()) == []
+
+
 def test_push_with_a_mapping_sends_its_attributes(klaviyo: str, vips: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text("email: EMail\nlocation: {city: City}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,25 @@ def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
 
 def test_the_settings_defaults_are_the_limits_own(tmp_path: Path) -> None:
     assert built(tmp_path).limits == Limits()
+
+
+def test_nobody_else_sees_the_work_folder_and_plans_of_dead_processes_go(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    abandoned, in_use, foreign = work / ("a" * 16) / "plan-1", work / ("b" * 16) / "plan-1", work / "photos"
+    for folder in (abandoned, in_use, foreign):
+        folder.mkdir(parents=True)
+    for folder in (abandoned, abandoned.parent, in_use.parent, foreign):
+        os.utime(folder, (0, 0))
+    built(tmp_path, WORK_FOLDER=str(work))
+    assert work.stat().st_mode & 0o777 == 0o700
+    assert (abandoned.parent.exists(), in_use.exists(), foreign.exists()) == (False, True, True)
+
+
+def test_a_work_folder_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot hold plans") as error:
+        built(tmp_path, WORK_FOLDER=str(tmp_path / "file" / "work"))
+    assert error.value.hint
 
 
 def test_notices_go_to_the_webhook_that_a_secret_holds_or_nowhere(tmp_path: Path) -> None:
