@@ -95,7 +95,10 @@ class NoSnapshot(ConfigError):
 class KeyRefused(ConfigError):
     """Klaviyo refused the API key (401, or 400 for a request without a body)."""
 
-    hint = "Create a private key with the scopes of the README in Klaviyo and store it for this connection."
+    hint = (
+        "Create a private key with the scopes of the README in Klaviyo and store it for this connection; "
+        "`push` takes it from KLAVIYO_API_KEY."
+    )
 
 
 class ScopeMissing(ConfigError):
@@ -104,7 +107,7 @@ class ScopeMissing(ConfigError):
     hint = (
         "Scopes of a Klaviyo key cannot be changed: create a new key with accounts:read, lists:read, lists:write, "
         "profiles:read and profiles:write (data-privacy:write, too, to have Klaviyo delete people), and store it for "
-        "this connection."
+        "this connection; `push` takes it from KLAVIYO_API_KEY."
     )
 
 

@@ -21,10 +21,21 @@ from exporter.records import open_work
 from exporter.runs import Manifest, ManifestPartition, Run
 from exporter.service import Exporter, Limits
 from exporter.snapshots import DATA_SUFFIXES
-from exporter.store import ABANDONED_AFTER_S, BlobInfo, Document, FolderSnapshots, FolderStore, MemorySteps
+from exporter.store import (
+    ABANDONED_AFTER_S,
+    BlobInfo,
+    Document,
+    FolderSnapshots,
+    FolderStore,
+    MemorySteps,
+    blob_info,
+    check_name,
+)
 
 Progress = Callable[[str, int, int], None]
+Tell = Callable[[str], None]
 CONNECTION = "push"
+WORTH_TELLING_S = 1.0  # shorter waits are not told
 WORK = ".work"  # plans in use, in the state's folder; no name of the store begins with a dot
 
 
@@ -38,8 +49,7 @@ class LocalFiles:
         for file in self._files:
             name = str(file)
             if name.startswith(prefix):
-                found = next(FolderSnapshots(file.parent).list(file.name))
-                yield BlobInfo(name=name, etag=found.etag, size_bytes=found.size_bytes, modified_at=found.modified_at)
+                yield blob_info(name, file.stat())
 
     def open(self, name: str, *, etag: str) -> Iterator[bytes]:
         path = Path(name)
@@ -58,14 +68,28 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(file for file in path.iterdir() if file.name.lower().endswith(DATA_SUFFIXES))
+            # macOS leaves ._a.csv beside a.csv on other systems' disks.
+            files += sorted(
+                file
+                for file in path.iterdir()
+                if file.name.lower().endswith(DATA_SUFFIXES) and not file.name.startswith(".")
+            )
         elif path.is_file():
             files.append(path)
         else:
             raise ConfigError(f"there is no file {path}", hint="Check the path.")
     if not files:
         raise ConfigError("the folder holds no data files", hint=f"Only {', '.join(DATA_SUFFIXES)} are read.")
-    return [file.resolve() for file in files]
+    return [_readable(file.resolve()) for file in files]
+
+
+def _readable(file: Path) -> Path:
+    try:
+        check_name(file.name)
+    except ValueError as exc:
+        hint = "Give it a short name without backslash, control characters, or a dot at either end."
+        raise ConfigError(f"{file} cannot be read by this name", hint=hint) from exc
+    return file
 
 
 def push(
@@ -81,16 +105,26 @@ def push(
     compress: bool,
     limits: Limits,
     progress: Progress,
+    tell: Tell,
 ) -> tuple[Exporter, Run]:
-    """Send files as one snapshot to a list, to the end. An interrupted run of the same files is taken up again."""
+    """Send files as one snapshot to a list, to the end. An interrupted run of the same files is taken up again.
+
+    tell: given a sentence on each wait for something that does not work at the moment.
+    """
+
+    def nap(seconds: float) -> None:
+        if seconds >= WORTH_TELLING_S:
+            tell(f"Asking Klaviyo again in {seconds:.0f} s.")
+        time.sleep(seconds)
+
     steps = MemorySteps()
-    store, snapshots = FolderStore(state), LocalFiles(files)
+    store, snapshots = FolderStore(_make(state)), LocalFiles(files)
     exporter = Exporter(
         store=store,
         snapshots=snapshots,
         steps=steps,
         read_secret=lambda _: key,
-        klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, compress=compress),
+        klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, compress=compress, sleep=nap),
         work=_open_work(store, state),
         limits=limits,
         progress=progress,
@@ -99,7 +133,7 @@ def push(
     exporter.catalog.save(_connection())
     exporter.catalog.save(export)
     run = exporter.start_on(export, _manifest(snapshots), because="demand")
-    drive(exporter, steps)
+    drive(exporter, steps, tell)
     ended = exporter.run(run.run_id)
     assert ended is not None
     return exporter, ended
@@ -163,12 +197,25 @@ def management(state: Path, snapshots: Path, *, base_url: str, revision: str) ->
     return Management(exporter, secrets=secrets, klaviyo=client)
 
 
-def drive(exporter: Exporter, steps: MemorySteps) -> None:
+def drive(exporter: Exporter, steps: MemorySteps, tell: Tell) -> None:
     """Work the queue until it is empty, waiting where messages are not due yet."""
     while (due := steps.next_due()) is not None:
         time.sleep(max(due - time.time(), 0))
         if message := steps.take():
             exporter.handle(message)
+            run, again = exporter.run(str(message["run"])), steps.next_due()
+            if run and run.setbacks and again is not None:
+                wait_s = max(again - time.time(), 0)
+                tell(f"{run.message} Put off for {wait_s:.0f} s ({run.setbacks} of {exporter.limits.setbacks} times).")
+
+
+def _make(state: Path) -> Path:
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        hint = "Name another folder with --state."
+        raise ConfigError(f"{state} cannot be made: {exc.strerror or type(exc).__name__}", hint=hint) from exc
+    return state
 
 
 def _open_work(store: FolderStore, state: Path) -> Path:

@@ -70,6 +70,7 @@ class Limits:
     settle_s: float = 120.0  # quiet time after which a folder counts as complete
     patience_s: float = 3600.0  # how long partitions that model.json names are waited for
     step_s: float = 480.0  # a step ends itself after this; well before the invocation's limit of 30 minutes
+    setbacks: int = SETBACKS
     lease_s: float = leases.LEASE_S  # how long a dead instance keeps its connection from others
     memory_mb: int = 96  # DuckDB's share
     pacer_share: float = 1.0  # of Klaviyo's steady rate
@@ -284,7 +285,7 @@ class Exporter:
             return self._settle(parse_blob_name(blob_name), message, redelivered=redelivered)
         except Transient as exc:
             tries = int(message.get("tries", 0)) + 1
-            if tries > SETBACKS:
+            if tries > self.limits.setbacks:
                 raise
             logger.warning("settling put off", extra={"cause": type(exc).__name__, "attempt": tries})
             return Next({**message, "tries": tries}, after_s=_backoff_s(tries, exc))
@@ -506,9 +507,9 @@ class Exporter:
         """Wait and try again, a limited number of times: nothing is retried for ever."""
         run, etag = taken.run, taken.etag
         setbacks = 1 if taken.has_progressed else run.setbacks + 1
-        if setbacks > SETBACKS:
+        if setbacks > self.limits.setbacks:
             taken.save_rows_so_far()
-            message = f"gave up after {SETBACKS} tries without progress: {error.message}"
+            message = f"gave up after {self.limits.setbacks} tries without progress: {error.message}"
             self.records.end_early(run, etag, Status.FAILED, message=message, hint=error.hint)
             return Done()
         wait_s = _backoff_s(setbacks, error)

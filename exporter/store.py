@@ -410,7 +410,7 @@ class FolderSnapshots:
                 found = self._path(name).stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            yield _blob_info(name, found)
+            yield blob_info(name, found)
 
     def open(self, name: str, *, etag: str) -> Iterator[bytes]:
         path = self._path(name)
@@ -614,7 +614,8 @@ def _holds_a_file(entry: os.DirEntry[str]) -> bool:
     return any(not file.startswith(".") for _, _, files in os.walk(entry.path) for file in files)
 
 
-def _blob_info(name: str, found: os.stat_result) -> BlobInfo:
+def blob_info(name: str, found: os.stat_result) -> BlobInfo:
+    """A file as a blob of this name."""
     modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
     return BlobInfo(name=name, etag=_etag(found), size_bytes=found.st_size, modified_at=modified_at)
 

@@ -12,7 +12,10 @@ Exit codes: 0 ok, 1 failed, 2 misused. Reports go to standard output, progress, 
 from __future__ import annotations
 
 import logging
+import os
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -21,6 +24,8 @@ from exporter.cli.shared import errors
 from exporter.errors import ConfigError, ExporterError, Invalid, Unknown
 
 MISUSE = (ConfigError, Invalid, Unknown)
+PACKAGE = Path(__file__).parents[1]
+CTRL_C = 130  # what typer makes of it
 
 app = typer.Typer(
     help="Makes a Klaviyo list equal to a Customer Insights segment.",
@@ -46,10 +51,11 @@ app.command()(laptop.forget)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; errors of ours become a sentence and what to do. args: those of the process if None."""
+    """Run the command line; errors become a sentence and what to do. args: those of the process if None."""
     logging.getLogger().addHandler(logging.NullHandler())  # the report says it all
     try:
-        return int(app(args, standalone_mode=False) or 0)
+        code = int(app(args, standalone_mode=False) or 0)
+        return _interrupted() if code == CTRL_C else code
     except ExporterError as exc:
         if isinstance(exc, Invalid):
             for problem in exc.problems:
@@ -60,10 +66,29 @@ def main(args: Sequence[str] | None = None) -> int:
             errors.print(f"Do: {exc.hint}", markup=False)
         return 2 if isinstance(exc, MISUSE) else 1
     except typer.Abort:
-        errors.print("Interrupted. What Klaviyo took is recorded: the same command goes on from there.")
-        return 1
+        return _interrupted()
     except Exception as exc:
         if hasattr(exc, "show") and hasattr(exc, "exit_code"):  # click's own: a wrong option, a missing argument
             exc.show()
             return 2
-        raise
+        if os.environ.get("EXPORTER_DEBUG"):
+            raise
+        message, hint = _unforeseen(exc)
+        errors.print(f"Error: {message}", style="red", markup=False)
+        errors.print(f"Do: {hint}", markup=False)
+        return 1
+
+
+def _interrupted() -> int:
+    errors.print("Interrupted.")
+    return 1
+
+
+def _unforeseen(exc: Exception) -> tuple[str, str]:
+    """What went wrong and what to do, without the error's own words: they may hold a row or a key."""
+    if isinstance(exc, OSError) and exc.filename and exc.strerror:
+        return f"{exc.filename}: {exc.strerror}", "Check the path, its permissions and the free space there."
+    frames = traceback.extract_tb(exc.__traceback__)
+    frame = [*frames, *(each for each in frames if Path(each.filename).is_relative_to(PACKAGE))][-1]
+    message = f"a defect of the exporter: {type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+    return message, "Open an issue with this line. EXPORTER_DEBUG=1 shows more, which may hold data of persons."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,12 +15,14 @@ import yaml
 from pydantic import SecretStr
 
 from exporter import forgetting, local, reading, reports
+from exporter.catalog import LIST_ID_PATTERN
 from exporter.cli.shared import (
     AppUrl,
     Email,
     Json,
     MappingFile,
     as_json_document,
+    errors,
     print_document,
     progress_bar,
     read_mapping,
@@ -32,10 +35,9 @@ from exporter.planning import PartitionSource, make_plan
 from exporter.plans import PlanReader
 from exporter.runs import Status
 from exporter.service import Exporter, Limits
-from exporter.store import FolderSnapshots
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")]
-LOCAL_LIMITS = Limits(settle_s=0, step_s=86_400, lease_s=12)
+LOCAL_LIMITS = Limits(settle_s=0, step_s=86_400, lease_s=12, setbacks=4)  # somebody waits
 
 
 def push(
@@ -55,22 +57,30 @@ def push(
 
     Example: KLAVIYO_API_KEY=pk_... python -m exporter push vips.csv --list Y6nRLr --email EMail
     """
+    if not re.fullmatch(LIST_ID_PATTERN, list_id):  # not repeated: it may be a key
+        hint = "Give the id alone, such as Y6nRLr; it follows /list/ in the list's address."
+        raise ConfigError("--list is no list's id", hint=hint)
     document = read_mapping(email, mapping)
     key = _key_of_environment()
-    with progress_bar() as progress:
-        exporter, run = local.push(
-            local.data_files(files),
-            list_id=list_id,
-            mapping=document,
-            keep_rejected_rows=keep_rejected_rows,
-            key=key,
-            state=state,
-            base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
-            revision=os.environ.get("KLAVIYO_REVISION", REVISION),
-            compress=os.environ.get("KLAVIYO_COMPRESS", "off").lower() == "on",
-            limits=LOCAL_LIMITS,
-            progress=progress,
-        )
+    try:
+        with progress_bar() as progress:
+            exporter, run = local.push(
+                local.data_files(files),
+                list_id=list_id,
+                mapping=document,
+                keep_rejected_rows=keep_rejected_rows,
+                key=key,
+                state=state,
+                base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
+                revision=os.environ.get("KLAVIYO_REVISION", REVISION),
+                compress=os.environ.get("KLAVIYO_COMPRESS", "off").lower() == "on",
+                limits=LOCAL_LIMITS,
+                progress=progress,
+                tell=lambda sentence: errors.print(sentence, markup=False),
+            )
+    except KeyboardInterrupt:
+        errors.print("Interrupted. What Klaviyo took is recorded: the same command goes on from there.")
+        raise typer.Exit(1) from None
     found = exporter.store.read(run.folder + "report.json")
     assert found is not None
     print_document(json.loads(found.data), reports.as_text, as_json)
@@ -193,6 +203,6 @@ def _cloud() -> Exporter:
 
 
 def _local_source(file: Path) -> PartitionSource:
-    snapshots = FolderSnapshots(file.parent)
-    etag = next(snapshots.list(file.name)).etag
-    return PartitionSource(name=str(file), open=lambda: snapshots.open(file.name, etag=etag))
+    files = local.LocalFiles([file])
+    [blob] = files.list("")
+    return PartitionSource(name=blob.name, open=lambda: files.open(blob.name, etag=blob.etag))

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import requests
 
+from exporter import cli
+from exporter.cli.laptop import LOCAL_LIMITS
 from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
 from sandbox.snapshots import FolderWriter, Kind, Layout, Snapshot, write_snapshot
 
@@ -125,6 +127,50 @@ def test_plan_says_what_a_run_would_do_and_sends_nothing(klaviyo: str, vips: Pat
     assert members(klaviyo) == {}
 
 
+def test_what_macos_leaves_in_a_folder_is_not_read(vips: Path) -> None:
+    (vips.parent / "._vips.csv").write_bytes(b"\0\5\x16\7")
+    done = run("plan", vips.parent, "--email", "EMail", "--json")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["rows"], len(summary["files"])) == (0, 4, 1)
+
+
+def test_a_defect_is_one_sentence_without_data_and_a_traceback_only_on_request(
+    vips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("ada@example.com pk_secret")
+
+    monkeypatch.setattr("exporter.cli.laptop.make_plan", broken)
+    assert cli.main(["plan", str(vips), "--email", "EMail"]) == 1
+    said = capsys.readouterr().err
+    assert "ValueError at laptop.py" in said
+    assert "issue" in said
+    assert not any(word in said for word in ("ada@", "pk_secret", "Traceback"))
+    monkeypatch.setenv("EXPORTER_DEBUG", "1")
+    with pytest.raises(ValueError, match="pk_secret"):
+        cli.main(["plan", str(vips), "--email", "EMail"])
+
+
+def test_push_says_why_it_waits_and_what_to_do_once_interrupted(vips: Path, tmp_path: Path) -> None:
+    args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
+    process = subprocess.Popen(
+        command(*args), cwd=ROOT, env=environment("http://127.0.0.1:9"), stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Put off" in line:
+            assert "could not be reached" in line
+            break
+    process.send_signal(signal.SIGINT)
+    assert "the same command goes on from there" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+
+
+def test_a_push_that_somebody_waits_for_gives_up_within_minutes() -> None:
+    waits_s = sum(2.0**tries for tries in range(1, LOCAL_LIMITS.setbacks + 1))
+    assert waits_s < 60
+
+
 def test_suggest_prints_a_mapping_that_push_takes(vips: Path) -> None:
     done = run("suggest", vips)
     assert (done.returncode, done.stdout) == (
@@ -141,6 +187,11 @@ def test_suggest_prints_a_mapping_that_push_takes(vips: Path) -> None:
         (("push", "{vips}.gone", "--list", LIST, "--email", "EMail"), 2, "Check the path"),
         (("push", "{vips}", "--list", LIST), 2, "--email"),
         (("push", "{vips}", "--email", "EMail"), 2, "--list"),
+        (("push", "{vips}", "--list", "https://www.klaviyo.com/list/Y6nRLr", "--email", "EMail"), 2, "such as Y6nRLr"),
+        (("push", "{vips}", "--list", LIST, "--email", "EMail", "--state", "{vips}/x"), 2, "--state"),
+        (("push", "{folder}/.vips.csv", "--list", LIST, "--email", "EMail"), 2, "Give it a short name"),
+        (("push", "{folder}/vips.", "--list", LIST, "--email", "EMail"), 2, "Give it a short name"),
+        (("plan", "{folder}/back\\slash.csv", "--email", "EMail"), 2, "Give it a short name"),
         (("push", "{vips}", "--list", LIST, "--no-such-option"), 2, "--no-such-option"),
         (("nonsense",), 2, "nonsense"),
     ],
@@ -148,8 +199,10 @@ def test_suggest_prints_a_mapping_that_push_takes(vips: Path) -> None:
 def test_what_is_wrong_ends_with_its_code_and_what_to_do(
     klaviyo: str, vips: Path, tmp_path: Path, args: tuple[str, ...], code: int, says: str
 ) -> None:
-    filled = [arg.format(vips=vips) for arg in args]
-    if "{vips}" in args:
+    for name in (".vips.csv", "vips.", "back\\slash.csv"):
+        (tmp_path / name).write_bytes(vips.read_bytes())
+    filled = [arg.format(vips=vips, folder=tmp_path) for arg in args]
+    if "{vips}" in args and "--state" not in args:
         filled += ["--state", str(tmp_path / "s")]
     done = run(*filled, url=klaviyo)
     assert (done.returncode, says in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
@@ -160,6 +213,7 @@ def test_refused_key_fails_with_a_remedy_and_is_never_shown(klaviyo: str, vips: 
     args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
     done = run(*args, url=klaviyo, key="pk_wrong_0123456789")
     assert (done.returncode, "private key" in done.stdout) == (1, True), done.stdout + done.stderr
+    assert "KLAVIYO_API_KEY" in done.stdout
     assert "pk_wrong" not in done.stdout + done.stderr
     state = b"".join(file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file())
     assert b"pk_wrong" not in state

@@ -242,7 +242,7 @@ EVERY_STATUS = sorted({*STATUSES, 402, 422, 501, 520, 530})
 
 @pytest.mark.parametrize("status", EVERY_STATUS)
 def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(world: World, status: int) -> None:
-    world.patch.setattr("exporter.service.SETBACKS", 1)
+    world.restart(setbacks=1)
     world.fault("status", status=status, times=None)
     _export(world, rows=10)
     assert_ended(world, Status.FAILED)
