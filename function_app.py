@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 
 import azure.functions as func
 import azurefunctions.extensions.bindings.blob as blob
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
     arg_name="client",
     path="%SNAPSHOTS_CONTAINER%/{name}",
     connection=wiring.SNAPSHOTS_CONNECTION,
-    source=func.BlobSource.EVENT_GRID,  # the only source on Flex Consumption
+    # Event Grid is the only source on Flex Consumption. Nothing sends its events from a laptop's storage.
+    source=func.BlobSource(os.environ.get("SNAPSHOTS_SOURCE") or func.BlobSource.EVENT_GRID),
 )
 @discreet
 def on_blob(client: blob.BlobClient) -> None:
