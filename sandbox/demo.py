@@ -4,7 +4,7 @@
     ports. A connection and an export are registered, a snapshot in Customer Insights' layout is dropped into blob
     storage, and the blob trigger takes it from there. Then the list is read back through Klaviyo's own endpoints.
 
-Exit code 0 only if the list holds exactly what the snapshot should give.
+Exit code 0 only if the list holds exactly what the snapshot should give, and the report's numbers say so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ from exporter.vault import Vault
 from sandbox.azurite import running_azurite
 from sandbox.klaviyo import FULL_KEY
 from sandbox.processes import running, sandbox_command
-from sandbox.snapshots import ContainerWriter, Kind, Snapshot, write_snapshot
+from sandbox.snapshots import OUTCOMES, ContainerWriter, Kind, Outcome, Snapshot, write_snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST_ID, CONNECTION, EXPORT = "Y6nRLr", "klaviyo", "high-value"
@@ -238,6 +239,22 @@ def differences(snapshot: Snapshot, members: Iterator[dict[str, Any]]) -> list[s
     return wrong + ["not expected"] * len(found)
 
 
+def wrong_numbers(snapshot: Snapshot, report: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
+    """The report's numbers that are not the snapshot's: (what it says, what is so)."""
+    outcomes: Counter[Outcome] = Counter()
+    for kind, number in snapshot.bad.items():
+        outcomes[OUTCOMES.get(kind, Outcome.REJECTED)] += number
+    rejected = outcomes[Outcome.REJECTED] + outcomes[Outcome.REFUSED] + outcomes[Outcome.IMPORT_ERROR]
+    duplicates = outcomes[Outcome.DUPLICATE]
+    right = {
+        "rows": snapshot.rows,
+        "delivered": snapshot.rows - duplicates - rejected,
+        "duplicates": duplicates,
+        "rejected": rejected,
+    }
+    return {name: (report[name], number) for name, number in right.items() if report[name] != number}
+
+
 def _key(attributes: dict[str, Any]) -> tuple[Any, ...]:
     properties, location = attributes.get("properties") or {}, attributes.get("location") or {}
     return (
@@ -262,9 +279,15 @@ def _expected_key(profile: Any) -> tuple[Any, ...]:
     )
 
 
+def _some(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least one row is needed: an empty snapshot is a failed run")
+    return number
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox demo", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=5_000)
+    parser.add_argument("--rows", type=_some, default=5_000)
     parser.add_argument("--limits", choices=("klaviyo", "off"), default="klaviyo")
     parser.add_argument("--job-seconds", type=float, default=2.0, help="how long the stand-in works on a job")
     parser.add_argument("--settle-seconds", type=float, default=2.0)
@@ -320,7 +343,8 @@ def _stay(url: str) -> None:
 def _conclude(stage: Stage, snapshot: Snapshot, run: Run) -> int:
     found = stage.store.read(run.folder + "report.json")
     assert found is not None
-    print(reports.as_text(json.loads(found.data)))
+    report = json.loads(found.data)
+    print(reports.as_text(report))
     console.print("Reading the list back through Klaviyo's own endpoints ...")
     # Klaviyo allows 700 pages a minute: for a million members a quarter of an hour, so without limits.
     requests.post(f"{stage.control_url}/settings", json={"limits": False}, timeout=10).raise_for_status()
@@ -330,4 +354,7 @@ def _conclude(stage: Stage, snapshot: Snapshot, run: Run) -> int:
         console.print(f"[red]The list is not what the snapshot should give: {kinds}. --keep keeps the logs.[/]")
         return 1
     console.print("[green]The list holds exactly what the snapshot should give.[/]")
+    if numbers := wrong_numbers(snapshot, report):
+        console.print(f"[red]The report does not say so (it says, it should): {numbers}. --keep keeps the logs.[/]")
+        return 1
     return 0

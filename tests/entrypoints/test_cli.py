@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,21 @@ def test_push_sends_a_file_and_reports_every_row(klaviyo: str, vips: Path, tmp_p
     assert [(row["line"], row["reason"]) for row in csv.DictReader(rejected.read_text().splitlines())] == [
         ("4", "placeholder")
     ]
+
+
+def test_push_shows_its_progress_on_a_terminal(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s"),
+        cwd=ROOT,
+        env={**environment(klaviyo), "FORCE_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    bars = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"send .* 2/2 ", bars)
+    assert "plan" in bars
 
 
 def test_push_keeps_rejected_rows_where_it_is_asked_to(klaviyo: str, vips: Path, tmp_path: Path) -> None:

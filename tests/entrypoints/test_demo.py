@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import pytest
 import requests
 
-from sandbox.demo import LOOKS
+from sandbox.demo import LOOKS, demo_snapshot, wrong_numbers
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
@@ -24,6 +25,7 @@ def demo(*args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "sandbox", "demo", *args],
         cwd=ROOT,
+        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "120"},  # as on a terminal
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -36,6 +38,26 @@ def test_two_demos_side_by_side_each_prove_their_list() -> None:
     assert [process.returncode for process in both] == [0, 0], said
     assert all("exactly what the snapshot should give" in errors for _, errors in said)
     assert "25,000" in said[1][0]
+    for rows, (_, errors) in zip(("1000", "25000"), said, strict=True):
+        bar = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", errors)
+        assert "settle" in bar
+        assert re.search(rf"Completed with warnings .* {rows}/{rows} ", bar)
+
+
+def test_a_demo_of_nothing_is_refused() -> None:
+    process = demo("--rows", "0")
+    assert "at least one row" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+
+
+def test_a_report_with_other_numbers_than_the_snapshots_is_wrong() -> None:
+    snapshot = demo_snapshot(10_000)
+    right = {"rows": 10_000, "delivered": 9_994, "duplicates": 2, "rejected": 4}
+    assert wrong_numbers(snapshot, right) == {}
+    assert wrong_numbers(snapshot, {**right, "delivered": 9_995, "rejected": 3}) == {
+        "delivered": (9_995, 9_994),
+        "rejected": (3, 4),
+    }
 
 
 def test_ctrl_c_leaves_no_process_behind() -> None:
