@@ -6,6 +6,8 @@ import gzip
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,3 +221,11 @@ def test_the_command_says_where_it_listens_and_stops_in_silence(tmp_path: Path, 
         assert process.wait(5) == 0
     assert log.read_text() == ""
     assert json.dumps(ready)
+
+
+def test_the_bench_tells_how_many_jobs_a_second_the_stand_in_takes() -> None:
+    command = [sys.executable, "scripts/bench.py", "stand-in", "--rows", "10000"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+    figures = json.loads(done.stdout)
+    assert (figures["bench"], figures["rows"], figures["members"]) == ("stand-in", 10_000, 10_000)
+    assert figures["jobs_per_s"] > 0
