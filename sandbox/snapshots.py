@@ -79,8 +79,13 @@ class Kind(StrEnum):
     RAGGED_SHORT = "ragged-short"
     RAGGED_LONG = "ragged-long"
     UNTERMINATED_QUOTE = "unterminated-quote"
+    STRAY_QUOTE = "stray-quote"
+    BARE_CR = "bare-cr"
     NUL_BYTE = "nul-byte"
     INVALID_UTF8 = "invalid-utf8"
+    RECORD_TOO_LONG = "record-too-long"
+    PROFILE_TOO_LARGE = "profile-too-large"  # where the first name is sent
+    EXTERNAL_ID_TOO_LONG = "external-id-too-long"  # where CustomerId identifies the profile
     KLAVIYO_ASYNC = "klaviyo-async"
     KLAVIYO_SYNC = "klaviyo-sync"
 
@@ -123,7 +128,10 @@ class PlantedRow:
 
 
 class ExpectedProfile(NamedTuple):
-    """What should reach Klaviyo: address in lower case, phone as E.164, None where the cell is blank or left out."""
+    """What should reach Klaviyo: address in lower case, phone as E.164, None where the cell is blank or left out.
+
+    For the extra columns see `extra_cell`.
+    """
 
     customer_id: str | None
     first_name: str | None
@@ -412,6 +420,15 @@ _SPOIL_CELLS: dict[Kind, Callable[[list[str]], list[str]]] = {
 }
 
 
+# Once the cells are quoted, to the last one.
+_SPOIL_LAST: dict[Kind, Callable[[str], str]] = {
+    Kind.UNTERMINATED_QUOTE: lambda cell: '"' + cell.replace('"', ""),
+    Kind.STRAY_QUOTE: lambda cell: '"' + cell.replace('"', "") + '"x',
+    Kind.BARE_CR: lambda cell: cell.replace('"', "") + "\rx",
+    Kind.RECORD_TOO_LONG: lambda cell: cell.replace('"', "") + "x" * 24_000_000,  # the exporter's limit is 16 MB
+}
+
+
 class _Flaw(NamedTuple):
     kind: Kind
     number: int  # counts from 0 within the kind
@@ -466,6 +483,11 @@ class _FlawPlanner:
         return self._random.choice(candidates) if candidates else None
 
 
+def extra_cell(customer_id: str, number: int, length: int) -> str:
+    """What column Extra{number} holds for a customer."""
+    return (f"{number}-" + customer_id * (length // len(customer_id) + 1))[:length]
+
+
 # --- snapshots ------------------------------------------------------------------------------------------------
 
 ENCODINGS = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "utf-16": "UTF-16", "cp1252": "windows-1252"}
@@ -481,7 +503,7 @@ class SnapshotFile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What to make. `columns` maps each column, in order, to its name in the file.
+    """What to make. `columns` maps each column, in order, to its name in the file; Extra1, Extra2, ... come after them.
 
     `first` is the number of the first person: two snapshots of one seed share the people whose numbers they share.
     `changed_every=k` gives every k-th of them another last name. `exported_at` is written without its zone.
@@ -498,6 +520,8 @@ class Snapshot:
     instance_id: str = "0f3c1a52-7d1e-4b0a-9c55-2f6a9b7e1d10"
     exported_at: datetime = datetime(2026, 3, 14, 6, 15, tzinfo=UTC)
     columns: Mapping[Column, str] = field(default_factory=lambda: {column: column.value for column in Column})
+    extra_columns: int = 0
+    cell_length: int = 12  # of the extra columns
     bad: Mapping[Kind, int] = field(default_factory=dict)
     layout: Layout = Layout.DATED
     header: bool = True
@@ -518,7 +542,14 @@ class Snapshot:
             raise ValueError(f"{Kind.INVALID_UTF8} cannot be planted in {self.encoding}")
         if Kind.RAGGED_SHORT in self.bad and len(self.columns) == 1:
             raise ValueError(f"{Kind.RAGGED_SHORT} needs two columns")
-        needed = {Column.EMAIL: set(_SPOIL_EMAIL), Column.TELEPHONE: {Kind.BAD_PHONE}}
+        if self.extra_columns < 0 or self.cell_length < 1:
+            raise ValueError("there are no fewer than no extra columns, and their cells hold something")
+        needed = {
+            Column.EMAIL: set(_SPOIL_EMAIL),
+            Column.TELEPHONE: {Kind.BAD_PHONE},
+            Column.FIRST_NAME: {Kind.PROFILE_TOO_LARGE},
+            Column.CUSTOMER_ID: {Kind.EXTERNAL_ID_TOO_LONG},
+        }
         for column, kinds in needed.items():
             if column not in self.columns and kinds & set(self.bad):
                 raise ValueError(f"the kinds {', '.join(sorted(kinds & set(self.bad)))} need column {column}")
@@ -563,9 +594,8 @@ class Snapshot:
 
     def model(self) -> dict[str, object]:
         """model.json, the Common Data Model's folder metadata, as Customer Insights is thought to write it."""
-        attributes = [
-            {"name": name, "dataType": DATA_TYPES.get(column, "string")} for column, name in self.columns.items()
-        ]
+        types = {name: DATA_TYPES[column] for column, name in self.columns.items() if column in DATA_TYPES}
+        attributes = [{"name": name, "dataType": types.get(name, "string")} for name in self._names()]
         partitions = [self._partition_entry(partition) for partition in range(1, self.partitions + 1)]
         entity = {"$type": "LocalEntity", "name": self.segment, "attributes": attributes, "partitions": partitions}
         return {
@@ -602,7 +632,10 @@ class Snapshot:
             yield encoder.encode(self.line_ending.join([*texts, ""]))
 
     def _header(self) -> str:
-        return self.delimiter.join(map(self._quoted, self.columns.values()))
+        return self.delimiter.join(map(self._quoted, self._names()))
+
+    def _names(self) -> list[str]:
+        return [*self.columns.values(), *(f"Extra{number}" for number in range(1, self.extra_columns + 1))]
 
     def planted(self) -> Iterator[PlantedRow]:
         """The bad rows, partition by partition; made by writing the partitions again to nowhere, to count lines."""
@@ -676,13 +709,22 @@ class Snapshot:
         for index, column in enumerate(self.columns):
             if column in TEXTS:
                 columns[index] = map(self._quoted, columns[index])
+        columns += self._extra_cells(people)
         return list(map(self.delimiter.join, zip(*columns, strict=True)))
 
+    def _extra_cells(self, people: _People) -> list[list[str]]:
+        return [
+            [extra_cell(customer_id, number, self.cell_length) for customer_id in people.customer_ids()]
+            for number in range(1, self.extra_columns + 1)
+        ]
+
     def _flawed_text(self, row: int, flaw: _Flaw) -> str:
-        cells = _SPOIL_CELLS.get(flaw.kind, list)(list(self._flawed_cells(row, flaw).values()))
+        extra = self._extra_cells(self._people(range(row, row + 1)))
+        cells = [*self._flawed_cells(row, flaw).values(), *(column[0] for column in extra)]
+        cells = _SPOIL_CELLS.get(flaw.kind, list)(cells)
         quoted = [self._quoted(cell) for cell in cells]
-        if flaw.kind is Kind.UNTERMINATED_QUOTE:
-            quoted[-1] = '"' + cells[-1].replace('"', "")
+        if flaw.kind in _SPOIL_LAST:
+            quoted[-1] = _SPOIL_LAST[flaw.kind](cells[-1])
         return self.delimiter.join(quoted)
 
     def _flawed_cells(self, row: int, flaw: _Flaw) -> dict[Column, str]:
@@ -693,6 +735,10 @@ class Snapshot:
             cells[Column.EMAIL] = _SPOIL_EMAIL[flaw.kind](cells[Column.EMAIL], flaw.number)
         if flaw.kind is Kind.BAD_PHONE:
             cells[Column.TELEPHONE] = BAD_PHONES[flaw.number % len(BAD_PHONES)]
+        if flaw.kind is Kind.PROFILE_TOO_LARGE:
+            cells[Column.FIRST_NAME] = "x" * 110_000
+        if flaw.kind is Kind.EXTERNAL_ID_TOO_LONG:
+            cells[Column.CUSTOMER_ID] *= 9
         return cells
 
     def _cells(self, row: int) -> dict[Column, str]:
@@ -770,6 +816,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--destination", default=default.destination)
     parser.add_argument("--exported-at", type=_moment, default=default.exported_at, metavar="ISO-TIME")
     parser.add_argument("--columns", type=_column, nargs="+", metavar="COLUMN[=HEADER]", help=", ".join(Column))
+    parser.add_argument("--extra-columns", type=int, default=0, metavar="N", help="add Extra1 to ExtraN")
+    parser.add_argument("--cell-length", type=int, default=default.cell_length, help="characters of an extra cell")
     parser.add_argument("--bad", type=_bad, nargs="+", action="extend", metavar="KIND=N", help=", ".join(Kind))
     parser.add_argument("--layout", type=Layout, choices=list(Layout), default=default.layout)
     parser.add_argument("--no-header", dest="header", action="store_false")

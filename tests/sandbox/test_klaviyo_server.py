@@ -223,6 +223,7 @@ def test_the_command_says_where_it_listens_and_stops_in_silence(tmp_path: Path, 
     assert json.dumps(ready)
 
 
+@pytest.mark.processes
 def test_the_bench_tells_how_many_jobs_a_second_the_stand_in_takes() -> None:
     command = [sys.executable, "scripts/bench.py", "stand-in", "--rows", "10000"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)

@@ -19,9 +19,22 @@ import phonenumbers
 import pytest
 from azure.storage.blob import BlobServiceClient
 
+from exporter.mapping import parse_mapping
+from exporter.planning import PartitionSource, make_plan
+from exporter.plans import REJECTED_CSV
 from sandbox import snapshots
 from sandbox.azurite import running_azurite
-from sandbox.snapshots import Column, ContainerWriter, FolderWriter, Kind, Layout, Outcome, Snapshot, write_snapshot
+from sandbox.snapshots import (
+    Column,
+    ContainerWriter,
+    FolderWriter,
+    Kind,
+    Layout,
+    Outcome,
+    Snapshot,
+    extra_cell,
+    write_snapshot,
+)
 
 USUAL_EMAIL = re.compile(r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 EMAIL_KINDS = [kind for kind in Kind if kind.startswith("email-")]
@@ -301,6 +314,38 @@ def test_damage_is_in_the_bytes_of_the_planted_line():
     assert found[Kind.UNTERMINATED_QUOTE].count(b'"') % 2 == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Kind.STRAY_QUOTE, "stray_quote"),
+        (Kind.BARE_CR, "bare_carriage_return"),
+        (Kind.RECORD_TOO_LONG, "too_long"),
+        (Kind.PROFILE_TOO_LARGE, "profile_too_large"),
+        (Kind.EXTERNAL_ID_TOO_LONG, "external_id_too_long"),
+    ],
+)
+def test_the_exporter_rejects_a_planted_row_for_what_is_wrong_with_it(kind: Kind, reason: str, tmp_path: Path):
+    snapshot = Snapshot(rows=50, extra_columns=2, bad={kind: 2})
+    source = PartitionSource(name="s", open=lambda: snapshot.chunks(1))
+    mapping = parse_mapping({"external_id": "CustomerId", "first_name": "FirstName"})
+    plan = make_plan([source], mapping, tmp_path)
+    assert (plan.rejected, plan.profiles) == ({reason: 2}, 48)
+    with (tmp_path / REJECTED_CSV).open(newline="") as file:
+        assert sorted(int(row["line"]) for row in csv.DictReader(file)) == sorted(
+            row.line for row in snapshot.planted()
+        )
+
+
+def test_extra_columns_hold_as_much_as_is_wanted():
+    snapshot = Snapshot(rows=20, extra_columns=3, cell_length=70, bad={Kind.BAD_PHONE: 1})
+    for record in records(snapshot):
+        for number in (1, 2, 3):
+            assert record[f"Extra{number}"] == extra_cell(record["CustomerId"], number, 70)
+            assert len(record[f"Extra{number}"]) == 70
+    entity = snapshot.model()["entities"][0]  # type: ignore[index]
+    assert [attribute["name"] for attribute in entity["attributes"]] == list(record)
+
+
 def test_open_quote_stands_in_the_last_row_so_that_it_swallows_no_other():
     snapshot = Snapshot(rows=500, partitions=4, bad={Kind.UNTERMINATED_QUOTE: 4})
     for row in snapshot.planted():
@@ -318,6 +363,9 @@ def test_open_quote_stands_in_the_last_row_so_that_it_swallows_no_other():
         {"columns": {Column.FIRST_NAME: "name"}, "bad": {Kind.EMAIL_BLANK: 1}},
         {"columns": {Column.EMAIL: "mail"}, "bad": {Kind.BAD_PHONE: 1}},
         {"columns": {Column.EMAIL: "mail"}, "bad": {Kind.RAGGED_SHORT: 1}},
+        {"columns": {Column.EMAIL: "mail"}, "bad": {Kind.EXTERNAL_ID_TOO_LONG: 1}},
+        {"extra_columns": -1},
+        {"cell_length": 0},
     ],
 )
 def test_what_cannot_be_made_is_refused_at_once(wrong: dict):
