@@ -112,6 +112,11 @@ class Export(_Document):
         return not self.paused and self.connection is not None
 
 
+def is_born(document: Connection | Export, at: datetime | None) -> bool:
+    """Whether this is the document that was created then, not another that took its id. None: that is not known."""
+    return at is None or (document.created is not None and document.created.at == at)
+
+
 AnyDocument = TypeVar("AnyDocument", Connection, Export)
 
 

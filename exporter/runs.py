@@ -112,7 +112,9 @@ class Run(BaseModel):
     run_id: str
     export: str
     export_name: str
+    export_created_at: datetime | None = None  # tells it from another that took its id; None: not known
     connection: str
+    connection_created_at: datetime | None = None  # likewise, from planning on
     list_id: str
     mapping: MappingDocument
     because: Literal["arrival", "schedule", "demand"]

@@ -24,7 +24,7 @@ from typing import Any, Literal, assert_never
 from pydantic import SecretStr
 
 from exporter import leases, notices, telemetry, timer
-from exporter.catalog import Catalog, Connection, Export
+from exporter.catalog import Catalog, Connection, Export, is_born
 from exporter.errors import (
     AlreadyThere,
     ConfigError,
@@ -237,7 +237,8 @@ class Exporter:
     ) -> Run:
         """Start a run on a manifest, or take up the one that is open on it.
 
-        A schedule skips a manifest that a run has delivered; due_at: its moment, for which there is one run.
+        A schedule skips a manifest that an attempt has delivered to the export's list; attempts that failed or were
+        canceled, by whomever, count for nothing. due_at: its moment, for which there is one run.
         """
         attempt = 1
         while (run := self._create(export, manifest, because=because, attempt=attempt, due_at=due_at)) is None:
@@ -253,7 +254,7 @@ class Exporter:
             elif found and because == "schedule":
                 if due_at and found.due_at == due_at:
                     return found  # another instance started it
-                if found.status is not Status.FAILED:
+                if found.status not in (Status.FAILED, Status.CANCELED) and self._goes_where(found, export):
                     message = "no new snapshot since the last run"
                     return self.skip(export, due_at or self._now(), manifest=manifest, message=message)
             attempt += 1
@@ -261,8 +262,13 @@ class Exporter:
 
     def _is_as(self, run: Run, export: Export) -> bool:
         """Whether an open run does what its export says by now."""
-        kept = ("mapping", "list_id", "max_profiles", "keep_rejected_rows", "reconcile")
-        return all(getattr(run, name) == getattr(export, name) for name in kept)
+        kept = ("mapping", "max_profiles", "keep_rejected_rows", "reconcile")
+        return self._goes_where(run, export) and all(getattr(run, name) == getattr(export, name) for name in kept)
+
+    def _goes_where(self, run: Run, export: Export) -> bool:
+        """Whether a run is of this very export, and goes to the list that it names by now."""
+        ends = (run.connection, run.list_id) == (export.connection, export.list_id)
+        return ends and is_born(export, run.export_created_at)
 
     def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
         """Ask a run to stop before its next batch."""
@@ -398,6 +404,7 @@ class Exporter:
             run_id=new_run_id(export.id, manifest, attempt),
             export=export.id,
             export_name=export.name,
+            export_created_at=export.created.at if export.created else None,
             connection=export.connection or "",  # a detached export is not started
             list_id=export.list_id,
             mapping=export.mapping,

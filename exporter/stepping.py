@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 
 from exporter import leases, reports, telemetry
-from exporter.catalog import Catalog, Connection
+from exporter.catalog import Catalog, Connection, is_born
 from exporter.confirming import Jobs, confirm, poll_interval_s
 from exporter.errors import ConfigError, ExporterError, KeyRefused, RunCanceled, SnapshotUnreadable, Transient
 from exporter.journal import Journal
@@ -188,7 +188,8 @@ class Step:
         if not plan.rows:
             raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
         self._held.check()
-        self._save(plan=token)
+        created = _connection(outside, run).created
+        self._save(plan=token, connection_created_at=created.at if created else None)
         _check_size(run, plan)
 
     @telemetry.phase(Phase.SEND)
@@ -323,7 +324,7 @@ def step_message(run: Run) -> dict[str, object]:
 
 def _connection(outside: Outside, run: Run) -> Connection:
     connection = outside.catalog.connection(run.connection)
-    if connection is None:
+    if connection is None or not is_born(connection, run.connection_created_at):
         raise RunCanceled("the connection was removed")
     return connection
 
@@ -331,8 +332,10 @@ def _connection(outside: Outside, run: Run) -> Connection:
 def _check_not_withdrawn(outside: Outside, run: Run) -> None:
     """Raise RunCanceled when a person took back what the run stands on."""
     export = outside.catalog.export(run.export)
-    if export is None or export.paused or export.connection != run.connection:
-        raise RunCanceled("the export was removed, paused or given another connection")
+    if export is None or not is_born(export, run.export_created_at):
+        raise RunCanceled("the export was removed")
+    if export.paused or export.connection != run.connection:
+        raise RunCanceled("the export was paused or given another connection")
     if _connection(outside, run).consent is None:
         raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
     if (why := outside.records.why_cancelled(run.run_id)) is not None:

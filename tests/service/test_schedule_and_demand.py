@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from exporter.catalog import Change, Export, Schedule
 from exporter.errors import ConfigError, Transient
 from exporter.leases import take
 from exporter.records import encode_listed
-from exporter.runs import Status
+from exporter.runs import Run, Status
 from exporter.service import STALE_S, Exporter
 from tests.service.counting import Counting
 from tests.service.killing import Killed, Killer, mortal
@@ -241,6 +241,77 @@ def test_a_schedule_tries_a_snapshot_again_whose_run_failed(world: World) -> Non
     world.exporter.tick()
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.runs()[-1])
+
+
+def _withdraw_consent(world: World, run: Run) -> None:
+    connection = world.exporter.catalog.connection("main")
+    assert connection is not None
+    world.exporter.catalog.save(connection.model_copy(update={"consent": None}))
+
+
+def _pause(world: World, run: Run) -> None:
+    export = world.exporter.catalog.export("vips")
+    assert export is not None
+    world.exporter.catalog.save(export.model_copy(update={"paused": True}))
+
+
+def _cancel(world: World, run: Run) -> None:
+    world.exporter.cancel(run.run_id)
+
+
+@pytest.mark.parametrize("stop", [_withdraw_consent, _pause, _cancel])
+def test_a_schedule_tries_a_snapshot_again_whose_run_was_canceled(
+    world: World, stop: Callable[[World, Run], None]
+) -> None:
+    _ready(world)
+    _to_next_time(world)
+    world.exporter.tick()
+    stop(world, world.run())
+    world.deliver()
+    assert_ended(world, Status.CANCELED)
+    world.register(schedule=NIGHTLY)  # what was taken back is given again
+    world.exporter.tick()
+    _to_next_time(world)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.runs()[-1])
+
+
+def test_a_schedule_looks_at_every_attempt_at_a_snapshot_before_it_skips(world: World) -> None:
+    """Canceled, failed, failed, delivered: only then is there nothing new."""
+    _ready(world)
+    _to_next_time(world)
+    world.exporter.tick()
+    _cancel(world, world.run())
+    world.deliver()
+    secret = world.secrets.pop("klaviyo-key")
+    for _ in range(2):
+        _to_next_time(world)
+        world.exporter.tick()
+        world.deliver()
+    world.secrets["klaviyo-key"] = secret
+    for _ in range(2):
+        _to_next_time(world)
+        world.exporter.tick()
+        world.deliver()
+    assert [run.status for run in world.runs()] == [
+        *(Status.CANCELED, Status.FAILED, Status.FAILED, Status.SUCCESSFUL, Status.SKIPPED),
+    ]
+    assert world.job_requests() == 1
+
+
+def test_a_schedule_sends_a_delivered_snapshot_to_the_list_that_the_export_has_since(world: World) -> None:
+    export = _ready(world)
+    _to_next_time(world)
+    world.exporter.tick()
+    world.deliver()
+    world.klaviyo.call("POST", "/_sandbox/lists", {"id": "LIST02"})
+    world.exporter.catalog.save(export.model_copy(update={"list_id": "LIST02"}))
+    _to_next_time(world)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.runs()[-1])
+    assert len(world.emails("LIST02")) == 5
 
 
 def test_a_schedule_before_the_first_snapshot_is_skipped_and_stops_nothing_else(world: World) -> None:

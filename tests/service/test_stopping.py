@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.catalog import Connection, Export
+from exporter.catalog import Change, Connection, Export
 from exporter.mapping import parse_mapping
 from exporter.runs import Status
 from exporter.stepping import WITHDRAWAL_S
@@ -154,6 +154,100 @@ def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(
     assert_ended(world, Status.SUCCESSFUL, delivered=100, run=new)
     assert stop.sent == 3 + 10
     assert world.errors == []
+
+
+def test_starting_after_the_connection_was_changed_makes_a_new_run_over_the_new_one(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()))
+    world.clock.move(1)
+    export = world.register(connection="other")
+    again = world.exporter.start(export, because="demand")
+    assert again.connection == "other"
+    world.deliver()
+    old, new = world.runs()
+    assert_ended(world, Status.CANCELED, run=old)
+    assert_ended(world, Status.SUCCESSFUL, delivered=5, run=new)
+
+
+def _created(world: World, by: str = "a test") -> Change:
+    return Change(by=by, at=world.now())
+
+
+@pytest.mark.parametrize("kind", [Export, Connection])
+def test_a_run_does_not_go_on_for_another_that_took_the_id_of_what_was_removed(
+    world: World, kind: type[Export] | type[Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.sending.IN_FLIGHT", 1)
+
+    def make_anew(world: World) -> None:
+        world.clock.move(1)
+        removed = (world.exporter.catalog.find(kind, EXPORT if kind is Export else CONNECTION) or pytest.fail("gone"))[
+            0
+        ]
+        world.exporter.catalog.remove(kind, removed.id)
+        changes = {"list_id": "LIST02"} if kind is Export else {}
+        world.exporter.catalog.save(removed.model_copy(update={"created": _created(world), **changes}))
+
+    _born(world)
+    stop = _StopAt(world, 3, make_anew)
+    world.exporter = world.again(klaviyo=stop)
+    world.drop_people("a.csv", people(100))
+    world.deliver()
+    assert stop.sent == 3
+    run = assert_ended(world, Status.CANCELED)
+    assert "removed" in run.message
+
+
+def test_a_run_goes_on_when_its_export_and_connection_were_edited(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.sending.IN_FLIGHT", 1)
+
+    def edit(world: World) -> None:
+        _change_export(world, changed=_created(world, "another"), name="Other")
+        connection = world.exporter.catalog.connection(CONNECTION)
+        assert connection is not None
+        world.exporter.catalog.save(connection.model_copy(update={"changed": _created(world, "another")}))
+
+    _born(world)
+    world.exporter = world.again(klaviyo=_StopAt(world, 3, edit))
+    world.drop_people("a.csv", people(100))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=100)
+
+
+def test_a_run_written_before_it_knew_when_its_export_was_created_goes_on(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()))
+    _born(world)
+    assert world.run().export_created_at is None
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
+
+
+def test_starting_an_export_that_took_an_id_makes_a_new_run(world: World) -> None:
+    export = _born(world)
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()))
+    world.clock.move(1)
+    anew = export.model_copy(update={"created": _created(world)})
+    world.exporter.catalog.save(anew)
+    world.exporter.start(anew, because="demand")
+    world.deliver()
+    assert [run.status for run in world.runs()] == [Status.CANCELED, Status.SUCCESSFUL]
+
+
+def _born(world: World) -> Export:
+    """An export and a connection that people made by the app, which notes when."""
+    export = world.register()
+    connection = world.exporter.catalog.connection(CONNECTION)
+    assert connection is not None
+    made = {"created": _created(world), "changed": _created(world)}
+    world.exporter.catalog.save(connection.model_copy(update=made))
+    world.exporter.catalog.save(export.model_copy(update=made))
+    return export.model_copy(update=made)
 
 
 def test_starting_again_after_cancelling_makes_a_new_run(world: World) -> None:
