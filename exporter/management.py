@@ -736,8 +736,15 @@ class Management:
         if export.connection is not None:
             known = connections.get(export.connection) if connections is not None else None
             connection = known or self.catalog.connection(export.connection)
-        runs = self._newest_runs(export.id)
-        return views.export_view(actor, export, etag=etag, connection=connection, runs=runs, warnings=warnings)
+        return views.export_view(
+            actor,
+            export,
+            etag=etag,
+            connection=connection,
+            runs=self._newest_runs(export.id),
+            refreshed=self.exporter.records.refreshed(export.id),
+            warnings=warnings,
+        )
 
     def _uses(self) -> dict[str, list[str]]:
         """The ids of the exports of each connection."""

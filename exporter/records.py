@@ -4,6 +4,7 @@ runs/{run}/run.json       the run's document: written over the version that was 
 runs/{run}/cancel         why somebody wants the run to stop
 runs/{run}/report.json    written before the document says that the run is closed
 runs/{run}/plan-{token}/  the plan, of which an instance has a copy in its work folder while it is in use
+refreshed/{export}.json   when a run of an export last delivered, however many runs have not since
 open/{run}                listed while the run is open or not tidied up after: what the timer looks at
 """
 
@@ -20,15 +21,15 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter import reports, telemetry
 from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved
 from exporter.journal import Journal
 from exporter.notices import Notices, of_run
 from exporter.plans import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, rows_name
-from exporter.runs import Counts, Phase, Run, Status, close, count, run_folder, snapshot_minute
-from exporter.store import ABANDONED_AFTER_S, Store
+from exporter.runs import DELIVERED, Counts, Phase, Run, Status, close, count, run_folder, snapshot_minute
+from exporter.store import ABANDONED_AFTER_S, Document, Store
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,16 @@ class Listed(BaseModel):
     at: datetime
 
 
+class Refreshed(BaseModel):
+    """When a run of an export last delivered, and which."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: int = Field(default=1, alias="schema")
+    run: str
+    at: datetime
+
+
 class Records:
     """The runs in a store. Safe to share: it keeps nothing of them itself."""
 
@@ -98,6 +109,11 @@ class Records:
         for name in sorted(self._store.folders(run_folder(export_id)), reverse=True):
             if found := self.read(f"{export_id}/{name}"):
                 yield found[0]
+
+    def refreshed(self, export_id: str) -> datetime | None:
+        """When a run of an export last delivered; None when none has, or none since that is recorded."""
+        known = _parse_refreshed(self._store.read(_refreshed_name(export_id)))
+        return known.at if known else None
 
     def save_report(self, run: Run, plan: Plan | None) -> None:
         """Write the report, over that of an attempt to close which did not get to its end."""
@@ -216,7 +232,8 @@ class Records:
             self._store.create(OPEN_RUNS + run.run_id, encode_listed(self._now()))
 
     def tidy(self, run: Run) -> None:
-        """After a run closed: its plan goes, here and in the store, for it holds everybody's data; failures are told.
+        """After a run closed: its plan goes, here and in the store, for it holds everybody's data; what it came to
+        is told or noted.
 
         Harmless to repeat. What fails is done by the next tick, for as long as the run is listed as open.
         """
@@ -227,9 +244,23 @@ class Records:
             if self._store.read(listed):
                 if run.status is Status.FAILED:
                     self._notices.add(of_run(run, now=self._now()))
+                elif run.status in DELIVERED:
+                    self._note_delivery(run)
                 self._store.delete(listed)
         except ExporterError as exc:
             logger.warning("run not tidied up after", extra={"run_id": run.run_id, "cause": exc.message})
+
+    def _note_delivery(self, run: Run) -> None:
+        name, at = _refreshed_name(run.export), run.finished_at or self._now()
+        found = self._store.read(name)
+        known = _parse_refreshed(found)
+        if known and known.at >= at:
+            return
+        data = Refreshed(run=run.run_id, at=at).model_dump_json(by_alias=True).encode()
+        if found:
+            self._store.replace(name, data, etag=found.etag)
+        else:
+            self._store.create(name, data)
 
     def _counts_so_far(self, run: Run) -> tuple[Counts, Plan | None]:
         """The numbers of a run that does not get to its finish, as far as they are recorded."""
@@ -241,6 +272,18 @@ class Records:
         except ExporterError as exc:  # closing must not fail for want of numbers
             logger.warning("numbers unknown", extra={"run_id": run.run_id, "cause": exc.message})
             return run.counts, None
+
+
+def _refreshed_name(export_id: str) -> str:
+    return f"refreshed/{export_id}.json"
+
+
+def _parse_refreshed(found: Document | None) -> Refreshed | None:
+    """One that cannot be read counts as none: the next delivery writes it anew."""
+    try:
+        return Refreshed.model_validate_json(found.data) if found else None
+    except ValidationError:
+        return None
 
 
 def encode_listed(now: datetime) -> bytes:

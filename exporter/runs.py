@@ -46,6 +46,9 @@ class Status(StrEnum):
         return self in (Status.QUEUED, Status.REFRESHING)
 
 
+DELIVERED = (Status.SUCCESSFUL, Status.WARNINGS)
+
+
 class Phase(StrEnum):
     PLAN = "plan"
     SEND = "send"

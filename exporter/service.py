@@ -234,11 +234,13 @@ class Exporter:
         *,
         because: Literal["schedule", "demand"],
         due_at: datetime | None = None,
+        skipped_before: str = "",
     ) -> Run:
         """Start a run on a manifest, or take up the one that is open on it.
 
         A schedule skips a manifest that an attempt has delivered to the export's list; attempts that failed or were
-        canceled, by whomever, count for nothing. due_at: its moment, for which there is one run.
+        canceled, by whomever, count for nothing. due_at: its moment, for which there is one run. skipped_before: see
+        `skip`.
         """
         attempt = 1
         while (run := self._create(export, manifest, because=because, attempt=attempt, due_at=due_at)) is None:
@@ -256,7 +258,8 @@ class Exporter:
                     return found  # another instance started it
                 if found.status not in (Status.FAILED, Status.CANCELED) and self._goes_where(found, export):
                     message = "no new snapshot since the last run"
-                    return self.skip(export, due_at or self._now(), manifest=manifest, message=message)
+                    moment = due_at or self._now()
+                    return self.skip(export, moment, manifest=manifest, message=message, before=skipped_before)
             attempt += 1
         return run
 
@@ -442,10 +445,24 @@ class Exporter:
         return closed
 
     def skip(
-        self, export: Export, due_at: datetime, *, message: str, hint: str = "", manifest: Manifest | None = None
+        self,
+        export: Export,
+        due_at: datetime,
+        *,
+        message: str,
+        hint: str = "",
+        manifest: Manifest | None = None,
+        before: str = "",
     ) -> Run:
-        """A scheduled run with nothing to do, at its moment: recorded, not repeated."""
+        """A scheduled run with nothing to do, at its moment: recorded, not repeated.
+
+        before: the run that was skipped at the moment before. For the same reason it stands for this one too: a
+        schedule of every minute would fill the history.
+        """
         manifest = manifest or Manifest(snapshots=[], exported_at=due_at, partitions=[])
+        last = self.run(before) if before else None
+        if last and (last.message, last.manifest.digest()) == (message, manifest.digest()):
+            return last
         run = self._new_run(export, manifest, because="schedule", attempt=1, due_at=due_at)
         run = run.model_copy(update={"run_id": f"{export.id}/{due_at:%Y%m%dT%H%M%SZ}-skipped"})
         return self._create_closed(run, Status.SKIPPED, message=message, hint=hint)

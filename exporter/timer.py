@@ -24,7 +24,7 @@ from exporter.catalog import Export
 from exporter.errors import ExporterError, NoSnapshot, StoreMoved
 from exporter.notices import Notice
 from exporter.records import OPEN_RUNS, Listed
-from exporter.runs import Manifest, snapshot_minute
+from exporter.runs import Manifest, Status, snapshot_minute
 from exporter.schedules import Schedule
 from exporter.store import Document, Store
 
@@ -75,6 +75,7 @@ class Timetable(BaseModel):
     since: datetime  # when it began to count: saving an export never runs it
     done: datetime  # every moment up to here
     claim: Claim | None = None
+    skipped: str = ""  # the run that the last of these moments was skipped with, if it was
 
 
 def start_due(exporter: Exporter, now: datetime) -> None:
@@ -106,14 +107,24 @@ def _start_if_due(exporter: Exporter, export: Export, now: datetime) -> None:
     assert table.claim is not None
     claim = table.claim
     if claim.manifest:
-        exporter.start_on(export, claim.manifest, because="schedule", due_at=claim.due)
+        run = exporter.start_on(
+            export, claim.manifest, because="schedule", due_at=claim.due, skipped_before=table.skipped
+        )
     else:
-        exporter.skip(export, claim.due, message=claim.message, hint=claim.hint)
-    done = table.model_copy(update={"done": claim.at, "claim": None})
+        run = exporter.skip(export, claim.due, message=claim.message, hint=claim.hint, before=table.skipped)
+    skipped = run.run_id if run.status is Status.SKIPPED else ""
+    done = table.model_copy(update={"done": claim.at, "claim": None, "skipped": skipped})
     exporter.store.replace(_name(export.id), _encode(done), etag=etag)
 
 
 def _claim(exporter: Exporter, export: Export, due: datetime, now: datetime) -> Claim:
+    connection = exporter.catalog.connection(export.connection) if export.connection else None
+    # A run without them would be canceled, at every moment anew.
+    if connection is None:
+        return Claim(due=due, at=now, message="the connection was removed", hint="Give the export another one.")
+    if connection.consent is None:
+        message = "nobody has agreed that data of this connection leaves for Klaviyo"
+        return Claim(due=due, at=now, message=message, hint="Agree first.")
     try:
         return Claim(due=due, at=now, manifest=exporter.freeze_newest(export))
     except NoSnapshot as exc:

@@ -15,10 +15,10 @@ from exporter.catalog import Change, Check, Connection, Consent, Export
 from exporter.klaviyo_answers import KlaviyoList
 from exporter.mapping import MappingDocument
 from exporter.roles import Action, Actor, may
-from exporter.runs import Counts, Run, Status
+from exporter.runs import DELIVERED as DELIVERED
+from exporter.runs import Counts, Run
 from exporter.schedules import Schedule
 
-DELIVERED = (Status.SUCCESSFUL, Status.WARNINGS)
 NOT_STARTED = "Not started"  # of an export without a run: Customer Insights' own word
 
 _CONNECTION_ACTIONS = (
@@ -212,9 +212,13 @@ def export_view(
     etag: str,
     connection: Connection | None,
     runs: Sequence[Run],
+    refreshed: datetime | None = None,
     warnings: Sequence[str] = (),
 ) -> ExportView:
-    """connection: the export's own, None where it is detached or gone. runs: its newest ones."""
+    """connection: the export's own, None where it is detached or gone. runs: its newest ones.
+
+    refreshed: when a run last delivered, as far as that is recorded; else it is looked for in `runs`.
+    """
     shared = export.connection is None or (connection is not None and is_shared(connection))
     last = max(runs, key=lambda run: run.created_at, default=None)
     delivered = [run.finished_at for run in runs if run.status in DELIVERED]
@@ -227,7 +231,7 @@ def export_view(
         status=str(last.status) if last else NOT_STARTED,
         schedule=export.schedule,
         schedule_text=export.schedule.describe(),
-        refreshed=max((moment for moment in delivered if moment), default=None),
+        refreshed=refreshed or max((moment for moment in delivered if moment), default=None),
         created=export.created,
         changed=export.changed,
         may=[action.name.lower() for action in _EXPORT_ACTIONS if may(actor, action, shared=shared)],

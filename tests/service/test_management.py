@@ -348,6 +348,38 @@ def test_refreshed_is_when_it_last_delivered_however_often_it_was_skipped_since(
     assert (view.status, view.refreshed) == ("Skipped", delivered.finished_at)
 
 
+@pytest.mark.parametrize("recorded", [True, False], ids=["as recorded", "of earlier, looked for in the newest runs"])
+def test_refreshed_is_when_it_last_delivered_however_often_it_failed_since(
+    world: World, management: Management, recorded: bool
+) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    delivered = world.run("high-value").finished_at
+    if not recorded:
+        world.exporter.store.delete("refreshed/high-value.json")
+    world.settings(revoke=[FULL_KEY])
+    for number in range(8 if recorded else 3):
+        world.clock.move(90)
+        world.drop_people("a.csv", people(4 + number))
+        world.deliver()
+    view = management.export(VIEWER, "high-value")
+    assert (view.status, view.refreshed) == ("Failed", delivered)
+
+
+def test_a_delivery_whose_closer_died_is_noted_by_the_timer(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    run = world.run("high-value")
+    world.exporter.store.delete("refreshed/high-value.json")
+    world.exporter.records.list_as_open(run)  # as it is when a run has just closed
+    world.exporter.tick()
+    assert world.exporter.records.refreshed("high-value") == run.finished_at
+
+
 def test_a_list_that_klaviyo_does_not_have_is_refused(management: Management) -> None:
     connect(management)
     with pytest.raises(Invalid, match="list_id: Main account has no list NOLIST"):

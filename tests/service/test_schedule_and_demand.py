@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -312,6 +313,82 @@ def test_a_schedule_sends_a_delivered_snapshot_to_the_list_that_the_export_has_s
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.runs()[-1])
     assert len(world.emails("LIST02")) == 5
+
+
+def test_a_schedule_over_a_connection_without_consent_is_skipped_until_there_is_one(world: World) -> None:
+    _ready(world)
+    given = world.exporter.catalog.connection("main")
+    assert given is not None
+    world.exporter.catalog.save(given.model_copy(update={"consent": None}))
+    for _ in range(3):
+        _to_next_time(world)
+        world.exporter.tick()
+        world.deliver()
+    skipped = assert_ended(world, Status.SKIPPED)
+    assert "agreed" in skipped.message
+    world.exporter.catalog.save(given)
+    _to_next_time(world)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.runs()[-1])
+
+
+@pytest.mark.parametrize("has_snapshot", [True, False], ids=["delivered before", "none has arrived"])
+def test_of_moments_in_a_row_that_are_skipped_for_one_reason_the_first_is_recorded(
+    world: World, has_snapshot: bool
+) -> None:
+    world.register(schedule=Schedule(on="schedule", cron="* * * * *"))
+    if has_snapshot:
+        world.put(FOLDER + "a.csv", as_csv(people(5)))
+        world.clock.move(300)
+    for _ in range(20):
+        world.exporter.tick()
+        world.deliver()
+        world.clock.move(60)
+    statuses = [run.status for run in world.runs()]
+    assert statuses == [*([Status.SUCCESSFUL] if has_snapshot else []), Status.SKIPPED]
+    assert_ended(world, Status.SKIPPED, run=world.runs()[-1])
+
+
+def test_a_moment_that_is_skipped_again_after_a_delivery_is_recorded_again(world: World) -> None:
+    _ready(world)
+    for first in (5, 10):
+        for _ in range(3):
+            _to_next_time(world)
+            world.exporter.tick()
+            world.deliver()
+        _new_snapshot(world, first)
+    assert [run.status for run in world.runs()] == [Status.SUCCESSFUL, Status.SKIPPED] * 2
+
+
+def test_a_moment_that_is_skipped_for_another_reason_is_recorded(world: World) -> None:
+    """The snapshot was delivered by hand meanwhile."""
+    export = world.register(schedule=NIGHTLY)
+    world.exporter.tick()
+    for _ in range(2):
+        _to_next_time(world)
+        world.exporter.tick()
+    _new_snapshot(world, 0)
+    world.exporter.start(export)
+    world.deliver()
+    _to_next_time(world)
+    world.exporter.tick()
+    first, _, last = world.runs()
+    assert [run.status for run in world.runs()] == [Status.SKIPPED, Status.SUCCESSFUL, Status.SKIPPED]
+    assert first.message != last.message
+
+
+def test_a_timetable_of_earlier_is_gone_on_with(world: World) -> None:
+    _ready(world)
+    found = world.exporter.store.read("schedules/vips.json")
+    assert found is not None
+    table = json.loads(found.data)
+    del table["skipped"]
+    world.exporter.store.replace("schedules/vips.json", json.dumps(table).encode(), etag=found.etag)
+    _to_next_time(world)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
 def test_a_schedule_before_the_first_snapshot_is_skipped_and_stops_nothing_else(world: World) -> None:
