@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import re
 import tempfile
 import time
@@ -22,7 +23,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import SecretStr
 
-from exporter import consent, reports, views
+from exporter import consent, members, reports, views
 from exporter.audit import Audit
 from exporter.catalog import Change, Check, Connection, Consent, Export
 from exporter.checking import KlaviyoAccount, failed, try_key
@@ -45,8 +46,8 @@ from exporter.klaviyo_answers import KlaviyoList
 from exporter.mapping import resolve, suggest
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
 from exporter.roles import Action, Actor, check, may
-from exporter.runs import Run, Status, run_folder
-from exporter.segments import newest_snapshots
+from exporter.runs import Run, run_folder
+from exporter.segments import Found, newest_snapshots
 from exporter.service import Exporter
 from exporter.store import NotThere
 from exporter.views import (
@@ -65,6 +66,8 @@ from exporter.views import (
     is_shared,
 )
 
+logger = logging.getLogger(__name__)
+
 TRIES = 5  # a change that needs nobody's decision is made again when somebody else was faster
 NEWEST_RUNS = 5  # of an export are looked at, at most, for its status and when it last delivered
 PAGE, MAX_PAGE = 50, 200
@@ -72,6 +75,8 @@ RUN_ID = re.compile(r"[a-z0-9-]{1,64}/[A-Za-z0-9-]{1,100}")
 ROWS = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
 CHUNK_BYTES = 65_536
 SAMPLES = 3
+COUNTED_BYTES = 64_000_000  # read at most to count members for one answer: about a second
+GZIP_RATIO = 10
 MEMORY_MB = 96  # for reading a few profiles of a plan
 
 AnyDocument = TypeVar("AnyDocument", Connection, Export)
@@ -250,17 +255,18 @@ class Management:
     def segments(self, actor: Actor) -> list[SegmentView]:
         """What was found in storage, by name."""
         check(actor, Action.SEE_SEGMENTS, shared=True)
-        members, now = self._members(), self._now()
+        arrived, now = newest_snapshots(self.exporter.snapshots.list("")), self._now()
+        counted = self._members(arrived)
         return [
             SegmentView(
-                name=found.ref.segment,
+                name=found.name,
                 newest_at=found.newest_at,
                 age_s=max((now - found.newest_at).total_seconds(), 0),
                 files=found.files,
                 size_bytes=found.size_bytes,
-                members=members.get(found.ref.segment.casefold()),
+                members=counted.get(found.name),
             )
-            for found in newest_snapshots(self.exporter.snapshots.list(""))
+            for found in arrived
         ]
 
     def suggest_mapping(self, actor: Actor, segment: str) -> SuggestionView:
@@ -702,18 +708,20 @@ class Management:
 
     # Segments
 
-    def _members(self) -> dict[str, int]:
-        """How many people a segment had at its last run, by the segment's name without case."""
-        members: dict[str, tuple[datetime, int]] = {}
-        for export in self.catalog.exports():
-            if len(export.segments) > 1:
-                continue  # how the rows of a run divide is not recorded
-            for run in self._newest_runs(export.id):
-                if run.counts.rows and run.status is not Status.FAILED:
-                    key = export.segments[0].rpartition("/")[2].casefold()
-                    known = (run.manifest.exported_at, run.counts.rows - run.counts.duplicates)
-                    members[key] = max(known, members.get(key, known))
-        return {segment: number for segment, (_, number) in members.items()}
+    def _members(self, arrived: Sequence[Found]) -> dict[str, int]:
+        """How many people segments have, by name: as counted before, else counted now, the smallest first."""
+        known = members.read(self.exporter.store)
+        counted = {found.name: rows for found in arrived if (rows := known.of(found.ref, found.blobs)) is not None}
+        left = COUNTED_BYTES
+        for found in sorted((each for each in arrived if each.name not in counted), key=_unpacked_bytes):
+            left -= _unpacked_bytes(found)
+            if left < 0:
+                break
+            try:
+                counted[found.name] = self.exporter.count_members(found.ref)
+            except (ExporterError, OSError) as exc:  # the rest of the list is shown
+                logger.warning("members not counted", extra={"segment": found.name, "cause": type(exc).__name__})
+        return counted
 
     # Views
 
@@ -781,6 +789,11 @@ def _age(name: str) -> tuple[str, str, int]:
     """By what folder names of runs are sorted: the snapshot's time, to minutes or seconds, then the attempt."""
     found = _RUN_NAME.fullmatch(name)
     return (found[1].ljust(15, "0"), found[2], int(found[3] or 1)) if found else ("", name, 0)
+
+
+def _unpacked_bytes(found: Found) -> int:
+    """What a snapshot comes to when it is read, about."""
+    return sum(blob.size_bytes * (GZIP_RATIO if blob.name.lower().endswith(".gz") else 1) for blob in found.blobs)
 
 
 def _chunks(path: Path, folder: tempfile.TemporaryDirectory[str]) -> Iterator[bytes]:

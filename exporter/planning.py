@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -98,6 +99,34 @@ def make_plan(
     for unneeded in ("spill", "work"):
         shutil.rmtree(folder / unneeded, ignore_errors=True)
     return plan
+
+
+def count_rows(source: PartitionSource, folder: Path, *, memory_mb: int = 96) -> int:
+    """The rows of a partition, damaged ones included: as many as a plan of it has. Leaves nothing in `folder`.
+
+    Raises SnapshotUnreadable, and whatever opening the source raises.
+    """
+    first_bytes, chunks = _peek(source.open())
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        work = Path(name)
+        with contextlib.closing(open_database(work, memory_mb=memory_mb)) as database:
+            if source.name.lower().endswith(".parquet") or decoding.is_parquet(first_bytes):
+                path = work / "partition.parquet"
+                with path.open("wb") as file:
+                    file.writelines(chunks)
+                try:
+                    return _parquet_columns(database, path)[2]
+                except duckdb.Error as exc:
+                    raise SnapshotUnreadable(f"{source.name} is no Parquet file, or a damaged one") from exc
+            rows = 0
+            read = reading.read_partition(chunks, folder=work, name=source.name, declared=source.dialect)
+            with contextlib.closing(read):
+                for piece in read:
+                    columns = [f"c{position}" for position in range(len(read.columns))]
+                    found = database.execute(f"SELECT count(*) FROM {reading.read_csv_call(piece, columns)}").fetchone()
+                    rows += int(found[0]) if found else 0
+                    piece.path.unlink()
+            return rows + read.rejected.total()
 
 
 class _Planner:

@@ -26,6 +26,7 @@ from exporter.mapping import MappingDocument
 from exporter.model_json import Dialect
 from exporter.plans import Plan, PlannedBatch
 from exporter.rules import RejectReason
+from exporter.store import BlobInfo
 
 SCHEMA = 1
 
@@ -82,8 +83,13 @@ class Manifest(BaseModel):
 
     def digest(self) -> str:
         """Equal for manifests of the same blobs in the same state."""
-        text = "\n".join(f"{part.name}\t{part.etag}" for part in self.partitions)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return digest(self.partitions)
+
+
+def digest(blobs: Iterable[BlobInfo | ManifestPartition]) -> str:
+    """Equal for the same blobs in the same state and order."""
+    text = "\n".join(f"{blob.name}\t{blob.etag}" for blob in blobs)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 # The run

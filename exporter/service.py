@@ -23,7 +23,7 @@ from typing import Any, Literal, assert_never
 
 from pydantic import SecretStr
 
-from exporter import leases, notices, telemetry, timer
+from exporter import leases, members, notices, telemetry, timer
 from exporter.catalog import Catalog, Connection, Export, is_born
 from exporter.errors import (
     AlreadyThere,
@@ -40,7 +40,7 @@ from exporter.errors import (
 from exporter.logs import bound_run
 from exporter.model_json import MAX_MODEL_BYTES, TableModel, parse_table
 from exporter.pacing import Pacer
-from exporter.planning import make_plan
+from exporter.planning import count_rows, make_plan
 from exporter.plans import Plan
 from exporter.reading import read_partition
 from exporter.records import Records
@@ -220,6 +220,16 @@ class Exporter:
                 return reading.columns
             finally:
                 reading.close()
+
+    def count_members(self, ref: SnapshotRef) -> int:
+        """The rows of a snapshot, by reading all of it. Raises what reading may raise."""
+        parts = self._freeze([ref]).partitions
+        with tempfile.TemporaryDirectory() as folder:
+            rows = sum(
+                count_rows(self._outside.source(part), Path(folder), memory_mb=self.limits.memory_mb) for part in parts
+            )
+        members.keep(self.store, {ref: (parts, rows)})
+        return rows
 
     def types_of(self, segment: str) -> Mapping[str, str]:
         """The data types that model.json gives to the columns of a segment's newest snapshot."""

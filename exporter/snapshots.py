@@ -73,6 +73,11 @@ class SnapshotRef:
         """Whether the snapshot is complete with its only blob."""
         return self.layout in (Layout.MAPPED, Layout.SINGLE)
 
+    @property
+    def key(self) -> str:
+        """The same for all snapshots of one segment of one destination."""
+        return comparable(f"{self.destination}/{self.segment}")
+
     def holds(self, blob_name: str) -> bool:
         """Whether a blob is a partition of this snapshot."""
         try:
@@ -86,8 +91,8 @@ class SnapshotRef:
         A mapped file is called "{destination}_{segment}" and both may hold underscores, so any end of it after
         one is taken. Compared without regard to case: Customer Insights changes it between destinations.
         """
-        wanted, own = _comparable(segment), _comparable(self.segment)
-        if wanted in (own, _comparable(f"{self.destination}/{self.segment}")):
+        wanted, own = comparable(segment), comparable(self.segment)
+        if wanted in (own, self.key):
             return True
         return self.layout is Layout.MAPPED and f"_{own}".endswith("_" + wanted.replace("/", "_"))
 
@@ -153,7 +158,7 @@ def _parse_hand(name: str) -> SnapshotRef | None:
     return SnapshotRef(prefix=folder, segment=segment, layout=Layout.FOLDER, model=folder + MODEL_NAME)
 
 
-def _comparable(name: str) -> str:
+def comparable(name: str) -> str:
     """The name without its case; letters with accents may come as one character or as two."""
     return unicodedata.normalize("NFC", name.casefold())
 
@@ -221,8 +226,8 @@ def completeness(
     quiet_for = max(now - max(blob.modified_at for blob in partitions), timedelta())
     if quiet_for < timedelta(seconds=quiet_s):
         return NotYet(quiet_s - quiet_for.total_seconds(), "partitions may still be arriving")
-    arrived = {_comparable(blob.name.removeprefix(ref.prefix)) for blob in partitions}
-    missing = sorted({name for name in named if _comparable(name) not in arrived})
+    arrived = {comparable(blob.name.removeprefix(ref.prefix)) for blob in partitions}
+    missing = sorted({name for name in named if comparable(name) not in arrived})
     if not missing:
         return Settled(partitions)
     if quiet_for < timedelta(seconds=patience_s):

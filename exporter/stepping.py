@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from pydantic import SecretStr
 
-from exporter import leases, reports, telemetry
+from exporter import leases, members, reports, telemetry
 from exporter.catalog import Catalog, Connection, is_born
 from exporter.confirming import Jobs, confirm, poll_interval_s
 from exporter.errors import ConfigError, ExporterError, KeyRefused, RunCanceled, SnapshotUnreadable, Transient
@@ -33,6 +33,7 @@ from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
 from exporter.records import Records
 from exporter.runs import EMPTY_HINT, EMPTY_MESSAGE, ManifestPartition, Phase, Run, Status, close, count, enter, verdict
 from exporter.sending import Imports, Sender
+from exporter.snapshots import NotASnapshot, parse_blob_name
 from exporter.store import Snapshots, Store
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,22 @@ class Step:
         self._held.check()
         created = _connection(outside, run).created
         self._save(plan=token, connection_created_at=created.at if created else None)
+        self._note_members(plan)
         _check_size(run, plan)
+
+    def _note_members(self, plan: Plan) -> None:
+        """Note how many people each segment has by this plan; the run does without."""
+        rows, parts = {note.name: note.rows for note in plan.sources}, self.run.manifest.partitions
+        try:
+            refs = {parse_blob_name(part.name) for part in parts}
+            blobs = {ref: [part for part in parts if ref.holds(part.name)] for ref in refs}
+            members.keep(
+                self._outside.store, {ref: (own, sum(rows[part.name] for part in own)) for ref, own in blobs.items()}
+            )
+        except NotASnapshot:  # files of a laptop
+            return
+        except ExporterError as exc:
+            logger.warning("members not noted", extra={"cause": exc.message})
 
     @telemetry.phase(Phase.SEND)
     def _send(self, deadline: float) -> bool:

@@ -68,7 +68,10 @@ class ListView(_View):
 
 
 class SegmentView(_View):
-    """A segment found in storage, by its newest snapshot. members: from a run of it, None where there is none yet."""
+    """A segment found in storage, by its newest snapshot. `name` is what an export calls it.
+
+    members: the snapshot's rows; None where they are not counted yet: it is large, and no run has read it.
+    """
 
     name: str
     newest_at: datetime

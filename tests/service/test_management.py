@@ -25,6 +25,7 @@ from exporter.errors import (
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm, parse
 from exporter.management import Management
 from exporter.runs import Status
+from exporter.service import Exporter
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.service.managing import (
@@ -590,8 +591,88 @@ def test_segments_show_age_and_members(world: World, management: Management) -> 
     world.put("segments/Other.csv", as_csv(people(1)))
     world.clock.move(60)
     found = {view.name: view for view in management.segments(VIEWER)}
-    assert (found[SEGMENT].members, found["Other"].members) == (3, None)
+    assert (found[SEGMENT].members, found["Other"].members) == (3, 1)
     assert found["Other"].age_s == pytest.approx(60, abs=1)
+
+
+def members_of(management: Management) -> dict[str, int | None]:
+    return {view.name: view.members for view in management.segments(VIEWER)}
+
+
+def test_members_are_those_of_the_segment_not_of_the_export_that_took_it_up(
+    world: World, management: Management
+) -> None:
+    """Several segments of one export, and one that it was edited to."""
+    connect(management)
+    view = add_export(management, segments=[SEGMENT, "Second"])
+    world.put("segments/Second/a.csv", as_csv(people(2, first=10)))
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    world.put("segments/Other.csv", as_csv(people(1)))
+    form = parse(ExportForm, export_document(segments=["Other"]))
+    management.edit_export(ADMIN, view.id, form, etag=management.export(ADMIN, view.id).etag)
+    assert members_of(management) == {SEGMENT: 5, "Second": 2, "Other": 1}
+
+
+def test_members_are_those_of_the_newest_snapshot(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    assert members_of(management) == {SEGMENT: 5}
+    world.put(FOLDER + "a.csv", as_csv(people(4)))
+    world.put(FOLDER + "b.csv", as_csv(people(3)))
+    assert members_of(management) == {SEGMENT: 7}
+
+
+def test_what_a_run_has_counted_is_not_read_again(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", [*people(3), *people(1), ("nobody", "X")])
+    world.deliver()
+    world.patch.setattr(Exporter, "count_members", lambda *_: pytest.fail("read again"))
+    assert members_of(management) == {SEGMENT: 5}, "rows, whatever became of them"
+
+
+def test_what_was_counted_for_one_look_is_not_read_again_for_the_next(world: World, management: Management) -> None:
+    arrive(world)
+    assert members_of(management) == {SEGMENT: 3}
+    world.patch.setattr(Exporter, "count_members", lambda *_: pytest.fail("read again"))
+    assert members_of(management) == {SEGMENT: 3}
+
+
+def test_large_segments_are_not_counted_before_a_run_reads_them(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    world.put("segments/Small.csv", as_csv(people(1)))
+    world.patch.setattr("exporter.management.COUNTED_BYTES", 60)
+    assert members_of(management) == {SEGMENT: None, "Small": 1}
+    management.run_export(ADMIN, "high-value")
+    world.deliver()
+    assert members_of(management) == {SEGMENT: 3, "Small": 1}
+
+
+def test_a_segment_that_cannot_be_read_has_no_members_and_keeps_nobody_from_the_others(
+    world: World, management: Management
+) -> None:
+    arrive(world)
+    world.put("segments/Broken.parquet", b"no parquet")
+    assert members_of(management) == {"Broken": None, SEGMENT: 3}
+
+
+def test_two_destinations_with_a_segment_of_one_name_are_two_segments(world: World, management: Management) -> None:
+    for destination, count in (("A", 2), ("B", 4)):
+        world.put(f"CustomerInsights_1/{destination}/Seg/2026/08/24/1433/Seg_1.csv", as_csv(people(count)))
+    world.clock.move(3_600)
+    assert members_of(management) == {"A/Seg": 2, "B/Seg": 4}
+    assert management.suggest_mapping(ADMIN, "B/Seg").columns == ["EMail", "FirstName"]
+
+
+def test_members_of_a_document_that_cannot_be_read_are_counted_anew(world: World, management: Management) -> None:
+    arrive(world)
+    world.exporter.store.create("members.json", b"{")
+    assert members_of(management) == members_of(management) == {SEGMENT: 3}
 
 
 def test_mapping_is_suggested_from_the_newest_snapshot(world: World, management: Management) -> None:

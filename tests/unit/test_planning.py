@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +27,7 @@ from exporter import planning, reading, staging
 from exporter.errors import MappingError, PartitionChanged, RowsLost, SnapshotUnreadable
 from exporter.mapping import parse_mapping
 from exporter.model_json import Dialect
-from exporter.planning import PartitionSource, make_plan, safe_cell
+from exporter.planning import PartitionSource, count_rows, make_plan, safe_cell
 from exporter.plans import open_database
 from exporter.rules import PLACEHOLDERS
 from tests.planned import Place, Planned, as_csv, planned
@@ -828,6 +828,27 @@ def test_rows_of_the_readers_corpus_are_all_accounted_for():
                 assert (note.rows, note.lines) == (len(case["rows"]) + len(case["rejected"]), case["lines"])
             rejected = [row for row in found.rejections() if row[2] != "no_identifier"]
             assert rejected == sorted((name, *row) for name, case in cases.items() for row in case["rejected"])
+
+
+def test_counting_rows_alone_gives_what_a_plan_has(tmp_path: Path):
+    for cases in readers_corpus().values():
+        for name, case in cases.items():
+            source = PartitionSource(name=name, open=_opening(CORPUS / "reading" / name), dialect=dialect_of(case))
+            assert count_rows(source, tmp_path) == len(case["rows"]) + len(case["rejected"]), name
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_a_parquet_file_are_counted_whatever_its_name(tmp_path: Path):
+    path = tmp_path / "rows"
+    duckdb.sql("SELECT range AS id FROM range(7)").write_parquet(str(path))
+    assert count_rows(PartitionSource(name="a.csv", open=_opening(path)), tmp_path) == 7
+    path.write_bytes(b"PAR1\0 and no more")
+    with pytest.raises(SnapshotUnreadable, match=r"a\.csv is no Parquet file"):
+        count_rows(PartitionSource(name="a.csv", open=_opening(path)), tmp_path)
+
+
+def _opening(path: Path) -> Callable[[], list[bytes]]:
+    return lambda: [path.read_bytes()]
 
 
 def dialect_of(case: dict[str, Any]) -> Dialect:

@@ -34,5 +34,20 @@ def test_names_that_differ_in_case_are_one_segment() -> None:
     assert [found.ref.segment for found in newest_snapshots(map(blob, names))] == ["HIGHVALUE"]
 
 
+def test_segments_of_one_name_are_told_apart_by_their_destination() -> None:
+    names = [DATED.format(day=day, part=1).replace("Feed", feed) for feed, day in (("Feed", 22), ("Other", 21))]
+    found = newest_snapshots(map(blob, [*names, "segments/Single.csv"]))
+    assert [each.name for each in found] == ["Feed/HighValue", "Other/HighValue", "Single"]
+    assert all(each.ref.is_of(each.name) for each in found)
+    assert not found[0].ref.is_of(found[1].name)
+
+
+def test_a_folder_is_one_snapshot_whatever_lies_between_the_times_of_its_files() -> None:
+    [found] = newest_snapshots(
+        [blob("segments/A.csv", age_h=2), blob("segments/A/1.csv", age_h=3), blob("segments/A/2.csv", age_h=1)]
+    )
+    assert (found.ref.prefix, found.files) == ("segments/A/", 2)
+
+
 def test_what_is_no_snapshot_is_no_segment() -> None:
     assert newest_snapshots(map(blob, ["readme.txt", "CustomerInsights_x/Feed/model.json", "a.csv"])) == []
