@@ -78,7 +78,8 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     snapshots: list[str]  # their prefixes
-    exported_at: datetime
+    exported_at: datetime  # the newest of them
+    exported: dict[str, datetime] = Field(default_factory=dict)  # each, by prefix; {}: written before it was noted
     partitions: list[ManifestPartition]
 
     def digest(self) -> str:

@@ -397,17 +397,22 @@ class Exporter:
 
     def _freeze(self, refs: list[SnapshotRef]) -> Manifest:
         """The manifest of these snapshots as they are now."""
-        partitions, moments = [], []
+        partitions: list[ManifestPartition] = []
+        exported: dict[str, datetime] = {}
         for ref in refs:
             model = self._model(ref)
             for blob in self.snapshots.list(ref.prefix):
                 if ref.holds(blob.name):
-                    moments.append(ref.exported_at or blob.modified_at)
+                    moment = ref.exported_at or blob.modified_at
+                    exported[ref.prefix] = max(moment, exported.get(ref.prefix, moment))
                     part = ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes)
                     dialect = model.dialect_of(blob.name) if model else part.dialect
                     partitions.append(part.model_copy(update={"dialect": dialect}))
         return Manifest(
-            snapshots=[ref.prefix for ref in refs], exported_at=max(moments, default=self._now()), partitions=partitions
+            snapshots=[ref.prefix for ref in refs],
+            exported_at=max(exported.values(), default=self._now()),
+            exported=exported,
+            partitions=partitions,
         )
 
     def _new_run(

@@ -166,7 +166,7 @@ ROWS = (
         name="NO_SNAPSHOT_DAYS",
         default="8",
         parse=_between(0, 365, int),
-        meaning="An active export without a new snapshot for so long raises a notice; 0 for never.",
+        meaning="A segment of an active export without a new snapshot for so long raises a notice; 0 for never.",
     ),
     Row(
         name="NOTICE_WEBHOOK_SECRET",

@@ -3,7 +3,7 @@
     start what is due        schedules/{export}.json    up to where its schedule is done with, and what is being started
     look after runs          open/{export}/{run}        an index of runs that are open, or whose end was not tidied up
     send notices             outbox/                    see notices.py
-    once a day, in portions  housekeeping.json          see retention.py; and exports that no snapshot arrives for
+    once a day, in portions  housekeeping.json          see retention.py; and segments that no snapshot arrives of
 
 A moment that is due is claimed with the manifest that it is for, by a conditional write, before the run is started on
 that manifest: of any number of instances, and after a crash between the two, there is one run.
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +26,7 @@ from exporter.notices import Notice
 from exporter.records import OPEN_RUNS, Listed
 from exporter.runs import Manifest, Status, snapshot_minute
 from exporter.schedules import Schedule
+from exporter.snapshots import parse_blob_name
 from exporter.store import Document, Store
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 HOUSEKEEPING = "housekeeping.json"
 LOOK_BACK = timedelta(hours=1)  # for when an export was saved: many ticks
-QUIET = "quiet-"  # and the last snapshot's time: what a notice of an export that hears nothing is about
+QUIET = "quiet-"  # and the last snapshot's time: what a notice of segments that are silent since is about
+MANIFESTS = 20  # of an export's newest runs are looked at, at most, for when its segments were last exported
 
 
 def tick(exporter: Exporter, now: datetime) -> None:
@@ -247,47 +249,86 @@ def _clear_out(exporter: Exporter, export_id: str, now: datetime, *, most: int) 
     return deleted
 
 
-def _tell_if_quiet(exporter: Exporter, export: Export | None, now: datetime) -> str:
-    """Raise a notice, once, for an active export that has had no new snapshot for too long; what it is about, or ""."""
+def _tell_if_quiet(exporter: Exporter, export: Export | None, now: datetime) -> set[str]:
+    """Raise a notice, once, for segments of an active export that had no new snapshot for too long.
+
+    What the notices are about: one for all segments that are silent since the same moment.
+    """
     days = exporter.limits.no_snapshot_days
     table = _parse(exporter.store.read(_name(export.id))) if export and days else None
     if export is None or table is None:
-        return ""
+        return set()
     long_ago = now - timedelta(days=days)
-    last = _last_snapshot(exporter, export, table.since, long_ago=long_ago)
-    if last > long_ago:
-        return ""
-    about = f"{QUIET}{last:%Y%m%dT%H%M%SZ}"
-    exporter.notices.add(
-        Notice(
-            kind="quiet",
-            export=export.id,
-            export_name=export.name,
-            about=about,
-            message=f"no new snapshot of {', '.join(export.segments)} since {last:%Y-%m-%d %H:%M} UTC",
-            hint="Look at the export's status in Customer Insights. If it ran there, look at the app's events.",
-            created_at=now,
+    silent: dict[str, list[str]] = {}
+    for segment, last in _last_snapshots(exporter, export, table.since, now=now, long_ago=long_ago).items():
+        if last <= long_ago:
+            silent.setdefault(f"{last:%Y%m%dT%H%M%SZ}", []).append(segment)
+    for since, segments in silent.items():
+        moment = datetime.strptime(since, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        exporter.notices.add(
+            Notice(
+                kind="quiet",
+                export=export.id,
+                export_name=export.name,
+                about=QUIET + since,
+                message=f"no new snapshot of {', '.join(segments)} since {moment:%Y-%m-%d %H:%M} UTC",
+                hint="Look at the export's status in Customer Insights. If it ran there, look at the app's events.",
+                created_at=now,
+            )
         )
-    )
-    return about
+    return {QUIET + since for since in silent}
 
 
-def _drop_notices(exporter: Exporter, export_id: str, quiet: str) -> None:
+def _drop_notices(exporter: Exporter, export_id: str, quiet: set[str]) -> None:
     """A notice goes with its run, or with the snapshot that ends the quiet."""
     runs = set(exporter.store.folders(f"runs/{export_id}/"))
     for about in exporter.notices.abouts(export_id):
-        if about != quiet and about not in runs:
+        if about not in quiet and about not in runs:
             exporter.notices.remove(export_id, about)
 
 
-def _last_snapshot(exporter: Exporter, export: Export, since: datetime, *, long_ago: datetime) -> datetime:
-    """When the newest snapshot that a run was made for was exported, or `since` if that is later."""
-    names = exporter.store.folders(f"runs/{export.id}/")
-    last = max([since, *(moment for name in names if (moment := snapshot_minute(name)))])
-    if last <= long_ago and export.schedule.on == "schedule":  # there may be newer ones that no run was due for yet
+def _last_snapshots(
+    exporter: Exporter, export: Export, since: datetime, *, now: datetime, long_ago: datetime
+) -> dict[str, datetime]:
+    """When the newest snapshot of each segment that a run was made for was exported, or `since` if that is later."""
+    changed = export.changed.at if export.changed else since  # a segment may have been added by then
+    never = max(since, changed) if changed.tzinfo and changed < now else since
+    last = _exported(export, _newest_manifests(exporter, export))
+    is_quiet = any(last.get(segment, never) <= long_ago for segment in export.segments)
+    if is_quiet and export.schedule.on == "schedule":  # there may be newer ones that no run was due for yet
         with contextlib.suppress(NoSnapshot):
-            last = max(last, exporter.freeze_newest(export).exported_at)
-    return last
+            arrived = _exported(export, [exporter.freeze_newest(export)])
+            last |= {segment: max(moment, last.get(segment, moment)) for segment, moment in arrived.items()}
+    return {segment: max(since, last[segment]) if segment in last else never for segment in export.segments}
+
+
+def _newest_manifests(exporter: Exporter, export: Export) -> Iterator[Manifest]:
+    """Those of the newest runs, until every segment is in one: that of an incomplete snapshot holds no others."""
+    by_digest = {
+        name.split("-")[1]: (minute, name)
+        for name in exporter.store.folders(f"runs/{export.id}/")
+        if (minute := snapshot_minute(name))
+    }
+    newest_first = sorted(by_digest.values(), reverse=True)
+    missing = set(export.segments)
+    for minute, name in newest_first[:MANIFESTS]:
+        if not missing and minute < newest_first[0][0]:
+            return
+        if run := exporter.run(f"{export.id}/{name}"):
+            missing -= set(_exported(export, [run.manifest]))
+            yield run.manifest
+
+
+def _exported(export: Export, manifests: Iterable[Manifest]) -> dict[str, datetime]:
+    """When the newest snapshot of each segment in these manifests was exported."""
+    newest: dict[str, datetime] = {}
+    for manifest in manifests:
+        for ref in {parse_blob_name(part.name) for part in manifest.partitions}:
+            moment = manifest.exported.get(ref.prefix, manifest.exported_at)
+            for segment in export.segments:
+                if ref.is_of(segment):
+                    newest[segment] = max(moment, newest.get(segment, moment))
+    return newest
 
 
 def _encode(document: BaseModel) -> bytes:

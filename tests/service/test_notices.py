@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from exporter.catalog import Schedule
+from exporter.catalog import Change, Schedule
 from exporter.errors import ConfigError, Transient
 from exporter.notices import GIVE_UP_AFTER, Notice, Webhook, slack_message, teams_message
 from exporter.runs import Status
 from exporter.service import Exporter
+from exporter.snapshots import parse_blob_name
 from sandbox.klaviyo import FULL_KEY
 from tests.service.killing import Killed, Killer, mortal
 from tests.service.webhook import Hook, serving
@@ -281,6 +282,72 @@ def test_an_export_without_a_new_snapshot_for_days_is_told_once_for_each_drought
     told.deliver()
     days(2)
     assert list(told.exporter.notices.abouts("vips")) == [], "the drought is over"
+
+
+@pytest.mark.parametrize(
+    "schedule", [Schedule(), Schedule(on="schedule", times=["03:00"])], ids=["arrival", "schedule"]
+)
+@pytest.mark.parametrize("dated", [True, False], ids=["dated", "by hand"])
+def test_a_segment_that_stops_is_told_of_though_another_of_the_export_goes_on(
+    told: World, hook: Hook, schedule: Schedule, dated: bool
+) -> None:
+    told.register(segments=["Goes", "Stops"], schedule=schedule)
+
+    def arrives(segment: str, day: int) -> None:
+        folder = f"CI/Feed/{segment}/{told.now():%Y/%m/%d/%H%M}/" if dated else f"segments/{segment}/"
+        told.drop(f"{folder}{segment}_1.csv", as_csv(people(3 + day)))
+
+    for day in range(20):
+        arrives("Goes", day)
+        if day < 5:
+            arrives("Stops", day)
+        for _ in range(2):
+            told.deliver()
+            _tick(told, every_s=DAY / 2)
+    [text] = hook.texts
+    assert "no new snapshot of Stops since" in text
+    arrives("Stops", 30)
+    told.deliver()
+    _tick(told, 2, every_s=DAY)
+    assert len(hook.posts) == 1
+    assert list(told.exporter.notices.abouts("vips")) == []
+
+
+def test_segments_that_stop_at_different_times_are_told_of_apart_and_once(told: World, hook: Hook) -> None:
+    told.register(segments=["A", "B"])
+    for day in range(20):
+        for segment, last in (("A", 3), ("B", 6)):
+            if day <= last:
+                told.drop(f"segments/{segment}.csv", as_csv(people(3 + day)))
+        told.deliver()
+        _tick(told, every_s=DAY)
+    assert [("of A since" in text, "of B since" in text) for text in hook.texts] == [(True, False), (False, True)]
+
+
+def test_a_segment_that_was_added_to_an_export_is_given_its_time(told: World, hook: Hook) -> None:
+    export = told.register()
+    for day in range(25):
+        if day == 10:
+            more = {"segments": ["HighValue", "New"], "changed": Change(by="a test", at=told.now())}
+            told.exporter.catalog.save(export.model_copy(update=more))
+        told.drop_people("a.csv", people(3 + day))
+        told.deliver()
+        _tick(told, every_s=DAY)
+        assert bool(hook.posts) == (day > 18), day
+    assert len(hook.posts) == 1
+    assert "of New since" in hook.texts[0]
+
+
+def test_a_snapshot_that_is_incomplete_makes_no_other_segment_silent(told: World, hook: Hook) -> None:
+    told.register(segments=["A", "B"])
+    _tick(told, every_s=8 * DAY)
+    told.drop("segments/B.csv", as_csv(people(3)))
+    told.deliver()
+    told.clock.move(DAY)
+    ref = parse_blob_name(told.put("segments/A.csv", as_csv(people(4))))
+    told.exporter._fail_incomplete(_export(told), ref, 1)
+    _tick(told, 2, every_s=DAY)
+    assert [text for text in hook.texts if "No new snapshot" in text] == []
 
 
 @pytest.mark.parametrize("how", ["paused", "demand", "off", "never"])
