@@ -376,9 +376,11 @@ class Management:
         check(actor, Action.RUN_EXPORT, shared=True)
         started = []
         for export in self.catalog.exports():
-            if not (export.is_active and export.schedule.is_active and self._may_run(actor, export)):
+            if not (export.is_active and export.schedule.is_active):
                 continue
             try:
+                if not self._may_run(actor, export):
+                    continue
                 started.append(StartedView(export=export.id, run=self._start(actor, export)))
             except ExporterError as exc:
                 problem = f"{exc.message}. {exc.hint}".strip()

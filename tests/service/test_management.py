@@ -20,11 +20,12 @@ from exporter.errors import (
     Invalid,
     NotAllowed,
     SecretUnavailable,
+    Transient,
     Unknown,
 )
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm, parse
 from exporter.management import Management
-from exporter.runs import Status
+from exporter.runs import Manifest, Status
 from exporter.service import Exporter
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
@@ -531,6 +532,35 @@ def test_run_all_takes_those_with_an_active_schedule(world: World, management: M
     assert started["empty"].run is None
     assert "no snapshot" in started["empty"].problem
     assert management.run_all(CONTRIBUTOR) == []
+
+
+def test_run_all_goes_on_after_an_export_that_cannot_be_started(world: World, management: Management) -> None:
+    """One has no snapshot, the connection of another cannot be read, storage does not answer for the third."""
+    connect(management)
+    connect(management, name="Broken")
+    arrive(world)
+    add_export(management, name="A: empty", segments=["Ghosts"])
+    add_export(management, name="B: broken", connection="broken")
+    add_export(management, name="C: unlucky", segments=["Unlucky"])
+    add_export(management, name="D: good")
+    found = world.exporter.store.read("connections/broken.json")
+    assert found is not None
+    world.exporter.store.replace("connections/broken.json", b"{}", etag=found.etag)
+    freeze = world.exporter.freeze_newest
+
+    def unlucky(export: Export) -> Manifest:
+        if "Unlucky" in export.segments:
+            raise Transient("the storage cannot answer")
+        return freeze(export)
+
+    world.patch.setattr(world.exporter, "freeze_newest", unlucky)
+    started = management.run_all(ADMIN)
+    assert [(one.export[0], one.run is not None) for one in started] == [
+        *(("a", False), ("b", False), ("c", False), ("d", True)),
+    ]
+    assert all(one.problem for one in started[:3])
+    world.deliver()
+    assert world.run("d-good").status is Status.SUCCESSFUL
 
 
 def test_history_is_paged_newest_first(world: World, management: Management) -> None:

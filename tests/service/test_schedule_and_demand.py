@@ -301,6 +301,35 @@ def test_a_schedule_looks_at_every_attempt_at_a_snapshot_before_it_skips(world: 
     assert world.job_requests() == 1
 
 
+def test_a_snapshot_that_was_delivered_but_for_rejected_rows_is_not_new(world: World) -> None:
+    _ready(world)
+    world.put(FOLDER + "b.csv", as_csv([("nobody", "X")]))
+    world.clock.move(3_600)
+    for _ in range(2):
+        _to_next_time(world)
+        world.exporter.tick()
+        world.deliver()
+    assert [run.status for run in world.runs()] == [Status.WARNINGS, Status.SKIPPED]
+    assert world.job_requests() == 1
+
+
+def test_a_snapshot_that_a_newer_one_overtook_is_not_tried_at_every_time(world: World) -> None:
+    """The newer one was delivered, then deleted from the container."""
+    world.register(schedule=NIGHTLY)
+    older, newer = (f"CI/Feed/HighValue/{world.now():%Y/%m/%d}/{minute}/HighValue_1.csv" for minute in ("0001", "0002"))
+    for name in (older, newer):
+        world.put(name, as_csv(people(5)))
+    world.clock.move(3_600)
+    world.exporter.tick()
+    for _ in range(4):
+        _to_next_time(world)
+        world.exporter.tick()
+        world.deliver()
+        (world.container / newer).unlink(missing_ok=True)
+    assert [run.status for run in world.runs()] == [Status.SUCCESSFUL, Status.SKIPPED, Status.SKIPPED]
+    assert ["newer snapshot" in run.message for run in world.runs()] == [False, True, False]
+
+
 def test_a_schedule_sends_a_delivered_snapshot_to_the_list_that_the_export_has_since(world: World) -> None:
     export = _ready(world)
     _to_next_time(world)
