@@ -19,6 +19,7 @@ import azurefunctions.extensions.bindings.blob as blob
 
 from exporter import wiring
 from exporter.logs import discreet, show_fields
+from exporter.store import decode_message
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 show_fields()
@@ -41,13 +42,13 @@ def on_blob(client: blob.BlobClient) -> None:
 @app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%", connection=wiring.STATE_CONNECTION)
 @discreet
 def on_step(message: func.QueueMessage) -> None:
-    wiring.cloud().handle(message.get_json(), redelivered=(message.dequeue_count or 1) > 1)
+    wiring.cloud().handle(decode_message(message.get_body()), redelivered=(message.dequeue_count or 1) > 1)
 
 
 @app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%-poison", connection=wiring.STATE_CONNECTION)
 @discreet
 def on_poison(message: func.QueueMessage) -> None:
-    wiring.cloud().close_poisoned(message.get_json())
+    wiring.cloud().close_poisoned(decode_message(message.get_body()))
 
 
 @app.timer_trigger(arg_name="tick", schedule="%TICK_SCHEDULE%")

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from exporter.errors import AlreadyThere, ConfigError, Conflict, EditConflict, StoreMoved
+from exporter.errors import AlreadyThere, Conflict, DocumentUnreadable, EditConflict, StoreMoved
 from exporter.mapping import MappingDocument
 from exporter.schedules import Schedule as Schedule
-from exporter.store import Store
+from exporter.store import Store, parse_document
 
 logger = logging.getLogger(__name__)
 
@@ -142,18 +142,14 @@ class Catalog:
         found = self._store.read(name)
         if found is None:
             return None
-        try:
-            return kind.model_validate_json(found.data), found.etag
-        except ValidationError as exc:
-            keys = ", ".join(".".join(str(part) for part in error["loc"]) for error in exc.errors())
-            raise ConfigError(f"{name} cannot be read: {keys}", hint="Correct or restore the document.") from None
+        return parse_document(kind, name, found.data), found.etag
 
     def every(self, kind: type[AnyDocument]) -> Iterator[tuple[AnyDocument, str]]:
         """Every document of a kind with its ETag, by id. One that cannot be read is left out: others must not wait."""
         for name in self._store.names(_name(kind, "").removesuffix(".json")):
             try:
                 found = self.find(kind, name.rpartition("/")[2].removesuffix(".json"))
-            except ConfigError as exc:
+            except DocumentUnreadable as exc:
                 logger.error("document left out", extra={"cause": exc.message})  # noqa: TRY400 - the message says it all
                 continue
             if found is not None:

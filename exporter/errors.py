@@ -9,6 +9,7 @@
       Terminal                          this run cannot succeed unchanged
         ConfigError                     settings, secrets, permissions: a person must act
           NoSnapshot                    nothing of these segments has arrived yet
+          DocumentUnreadable            a document of our own was damaged, or edited by hand
           KeyRefused, ScopeMissing      Klaviyo: 401, 403
           SecretUnavailable             Key Vault
           MappingError                  a column that is not there, an attribute that Klaviyo does not have
@@ -90,6 +91,12 @@ class SecretUnavailable(ConfigError):
 
 class NoSnapshot(ConfigError):
     """No complete snapshot of the export's segments is there."""
+
+
+class DocumentUnreadable(ConfigError):
+    """A document of our own state was damaged, edited by hand, or written by another version."""
+
+    hint = "Correct or restore the document."
 
 
 class KeyRefused(ConfigError):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from exporter.errors import LeaseHeld, StoreMoved
+from exporter.errors import DocumentUnreadable, LeaseHeld, StoreMoved
 from exporter.runs import Delivery, Event, decode_events, encode_events, run_folder
 from exporter.store import MAX_APPEND_BYTES, Store, complete_lines
 
 
 class Journal:
-    """One run's journal, open for appending; `delivery` is what it says so far."""
+    """One run's journal, open for appending; `delivery` is what it says so far. Raises DocumentUnreadable."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store = store
@@ -22,7 +22,10 @@ class Journal:
         found = store.read(self._name)
         whole = complete_lines(found.data) if found else b""
         self.length = len(whole)
-        self.delivery = Delivery.replay(decode_events(whole))
+        try:
+            self.delivery = Delivery.replay(decode_events(whole))
+        except ValueError:  # pydantic's too, which quotes
+            raise DocumentUnreadable(f"{self._name} cannot be read") from None
 
     def append(self, events: Sequence[Event]) -> None:
         """Record events, then take them in. Raises LeaseHeld when another instance wrote in the meantime."""

@@ -65,17 +65,23 @@ def discreet(trigger: Callable[P, R]) -> Callable[P, R]:
         except ExporterError as exc:
             raise exc from None  # what caused it is somebody else's text
         except Exception as exc:  # noqa: BLE001 - the outermost edge; raised again below
-            error = UnexpectedError(f"{type(exc).__name__} in {place_of(exc)}")
+            error = UnexpectedError(kind_and_place(exc))
         raise error  # outside of the handler: else that error would come along as its context
 
     return run
 
 
-def place_of(exc: Exception) -> str:
-    """Where an error came from, through our own code: "service.py:470 < planning.py:310"."""
+def cause_of(exc: Exception) -> str:
+    """An error as a log may name it: in our own words, or by its kind and place."""
+    return exc.message if isinstance(exc, ExporterError) else kind_and_place(exc)
+
+
+def kind_and_place(exc: Exception) -> str:
+    """What an error is and the way it came through our own code: "KeyError in service.py:470 < planning.py:310"."""
     frames = traceback.extract_tb(exc.__traceback__)
     ours = [frame for frame in frames if "exporter" in PurePath(frame.filename).parts] or frames[-1:]
-    return " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in ours)
+    place = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in ours)
+    return f"{type(exc).__name__} in {place}"
 
 
 class RunIdFilter(logging.Filter):

@@ -394,7 +394,9 @@ class Management:
         if not names and not self.catalog.find(Export, export_id) and not cursor:
             raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
         shown = names[: _limited(limit)]
-        items = [views.run_view(run) for name in shown if (run := self.exporter.run(f"{export_id}/{name}"))]
+        items = [
+            views.run_view(run) for name in shown if (run := self.exporter.records.readable(f"{export_id}/{name}"))
+        ]
         return Page[RunView](items=items, next=shown[-1] if len(shown) < len(names) else None)
 
     def run(self, actor: Actor, run_id: str) -> RunView:
@@ -702,7 +704,7 @@ class Management:
         for name in self._run_names(export_id):
             if runs and name.endswith("-skipped"):
                 continue
-            if run := self.exporter.run(f"{export_id}/{name}"):
+            if run := self.exporter.records.readable(f"{export_id}/{name}"):
                 runs.append(run)
             if len(runs) == NEWEST_RUNS or (runs and runs[-1].status in DELIVERED):
                 break

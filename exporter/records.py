@@ -24,12 +24,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter import reports, telemetry
-from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved
+from exporter.errors import AlreadyThere, ConfigError, DocumentUnreadable, ExporterError, StoreMoved
 from exporter.journal import Journal
 from exporter.notices import Notices, of_run
 from exporter.plans import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, rows_name
 from exporter.runs import DELIVERED, Counts, Phase, Run, Status, close, count, run_folder, snapshot_minute
-from exporter.store import ABANDONED_AFTER_S, Document, Store
+from exporter.store import ABANDONED_AFTER_S, Document, Store, is_name, parse_document
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +91,19 @@ class Records:
     # Documents
 
     def read(self, run_id: str) -> tuple[Run, str] | None:
-        """A run's document and its ETag; None when there is none."""
-        found = self._store.read(run_folder(run_id) + "run.json")
-        return (Run.model_validate_json(found.data), found.etag) if found else None
+        """A run's document and its ETag; None when there is none. Raises DocumentUnreadable."""
+        name = run_folder(run_id) + "run.json"
+        found = self._store.read(name) if is_name(name) else None
+        return (parse_document(Run, name, found.data), found.etag) if found else None
+
+    def readable(self, run_id: str) -> Run | None:
+        """A run, among others that must not suffer for it: None also when its document cannot be read."""
+        try:
+            found = self.read(run_id)
+        except DocumentUnreadable as exc:
+            logger.error("run left out", extra={"run_id": run_id, "cause": exc.message})  # noqa: TRY400 - says it all
+            return None
+        return found[0] if found else None
 
     def create(self, run: Run) -> None:
         """Raises AlreadyThere."""
@@ -105,10 +115,10 @@ class Records:
         return changed, self._store.replace(run.folder + "run.json", _encode(changed), etag=etag)
 
     def of_export(self, export_id: str) -> Iterator[Run]:
-        """The runs of an export, newest snapshot first."""
+        """The runs of an export that can be read, newest snapshot first."""
         for name in sorted(self._store.folders(run_folder(export_id)), reverse=True):
-            if found := self.read(f"{export_id}/{name}"):
-                yield found[0]
+            if run := self.readable(f"{export_id}/{name}"):
+                yield run
 
     def refreshed(self, export_id: str) -> datetime | None:
         """When a run of an export last delivered; None when none has, or none since that is recorded."""
@@ -146,9 +156,8 @@ class Records:
         minute = run.manifest.exported_at.replace(second=0, microsecond=0)
         for name in self._store.folders(run_folder(run.export)):
             moment = snapshot_minute(name)
-            if moment is None or moment < minute or (found := self.read(f"{run.export}/{name}")) is None:
+            if moment is None or moment < minute or (other := self.readable(f"{run.export}/{name}")) is None:
                 continue
-            other = found[0]
             if (
                 (other.manifest.exported_at, other.created_at) > ours
                 and other.list_id == run.list_id
@@ -183,7 +192,7 @@ class Records:
         return len(names)
 
     def _fetch_document(self, run: Run) -> Plan:
-        return Plan.model_validate_json(self._fetch(run, PLAN_NAME).read_bytes())
+        return parse_document(Plan, f"{run.folder}{run.plan}/{PLAN_NAME}", self._fetch(run, PLAN_NAME).read_bytes())
 
     def _fetch(self, run: Run, name: str) -> Path:
         path = self.plan_folder(run, run.plan) / name
@@ -215,7 +224,7 @@ class Records:
 
     def create_ended(self, closed: Run) -> None:
         """Record a run that ended before it began, report and all; nothing happens when it is there already."""
-        if self.read(closed.run_id) is not None:
+        if self._store.read(closed.folder + "run.json") is not None:
             return
         with contextlib.suppress(StoreMoved):  # somebody was faster
             self.list_as_open(closed)  # until it is tidied up after, as every run

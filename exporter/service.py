@@ -28,6 +28,7 @@ from exporter.catalog import Catalog, Connection, Export, is_born
 from exporter.errors import (
     AlreadyThere,
     ConfigError,
+    DocumentUnreadable,
     ExporterError,
     KeyRefused,
     LeaseHeld,
@@ -170,7 +171,12 @@ class Exporter:
     def close_poisoned(self, message: Mapping[str, Any]) -> None:
         """A message failed too often: close its run as Failed, so that nobody waits for it."""
         run_id = message.get("run")
-        if not isinstance(run_id, str) or (found := self.records.read(run_id)) is None:
+        try:
+            found = self.records.read(run_id) if isinstance(run_id, str) else None
+        except DocumentUnreadable as exc:
+            logger.error("poison message of a run that cannot be read", extra={"cause": exc.message})  # noqa: TRY400
+            return
+        if found is None:
             logger.error("poison message without a run", extra={"cause": str(message.get("do"))})
             return
         run, etag = found
@@ -254,7 +260,7 @@ class Exporter:
         """
         attempt = 1
         while (run := self._create(export, manifest, because=because, attempt=attempt, due_at=due_at)) is None:
-            found = self.run(new_run_id(export.id, manifest, attempt))
+            found = self.records.readable(new_run_id(export.id, manifest, attempt))
             if found and found.status.is_open:
                 if self._is_as(found, export):
                     self._set_going(found)  # its own message may be lost
@@ -347,9 +353,9 @@ class Exporter:
         manifest = self._freeze([one for one in refs.values() if one is not None])
         if self._create(export, manifest, because="arrival", attempt=1) is None and redelivered:
             # Whoever had this message before may have died between creating the run and queueing its first step.
-            found = self.records.read(new_run_id(export.id, manifest, 1))
-            if found and found[0].status is Status.QUEUED:
-                self._set_going(found[0])
+            found = self.records.readable(new_run_id(export.id, manifest, 1))
+            if found and found.status is Status.QUEUED:
+                self._set_going(found)
 
     def _fail_incomplete(self, export: Export, ref: SnapshotRef, missing: int) -> None:
         run = self._new_run(export, self._freeze([ref]), because="arrival", attempt=1)

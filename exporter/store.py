@@ -33,9 +33,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from exporter.errors import AlreadyThere, ConfigError, ExporterError, PartitionChanged, StoreMoved
+from pydantic import BaseModel, ValidationError
+
+from exporter.errors import (
+    AlreadyThere,
+    ConfigError,
+    DocumentUnreadable,
+    ExporterError,
+    PartitionChanged,
+    StoreMoved,
+)
 
 if sys.platform == "win32":
     import msvcrt
@@ -49,6 +58,8 @@ MAX_APPEND_BYTES = 4 * 1024 * 1024  # one block of an append blob, the size that
 # 64 KiB, of which base64 leaves this: https://learn.microsoft.com/azure/storage/queues/storage-queues-introduction
 MAX_MESSAGE_BYTES = 48 * 1024
 MAX_DELAY_S = 7 * 24 * 3600  # https://learn.microsoft.com/rest/api/storageservices/put-message, visibilitytimeout
+
+Model = TypeVar("Model", bound=BaseModel)
 
 CHUNK_BYTES = 4 * 1024 * 1024
 PRIVATE = ".store"  # lock and unfinished files of a FolderStore; no name can begin with a dot
@@ -199,6 +210,15 @@ def complete_lines(log: bytes) -> bytes:
     return text[: text.rfind(b"\n") + 1]
 
 
+def parse_document(kind: type[Model], name: str, data: bytes) -> Model:
+    """What the document `name` says. Raises DocumentUnreadable, which names keys and quotes no value."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as exc:
+        places = [".".join(map(str, error["loc"])) or "not a JSON object" for error in exc.errors(include_input=False)]
+        raise DocumentUnreadable(f"{name} cannot be read: {', '.join(places)}") from None
+
+
 def encode_message(message: Mapping[str, object]) -> str:
     """Write a message as compact JSON. Raises ValueError if a queue could not take it."""
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -206,6 +226,15 @@ def encode_message(message: Mapping[str, object]) -> str:
     if size > MAX_MESSAGE_BYTES:
         raise ValueError(f"message of {size} bytes, at most {MAX_MESSAGE_BYTES} are possible")
     return text
+
+
+def decode_message(body: bytes) -> Mapping[str, object]:
+    """Read a message. One that is no JSON object, so none of ours, counts as empty."""
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
 def check_delay(delay_s: float) -> float:
@@ -275,7 +304,7 @@ class FolderStore:
             entries = list(os.scandir(base)) if base.resolve() == base else []
         except (FileNotFoundError, NotADirectoryError):
             entries = []
-        return iter(sorted(entry.name for entry in entries if _is_name(entry.name) and _holds_a_file(entry)))
+        return iter(sorted(entry.name for entry in entries if is_name(entry.name) and _holds_a_file(entry)))
 
     def append(self, name: str, data: bytes, *, at: int) -> int:
         check_lines(data)
@@ -596,11 +625,12 @@ def _names(root: Path, prefix: str) -> Iterator[str]:
         for file in files:
             path = Path(folder, file)
             name = path.relative_to(root).as_posix()
-            if name.startswith(prefix) and _is_name(name) and not path.is_symlink():
+            if name.startswith(prefix) and is_name(name) and not path.is_symlink():
                 yield name
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether every store can hold it."""
     try:
         check_name(name)
     except ValueError:

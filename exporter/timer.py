@@ -21,13 +21,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter import retention
 from exporter.catalog import Export
-from exporter.errors import ExporterError, NoSnapshot, StoreMoved
+from exporter.errors import DocumentUnreadable, ExporterError, NoSnapshot, StoreMoved
+from exporter.logs import cause_of
 from exporter.notices import Notice
 from exporter.records import OPEN_RUNS, Listed
 from exporter.runs import Manifest, Status, snapshot_minute
 from exporter.schedules import Schedule
 from exporter.snapshots import parse_blob_name
-from exporter.store import Document, Store
+from exporter.store import Document, Store, parse_document
 
 if TYPE_CHECKING:
     from exporter.service import Exporter
@@ -42,13 +43,13 @@ MANIFESTS = 20  # of an export's newest runs are looked at, at most, for when it
 
 def tick(exporter: Exporter, now: datetime) -> None:
     """Do all of it; what fails does not keep the rest from being done. Raises the first error at the end."""
-    errors = []
+    errors: list[Exception] = []
     parts: tuple[Callable[[Exporter, datetime], None], ...] = (start_due, look_after_runs, send_notices, keep_house)
     for part in parts:
         try:
             part(exporter, now)
-        except ExporterError as exc:
-            logger.exception("part of a tick failed", extra={"phase": part.__name__, "cause": exc.message})
+        except Exception as exc:  # noqa: BLE001 - raised again when the other parts had their turn
+            logger.error("part of a tick failed", extra={"phase": part.__name__, "cause": cause_of(exc)})  # noqa: TRY400
             errors.append(exc)
     if errors:
         raise errors[0]
@@ -174,19 +175,27 @@ def _name(export_id: str) -> str:
 def look_after_runs(exporter: Exporter, now: datetime) -> None:
     """Give open runs that lost their message a new one; tidy up after closed ones whose closer did not get to it."""
     for name in exporter.store.names(OPEN_RUNS):
-        run = exporter.run(name.removeprefix(OPEN_RUNS))
-        if run is None:
-            _drop_if_old(exporter.store, name, now)
-        elif not run.status.is_open:
-            exporter.records.tidy(run)
-        else:
-            exporter.nudge(run, now)
+        run_id = name.removeprefix(OPEN_RUNS)
+        try:
+            _look_after(exporter, run_id, now)
+        except DocumentUnreadable as exc:
+            logger.error("run not looked after", extra={"run_id": run_id, "cause": exc.message})  # noqa: TRY400
+
+
+def _look_after(exporter: Exporter, run_id: str, now: datetime) -> None:
+    run = exporter.run(run_id)
+    if run is None:
+        _drop_if_old(exporter.store, OPEN_RUNS + run_id, now)
+    elif not run.status.is_open:
+        exporter.records.tidy(run)
+    else:
+        exporter.nudge(run, now)
 
 
 def _drop_if_old(store: Store, name: str, now: datetime) -> None:
     """Delete an entry without a run, unless it is so young that the run may be about to be written."""
     found = store.read(name)
-    if found and Listed.model_validate_json(found.data).at < now - timedelta(hours=1):
+    if found and parse_document(Listed, name, found.data).at < now - timedelta(hours=1):
         store.delete(name, etag=found.etag)
 
 
@@ -242,7 +251,7 @@ def _clear_out(exporter: Exporter, export_id: str, now: datetime, *, most: int) 
         runs_kept=timedelta(days=exporter.limits.runs_kept_days),
         rejected_kept=timedelta(days=exporter.limits.rejected_kept_days),
         most=most,
-        read_run=exporter.run,
+        read_run=exporter.records.readable,
     )
     if deleted:
         logger.info("cleared out", extra={"run_id": export_id, "outcome": f"{deleted} blobs deleted"})

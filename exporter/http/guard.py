@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.http import problems
 from exporter.http.identity import PRINCIPAL, actor_of
-from exporter.logs import place_of
+from exporter.logs import kind_and_place
 from exporter.roles import Actor
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Guard:
             await self._app(scope, receive_body, send_on)
         except Exception as exc:
             # The text of an unknown error may hold anything, so only its kind and place are logged.
-            cause = f"{type(exc).__name__} in {place_of(exc)}"
+            cause = kind_and_place(exc)
             logger.error("request failed", extra={"cause": cause})  # noqa: TRY400
             if started and not finished:
                 raise  # half an answer must not look like a whole one

@@ -165,7 +165,7 @@ def test_poison_queues_are_named_as_the_host_names_them() -> None:
     main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
     queue = re.search(r"var queueName = '([\w-]+)'", main)
     assert queue is not None
-    assert f"{queue[1]}-poison-poison" in OPERATE
+    assert f"--queue-name {queue[1]}-poison " in OPERATE
     assert POISON_QUEUE in OPERATE
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import traceback
 
 import pytest
 
-from exporter.errors import ConfigError, Transient
+from exporter.catalog import Catalog
+from exporter.errors import ConfigError, DocumentUnreadable, Transient
+from exporter.journal import Journal
+from exporter.notices import Notice
+from exporter.records import encode_listed
 from exporter.runs import Status
-from exporter.service import SETBACKS
+from exporter.service import SETBACKS, STALE_S
+from exporter.store import decode_message
 from sandbox.klaviyo.settings import READ_SCOPES
 from sandbox.snapshots import Snapshot
 from tests.service.world import FOLDER, World, as_csv, assert_ended, people
@@ -227,7 +233,13 @@ def test_a_poison_message_of_a_run_that_is_closed_changes_nothing(world: World) 
     assert (world.run(), world.report()) == (before, report)
 
 
-@pytest.mark.parametrize("message", [{}, {"do": "dance"}, {"do": "step"}, {"do": "step", "run": "x", "step": "1"}])
+@pytest.mark.parametrize(
+    "message",
+    [
+        *({}, {"do": "dance"}, {"do": "step"}, {"do": "step", "run": "x", "step": "1"}),
+        {"do": "step", "run": "../x", "step": 1},
+    ],
+)
 def test_a_message_that_nobody_understands_is_dropped(world: World, message: dict[str, str]) -> None:
     world.exporter.handle(message)
     world.exporter.close_poisoned(message)
@@ -290,3 +302,87 @@ def test_steps_that_end_before_their_retries_do_are_not_repeated_for_ever(world:
     _export(world)
     run = assert_ended(world, Status.FAILED, delivered=0)
     assert "gave up" in run.message
+
+
+# Documents that cannot be read, and messages that are none
+
+
+def test_a_run_that_cannot_be_read_stops_neither_the_timer_nor_other_runs(world: World) -> None:
+    """Damaged, edited by hand, or of another version: whatever is the matter, it is the matter of this run alone."""
+    export = world.register()
+    store = world.exporter.store
+    for name, data in (("20260101T0000Z-0000000000", b'{"schema":2}'), ("20990101T0000Z-ffffffffff", b"\xff{")):
+        store.create(f"runs/vips/{name}/run.json", data)
+        store.create(f"open/vips/{name}", encode_listed(world.now()))
+    notices: list[Notice] = []
+    world.exporter = world.again(notify=notices.append)
+    world.drop_people("a.csv", people(3))
+    world.deliver(until=lambda: bool(world.runs()))
+    world.steps.take()
+    world.clock.move(STALE_S + 1)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=3)
+    assert store.read("housekeeping.json") is not None
+    world.exporter.start(export)
+    world.secrets.clear()
+    world.deliver()
+    world.exporter.tick()
+    assert [notice.kind for notice in notices] == ["failed"]
+    assert len(list(store.names("open/"))) == 2, "a person may want to restore them"
+
+
+def test_an_entry_of_open_runs_that_cannot_be_read_stops_no_other(world: World) -> None:
+    world.exporter.store.create("open/vips/20260101T0000Z-0000000000", b"what?")
+    world.exporter.tick()
+
+
+def test_what_is_wrong_with_a_document_is_said_without_quoting_it(world: World) -> None:
+    store = world.exporter.store
+    store.create("runs/vips/x/run.json", b'{"run_id": ["ada@example.com"]}')
+    store.create("runs/vips/x/journal.jsonl", b'{"ada@example.com": 1}\n')
+    for read in (lambda: world.exporter.run("vips/x"), lambda: Journal(store, "vips/x")):
+        with pytest.raises(DocumentUnreadable) as caught:
+            read()
+        assert caught.value.message.startswith("runs/vips/x/")
+        assert "ada@" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["run.json", "journal.jsonl", "plan.json"])
+def test_a_poison_message_is_done_with_whatever_is_damaged(world: World, name: str) -> None:
+    def broken(_: object) -> object:
+        raise RuntimeError("a defect of ours")
+
+    world.register()
+    world.drop_people("a.csv", people(3))
+    world.deliver(until=lambda: world.job_requests() > 0)
+    run, store = world.run(), world.exporter.store
+    path = f"{run.plan}/plan.json" if name == "plan.json" else name
+    (world.folder / "state" / run.folder / path).write_bytes(b"damaged")
+    world.exporter = world.again(klaviyo=broken, work="another-machine")
+    world.exporter.close_poisoned({"do": "step", "run": run.run_id, "step": run.step})
+    if name != "run.json":
+        assert world.run().status is Status.FAILED
+        assert store.read(run.folder + "report.json") is not None
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[1]", b"null", b"{", b"[" * 100_000])
+def test_a_message_that_is_no_object_of_json_is_dropped(world: World, body: bytes) -> None:
+    world.exporter.handle(decode_message(body))
+    world.exporter.close_poisoned(decode_message(body))
+    assert world.messages() == 0
+
+
+def test_storage_that_refuses_a_document_of_an_export_is_not_taken_for_its_absence(world: World) -> None:
+    """Else the snapshot would be forgotten, as one that no export wants."""
+    world.register()
+
+    class Refusing:
+        def __getattr__(self, name: str) -> object:
+            return getattr(world.exporter.store, name)
+
+        def read(self, name: str) -> object:
+            raise ConfigError("storage refuses access")
+
+    with pytest.raises(ConfigError):
+        list(Catalog(Refusing()).exports())  # type: ignore[arg-type]
