@@ -36,6 +36,7 @@ from azure.storage.queue import (
 
 from exporter.errors import (
     AlreadyThere,
+    BlobTooLarge,
     ConfigError,
     ExporterError,
     PartitionChanged,
@@ -399,7 +400,7 @@ def _if_match(etag: str) -> dict[str, Any]:
 def _document(blob: BlobClient, *, max_bytes: int | None = None) -> Document:
     stream = blob.download_blob()
     if max_bytes is not None and stream.size > max_bytes:
-        raise ExporterError(f"{blob.blob_name} has {stream.size} bytes, over {max_bytes}")
+        raise BlobTooLarge(blob.blob_name, max_bytes=max_bytes)
     return Document(stream.readall(), _plain(stream.properties.etag))
 
 

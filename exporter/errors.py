@@ -26,6 +26,7 @@
         Invalid(problems)               a field's value will not do; each problem names its field
         Conflict                        not as things stand: still used, paused, name taken
           EditConflict                  somebody else changed it since it was read
+      BlobTooLarge                      a blob has more bytes than are read at once
       PartitionChanged                  a blob is not the one of the manifest: start over with a new manifest
       StoreMoved, AlreadyThere          a conditional write lost: someone else was faster, leave quietly
 
@@ -216,6 +217,13 @@ class EditConflict(Conflict):
     """Somebody else changed the document since it was read."""
 
     hint = "Read it again and repeat your change on what is there now."
+
+
+class BlobTooLarge(ExporterError):
+    """A blob has more bytes than are read at once."""
+
+    def __init__(self, name: str, *, max_bytes: int) -> None:
+        super().__init__(f"{name} has over {max_bytes:,} bytes")
 
 
 class PartitionChanged(ExporterError):

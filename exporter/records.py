@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -125,6 +125,14 @@ class Records:
         known = _parse_refreshed(self._store.read(_refreshed_name(export_id)))
         return known.at if known else None
 
+    def on_snapshots_since(self, export_id: str, moment: datetime) -> Iterator[Run]:
+        """The runs of an export on snapshots of a moment's minute, or newer ones."""
+        minute = moment.astimezone(UTC).replace(second=0, microsecond=0)
+        for name in self._store.folders(run_folder(export_id)):
+            found = snapshot_minute(name)
+            if found and found >= minute and (run := self.readable(f"{export_id}/{name}")):
+                yield run
+
     def save_report(self, run: Run, plan: Plan | None) -> None:
         """Write the report, over that of an attempt to close which did not get to its end."""
         document = reports.report(run, plan)
@@ -153,18 +161,12 @@ class Records:
         if run.because == "demand":
             return False
         ours = (run.manifest.exported_at, run.created_at)
-        minute = run.manifest.exported_at.replace(second=0, microsecond=0)
-        for name in self._store.folders(run_folder(run.export)):
-            moment = snapshot_minute(name)
-            if moment is None or moment < minute or (other := self.readable(f"{run.export}/{name}")) is None:
-                continue
-            if (
-                (other.manifest.exported_at, other.created_at) > ours
-                and other.list_id == run.list_id
-                and (other.sent_at is not None or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH))
-            ):
-                return True
-        return False
+        return any(
+            (other.manifest.exported_at, other.created_at) > ours
+            and other.list_id == run.list_id
+            and (other.sent_at is not None or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH))
+            for other in self.on_snapshots_since(run.export, run.manifest.exported_at)
+        )
 
     # Plans
 

@@ -46,6 +46,7 @@ def report(run: Run, plan: Plan | None) -> dict[str, Any]:
         "jobs": counts.jobs,
         "list_members": counts.list_members,
         "snapshots": run.manifest.snapshots,
+        "notes": run.manifest.notes,
         "exported_at": _iso(run.manifest.exported_at),
         "created_at": _iso(run.created_at),
         "started_at": _iso(run.started_at),
@@ -103,6 +104,7 @@ def as_text(document: dict[str, Any]) -> str:
         ("Delivered", f"{document['delivered']:,} in {document['jobs']:,} import jobs"),
         ("Duplicates", f"{document['duplicates']:,}"),
         ("Rejected", f"{document['rejected']:,}"),
+        *(("Note", note) for note in document.get("notes", [])),
     ]
     for name, value in lines:
         if value:

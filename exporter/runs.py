@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -81,16 +81,17 @@ class Manifest(BaseModel):
     exported_at: datetime  # the newest of them
     exported: dict[str, datetime] = Field(default_factory=dict)  # each, by prefix; {}: written before it was noted
     partitions: list[ManifestPartition]
+    notes: list[str] = Field(default_factory=list)  # what was passed over when it was frozen
 
     def digest(self) -> str:
-        """Equal for manifests of the same blobs in the same state."""
-        return digest(self.partitions)
+        """Equal for manifests of the same blobs in the same state; without any, of the same snapshots."""
+        return digest(self.partitions, otherwise=self.snapshots)
 
 
-def digest(blobs: Iterable[BlobInfo | ManifestPartition]) -> str:
-    """Equal for the same blobs in the same state and order."""
-    text = "\n".join(f"{blob.name}\t{blob.etag}" for blob in blobs)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+def digest(blobs: Iterable[BlobInfo | ManifestPartition], *, otherwise: Sequence[str] = ()) -> str:
+    """Equal for the same blobs in the same state and order; for no blobs, of the same `otherwise`."""
+    lines = [f"{blob.name}\t{blob.etag}" for blob in blobs] or otherwise
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:10]
 
 
 # The run

@@ -27,6 +27,7 @@ from exporter import leases, members, notices, telemetry, timer
 from exporter.catalog import Catalog, Connection, Export, is_born
 from exporter.errors import (
     AlreadyThere,
+    BlobTooLarge,
     ConfigError,
     DocumentUnreadable,
     ExporterError,
@@ -44,7 +45,7 @@ from exporter.pacing import Pacer
 from exporter.planning import count_rows, make_plan
 from exporter.plans import Plan
 from exporter.reading import read_partition
-from exporter.records import Records
+from exporter.records import AGAIN_HINT, Records
 from exporter.runs import Manifest, ManifestPartition, Run, Status, close, new_run_id
 from exporter.snapshots import (
     NeverCame,
@@ -62,6 +63,8 @@ logger = logging.getLogger(__name__)
 
 STALE_S = 900.0  # an open run that nothing moved for so long lost its message: half as much again as a hidden one
 LONGEST_WAIT_S = 300.0
+LOOKED_S = 3600.0  # longer than a look at a snapshot goes on, from the first try to the last
+UNKNOWN_HINT = "Look for it in the logs; mend the cause, then run the export again, which is harmless."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +172,10 @@ class Exporter:
         timer.tick(self, self._now())
 
     def close_poisoned(self, message: Mapping[str, Any]) -> None:
-        """A message failed too often: close its run as Failed, so that nobody waits for it."""
+        """A message failed too often: its run, or that of the snapshot it was about, is Failed: nobody waits for it."""
+        if message.get("do") == "settle":
+            self._close_poisoned_look(str(message.get("blob")))
+            return
         run_id = message.get("run")
         try:
             found = self.records.read(run_id) if isinstance(run_id, str) else None
@@ -305,14 +311,24 @@ class Exporter:
     # Settling
 
     def _look(self, message: Mapping[str, Any], blob_name: str, *, redelivered: bool) -> StepResult:
-        """Settle the snapshot of a blob; while storage does not answer, come back a limited number of times."""
+        """Settle the snapshot of a blob; whatever keeps us from it, come back a limited number of times.
+
+        A new role takes minutes to count, so what a person must mend is waited for as well.
+        """
         try:
-            return self._settle(parse_blob_name(blob_name), message, redelivered=redelivered)
-        except Transient as exc:
-            tries = int(message.get("tries", 0)) + 1
+            ref = parse_blob_name(blob_name)
+        except NotASnapshot:
+            logger.error("message not understood and dropped")  # noqa: TRY400
+            return Done()
+        tries = int(message.get("tries", 0))
+        try:
+            return self._settle(ref, message, redelivered=redelivered or tries > 0)
+        except ExporterError as exc:
+            tries += 1
             if tries > self.limits.setbacks:
-                raise
-            logger.warning("settling put off", extra={"cause": type(exc).__name__, "attempt": tries})
+                self._fail_unsettled(ref, f"{exc.message}, {self.limits.setbacks} times in a row", hint=exc.hint)
+                return Done()
+            logger.warning("settling put off", extra={"cause": exc.message, "attempt": tries})
             return Next({**message, "tries": tries}, after_s=_backoff_s(tries, exc))
 
     def _settle(self, ref: SnapshotRef, message: Mapping[str, Any], *, redelivered: bool) -> StepResult:
@@ -325,8 +341,7 @@ class Exporter:
             case NotYet(wait_s):
                 return Next({**message, "tries": 0}, after_s=wait_s)
             case Settled():
-                for export in exports:
-                    self._start_on_arrival(export, ref, redelivered=redelivered)
+                self._start_each_on_arrival(exports, ref, redelivered=redelivered)
             case NeverCame(missing):
                 logger.error("snapshot incomplete", extra={"segment": ref.segment, "missing": len(missing)})
                 for export in exports:
@@ -345,8 +360,27 @@ class Exporter:
         )
 
     def _model(self, ref: SnapshotRef) -> TableModel | None:
+        """What model.json says of a snapshot's table; nothing in it is needed."""
+        try:
+            return self._read_model(ref)
+        except BlobTooLarge as exc:
+            logger.warning("model.json left aside", extra={"segment": ref.segment, "cause": exc.message})
+            return None
+
+    def _read_model(self, ref: SnapshotRef) -> TableModel | None:
         found = self.snapshots.read(ref.model, max_bytes=MAX_MODEL_BYTES) if ref.model else None
         return parse_table(found.data, ref.segment, container=self._container) if found else None
+
+    def _start_each_on_arrival(self, exports: Sequence[Export], ref: SnapshotRef, *, redelivered: bool) -> None:
+        """One that cannot be started does not keep the others from it. Raises the first error at the end."""
+        errors = []
+        for export in exports:
+            try:
+                self._start_on_arrival(export, ref, redelivered=redelivered)
+            except ExporterError as exc:
+                errors.append(exc)
+        if errors:
+            raise errors[0]
 
     def _start_on_arrival(self, export: Export, ref: SnapshotRef, *, redelivered: bool) -> None:
         refs = {segment: ref if ref.is_of(segment) else self._newest_of(segment) for segment in export.segments}
@@ -364,6 +398,31 @@ class Exporter:
             Status.FAILED,
             message=f"the snapshot is incomplete: {missing} partitions that model.json names never came",
             hint="Look at the export's status in Customer Insights and run it again there.",
+        )
+
+    def _close_poisoned_look(self, blob_name: str) -> None:
+        try:
+            ref = parse_blob_name(blob_name)
+        except NotASnapshot:
+            logger.error("poison message without a snapshot")  # noqa: TRY400
+            return
+        self._fail_unsettled(ref, "the exporter fails, for a reason that it does not know", hint=UNKNOWN_HINT)
+
+    def _fail_unsettled(self, ref: SnapshotRef, why: str, *, hint: str = "") -> None:
+        """Record a Failed run for each export that waits for a snapshot which could not be looked at."""
+        now = self._now()
+        manifest = Manifest(snapshots=[ref.prefix], exported_at=ref.exported_at or now, partitions=[])
+        for export in self.catalog.exports():
+            if _wants(export, ref) and not self.has_run(export, ref, since=now - timedelta(seconds=LOOKED_S)):
+                run = self._new_run(export, manifest, because="arrival", attempt=1)
+                message = f"a snapshot arrived and could not be looked at: {why}"
+                self._create_closed(run, Status.FAILED, message=message, hint=hint or AGAIN_HINT)
+
+    def has_run(self, export: Export, ref: SnapshotRef, *, since: datetime) -> bool:
+        """Whether a run of an export on a snapshot was created since then."""
+        return any(
+            ref.prefix in run.manifest.snapshots and run.created_at >= since
+            for run in self.records.on_snapshots_since(export.id, ref.exported_at or since)
         )
 
     def freeze_newest(self, export: Export) -> Manifest:
@@ -405,8 +464,13 @@ class Exporter:
         """The manifest of these snapshots as they are now."""
         partitions: list[ManifestPartition] = []
         exported: dict[str, datetime] = {}
+        notes: list[str] = []
         for ref in refs:
-            model = self._model(ref)
+            try:
+                model = self._read_model(ref)
+            except BlobTooLarge as exc:
+                model = None
+                notes.append(f"{exc.message} and was left aside: the files alone say how they are written")
             for blob in self.snapshots.list(ref.prefix):
                 if ref.holds(blob.name):
                     moment = ref.exported_at or blob.modified_at
@@ -419,6 +483,7 @@ class Exporter:
             exported_at=max(exported.values(), default=self._now()),
             exported=exported,
             partitions=partitions,
+            notes=notes,
         )
 
     def _new_run(
@@ -609,8 +674,9 @@ def _pacer(held: leases.HeldLease, share: float) -> Pacer:
         return Pacer(share=share)
 
 
-def _backoff_s(tries: int, error: Transient) -> float:
-    return min(max(error.retry_after_s or 0, 2.0**tries), LONGEST_WAIT_S)
+def _backoff_s(tries: int, error: ExporterError) -> float:
+    asked_s = error.retry_after_s if isinstance(error, Transient) else None
+    return min(max(asked_s or 0, 2.0**tries), LONGEST_WAIT_S)
 
 
 def _wants(export: Export, ref: SnapshotRef) -> bool:

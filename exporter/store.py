@@ -39,6 +39,7 @@ from pydantic import BaseModel, ValidationError
 
 from exporter.errors import (
     AlreadyThere,
+    BlobTooLarge,
     ConfigError,
     DocumentUnreadable,
     ExporterError,
@@ -146,7 +147,7 @@ class Snapshots(Protocol):
         """
 
     def read(self, name: str, *, max_bytes: int) -> Document | None:
-        """Read a small blob; None if there is none. Raises ExporterError if it is larger than `max_bytes`."""
+        """Read a small blob; None if there is none. Raises BlobTooLarge."""
 
     def ping(self) -> None:
         """Raise what would keep snapshots from being read."""
@@ -460,7 +461,7 @@ class FolderSnapshots:
             with file:
                 document = _document(file, max_bytes + 1)
         if len(document.data) > max_bytes:
-            raise ExporterError(f"{name} has over {max_bytes} bytes")
+            raise BlobTooLarge(name, max_bytes=max_bytes)
         return document
 
     def ping(self) -> None:

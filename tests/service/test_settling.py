@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from exporter.errors import ConfigError, ExporterError, Transient
+from exporter.notices import Notice
+from exporter.records import AGAIN_HINT
+from exporter.reports import as_text
 from exporter.runs import Status
 from exporter.store import FolderSnapshots
 from sandbox.snapshots import Snapshot
@@ -159,3 +164,120 @@ def test_a_snapshot_that_vanishes_while_settling_is_forgotten(world: World) -> N
     (world.container / FOLDER / "a.csv").unlink()
     world.deliver()
     assert (world.runs(), world.errors) == ([], [])
+
+
+# A snapshot that cannot be looked at
+
+
+class Barred:
+    """Snapshots that cannot be listed, for so many times."""
+
+    def __init__(self, world: World, error: Exception, times: int = 10_000) -> None:
+        self._snapshots, self._error, self._times = world.exporter.snapshots, error, times
+
+    def list(self, prefix: str) -> Iterator[Any]:
+        self._times -= 1
+        if self._times >= 0:
+            raise self._error
+        return iter(self._snapshots.list(prefix))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._snapshots, name)
+
+
+REFUSED = ConfigError("the container: storage refuses access (403)", hint="Give the app's identity the role.")
+
+
+@pytest.mark.parametrize("error", [REFUSED, Transient("the container: storage is not available")])
+@pytest.mark.parametrize("layout", [FOLDER, "CustomerInsights_x/Feed/HighValue/2026/09/21/1300/"])
+def test_a_snapshot_that_cannot_be_looked_at_is_a_failed_run_that_says_why(
+    world: World, error: ExporterError, layout: str
+) -> None:
+    """One, however many partitions told of it, and a notice of it."""
+    notices: list[Notice] = []
+    world.register()
+    world.exporter = world.again(snapshots=Barred(world, error), notify=notices.append)
+    for number in range(3):
+        world.drop(f"{layout}HighValue_{number}.csv", as_csv(people(3)))
+        world.clock.move(7)
+    began = world.clock.now
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert error.message in run.message
+    assert run.hint == (error.hint or AGAIN_HINT)
+    assert (world.errors, world.poisoned) == ([], [])
+    assert world.clock.now - began < HOUR
+    world.exporter.tick()
+    assert [notice.run for notice in notices] == [run.run_id]
+
+
+def test_access_that_comes_minutes_later_loses_no_snapshot(world: World) -> None:
+    """A new role takes some minutes to count."""
+    world.register()
+    world.exporter = world.again(snapshots=Barred(world, REFUSED, times=8))
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=3)
+
+
+def test_a_run_after_the_mend_delivers_what_could_not_be_looked_at(world: World) -> None:
+    export = world.register()
+    barred = world.again(snapshots=Barred(world, REFUSED))
+    world.drop_people("a.csv", people(3))
+    world.deliver(exporter=barred)
+    world.exporter.start(export)
+    world.deliver()
+    failed, second = world.runs()
+    assert (failed.status, second.status) == (Status.FAILED, Status.SUCCESSFUL)
+
+
+def test_of_two_exports_the_one_that_cannot_be_started_keeps_not_the_other(world: World) -> None:
+    class Unlucky:
+        """A store that takes no run of one export."""
+
+        def create(self, name: str, data: bytes) -> str:
+            if name.startswith("runs/aaa/2") and b'"Queued"' in data:
+                raise ConfigError("storage refuses access")
+            return store.create(name, data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+    store = world.exporter.store
+    world.register("aaa")
+    world.register()
+    world.exporter = world.again(store=Unlucky())
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=3)
+    assert_ended(world, Status.FAILED, run=world.run("aaa"))
+
+
+def test_a_poison_message_about_a_snapshot_is_a_failed_run(world: World) -> None:
+    world.register()
+    world.exporter = world.again(snapshots=Barred(world, RuntimeError("a defect of ours")))
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    assert [message["do"] for message in world.poisoned] == ["settle"]
+    assert_ended(world, Status.FAILED)
+    world.exporter.close_poisoned({"do": "settle", "blob": "notes.txt"})
+    assert len(world.runs()) == 1
+
+
+@pytest.mark.parametrize("blob", ["notes.txt", "", "../x"])
+def test_a_look_at_what_is_no_snapshot_is_dropped(world: World, blob: str) -> None:
+    world.exporter.handle({"do": "settle", "blob": blob})
+    assert world.messages() == 0
+
+
+def test_a_model_json_too_large_to_be_read_is_left_aside_and_the_report_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.service.MAX_MODEL_BYTES", 100)
+    world.register()
+    world.drop_snapshot(Snapshot(rows=10, partitions=2))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=10)
+    [note] = world.report()["notes"]
+    assert "model.json has over 100 bytes" in note
+    assert note in as_text(world.report())
