@@ -57,7 +57,7 @@ from exporter.snapshots import (
     parse_blob_name,
 )
 from exporter.stepping import SETBACKS, Done, Klaviyo, Next, Outside, Step, StepResult, step_message
-from exporter.store import Snapshots, Steps, Store
+from exporter.store import BlobInfo, Snapshots, Steps, Store
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,18 @@ class Limits:
     runs_kept_days: int = 365
     rejected_kept_days: int = 30  # lists of rows, which hold personal data
     no_snapshot_days: int = 8  # without a new one, after which somebody is told; 0 for never
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A snapshot that is in the container, complete or not, and the blob of it that was written last."""
+
+    ref: SnapshotRef
+    last: BlobInfo
+
+    @property
+    def moment(self) -> datetime:
+        return self.ref.exported_at or self.last.modified_at
 
 
 class Exporter:
@@ -141,6 +153,10 @@ class Exporter:
             return
         delay_s = 0.0 if ref.is_one_file else self.limits.settle_s
         logger.info("blob noted", extra={"segment": ref.segment, "wait_s": delay_s})
+        self.look_at(blob_name, delay_s=delay_s)
+
+    def look_at(self, blob_name: str, *, delay_s: float = 0) -> None:
+        """Queue a look at the snapshot of a blob."""
         self.steps.put({"do": "settle", "blob": blob_name}, delay_s=delay_s)
 
     def handle(self, message: Mapping[str, Any], *, redelivered: bool = False) -> None:
@@ -168,7 +184,7 @@ class Exporter:
                 return Done()
 
     def tick(self) -> None:
-        """Start the runs that are due, look after open ones, send notices, clear out what is past its time."""
+        """Start runs that are due or were missed, look after open ones, send notices, clear out what is past."""
         timer.tick(self, self._now())
 
     def close_poisoned(self, message: Mapping[str, Any]) -> None:
@@ -443,22 +459,25 @@ class Exporter:
         return next(iter(self._newest_of_each([segment])), None)
 
     def _newest_of_each(self, segments: Sequence[str]) -> list[SnapshotRef]:
-        """The newest complete snapshot of each segment that has one. Lists the container once: paths vary too much."""
-        found: dict[str, tuple[datetime, SnapshotRef]] = {}
-        for blob in self.snapshots.list(""):
-            with contextlib.suppress(NotASnapshot):
-                ref = parse_blob_name(blob.name)
-                moment = ref.exported_at or blob.modified_at
-                if ref.prefix not in found or found[ref.prefix][0] < moment:
-                    found[ref.prefix] = moment, ref
-        newest_first = [ref for _, ref in sorted(found.values(), key=lambda each: each[0], reverse=True)]
+        """The newest complete snapshot of each segment that has one."""
+        found = self.arrived()
         newest = []
         for segment in segments:
-            for ref in newest_first:
+            for ref in (each.ref for each in found):
                 if ref.is_of(segment) and isinstance(self._completeness(ref), Settled):
                     newest.append(ref)
                     break
         return newest
+
+    def arrived(self) -> list[Arrived]:
+        """Every snapshot in the container, newest first. Lists all of it: paths vary too much."""
+        found: dict[str, Arrived] = {}
+        for blob in self.snapshots.list(""):
+            with contextlib.suppress(NotASnapshot):
+                ref = parse_blob_name(blob.name)
+                if ref.prefix not in found or found[ref.prefix].last.modified_at < blob.modified_at:
+                    found[ref.prefix] = Arrived(ref, blob)
+        return sorted(found.values(), key=lambda each: each.moment, reverse=True)
 
     def _freeze(self, refs: list[SnapshotRef]) -> Manifest:
         """The manifest of these snapshots as they are now."""
@@ -637,7 +656,7 @@ class Exporter:
             self.records.end_early(run, etag, Status.FAILED, message=changed, hint=hint)
             return Done()
         # First the message, then the end: a crash between the two repeats the message, which is harmless.
-        self.steps.put({"do": "settle", "blob": run.manifest.partitions[0].name}, delay_s=1)
+        self.look_at(run.manifest.partitions[0].name, delay_s=1)
         self.records.end_early(run, etag, Status.SKIPPED, message=f"{changed}; a new run follows when it has settled")
         return Done()
 

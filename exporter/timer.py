@@ -1,6 +1,7 @@
 """What the timer does, by saved state alone: late, missed and doubled ticks, restarts and crashes change nothing.
 
     start what is due        schedules/{export}.json    up to where its schedule is done with, and what is being started
+    look for missed events   arrivals.json              once an hour: snapshots that nobody told of
     look after runs          open/{export}/{run}        an index of runs that are open, or whose end was not tidied up
     send notices             outbox/                    see notices.py
     once a day, in portions  housekeeping.json          see retention.py; and segments that no snapshot arrives of
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HOUSEKEEPING = "housekeeping.json"
+HOUSEKEEPING, ARRIVALS = "housekeeping.json", "arrivals.json"
+BETWEEN_LOOKS = timedelta(hours=1)
 LOOK_BACK = timedelta(hours=1)  # for when an export was saved: many ticks
 QUIET = "quiet-"  # and the last snapshot's time: what a notice of segments that are silent since is about
 MANIFESTS = 20  # of an export's newest runs are looked at, at most, for when its segments were last exported
@@ -44,7 +46,9 @@ MANIFESTS = 20  # of an export's newest runs are looked at, at most, for when it
 def tick(exporter: Exporter, now: datetime) -> None:
     """Do all of it; what fails does not keep the rest from being done. Raises the first error at the end."""
     errors: list[Exception] = []
-    parts: tuple[Callable[[Exporter, datetime], None], ...] = (start_due, look_after_runs, send_notices, keep_house)
+    parts: tuple[Callable[[Exporter, datetime], None], ...] = (
+        *(start_due, look_for_missed, look_after_runs, send_notices, keep_house),
+    )
     for part in parts:
         try:
             part(exporter, now)
@@ -167,6 +171,68 @@ def _parse(found: Document | None) -> Timetable | None:
 
 def _name(export_id: str) -> str:
     return f"schedules/{export_id}.json"
+
+
+# Missed events
+
+
+class Arrivals(BaseModel):
+    """When the container was last looked through."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: int = Field(default=1, alias="schema")
+    looked_at: datetime
+
+
+def look_for_missed(exporter: Exporter, now: datetime) -> None:
+    """Queue a look at each newest snapshot that no run was made of, long after it arrived: its events were lost.
+
+    Once an hour. What arrived before its export was saved does not count: saving an export never runs it. A look at a
+    snapshot that was not missed after all comes to nothing.
+    """
+    try:
+        if not _claim_look(exporter.store, now):
+            return
+    except StoreMoved:
+        return  # another instance is at it
+    waiting = [(export, since) for export in exporter.catalog.exports() if (since := _waits_since(exporter, export))]
+    found = exporter.arrived() if waiting else []
+    settled_by_now = now - timedelta(seconds=exporter.limits.patience_s)
+    missed = {}
+    for export, since in waiting:
+        for segment in export.segments:
+            newest = next((each for each in found if each.ref.is_of(segment)), None)
+            if newest is None or not since < newest.last.modified_at <= settled_by_now:
+                continue
+            if not exporter.has_run(export, newest.ref, since=newest.last.modified_at):
+                missed[newest.last.name] = newest.ref.segment
+    for blob_name, segment in missed.items():
+        logger.warning("snapshot missed", extra={"segment": segment})
+        exporter.look_at(blob_name)
+
+
+def _waits_since(exporter: Exporter, export: Export) -> datetime | None:
+    """Since when an export waits for snapshots to arrive; None when it does not."""
+    table = _parse(exporter.store.read(_name(export.id)))
+    if table is None or not export.is_active or export.schedule.on != "arrival":
+        return None
+    saved = export.changed.at if export.changed else table.since
+    return max(table.since, saved) if saved.tzinfo else table.since
+
+
+def _claim_look(store: Store, now: datetime) -> bool:
+    """Whether an hour has passed since the last look; then it begins anew. Raises StoreMoved."""
+    found = store.read(ARRIVALS)
+    data = _encode(Arrivals(looked_at=now))
+    if found is None:
+        store.create(ARRIVALS, data)
+        return True
+    with contextlib.suppress(ValidationError):
+        if now - Arrivals.model_validate_json(found.data).looked_at < BETWEEN_LOOKS:
+            return False
+    store.replace(ARRIVALS, data, etag=found.etag)
+    return True
 
 
 # Runs

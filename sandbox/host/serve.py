@@ -53,6 +53,7 @@ class Options:
     poll_s: float
     grace_s: float
     lock_s: float | None
+    lose_events: float
     user: str | None
 
 
@@ -73,6 +74,7 @@ def main(argv: list[str]) -> int:
         poll_s=arguments.poll_seconds,
         grace_s=arguments.grace_seconds,
         lock_s=arguments.lock_seconds,
+        lose_events=arguments.lose_events,
         user=arguments.user,
     )
     try:
@@ -146,6 +148,7 @@ class Host:
                     host_id=options.host_id,
                     poll_s=options.poll_s,
                     lock_s=options.lock_s or RECEIPT_LOCK_S,
+                    lose_events=options.lose_events,
                 )
             case "queueTrigger":
                 return QueueListener(
@@ -233,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help="until work of a host that died comes again (messages 600, blobs 30, timers 15)",
     )
+    parser.add_argument("--lose-events", type=float, default=0, help="part of the blobs' events that is lost (0)")
     parser.add_argument(
         "--user", choices=people.USERS, help="switch App Service authentication on: who everybody is, unless signed in"
     )

@@ -13,7 +13,7 @@ import pytest
 from azure.storage.blob import ContainerClient
 
 from exporter.azure_storage import BlobSnapshots
-from exporter.errors import ConfigError, ExporterError, PartitionChanged
+from exporter.errors import BlobTooLarge, ConfigError, ExporterError, PartitionChanged
 from exporter.store import FolderSnapshots, Snapshots
 
 PART = "export/vips/2026/08/24/1433/vips_0.csv"
@@ -132,7 +132,7 @@ class TestSnapshots:
     @pytest.mark.parametrize("size", [11, 5_000_000])
     def test_a_larger_one_is_refused(self, source: Source, size: int) -> None:
         source.write("model.json", b"1" * size)
-        with pytest.raises(ExporterError, match="model"):
+        with pytest.raises(BlobTooLarge, match="model"):
             source.snapshots.read("model.json", max_bytes=10)
 
     def test_ping(self, source: Source) -> None:

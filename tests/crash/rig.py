@@ -49,6 +49,11 @@ class Host:
     """A functions host that runs until it is killed or its block ends."""
 
     process: subprocess.Popen[bytes]
+    url: str
+
+    def tick(self) -> None:
+        """Run the timer now."""
+        requests.post(f"{self.url}/admin/functions/on_tick", timeout=10).raise_for_status()
 
     def kill(self) -> None:
         self.process.kill()
@@ -165,21 +170,22 @@ class Rig:
         return case
 
     @contextlib.contextmanager
-    def host(self, name: str) -> Iterator[Host]:
+    def host(self, name: str, *arguments: str, **settings: str) -> Iterator[Host]:
         """Start a host; each name is a machine with a disk of its own."""
         root = str(demo.ROOT)
         command = [sys.executable, "-m", "tests.crash.quick_host", "--app", root, "--port", "0"]
-        command += ["--lock-seconds", str(LOCK_S), "--poll-seconds", "0.2", "--host-id", "crash"]
+        command += ["--lock-seconds", str(LOCK_S), "--poll-seconds", "0.2", "--host-id", "crash", *arguments]
         environment = {
             **self.stage.environment,
             "WORK_FOLDER": str(self.folder / f"work-{name}"),
             "PYTHONPATH": root,
             "TEST_LEASE_SECONDS": str(LEASE_S),
             "TEST_BATCH_PROFILES": str(BATCH),
+            **settings,
         }
         log = self.folder / f"host-{name}.log"
-        with processes.running(command, log=log, env=environment, ready_s=60) as (process, _):
-            yield Host(process)
+        with processes.running(command, log=log, env=environment, ready_s=60) as (process, ready):
+            yield Host(process, ready["url"])
 
     def control(self, path: str, document: Any) -> None:
         requests.post(f"{self.stage.control_url}/{path}", json=document, timeout=10).raise_for_status()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -56,3 +56,27 @@ def test_two_hosts_on_one_storage(world: Rig) -> None:
     first, second = sorted(case.accepted_at() for case in together)
     assert first[-1] <= second[0], "runs of one Klaviyo account take turns"
     assert world.addresses_in_logs() == []
+
+
+def test_a_snapshot_whose_every_event_is_lost_is_delivered_all_the_same(world: Rig) -> None:
+    case = world.case(6, rows=4_000)
+    store = world.stage.store
+    with world.host("deaf", "--lose-events", "1", PATIENCE_SECONDS="1") as host:
+        store.delete("arrivals.json")
+        host.tick()
+        wait_until(lambda: store.read(f"schedules/{case.export_id}.json") is not None)
+        case.drop()
+        time.sleep(3)  # longer than PATIENCE_SECONDS
+        assert case.run() is None
+        wait_until(lambda: store.read("arrivals.json") is not None)
+        store.delete("arrivals.json")  # an hour later
+        host.tick()
+        case.wait()
+    case.check()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -25,7 +25,7 @@ from azure.storage.queue import QueueServiceClient
 
 from sandbox.azurite import Azurite
 from sandbox.host.app import AppError, Function, HostSettings, QueueSettings, load_settings, parse_timespan, resolve
-from sandbox.host.blobs import path_pattern
+from sandbox.host.blobs import is_lost, path_pattern
 from sandbox.host.ncrontab import Schedule, ScheduleError
 from sandbox.host.routes import Router
 from sandbox.host.runner import EXIT_TIMED_OUT, Runner
@@ -97,6 +97,12 @@ def test_schedule_that_never_comes_is_refused() -> None:
 )
 def test_blob_path_admits_what_the_real_host_admits(pattern: str, name: str, matches: bool) -> None:
     assert bool(path_pattern(pattern).fullmatch(name)) is matches
+
+
+def test_part_of_the_events_is_lost() -> None:
+    lost = sum(is_lost(f"{number}.csv", "0x1", part=0.25) for number in range(1_000))
+    assert 200 < lost < 300
+    assert not is_lost("a.csv", "0x1", part=0)
 
 
 def http_function(name: str, route: str | None = None, methods: list[str] | None = None) -> Function:
@@ -313,6 +319,12 @@ class TestBlobTrigger:
         toy.wait_for_notes("on_blob", 3)
         time.sleep(0.5)
         assert [note["text"] for note in toy.notes("on_blob")] == ["hello", "later", "changed"]
+
+    def test_lost_events_never_come(self, toy: Toy) -> None:
+        toy.start("--lose-events", "1")
+        toy.upload("a.csv", "hello")
+        time.sleep(1)
+        assert toy.notes("on_blob") == []
 
     def test_blob_whose_function_keeps_failing_is_reported_to_the_poison_queue(self, toy: Toy) -> None:
         toy.upload("bad.csv", "fail")

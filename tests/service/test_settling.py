@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from exporter.catalog import Change
 from exporter.errors import ConfigError, ExporterError, Transient
 from exporter.notices import Notice
 from exporter.records import AGAIN_HINT
@@ -207,7 +208,7 @@ def test_a_snapshot_that_cannot_be_looked_at_is_a_failed_run_that_says_why(
     assert run.hint == (error.hint or AGAIN_HINT)
     assert (world.errors, world.poisoned) == ([], [])
     assert world.clock.now - began < HOUR
-    world.exporter.tick()
+    world.again(notify=notices.append).tick()
     assert [notice.run for notice in notices] == [run.run_id]
 
 
@@ -281,3 +282,95 @@ def test_a_model_json_too_large_to_be_read_is_left_aside_and_the_report_says_so(
     [note] = world.report()["notes"]
     assert "model.json has over 100 bytes" in note
     assert note in as_text(world.report())
+
+
+# Events that never came
+
+
+def _hours(world: World, count: int) -> None:
+    for _ in range(count):
+        world.clock.move(HOUR)
+        world.exporter.tick()
+        world.deliver()
+
+
+LAYOUTS = [FOLDER, "segments/HighValue.csv", "CustomerInsights_x/Feed/HighValue/2026/09/21/1300/"]
+
+
+@pytest.mark.parametrize("place", LAYOUTS)
+def test_a_snapshot_whose_events_were_lost_is_found_within_hours_and_runs_once(world: World, place: str) -> None:
+    world.register()
+    world.exporter.tick()
+    world.clock.move(60)
+    world.put(place if place.endswith(".csv") else place + "HighValue_1.csv", as_csv(people(3)))
+    _hours(world, 3)
+    assert_ended(world, Status.SUCCESSFUL, delivered=3)
+    handled = world.handled
+    _hours(world, 10)
+    assert (len(world.runs()), world.handled) == (1, handled), "looked at once, not every hour"
+
+
+def test_a_late_partition_whose_event_was_lost_makes_a_run_as_well(world: World) -> None:
+    world.register()
+    world.exporter.tick()
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    world.clock.move(60)
+    world.put(FOLDER + "b.csv", as_csv(people(3, first=3)))
+    _hours(world, 3)
+    assert [run.counts.delivered for run in world.runs()] == [3, 6]
+
+
+def test_a_snapshot_that_was_there_before_its_export_is_not_missed(world: World) -> None:
+    """Saving an export runs nothing, nor does giving it another segment, or resuming it."""
+    world.put(FOLDER + "a.csv", as_csv(people(3)))
+    world.put("segments/Other/a.csv", as_csv(people(3)))
+    world.clock.move(60)
+    export = world.register()
+    _hours(world, 3)
+    paused = export.model_copy(update={"paused": True})
+    world.exporter.catalog.save(paused)
+    world.exporter.tick()
+    world.put(FOLDER + "b.csv", as_csv(people(3)))
+    world.clock.move(60)
+    world.exporter.catalog.save(export)
+    _hours(world, 3)
+    changed = Change(by="a person", at=world.now())
+    world.exporter.catalog.save(export.model_copy(update={"segments": ["HighValue", "Other"], "changed": changed}))
+    _hours(world, 3)
+    assert world.runs() == []
+
+
+def test_a_snapshot_whose_look_failed_for_good_is_not_looked_at_every_hour(world: World) -> None:
+    world.register()
+    world.exporter.tick()
+    world.clock.move(60)
+    world.exporter = world.again(snapshots=Barred(world, REFUSED))
+    world.drop("segments/HighValue.csv", as_csv(people(3)))
+    world.deliver()
+    world.exporter = world.again()
+    handled = world.handled
+    _hours(world, 5)
+    assert_ended(world, Status.FAILED)
+    assert world.handled == handled
+
+
+def test_the_container_is_listed_once_an_hour_by_one_of_two_instances(world: World) -> None:
+    world.register()
+    listed: list[str] = []
+
+    class Listed(Barred):
+        def list(self, prefix: str) -> Iterator[Any]:
+            listed.append(prefix)
+            return super().list(prefix)
+
+    instances = [world.again(snapshots=Listed(world, REFUSED, times=0)) for _ in range(2)]
+    for _ in range(24):
+        for exporter in instances:
+            exporter.tick()
+        world.clock.move(300)
+    assert listed == ["", ""]
+    world.exporter.store.delete("arrivals.json")
+    world.exporter.store.create("arrivals.json", b"what?")
+    instances[0].tick()
+    assert listed == ["", "", ""]
