@@ -18,6 +18,7 @@ import azure.functions as func
 import azurefunctions.extensions.bindings.blob as blob
 
 from exporter import wiring
+from exporter.errors import ExporterError
 from exporter.logs import discreet, show_fields
 from exporter.store import decode_message
 
@@ -61,7 +62,10 @@ def on_tick(tick: func.TimerRequest) -> None:  # noqa: ARG001 - the name is the 
 @app.route("health", methods=["GET"])
 @discreet
 def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001
-    checks = wiring.cloud().health()
+    try:
+        checks = wiring.cloud().health()
+    except ExporterError as exc:
+        checks = {"settings": f"{exc.message}. {exc.hint}".strip()}
     status = 200 if set(checks.values()) == {"ok"} else 503
     return func.HttpResponse(json.dumps(checks), status_code=status, mimetype="application/json")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,16 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
+from exporter import wiring
+from exporter.catalog import Connection, Consent, Export, Schedule
 from exporter.http.identity import PRINCIPAL
+from exporter.mapping import parse_mapping
 from exporter.roles import Actor, Role
+from exporter.runs import Phase, Status
+from exporter.service import Exporter
+from exporter.settings import from_env
+from exporter.stepping import step_message
+from sandbox import klaviyo as stand_in
 from sandbox.azurite import Azurite
 from sandbox.vault import serving as serving_vault
 from tests.entrypoints.worker import (
@@ -171,6 +180,7 @@ SETTINGS = {
     "STEPS_QUEUE": "worker-steps",
     "TICK_SCHEDULE": "0 */5 * * * *",
 }
+LIST = "LIST01"
 BLOB_NAME = "exports/HighValue/2026/11/23/1200/HighValue_1.csv"
 
 
@@ -189,11 +199,44 @@ def storage(azurite: Azurite) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def app(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """With an account in which an import lasts."""
     folder = tmp_path_factory.mktemp("app")
-    with serving_vault(cert_dir=folder) as vault:
+    klaviyo = stand_in.Klaviyo(stand_in.Settings(job_seconds=600))
+    klaviyo.call("POST", "/_sandbox/lists", {"id": LIST})
+    with stand_in.serving(klaviyo) as klaviyo_url, serving_vault(cert_dir=folder) as vault:
+        vault.vault.set_secret("klaviyo-key", stand_in.FULL_KEY)
         env = {**SETTINGS, **storage, **vault.env, "KEY_VAULT_URL": vault.url, "WORK_FOLDER": str(folder / "work")}
+        env["KLAVIYO_BASE_URL"] = klaviyo_url
         with running_worker(ROOT, env=env, log=folder / "worker.log") as worker:
             yield worker
+
+
+@pytest.fixture
+def exporter(storage: dict[str, str], tmp_path: Path) -> Exporter:
+    """On the app's storage, to start runs there and to look at them."""
+    environ = {**SETTINGS, **storage, "SETTLE_SECONDS": "0", "WORK_FOLDER": str(tmp_path)}
+    environ["KEY_VAULT_URL"] = "https://vault.invalid"
+    return wiring.build(from_env(environ), environ)
+
+
+@pytest.fixture
+def export(exporter: Exporter) -> Iterator[Export]:
+    consent = Consent(by="a test", at=datetime.now(UTC))
+    exporter.catalog.save(Connection(id="main", name="Main", secret="klaviyo-key", consent=consent))
+    nightly = Schedule(on="schedule", times=["03:00"])
+    it = Export(
+        id="vips",
+        name="VIPs",
+        connection="main",
+        list_id=LIST,
+        segments=["HighValue"],
+        mapping=parse_mapping({"email": "EMail"}),
+        schedule=nightly,
+    )
+    exporter.catalog.save(it)
+    yield it
+    exporter.catalog.remove(Export, it.id)
+    exporter.catalog.remove(Connection, "main")
 
 
 @pytest.mark.azurite
@@ -226,9 +269,43 @@ class TestApp:
         outcome = app.invoke("on_poison", queue_input("message", '{"do": "settle"}'))
         assert outcome.succeeded, outcome.error
 
-    def test_tick_with_nothing_due_succeeds(self, app: Worker) -> None:
+    @pytest.mark.parametrize("body", ["no JSON", "[]"])
+    def test_messages_that_are_none_of_ours_are_dropped(self, app: Worker, body: str) -> None:
+        for function in ("on_step", "on_poison"):
+            outcome = app.invoke(function, queue_input("message", body))
+            assert outcome.succeeded, outcome.error
+
+    def test_step_takes_a_run_further_and_its_poison_message_closes_it(
+        self, app: Worker, exporter: Exporter, export: Export
+    ) -> None:
+        run = exporter.start(export)
+        message = json.dumps(step_message(run))
+        taken = app.invoke("on_step", queue_input("message", message))
+        assert taken.succeeded, taken.error
+        sent = exporter.run(run.run_id)
+        assert sent is not None
+        assert (sent.status, sent.phase, sent.step) == (Status.REFRESHING, Phase.CONFIRM, 1), sent.message
+        message = json.dumps(step_message(sent))
+        closed = app.invoke("on_poison", queue_input("message", message))
+        assert closed.succeeded, closed.error
+        failed = exporter.run(run.run_id)
+        assert failed is not None
+        assert (failed.status, failed.counts.rows) == (Status.FAILED, 1)
+
+    def test_tick_begins_to_count_for_a_schedule(self, app: Worker, exporter: Exporter, export: Export) -> None:
         outcome = app.invoke("on_tick", timer_input("tick"))
         assert outcome.succeeded, outcome.error
+        assert exporter.store.read(f"schedules/{export.id}.json") is not None
+
+
+@pytest.mark.azurite
+def test_health_says_which_setting_is_missing(storage: dict[str, str], tmp_path: Path) -> None:
+    with running_worker(ROOT, env={**SETTINGS, **storage, "KEY_VAULT_URL": ""}, log=tmp_path / "worker.log") as worker:
+        outcome = worker.invoke("health", http_input("req", "GET", "http://host/api/health"))
+    assert outcome.succeeded, outcome.error
+    assert outcome.returned is not None
+    assert outcome.returned["http"]["status_code"] == "503"
+    assert "KEY_VAULT_URL" in json.loads(http_body(outcome))["settings"]
 
 
 @pytest.fixture(scope="module")
