@@ -106,8 +106,12 @@ class Records:
         return found[0] if found else None
 
     def create(self, run: Run) -> None:
-        """Raises AlreadyThere."""
-        self._store.create(run.folder + "run.json", _encode(run))
+        """Raises AlreadyThere. Listed first: wherever its creator dies, the timer looks after the run, or the entry."""
+        name = run.folder + "run.json"
+        if self._store.read(name) is not None:
+            raise AlreadyThere(f"{name} exists")
+        self.list_as_open(run)
+        self._store.create(name, _encode(run))
 
     def write(self, run: Run, etag: str) -> tuple[Run, str]:
         """Write a run's document over the version that was read. Raises StoreMoved."""
@@ -231,7 +235,7 @@ class Records:
         with contextlib.suppress(StoreMoved):  # somebody was faster
             self.list_as_open(closed)  # until it is tidied up after, as every run
             self.save_report(closed, None)
-            self.create(closed)
+            self._store.create(closed.folder + "run.json", _encode(closed))
             fields = {"run_id": closed.run_id, "status": str(closed.status), "cause": closed.message}
             logger.warning("run closed", extra=fields)
             telemetry.run_closed(closed)

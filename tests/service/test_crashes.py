@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.runs import Status
-from exporter.service import Exporter
+from exporter.service import STALE_S, Exporter
 from tests.service.killing import Killed, Killer, mortal, unrecorded_rows
 from tests.service.world import FOLDER, World, as_csv, assert_ended, people
 
@@ -178,3 +178,29 @@ def test_two_instances_that_get_every_message_twice_make_one_run(world: World, s
     assert failures == []
     world.deliver(most=60)
     assert_right(world)
+
+
+@pytest.mark.parametrize("effects", [1, 2])
+def test_a_run_whose_creator_died_is_looked_after_though_a_newer_one_was_made(world: World, effects: int) -> None:
+    """Another partition came before the message came again, which then starts a run of both."""
+    set_up(world)
+    killer = Killer()
+    exporter = mortal(world, killer)
+    exporter.note(NAME)
+    killer.at = len(killer.names) + effects  # its entry, then its document
+    message = world.next_message()
+    assert message is not None
+    with pytest.raises(Killed):
+        exporter.handle(message)
+    assert killer.names[-effects:] == ["store.create"] * effects
+    world.put(FOLDER + "b.csv", as_csv(people(3, first=50)))
+    world.clock.move(300)
+    world.exporter.handle(message, redelivered=True)
+    world.deliver()
+    assert len(world.runs()) == effects
+    for wait_s in (STALE_S + 1, 3_600):
+        world.clock.move(wait_s)
+        world.exporter.tick()
+        world.deliver()
+    assert not any(run.status.is_open for run in world.runs())
+    assert list(world.exporter.store.names("open/")) == []
