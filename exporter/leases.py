@@ -4,7 +4,8 @@
 
 Taking over an expired lease raises `generation` by one. The holder keeps it alive from a thread of its own and looks
 at `held.check()` before each effect; the journal's append position is the fence behind it, should a holder be so slow
-that it does not notice. Clocks of instances may differ by less than the margin.
+that it does not notice. Clocks of instances may differ by less than the margin: what ends later than a lease taken now
+could is none.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def take(
     current = store.read(name)
     before = _parse(current)
     now = clock()
-    if before and before.expires_at > now:
+    if before and _is_valid(before, now, lasts_s):
         raise LeaseHeld(
             "another run of this connection is at work: runs of one Klaviyo account take turns",
             retry_after_s=min(max(before.expires_at - now, 1), 15),
@@ -110,10 +111,15 @@ def take(
     return HeldLease(store, name, lease, etag, lasts_s=lasts_s, clock=clock)
 
 
-def is_held(store: Store, connection: str, *, now: float) -> bool:
+def is_held(store: Store, connection: str, *, now: float, lasts_s: float = LEASE_S) -> bool:
     """Whether some instance works for a connection at the moment."""
     lease = _parse(store.read(_name(connection)))
-    return lease is not None and lease.expires_at > now
+    return lease is not None and _is_valid(lease, now, lasts_s)
+
+
+def _is_valid(lease: Lease, now: float, lasts_s: float) -> bool:
+    """Whether a lease counts. One that a clock far ahead wrote would block its connection for as long as that."""
+    return now < lease.expires_at <= now + max(lasts_s, LEASE_S) * (1 + MARGIN)
 
 
 def _name(connection: str) -> str:

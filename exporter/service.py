@@ -665,7 +665,7 @@ class Exporter:
 
     def _waits_for_its_turn(self, run: Run) -> bool:
         """Whether its connection is at work, for this run or another: its message goes round and needs no second."""
-        return leases.is_held(self.store, run.connection, now=self._clock())
+        return leases.is_held(self.store, run.connection, now=self._clock(), lasts_s=self.limits.lease_s)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

@@ -55,6 +55,23 @@ def test_a_held_lease_is_refused_with_the_time_to_wait(store: FolderStore, clock
     assert is_held(store, "main", now=clock.now)
 
 
+@pytest.mark.parametrize("ahead_s", [61 * 7 / 6, 3_600, 10 * 365 * 86_400, float("inf")])
+def test_a_lease_from_a_clock_far_ahead_is_none(store: FolderStore, clock: Clock, ahead_s: float) -> None:
+    lease = {"schema": 1, "owner": "a", "generation": 7, "expires_at": clock.now + ahead_s}
+    store.create(NAME, json.dumps(lease).encode())
+    assert not is_held(store, "main", now=clock.now)
+    _take(store, clock, "b").check()
+    assert _document(store)["generation"] == 8
+
+
+def test_a_lease_from_a_clock_a_little_ahead_counts(store: FolderStore, clock: Clock) -> None:
+    _take(store, clock)
+    clock.move(-9)
+    assert is_held(store, "main", now=clock.now)
+    with pytest.raises(LeaseHeld):
+        _take(store, clock, "b")
+
+
 def test_connections_do_not_wait_for_each_other(store: FolderStore, clock: Clock) -> None:
     _take(store, clock)
     take(store, "other", "b", clock=clock).check()
