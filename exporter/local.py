@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,9 @@ from pydantic import SecretStr
 
 from exporter import leases
 from exporter.catalog import Connection, Consent, Export, Schedule
-from exporter.errors import ConfigError, SecretUnavailable
+from exporter.errors import ConfigError, ExporterError, SecretUnavailable
 from exporter.klaviyo import Klaviyo
+from exporter.logs import kind_and_place
 from exporter.management import Management
 from exporter.mapping import MappingDocument
 from exporter.records import open_work
@@ -32,7 +34,10 @@ from exporter.store import (
     check_name,
 )
 
+logger = logging.getLogger(__name__)
+
 Progress = Callable[[str, int, int], None]
+TRIES = 5  # host.json, maxDequeueCount
 Tell = Callable[[str], None]
 CONNECTION = "push"
 WORTH_TELLING_S = 1.0  # shorter waits are not told
@@ -202,7 +207,7 @@ def drive(exporter: Exporter, steps: MemorySteps, tell: Tell) -> None:
     while (due := steps.next_due()) is not None:
         time.sleep(max(due - time.time(), 0))
         if message := steps.take():
-            exporter.handle(message)
+            _handle(exporter, message)
             run, again = exporter.run(str(message["run"])), steps.next_due()
             if run and run.setbacks and again is not None:
                 wait_s = max(again - time.time(), 0)
@@ -222,6 +227,23 @@ def _open_work(store: FolderStore, state: Path) -> Path:
     """The work folder. Unless another process is at work, whatever is left in it is of one that died."""
     is_alone = not leases.is_held(store, CONNECTION, now=time.time())
     return open_work(state / WORK, abandoned_after_s=0 if is_alone else ABANDONED_AFTER_S)
+
+
+def _handle(exporter: Exporter, message: dict[str, object]) -> None:
+    """Handle a message as the host does: when it fails for an unknown reason time and again, its run is closed.
+
+    Raises what we know of, such as a folder that cannot be written to: the run is taken up when that is mended.
+    """
+    for number in range(TRIES):
+        try:
+            exporter.handle(message, redelivered=number > 0)
+        except ExporterError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the outermost edge
+            logger.error("message failed", extra={"cause": kind_and_place(exc), "attempt": number + 1})  # noqa: TRY400
+        else:
+            return
+    exporter.close_poisoned(message)
 
 
 def _manifest(snapshots: LocalFiles) -> Manifest:

@@ -149,6 +149,7 @@ class Run(BaseModel):
     message: str = ""
     hint: str = ""
     cause: str = ""  # the kind of error that ended it, such as KeyRefused
+    unexpected: str = ""  # kind and place of the last error in this phase that is none of ours
 
     @property
     def folder(self) -> str:
@@ -183,7 +184,13 @@ def enter(run: Run, phase: Phase, *, now: datetime) -> Run:
     if _ORDER.index(phase) < _ORDER.index(run.phase) or not run.status.is_open:
         raise ValueError(f"run {run.run_id} cannot go from {run.status}, {run.phase} to {phase}")
     return run.model_copy(
-        update={"phase": phase, "status": Status.REFRESHING, "started_at": run.started_at or now, "message": ""}
+        update={
+            "phase": phase,
+            "status": Status.REFRESHING,
+            "started_at": run.started_at or now,
+            "message": "",
+            "unexpected": "",
+        }
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, assert_never
 
+import duckdb
 from pydantic import SecretStr
 
 from exporter import leases, members, notices, telemetry, timer
@@ -39,7 +40,7 @@ from exporter.errors import (
     StoreMoved,
     Transient,
 )
-from exporter.logs import bound_run
+from exporter.logs import bound_run, kind_and_place
 from exporter.model_json import MAX_MODEL_BYTES, TableModel, parse_table
 from exporter.pacing import Pacer
 from exporter.planning import count_rows, make_plan
@@ -65,6 +66,15 @@ STALE_S = 900.0  # an open run that nothing moved for so long lost its message: 
 LONGEST_WAIT_S = 300.0
 LOOKED_S = 3600.0  # longer than a look at a snapshot goes on, from the first try to the last
 UNKNOWN_HINT = "Look for it in the logs; mend the cause, then run the export again, which is harmless."
+DEFECT_HINT = (
+    "This is a defect: report it with the message, which holds no data of persons, and the version. "
+    "Running the export again, or on another snapshot, is harmless."
+)
+KILLED = "it left no error behind, so the app was killed or stopped each time"
+KILLED_HINT = (
+    "Look for this run id in the logs: mostly memory ran out (lower MEMORY_MB, or take larger instances), or time "
+    "(lower STEP_SECONDS). Then run the export again, which is harmless."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +216,8 @@ class Exporter:
             run,
             etag,
             Status.FAILED,
-            message=f"the step {run.phase} failed repeatedly for a reason the exporter does not know",
-            hint="Look for this run id in the logs; mend the cause, then run the export again, which is harmless.",
+            message=f"the step {run.phase} failed repeatedly: {run.unexpected or KILLED}",
+            hint=DEFECT_HINT if run.unexpected else KILLED_HINT,
         )
 
     def health(self) -> dict[str, str]:
@@ -605,13 +615,24 @@ class Exporter:
             return Next(step_message(taken.run), after_s=5)
         except ExporterError as exc:
             error = exc
-        except OSError as exc:  # our own files on this machine's disk; whatever is remote has errors of its own
-            hint = "Is the disk under WORK_FOLDER full?"
-            error = Transient(f"the local disk could not be used: {exc.strerror or type(exc).__name__}", hint=hint)
+        except (
+            OSError,
+            duckdb.IOException,
+        ) as exc:  # our own files on this machine's disk; the remote has its own errors
+            what = getattr(exc, "strerror", None) or type(exc).__name__
+            error = Transient(f"the local disk could not be used: {what}", hint="Is the disk under WORK_FOLDER full?")
+        except Exception as exc:  # the message comes again, some times: should it fail each time, this is why
+            self._keep_unexpected(taken, exc)
+            raise
         try:
             return self._conclude(taken, error)
         except StoreMoved:  # another instance has the run by now: this message is stale, or waits for its turn
             return Next(step_message(taken.run), after_s=5)
+
+    def _keep_unexpected(self, taken: Step, exc: Exception) -> None:
+        """Write into a run what went wrong, for whoever closes it."""
+        with contextlib.suppress(ExporterError):  # the first error is the one to be seen
+            self.records.write(taken.run.model_copy(update={"unexpected": kind_and_place(exc)}), taken.etag)
 
     def _conclude(self, taken: Step, error: ExporterError) -> StepResult:
         """What follows from an error that ended an attempt."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import traceback
 
+import duckdb
 import pytest
+from pydantic import SecretStr
 
 from exporter.catalog import Catalog
 from exporter.errors import ConfigError, DocumentUnreadable, Transient
@@ -223,7 +225,52 @@ def test_a_poison_message_closes_its_run(world: World) -> None:
     run = assert_ended(world, Status.FAILED)
     assert len(world.errors) == 5
     assert [message["do"] for message in world.poisoned] == ["step"]
-    assert "plan" in run.message
+    assert "the step plan failed repeatedly: RuntimeError in service.py" in run.message
+    assert "test_failing.py" not in run.message, "the way through our own code"
+    assert "a defect of ours" not in run.message, "its text may quote anything"
+    assert "report it" in run.hint
+
+
+def test_a_poison_message_of_a_run_whose_instances_died_says_so(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(3))
+    world.deliver(until=lambda: bool(world.runs()))
+    world.exporter.close_poisoned(world.steps.take() or {})
+    run = assert_ended(world, Status.FAILED)
+    assert "killed" in run.message
+    assert "MEMORY_MB" in run.hint
+
+
+def test_an_unexpected_error_of_an_earlier_phase_is_not_taken_for_that_of_a_later_one(world: World) -> None:
+    fails = [True, False]
+
+    def at_first(key: SecretStr) -> object:
+        if fails.pop(0):
+            raise RuntimeError("a defect of ours")
+        return world.client(key)
+
+    world.register()
+    world.exporter = world.again(klaviyo=at_first)
+    world.drop_people("a.csv", people(3))
+    world.deliver(until=lambda: world.job_requests() > 0)
+    assert len(world.errors) == 1
+    assert world.run().unexpected == ""
+
+
+@pytest.mark.parametrize("error", [duckdb.IOException("Could not write file /p/ada@x.com"), OSError(28, "No space")])
+def test_a_disk_that_is_full_is_waited_for_and_then_said(
+    world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("exporter.stepping.make_plan", full)
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert world.errors == []
+    assert "the local disk could not be used" in run.message
+    assert "ada" not in run.message
+    assert "WORK_FOLDER" in run.hint
 
 
 def test_a_poison_message_of_a_run_that_is_closed_changes_nothing(world: World) -> None:

@@ -1,0 +1,68 @@
+"""A laptop's queue, worked as the host works its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from exporter import local
+from exporter.cli.laptop import LOCAL_LIMITS
+from exporter.errors import ConfigError
+from exporter.mapping import parse_mapping
+from exporter.runs import Run, Status
+
+ROOT = Path(__file__).parents[2]
+
+
+def _push(tmp_path: Path) -> Run:
+    file = tmp_path / "a.csv"
+    file.write_text("EMail\nada@example.com\n")
+    _, run = local.push(
+        [file],
+        list_id="LIST01",
+        mapping=parse_mapping({"email": "EMail"}),
+        keep_rejected_rows=False,
+        key=SecretStr("pk_x"),
+        state=tmp_path / "state",
+        base_url="http://127.0.0.1:9",
+        revision="2026-07-15",
+        compress=False,
+        limits=LOCAL_LIMITS,
+        progress=lambda *_: None,
+    )
+    return run
+
+
+def test_a_run_that_fails_for_an_unknown_reason_is_closed_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("ada@example.com")
+
+    monkeypatch.setattr("exporter.stepping.make_plan", broken)
+    monkeypatch.setattr("exporter.klaviyo.Klaviyo.find_list", lambda *_: None)
+    run = _push(tmp_path)
+    assert run.status is Status.FAILED
+    assert "KeyError in" in run.message
+    assert "ada" not in run.message
+
+
+def test_what_a_person_must_mend_leaves_the_run_open_to_be_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise ConfigError("the folder cannot be written to")
+
+    monkeypatch.setattr("exporter.leases.take", refused)
+    with pytest.raises(ConfigError):
+        _push(tmp_path)
+    [document] = (tmp_path / "state").glob("runs/*/*/run.json")
+    assert json.loads(document.read_text())["status"] == Status.QUEUED
+
+
+def test_a_message_is_tried_as_often_as_by_the_host() -> None:
+    host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
+    assert host["extensions"]["queues"]["maxDequeueCount"] == local.TRIES
