@@ -400,7 +400,7 @@ def _if_match(etag: str) -> dict[str, Any]:
 def _document(blob: BlobClient, *, max_bytes: int | None = None) -> Document:
     stream = blob.download_blob()
     if max_bytes is not None and stream.size > max_bytes:
-        raise BlobTooLarge(blob.blob_name, max_bytes=max_bytes)
+        raise BlobTooLarge(f"{blob.blob_name} has over {max_bytes:,} bytes")
     return Document(stream.readall(), _plain(stream.properties.etag))
 
 

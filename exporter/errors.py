@@ -222,9 +222,6 @@ class EditConflict(Conflict):
 class BlobTooLarge(ExporterError):
     """A blob has more bytes than are read at once."""
 
-    def __init__(self, name: str, *, max_bytes: int) -> None:
-        super().__init__(f"{name} has over {max_bytes:,} bytes")
-
 
 class PartitionChanged(ExporterError):
     """A blob of the manifest was replaced or removed since the manifest was frozen."""

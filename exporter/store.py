@@ -461,7 +461,7 @@ class FolderSnapshots:
             with file:
                 document = _document(file, max_bytes + 1)
         if len(document.data) > max_bytes:
-            raise BlobTooLarge(name, max_bytes=max_bytes)
+            raise BlobTooLarge(f"{name} has over {max_bytes:,} bytes")
         return document
 
     def ping(self) -> None:
