@@ -28,12 +28,14 @@ def decide_header(
 
     declared: what model.json says. columns: its names, in order. mapped: names that the mapping uses.
     A first line that repeats known names is a header whatever is declared: where model.json says nothing, that means
-    "no header", yet common writers write one. Names are compared without regard to case and outer blanks.
+    "no header", yet common writers write one. Names are compared without regard to case and outer blanks. A cell may
+    well hold a column's name ("Email" as somebody's preferred channel), so one alone makes no header.
     """
-    if _names_columns(first_record, columns or (), mapped):
+    names = {_key(name) for name in (*(columns or ()), *mapped)}
+    has_address = any("@" in cell and _key(cell) not in names for cell in first_record)
+    if not has_address and _names_columns(first_record, columns or (), mapped):
         contrary = ", although model.json says that there is none" if declared is False else ""
         return _header(first_record, f"The first line holds the column names{contrary}.")
-    has_address = any("@" in cell for cell in first_record)
     if declared and not (has_address and (columns or mapped)):
         return _header(first_record, "model.json says that the first line holds the column names.")
     if declared:
@@ -51,10 +53,19 @@ def decide_header(
 
 
 def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequence[str]) -> bool:
-    """Tell whether the cells are names: all that the mapping needs, or more than half known ones."""
-    found, needed = {_key(cell) for cell in cells}, {_key(name) for name in mapped}
-    known = needed | {_key(name) for name in columns}
-    return bool(needed and needed <= found) or 2 * sum(_key(cell) in known for cell in cells) > len(cells)
+    """Tell whether the cells are names.
+
+    With columns known: most of them in their places, or else, in another order, all that the mapping needs, most of
+    the cells known, and none blank, as the address of a row may be. With none known: all that the mapping needs.
+    """
+    found, needed = [_key(cell) for cell in cells], {_key(name) for name in mapped}
+    has_needed = needed <= set(found)
+    if not columns:
+        return bool(needed) and has_needed
+    in_place = sum(cell == _key(name) for cell, name in zip(found, columns, strict=False))
+    known = set(found) & (needed | {_key(name) for name in columns})
+    in_any_order = has_needed and all(found) and 2 * len(known) > len(found)
+    return 2 * in_place > min(len(found), len(columns)) or in_any_order
 
 
 def _header(cells: Sequence[str], why: str) -> HeaderDecision:

@@ -521,6 +521,8 @@ def test_encoding_is_found_by_mark_then_name_then_zero_bytes(declared: str | Non
 
 # The header
 
+CONTACT = ["CustomerId", "Email", "Channel", "Name"]
+
 
 @pytest.mark.parametrize(
     ("first", "declared", "columns", "mapped", "has_header", "names", "why"),
@@ -540,6 +542,17 @@ def test_encoding_is_found_by_mark_then_name_then_zero_bytes(declared: str | Non
         (["1", "a@b.c"], None, None, ["EMail"], False, ["column_1", "column_2"], "holds an address"),
         (["1", "x"], None, None, ["column_2"], False, ["column_1", "column_2"], "counts columns"),
         (["Id", "Mail"], None, None, ["EMail"], True, ["Id", "Mail"], "Nothing else is known"),
+        # a person's preferred channel is called as a column is
+        (["C1", "a@b.c", "Email", "Ada"], False, CONTACT, ["Email"], False, CONTACT, "no column names"),
+        (["C1", "a@b.c", "Email", "Ada"], None, CONTACT, ["Email"], False, CONTACT, "does not repeat"),
+        (["C1", "a@b.c", "Email", "Ada"], True, CONTACT, ["Email"], False, CONTACT, "holds an address"),
+        (["C1", "", "Email", "Ada"], False, CONTACT, ["Email"], False, CONTACT, "no column names"),
+        (["Name", "", "Email", "CustomerId"], False, CONTACT, ["Email"], False, CONTACT, "no column names"),
+        (["C1", "a@b.c", "Email"], None, None, ["Email"], False, ["column_1", "column_2", "column_3"], "an address"),
+        (CONTACT[::-1], False, CONTACT, ["Email"], True, CONTACT[::-1], "although"),
+        (["New", "Name", "Email"], None, CONTACT, ["Email"], True, ["New", "Name", "Email"], "holds the column names."),
+        ([*CONTACT[:3], ""], False, CONTACT, ["Email"], True, [*CONTACT[:3], "column_4"], "although"),
+        (["Id", "E@Mail"], False, ["Id", "E@Mail"], ["E@Mail"], True, ["Id", "E@Mail"], "although"),
         (["City", "", "city", "City_2", "City"], True, None, [], True, None, "changed to unique ones"),
     ],
 )
