@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from exporter.names import comparable
+
 
 @dataclass(frozen=True, slots=True)
 class HeaderDecision:
@@ -31,8 +33,8 @@ def decide_header(
     "no header", yet common writers write one. Names are compared without regard to case and outer blanks. A cell may
     well hold a column's name ("Email" as somebody's preferred channel), so one alone makes no header.
     """
-    names = {_key(name) for name in (*(columns or ()), *mapped)}
-    has_address = any("@" in cell and _key(cell) not in names for cell in first_record)
+    names = {comparable(name) for name in (*(columns or ()), *mapped)}
+    has_address = any("@" in cell and comparable(cell) not in names for cell in first_record)
     if not has_address and _names_columns(first_record, columns or (), mapped):
         contrary = ", although model.json says that there is none" if declared is False else ""
         return _header(first_record, f"The first line holds the column names{contrary}.")
@@ -58,12 +60,12 @@ def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequenc
     With columns known: most of them in their places, or else, in another order, all that the mapping needs, most of
     the cells known, and none blank, as the address of a row may be. With none known: all that the mapping needs.
     """
-    found, needed = [_key(cell) for cell in cells], {_key(name) for name in mapped}
+    found, needed = [comparable(cell) for cell in cells], {comparable(name) for name in mapped}
     has_needed = needed <= set(found)
     if not columns:
         return bool(needed) and has_needed
-    in_place = sum(cell == _key(name) for cell, name in zip(found, columns, strict=False))
-    known = set(found) & (needed | {_key(name) for name in columns})
+    in_place = sum(cell == comparable(name) for cell, name in zip(found, columns, strict=False))
+    known = set(found) & (needed | {comparable(name) for name in columns})
     in_any_order = has_needed and all(found) and 2 * len(known) > len(found)
     return 2 * in_place > min(len(found), len(columns)) or in_any_order
 
@@ -91,7 +93,7 @@ def _unique_names(cells: Sequence[str]) -> tuple[tuple[str, ...], bool]:
         names[unique.casefold()] = unique
         taken.add(unique.casefold())
     unique_names = tuple(names.values())
-    return unique_names, any(_key(a) != _key(b) for a, b in zip(unique_names, cells, strict=True))
+    return unique_names, any(comparable(a) != comparable(b) for a, b in zip(unique_names, cells, strict=True))
 
 
 def _numbered(name: str, taken: set[str]) -> str:
@@ -99,7 +101,3 @@ def _numbered(name: str, taken: set[str]) -> str:
     while f"{name}_{number}".casefold() in taken:
         number += 1
     return f"{name}_{number}"
-
-
-def _key(name: str) -> str:
-    return " ".join(name.split()).casefold()

@@ -27,6 +27,7 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from exporter.errors import MappingError
+from exporter.names import comparable
 
 IDENTIFIERS = ("email", "phone_number", "external_id")
 ATTRIBUTES = (*IDENTIFIERS, "first_name", "last_name", "organization", "title", "image", "locale")
@@ -247,7 +248,7 @@ class _Positions:
         self.missing: list[str] = []
 
     def find(self, name: str) -> int:
-        for key in (str, _comparable):
+        for key in (str, comparable):
             for position, column in enumerate(self.columns):
                 if key(column) == key(name):
                     return position
@@ -289,11 +290,6 @@ def _property_names(columns: Sequence[str], chosen: Sequence[int]) -> list[str]:
             unique, number = f"{name}_{number}", number + 1
         names.append(unique)
     return names
-
-
-def _comparable(name: str) -> str:
-    """A column's name without case and superfluous blanks; letters with accents may come as one character or as two."""
-    return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
 
 
 def _printable(name: str) -> str:

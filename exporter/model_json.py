@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from exporter.names import comparable
 
 MAX_MODEL_BYTES = 32_000_000  # ours: a model of 1,000 tables with 300 columns each is about 20 MB
 
@@ -28,7 +31,7 @@ class Dialect:
     quoting: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TableModel:
     """One table of model.json: its columns, the data types of those that have one, each partition's dialect by path."""
 
@@ -38,15 +41,19 @@ class TableModel:
 
     def named_in(self, prefix: str) -> frozenset[str]:
         """File names of the partitions that lie directly in the folder `prefix`."""
-        rests = (path.removeprefix(prefix) for path in self.partitions if path.startswith(prefix))
-        return frozenset(rest for rest in rests if rest and "/" not in rest)
+        places = (path.rpartition("/") for path in self.partitions)
+        return frozenset(name for *folder, name in places if name and comparable("".join(folder)) == comparable(prefix))
 
     def dialect_of(self, path: str) -> Dialect:
         """A partition's dialect: its own entry, else that of another (an older run's), else the columns only."""
-        if path in self.partitions:
-            return self.partitions[path]
+        if (own := self._by_path.get(comparable(path))) is not None:
+            return own
         others = list(self.partitions.values())
         return others[-1] if others else Dialect(columns=self.columns or None)
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, Dialect]:
+        return {comparable(path): dialect for path, dialect in self.partitions.items()}
 
 
 def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel | None:
@@ -59,7 +66,7 @@ def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel |
     except (ValueError, RecursionError):
         return None
     entities = [*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))]
-    named = (entity for entity in entities if _text(_get(entity, "name")).casefold() == table.casefold())
+    named = (entity for entity in entities if comparable(_text(_get(entity, "name"))) == comparable(table))
     return next((_table(entity, container) for entity in named), None)
 
 
@@ -96,9 +103,10 @@ def _path(location: Any, container: str) -> str | None:
     except ValueError:
         return None
     # Azurite and other path-style addresses put the account's name first.
-    for start in (f"{container}/", f"{path.partition('/')[0]}/{container}/"):
-        if container and path.startswith(start):
-            return path.removeprefix(start)
+    first, _, rest = path.partition("/")
+    for name, _, inside in ((first, "", rest), rest.partition("/")):
+        if container and comparable(name) == comparable(container):
+            return inside
     return path
 
 

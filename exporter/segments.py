@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
-from exporter.snapshots import NotASnapshot, SnapshotRef, comparable, parse_blob_name
+from exporter.names import comparable
+from exporter.snapshots import NotASnapshot, SnapshotRef, parse_blob_name
 from exporter.store import BlobInfo
 
 

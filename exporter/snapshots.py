@@ -13,13 +13,13 @@ Source: Microsoft Learn, "Export data to an Azure Blob Storage" (2026-07-16) and
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from exporter.errors import ExporterError
+from exporter.names import comparable
 from exporter.store import BlobInfo
 
 HAND_FOLDER = "segments"  # ours: where a person drops files
@@ -88,13 +88,13 @@ class SnapshotRef:
     def is_of(self, segment: str) -> bool:
         """Whether this is a snapshot of `segment`: "Table", or "Destination/Table" where two destinations share it.
 
-        A mapped file is called "{destination}_{segment}" and both may hold underscores, so any end of it after
-        one is taken. Compared without regard to case: Customer Insights changes it between destinations.
+        A mapped file is called "{destination}_{segment}" and both may hold underscores: it belongs to a segment of
+        that whole name, or to "Destination/Segment". Its end alone would do for other segments as well.
         """
         wanted, own = comparable(segment), comparable(self.segment)
-        if wanted in (own, self.key):
-            return True
-        return self.layout is Layout.MAPPED and f"_{own}".endswith("_" + wanted.replace("/", "_"))
+        if self.layout is Layout.MAPPED:
+            return wanted.replace("/", "_") == own
+        return wanted in (own, self.key)
 
 
 def parse_blob_name(name: str) -> SnapshotRef:
@@ -156,11 +156,6 @@ def _parse_hand(name: str) -> SnapshotRef | None:
         return SnapshotRef(prefix=name, segment=_without_suffix(segment), layout=Layout.SINGLE)
     folder = f"{root}{segment}/"
     return SnapshotRef(prefix=folder, segment=segment, layout=Layout.FOLDER, model=folder + MODEL_NAME)
-
-
-def comparable(name: str) -> str:
-    """The name without its case; letters with accents may come as one character or as two."""
-    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _without_suffix(file_name: str) -> str:

@@ -12,7 +12,7 @@ from exporter.runs import Status
 from sandbox.demo import MAPPING as DEMO_MAPPING
 from sandbox.demo import differences
 from sandbox.snapshots import Kind, Layout, Snapshot
-from tests.service.world import FOLDER, World, as_csv, assert_ended, people
+from tests.service.world import FOLDER, SEGMENT, World, as_csv, assert_ended, people
 
 BAD = {Kind.EMAIL_NO_AT: 2, Kind.DUPLICATE_ACROSS: 3, Kind.RAGGED_SHORT: 1, Kind.BAD_PHONE: 2}
 
@@ -73,7 +73,8 @@ def test_a_snapshot_of_several_partitions_arrives_in_full_with_every_bad_row_rep
 @pytest.mark.parametrize("layout", [Layout.DATED_NO_MODEL, Layout.UNDATED, Layout.MAPPED])
 def test_other_layouts_are_understood(world: World, layout: Layout) -> None:
     snapshot = Snapshot(rows=40, partitions=1 if layout is Layout.MAPPED else 2, layout=layout)
-    world.register(mapping=DEMO_MAPPING)
+    segment = f"{snapshot.destination}/{SEGMENT}" if layout is Layout.MAPPED else SEGMENT
+    world.register(mapping=DEMO_MAPPING, segments=[segment])
     world.drop_snapshot(snapshot)
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=40)

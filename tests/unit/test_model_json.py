@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -110,6 +112,7 @@ def test_dialect_is_read_leniently(settings: Any, expected: dict[str, Any]):
         "/klaviyo-feed/" + FOLDER + "VIPs_1.csv",
         FOLDER + "VIPs_1.csv",
         " " + HOST + FOLDER + "VIPs_1.csv ",
+        HOST.replace("klaviyo-feed", "Klaviyo-Feed") + FOLDER + "VIPs_1.csv",
     ],
 )
 def test_location_is_cut_down_to_the_path_in_the_container(location: str):
@@ -133,6 +136,16 @@ def test_only_partitions_directly_in_the_folder_are_named():
     assert found
     assert found.named_in(FOLDER) == {"VIPs_1.csv"}
     assert found.named_in(FOLDER.replace("0615", "0815")) == frozenset()
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper, lambda path: unicodedata.normalize("NFD", path)])
+def test_locations_are_compared_without_regard_to_case_and_to_how_accents_are_written(change: Callable[[str], str]):
+    folder = FOLDER.replace("VIPs", "Évry")
+    settings = {"delimiter": ";"}
+    found = parsed(model(settings, location=HOST + change(folder + "Évry_1.csv"), name=change("Évry")), "Évry")
+    assert found
+    assert found.named_in(folder) == {change("Évry_1.csv")}
+    assert found.dialect_of(folder + "Évry_1.csv").delimiter == ";"
 
 
 def test_partition_that_is_not_named_has_the_dialect_of_the_last_that_is():
