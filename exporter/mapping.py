@@ -26,6 +26,8 @@ from typing import Any, Literal, Self
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from exporter import cultures
+from exporter.cultures import Culture
 from exporter.errors import MappingError
 from exporter.names import comparable
 
@@ -85,6 +87,7 @@ class MappingDocument(BaseModel):
     identifier: Literal["email", "phone_number", "external_id"] | None = None
     phone_region: str | None = None
     newest_by: str | None = None
+    culture: str | None = None  # of the dates and numbers in CSV files; else that of model.json
 
     @model_validator(mode="before")
     @classmethod
@@ -128,6 +131,13 @@ class MappingDocument(BaseModel):
         if region is not None and region not in SUPPORTED_REGIONS:
             raise ValueError(f"{region!r} is no ISO 3166 code of a country, such as US, GB or DE")
         return region
+
+    @field_validator("culture")
+    @classmethod
+    def _known_culture(cls, culture: str | None) -> str | None:
+        if culture is not None and not cultures.is_culture(culture):
+            raise ValueError(f"{culture!r} is no name of a culture, such as en-US, en-GB or de-DE")
+        return culture
 
     @model_validator(mode="after")
     def _has_identifier(self) -> Self:
@@ -173,6 +183,7 @@ class ResolvedMapping:
     identifier: str
     phone_region: str | None = None
     newest_by: int | None = None
+    culture: Culture = cultures.UNKNOWN
 
 
 def parse_mapping(document: Any) -> MappingDocument:
@@ -215,9 +226,12 @@ def _keys(loc: tuple[int | str, ...]) -> Iterator[str]:
             yield str(part)
 
 
-def resolve(mapping: MappingDocument, columns: Sequence[str], *, may_show: bool = True) -> ResolvedMapping:
+def resolve(
+    mapping: MappingDocument, columns: Sequence[str], *, may_show: bool = True, culture: str | None = None
+) -> ResolvedMapping:
     """Find the mapping's columns in a snapshot: by exact name, else without regard to case and the number of blanks.
 
+    culture: of the snapshot's dates and numbers.
     Raises MappingError, which names the missing columns and those that are there; the latter only if they `may_show`,
     since what was merely taken for a header may be a row.
     """
@@ -237,6 +251,7 @@ def resolve(mapping: MappingDocument, columns: Sequence[str], *, may_show: bool 
         identifier=mapping.identified_by,
         phone_region=mapping.phone_region,
         newest_by=newest_by,
+        culture=cultures.culture_of(culture),
     )
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from exporter.cultures import is_culture
 from exporter.names import comparable
 
 MAX_MODEL_BYTES = 32_000_000  # ours: a model of 1,000 tables with 300 columns each is about 20 MB
@@ -29,6 +30,7 @@ class Dialect:
     delimiter: str | None = None
     encoding: str | None = None
     quoting: bool = True
+    culture: str | None = None  # such as en-GB: how dates and numbers are written
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class TableModel:
     columns: tuple[str, ...]
     types: Mapping[str, str]
     partitions: Mapping[str, Dialect]
+    culture: str | None = None
 
     def named_in(self, prefix: str) -> frozenset[str]:
         """File names of the partitions that lie directly in the folder `prefix`."""
@@ -49,7 +52,7 @@ class TableModel:
         if (own := self._by_path.get(comparable(path))) is not None:
             return own
         others = list(self.partitions.values())
-        return others[-1] if others else Dialect(columns=self.columns or None)
+        return others[-1] if others else Dialect(columns=self.columns or None, culture=self.culture)
 
     @cached_property
     def _by_path(self) -> Mapping[str, Dialect]:
@@ -67,10 +70,11 @@ def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel |
         return None
     entities = [*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))]
     named = (entity for entity in entities if comparable(_text(_get(entity, "name"))) == comparable(table))
-    return next((_table(entity, container) for entity in named), None)
+    culture = _text(_get(root, "culture"))
+    return next((_table(entity, container, culture if is_culture(culture) else None) for entity in named), None)
 
 
-def _table(entity: Mapping[str, Any], container: str) -> TableModel:
+def _table(entity: Mapping[str, Any], container: str, culture: str | None) -> TableModel:
     attributes = _dicts(_get(entity, "attributes"))
     names = [_text(_get(attribute, "name")) for attribute in attributes]
     types = {name: _text(_get(attribute, "dataType")) for name, attribute in zip(names, attributes, strict=True)}
@@ -78,11 +82,11 @@ def _table(entity: Mapping[str, Any], container: str) -> TableModel:
     partitions = {}
     for partition in _dicts(_get(entity, "partitions")):
         if path := _path(_get(partition, "location"), container):
-            partitions[path] = _dialect(_get(partition, "fileFormatSettings"), columns)
-    return TableModel(columns, {name: kind for name, kind in types.items() if kind}, partitions)
+            partitions[path] = _dialect(_get(partition, "fileFormatSettings"), columns, culture)
+    return TableModel(columns, {name: kind for name, kind in types.items() if kind}, partitions, culture)
 
 
-def _dialect(settings: Any, columns: tuple[str, ...]) -> Dialect:
+def _dialect(settings: Any, columns: tuple[str, ...], culture: str | None) -> Dialect:
     delimiter = _get(settings, "delimiter")
     if isinstance(delimiter, str):
         delimiter = DELIMITERS.get(delimiter.casefold(), delimiter).encode(errors="ignore").decode()
@@ -94,6 +98,7 @@ def _dialect(settings: Any, columns: tuple[str, ...]) -> Dialect:
         delimiter=delimiter if isinstance(delimiter, str) and len(delimiter) == 1 else None,
         encoding=_text(_get(settings, "encoding")) or None,
         quoting=not _text(_get(settings, "quoteStyle")).casefold().endswith("none"),
+        culture=culture,
     )
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import duckdb
 
-from exporter import decoding, reading, rules
+from exporter import decoding, payload, reading, rules
 from exporter.errors import SnapshotUnreadable
 from exporter.mapping import MappedField, MappingDocument, ResolvedMapping, resolve
 from exporter.model_json import Dialect
@@ -51,6 +51,8 @@ _ENVELOPE_BYTES = 300  # more than payload.envelope needs
 REJECTED_COLUMNS = ("source", "line", "column", "reason", "message", "identifier")
 ROW_COLUMN = "row"  # behind them, where rejected rows are kept
 DUPLICATES_COLUMNS = ("source", "line", "kept_source", "kept_line")
+
+NEWEST_BY = "newest_by"  # what is counted under this name was left out of a comparison, not of a profile
 
 _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only takes memory
 _BLOCK_PROFILES = 100  # batches are filled by blocks of profiles: 100 blocks are a full batch
@@ -182,6 +184,7 @@ class _Planner:
     def _stage_csv(self, number: int, source: PartitionSource, chunks: Iterable[bytes], work: Path) -> None:
         rejected_before = self.rejected.total()
         pieces_before = len(self.pieces)
+        culture = self.mapping.culture or source.dialect.culture
         read = reading.read_partition(
             chunks,
             folder=work,
@@ -192,12 +195,12 @@ class _Planner:
         )
         with contextlib.closing(read):
             for piece in read:
-                resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
+                resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
                 table = reading.read_csv_call(piece, [f"c{position}" for position in range(len(read.columns))])
                 planned = PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks)
                 self._stage_piece(planned, table, resolved, len(read.columns), piece.lines, piece.path)
         if read.columns:
-            self._resolve(read.columns, source.name, may_show=not read.header.is_guess)
+            self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
         self._wait_for_staging(0)
         rows = sum(piece.rows for piece in self.pieces[pieces_before:]) + self.rejected.total() - rejected_before
         self.notes.append(
@@ -208,6 +211,7 @@ class _Planner:
                 delimiter=read.delimiter,
                 columns=read.columns,
                 header=read.header.why,
+                culture=culture or "",
             )
         )
 
@@ -235,9 +239,11 @@ class _Planner:
             SourceNote(name=name, lines=rows, rows=rows, delimiter="", columns=tuple(columns), header=header)
         )
 
-    def _resolve(self, columns: Sequence[str], source: str, *, may_show: bool = True) -> ResolvedMapping:
+    def _resolve(
+        self, columns: Sequence[str], source: str, *, may_show: bool = True, culture: str | None = None
+    ) -> ResolvedMapping:
         """The mapping for this partition; its columns may stand in another order than in the one before."""
-        resolved = resolve(self.mapping, columns, may_show=may_show)
+        resolved = resolve(self.mapping, columns, may_show=may_show, culture=culture)
         order = {(one.group, one.name): position for position, one in enumerate(self.fields or resolved.fields)}
         shape = {(one.group, one.name) for one in resolved.fields}
         if shape != set(order):
@@ -397,7 +403,15 @@ class _Planner:
             " ON rows.piece = duplicates.piece AND file_row_number = duplicates.row"
             " WHERE reason IS NULL AND dropped IS NOT NULL) GROUP BY 1 ORDER BY 1"
         ).fetchall()
-        return {str(name): int(count) for name, count in rows}
+        return {**{str(name): int(count) for name, count in rows}, **self._unreadable_moments()}
+
+    def _unreadable_moments(self) -> dict[str, int]:
+        """Cells of the `newest_by` column that are neither moment nor number, of all rows that are compared by them."""
+        if self.mapping.newest_by is None:
+            return {}
+        unreadable = f"FROM {self._all_rows()} WHERE reason IS NULL AND newest = {payload.UNREADABLE}"
+        found = self.database.execute(f"SELECT count(*) {unreadable}").fetchone()
+        return {NEWEST_BY: int(found[0])} if found and found[0] else {}
 
     def _blocks(self) -> Iterator[_Block]:
         """Blocks of 100 profiles in order, counted through the pieces, so that a full batch ends with a block."""
@@ -498,7 +512,7 @@ def _duplicates(rows: str, identifier: str, *, number: int, of: int) -> str:
             FROM {rows} WHERE reason IS NULL{share} AND key IN (SELECT key FROM repeated)
         ),
         winners AS (
-            SELECT id, arg_max(place, {{'newest': coalesce(newest, ''), 'place': place}}) AS kept
+            SELECT id, arg_max(place, {{'newest': coalesce(newest, {payload.UNREADABLE}), 'place': place}}) AS kept
             FROM candidates GROUP BY id HAVING count(*) > 1
         )
         SELECT place.piece, place.row, kept.piece, kept.row FROM candidates JOIN winners USING (id) WHERE place <> kept

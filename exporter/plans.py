@@ -91,6 +91,7 @@ class SourceNote(BaseModel):
     delimiter: str = ","
     columns: tuple[str, ...] = ()
     header: str = ""
+    culture: str = ""  # by which dates and numbers were read; "" for ISO 8601, en-US dates and decimal points
 
 
 class Plan(BaseModel):
@@ -108,7 +109,7 @@ class Plan(BaseModel):
     profiles: int  # fit to send
     duplicates: int
     rejected: dict[str, int]  # by reason
-    dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute
+    dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute; see also planning.NEWEST_BY
     examples: dict[str, list[str]]  # reason -> the first rows, as "source:line"
     keeps_rows: bool = False  # rejected.csv holds the rejected rows themselves
 

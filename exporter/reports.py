@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.mapping import Empty, MappedField, ValueType
-from exporter.planning import rejected_row
+from exporter.planning import NEWEST_BY, rejected_row
 from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
 from exporter.runs import Delivery, Run
@@ -122,7 +122,13 @@ def _write_reasons(out: io.StringIO, document: dict[str, Any]) -> None:
         examples = ", ".join(document["examples"].get(reason, []))
         out.write(f"  {number:>9,}  {MESSAGES[RejectReason(reason)]}{f'  e.g. {examples}' if examples else ''}\n")
     for attribute, number in sorted(document["cells_left_out"].items()):
-        out.write(f"  {number:>9,}  cells for {attribute} could not be read and were left out\n")
+        out.write(f"  {number:>9,}  {_left_out(attribute)}\n")
+
+
+def _left_out(attribute: str) -> str:
+    if attribute == NEWEST_BY:
+        return "cells of the newest_by column are no moment and no number: their rows count as the oldest"
+    return f"cells for {attribute} could not be read and were left out"
 
 
 SECONDS_A_MINUTE = 60
@@ -169,6 +175,10 @@ def mask(profile: dict[str, Any]) -> dict[str, Any]:
     return {**profile, "attributes": attributes}
 
 
+def _culture(file: dict[str, Any]) -> str:
+    return f" Dates and numbers are read as in {file['culture']}." if file["culture"] else ""
+
+
 def erasure_as_text(document: dict[str, Any]) -> str:
     """What was erased where, for a person at a console. Holds no address."""
     lines = [f"Erased      {each['name']}: {each['what']}" for each in document["erased"]]
@@ -191,7 +201,7 @@ def plan_as_text(summary: dict[str, Any]) -> str:
     for line in summary["mapping"]:
         out.write(f"Mapping     {line}\n")
     for file in summary["files"]:
-        out.write(f"File        {file['name']}: {file['rows']:,} rows. {file['header']}\n")
+        out.write(f"File        {file['name']}: {file['rows']:,} rows. {file['header']}{_culture(file)}\n")
     for sample in summary["samples"]:
         out.write(f"Sample      {json.dumps(sample, ensure_ascii=False)}\n")
     return out.getvalue()

@@ -79,7 +79,9 @@ def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int
     """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
     fields = mapping.fields
     values = ", ".join(f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields))
-    newest = payload.sortable(f"c{mapping.newest_by}") if mapping.newest_by is not None else "NULL::VARCHAR"
+    newest = (
+        payload.sortable(f"c{mapping.newest_by}", mapping.culture) if mapping.newest_by is not None else "NULL::DOUBLE"
+    )
     email = next((f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL")
     cells = f"SELECT *, {rules.is_usual_email(email)} AS is_usual_email FROM {table}{lookup.joins}"
     valued = f"SELECT *, {breaks} AS breaks, {newest} AS newest, {values} FROM ({cells})"
@@ -111,7 +113,8 @@ def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
             return value if is_identifier else rules.only_good(value, rules.external_id_reason(value))
         case ("", "phone_number"):
             return lookup.phone(cell)
-    return payload.staged_value(one, rules.blank_to_null(cell) if one.type is ValueType.STRING else cell)
+    given = rules.blank_to_null(cell) if one.type is ValueType.STRING else cell
+    return payload.staged_value(one, given, mapping.culture)
 
 
 def _raw(one: MappedField) -> str:

@@ -132,6 +132,7 @@ def test_profiles_are_told_apart_by_email_unless_another_identifier_is_chosen(do
         ({"email": "E", "identifier": "customer_id"}, ["identifier"]),
         ({"email": "E", "identifier": "phone_number"}, ["mapping"]),
         ({"email": "E", "phone_region": "de"}, ["phone_region"]),
+        ({"email": "E", "culture": "British"}, ["culture"]),
         ({"email": "E", "phone_region": "UK"}, ["phone_region"]),
         ({"email": "E", "phone_region": "Romania"}, ["phone_region"]),
         ({"email": "E", "newest_by": 5}, ["newest_by"]),

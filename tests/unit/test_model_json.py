@@ -54,6 +54,14 @@ def test_columns_partitions_and_dialect_are_read():
     )
 
 
+@pytest.mark.parametrize(("given", "culture"), [("en-GB", "en-GB"), (" de ", "de"), ("", None), ("?", None), (7, None)])
+def test_culture_of_the_model_is_that_of_every_partition(given: Any, culture: str | None):
+    for partitions in ([], model()["entities"][0]["partitions"]):
+        found = parsed({**model(partitions=partitions), "Culture": given})
+        assert found
+        assert found.dialect_of("another.csv").culture == culture
+
+
 def test_data_types_are_read_where_they_are_given():
     attributes = [{"name": "EMail", "dataType": "string"}, {"Name": "Points", "DATATYPE": "int64"}, {"name": "Odd"}]
     document = {"entities": [{"name": "VIPs", "attributes": [*attributes, {"name": "Worse", "dataType": {"a": 1}}]}]}

@@ -334,13 +334,41 @@ def test_last_row_in_file_order_wins_within_and_across_partitions():
         (["2026-01-02T10:00:00Z", "2026-01-02T11:00:00+02:00", ""], 0),
         (["", " ", ""], 2),
         (["2026-01-02", "2026-01-02", "2026-01-02"], 2),
-        (["2026-01-02", "unknown to us", "2026-01-01"], 1),
+        (["2026-01-02", "unknown to us", "2026-01-01"], 0),
+        (["10/1/2025 9:00 AM", "9/2/2024 11:00 AM", ""], 0),
+        (["01.10.2025", "02.09.2024", ""], 0),
+        (["999", "1000", "998"], 1),
     ],
 )
 def test_newest_row_wins_where_a_column_says_so(moments: list[str], winner: int):
     lines = [f"a@x.co,{position},{moment}" for position, moment in enumerate(moments)]
     files = {"1.csv": "EMail,Name,Modified\n" + "\n".join(lines)}
     assert winners(files, {"newest_by": "modified"})[0] == [str(winner)]
+
+
+def test_moments_that_cannot_be_read_are_counted():
+    file = "EMail,M\na@x.co,2026-01-02\na@x.co,someday\nb@x.co,unknown\nc@x.co,\nnone,someday\n"
+    with planned({"1.csv": file}, {"email": "EMail", "newest_by": "M"}) as found:
+        assert found.plan.dropped == {"newest_by": 2}
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_mapping", "sent"),
+    [
+        (None, None, {"born": "1986-05-08"}),
+        ("en-GB", None, {"born": "1986-08-05"}),
+        ("de-DE", None, {"born": "1986-08-05", "value": 1.5}),
+        ("en-US", "de-DE", {"born": "1986-08-05", "value": 1.5}),
+        ("de-DE", "en-US", {"born": "1986-05-08"}),
+    ],
+)
+def test_culture_is_that_of_the_mapping_else_that_of_the_model(of_model, of_mapping, sent):
+    rules = {"born": {"column": "Born", "type": "date"}, "value": {"column": "Value", "type": "number"}}
+    mapping = {"email": "EMail", "properties": rules, "culture": of_mapping}
+    file = 'EMail,Born,Value\na@x.co,05/08/1986,"1,5"\n'
+    with planned({"1.csv": file}, mapping, dialects={"1.csv": Dialect(culture=of_model)}) as found:
+        assert [profile["properties"] for profile in found.attributes()] == [sent]
+        assert found.plan.sources[0].culture == (of_mapping or of_model or "")
 
 
 def test_newest_wins_across_partitions_too():
@@ -359,7 +387,7 @@ def test_equal_keys_of_different_identifiers_are_no_duplicates(tmp_path: Path):
     database = open_database(tmp_path, memory_mb=64)
     rows = tmp_path / "rows.parquet"
     people = [(0, 1, "a@x.co"), (0, 1, "b@x.co"), (0, 1, "a@x.co"), (0, 2, "c@x.co")]
-    values = ", ".join(f"({piece}, {key}, NULL::VARCHAR, NULL::VARCHAR, '{email}')" for piece, key, email in people)
+    values = ", ".join(f"({piece}, {key}, NULL::VARCHAR, NULL::DOUBLE, '{email}')" for piece, key, email in people)
     database.execute(f"COPY (SELECT * FROM (VALUES {values}) t(piece, key, reason, newest, f0)) TO '{rows}'")
     database.execute("CREATE TABLE duplicates (piece INTEGER, row BIGINT, kept_piece INTEGER, kept_row BIGINT)")
     table = f"read_parquet(['{rows}'], file_row_number = true)"
@@ -667,6 +695,13 @@ def test_typed_parquet_columns_fill_typed_properties():
             "born": "1986-05-08",
             "seen": "2026-01-02T03:04:05Z",
         }
+
+
+def test_typed_parquet_columns_need_no_culture():
+    rules = {"value": {"column": "Value", "type": "number"}}
+    mapping = {"email": "EMail", "properties": rules, "culture": "de-DE"}
+    with planned({"1.parquet": parquet("SELECT 'a@x.co' AS EMail, 1.234::DOUBLE AS Value")}, mapping) as found:
+        assert [profile["properties"] for profile in found.attributes()] == [{"value": 1.234}]
 
 
 def test_parquet_rows_are_named_by_their_number_in_any_slice(monkeypatch: pytest.MonkeyPatch):
