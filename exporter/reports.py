@@ -47,6 +47,7 @@ def report(run: Run, plan: Plan | None) -> dict[str, Any]:
         "list_members": counts.list_members,
         "snapshots": run.manifest.snapshots,
         "notes": run.manifest.notes,
+        "missing_segments": run.manifest.missing,
         "exported_at": _iso(run.manifest.exported_at),
         "created_at": _iso(run.created_at),
         "started_at": _iso(run.started_at),

@@ -82,6 +82,7 @@ class Manifest(BaseModel):
     exported: dict[str, datetime] = Field(default_factory=dict)  # each, by prefix; {}: written before it was noted
     partitions: list[ManifestPartition]
     notes: list[str] = Field(default_factory=list)  # what was passed over when it was frozen
+    missing: list[str] = Field(default_factory=list)  # segments of the export that no complete snapshot is there of
 
     def digest(self) -> str:
         """Equal for manifests of the same blobs in the same state; without any, of the same snapshots."""
@@ -407,8 +408,17 @@ EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as
 EMPTY_HINT = "Check the segment in Customer Insights: it has no members, or its export did not write them."
 
 
-def verdict(counts: Counts) -> tuple[Status, str, str]:
-    """How a run whose every batch is settled ended: status, message, hint."""
+def verdict(counts: Counts, missing: Sequence[str] = ()) -> tuple[Status, str, str]:
+    """How a run whose every batch is settled ended: status, message, hint. missing: see Manifest."""
+    status, message, hint = _verdict_on(counts)
+    if not missing or status is Status.FAILED:
+        return status, message, hint
+    message += f"; there is no snapshot of {', '.join(missing)}"
+    hint = f"{hint} Check the segments' names, and that Customer Insights exports them.".strip()
+    return Status.WARNINGS, message, hint
+
+
+def _verdict_on(counts: Counts) -> tuple[Status, str, str]:
     if not counts.adds_up():
         return (
             Status.FAILED,

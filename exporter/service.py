@@ -409,8 +409,8 @@ class Exporter:
             raise errors[0]
 
     def _start_on_arrival(self, export: Export, ref: SnapshotRef, *, redelivered: bool) -> None:
-        refs = {segment: ref if ref.is_of(segment) else self._newest_of(segment) for segment in export.segments}
-        manifest = self._freeze([one for one in refs.values() if one is not None])
+        others = self._newest_of_each([segment for segment in export.segments if not ref.is_of(segment)])
+        manifest = self._freeze_all(export, {**dict.fromkeys(export.segments, ref), **others})
         if self._create(export, manifest, because="arrival", attempt=1) is None and redelivered:
             # Whoever had this message before may have died between creating the run and queueing its first step.
             found = self.records.readable(new_run_id(export.id, manifest, 1))
@@ -453,31 +453,28 @@ class Exporter:
 
     def freeze_newest(self, export: Export) -> Manifest:
         """The manifest of the newest complete snapshots of an export's segments. Raises NoSnapshot."""
-        return self._freeze(self._newest(export))
-
-    def _newest(self, export: Export) -> list[SnapshotRef]:
         found = self._newest_of_each(export.segments)
-        if not found:
+        if not any(found.values()):
             raise NoSnapshot(
                 f"no snapshot of {', '.join(export.segments)} has arrived yet",
                 hint="Check the segment's name and that Customer Insights exports it to the snapshots container.",
             )
-        return found
+        return self._freeze_all(export, found)
 
     def _newest_of(self, segment: str) -> SnapshotRef | None:
         """The newest complete snapshot of a segment."""
-        return next(iter(self._newest_of_each([segment])), None)
+        return self._newest_of_each([segment])[segment]
 
-    def _newest_of_each(self, segments: Sequence[str]) -> list[SnapshotRef]:
-        """The newest complete snapshot of each segment that has one."""
-        found = self.arrived()
-        newest = []
-        for segment in segments:
-            for ref in (each.ref for each in found):
-                if ref.is_of(segment) and isinstance(self._completeness(ref), Settled):
-                    newest.append(ref)
-                    break
-        return newest
+    def _newest_of_each(self, segments: Sequence[str]) -> dict[str, SnapshotRef | None]:
+        """The newest complete snapshot of each segment, if any."""
+        newest_first = [each.ref for each in self.arrived()]
+        return {
+            segment: next(
+                (ref for ref in newest_first if ref.is_of(segment) and isinstance(self._completeness(ref), Settled)),
+                None,
+            )
+            for segment in segments
+        }
 
     def arrived(self) -> list[Arrived]:
         """Every snapshot in the container, newest first. Lists all of it: paths vary too much."""
@@ -489,7 +486,13 @@ class Exporter:
                     found[ref.prefix] = Arrived(ref, blob)
         return sorted(found.values(), key=lambda each: each.moment, reverse=True)
 
-    def _freeze(self, refs: list[SnapshotRef]) -> Manifest:
+    def _freeze_all(self, export: Export, found: Mapping[str, SnapshotRef | None]) -> Manifest:
+        """The manifest of what was found of each segment of an export."""
+        refs = {ref.prefix: ref for segment in export.segments if (ref := found[segment])}
+        missing = [segment for segment in export.segments if not found[segment]]
+        return self._freeze(list(refs.values()), missing=missing)
+
+    def _freeze(self, refs: list[SnapshotRef], *, missing: Sequence[str] = ()) -> Manifest:
         """The manifest of these snapshots as they are now."""
         partitions: list[ManifestPartition] = []
         exported: dict[str, datetime] = {}
@@ -513,6 +516,7 @@ class Exporter:
             exported=exported,
             partitions=partitions,
             notes=notes,
+            missing=list(missing),
         )
 
     def _new_run(

@@ -245,7 +245,7 @@ class Step:
         counts = count(plan, delivery)
         if self.run.reconcile:
             counts = counts.model_copy(update={"list_members": self.klaviyo.count_members(self.run.list_id)})
-        status, message, hint = verdict(counts)
+        status, message, hint = verdict(counts, self.run.manifest.missing)
         self._save_rows()
         closed = close(
             self.run.model_copy(update={"counts": counts}), status, now=self._outside.now(), message=message, hint=hint

@@ -149,3 +149,20 @@ def test_the_run_document_is_plain_json_with_a_schema(world: World) -> None:
     assert document["schema"] == 1
     assert document["status"] == "Successful"
     assert document["manifest"]["partitions"][0]["name"] == FOLDER + "a.csv"
+
+
+def test_a_segment_without_a_snapshot_is_named_and_makes_a_warning(world: World) -> None:
+    world.register(segments=[SEGMENT, "Newslettter"])
+    world.drop_people("a.csv", people(5))
+    world.deliver()
+    run = assert_ended(world, Status.WARNINGS, delivered=5)
+    assert "Newslettter" in run.message
+    assert world.report()["missing_segments"] == ["Newslettter"]
+
+
+def test_a_segment_that_is_named_twice_is_read_once(world: World) -> None:
+    world.register(segments=[SEGMENT, f"Feed/{SEGMENT}"])
+    world.drop(f"Feed/{SEGMENT}/2026/09/21/1300/a.csv", as_csv(people(5)))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
+    assert world.report()["rows"] == 5

@@ -412,3 +412,6 @@ def test_a_run_ends_as_its_numbers_say(counts: Counts, status: Status) -> None:
     assert found is status
     assert message
     assert bool(hint) == (status is not Status.SUCCESSFUL)
+    found, message, hint = verdict(counts, missing=["Newslettter"])
+    assert found is (Status.FAILED if status is Status.FAILED else Status.WARNINGS)
+    assert found is Status.FAILED or ("Newslettter" in message and hint)
