@@ -48,10 +48,15 @@ def decide_header(
         return no_header(first_record, columns, "The first line does not repeat the names of model.json")
     if has_address:
         return no_header(first_record, None, "The first line holds an address, so it is a row")
-    if mapped and all(re.fullmatch(r"column_\d+", name) for name in mapped):
+    if mapped and counts_columns(mapped):
         return no_header(first_record, None, "The mapping counts columns instead of naming them")
     guess = _header(first_record, "Nothing else is known, so the first line is taken for the column names.")
     return replace(guess, is_guess=True)
+
+
+def counts_columns(mapped: Sequence[str]) -> bool:
+    """Whether a mapping counts the columns of files without header, instead of naming them."""
+    return all(re.fullmatch(r"column_\d+", name) for name in mapped)
 
 
 def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequence[str]) -> bool:

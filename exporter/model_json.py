@@ -47,6 +47,10 @@ class TableModel:
         places = (path.rpartition("/") for path in self.partitions)
         return frozenset(name for *folder, name in places if name and comparable("".join(folder)) == comparable(prefix))
 
+    def is_about(self, prefix: str) -> bool:
+        """Whether the refresh that wrote the folder `prefix` wrote this, as far as it tells: no other's files only."""
+        return not self.partitions or bool(self.named_in(prefix))
+
     def dialect_of(self, path: str) -> Dialect:
         """A partition's dialect: its own entry, else that of another (an older run's), else the columns only."""
         if (own := self._by_path.get(comparable(path))) is not None:

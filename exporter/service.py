@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -37,11 +37,14 @@ from exporter.errors import (
     NoSnapshot,
     PartitionChanged,
     RunCanceled,
+    SnapshotUnreadable,
     StoreMoved,
     Transient,
 )
+from exporter.headers import HeaderDecision, counts_columns
 from exporter.logs import bound_run, kind_and_place
-from exporter.model_json import MAX_MODEL_BYTES, TableModel, parse_table
+from exporter.mapping import MappingDocument
+from exporter.model_json import MAX_MODEL_BYTES, Dialect, TableModel, parse_table
 from exporter.pacing import Pacer
 from exporter.planning import count_rows, make_plan
 from exporter.plans import Plan
@@ -49,12 +52,16 @@ from exporter.reading import read_partition
 from exporter.records import AGAIN_HINT, Records
 from exporter.runs import Manifest, ManifestPartition, Run, Status, close, new_run_id
 from exporter.snapshots import (
+    MODEL_NAME,
+    Completeness,
+    Layout,
     NeverCame,
     NotASnapshot,
     NotYet,
     Settled,
     SnapshotRef,
     completeness,
+    is_model,
     parse_blob_name,
 )
 from exporter.stepping import SETBACKS, Done, Klaviyo, Next, Outside, Step, StepResult, step_message
@@ -156,6 +163,9 @@ class Exporter:
 
     def note(self, blob_name: str) -> None:
         """A blob arrived: look at its snapshot once it has settled. What is no snapshot is noted and ignored."""
+        if is_model(blob_name):
+            self.steps.put({"do": "settle", "blob": blob_name}, delay_s=self.limits.settle_s)
+            return
         try:
             ref = parse_blob_name(blob_name)
         except NotASnapshot as exc:
@@ -250,14 +260,7 @@ class Exporter:
         ref = self._newest_of(segment)
         if ref is None:
             raise NoSnapshot(f"no snapshot of {segment} has arrived yet", hint="Check the segment's name.")
-        part = self._freeze([ref]).partitions[0]
-        chunks = self.snapshots.open(part.name, etag=part.etag)
-        with tempfile.TemporaryDirectory() as folder:
-            reading = read_partition(chunks, folder=Path(folder), name=part.name, declared=part.dialect)
-            try:
-                return reading.columns
-            finally:
-                reading.close()
+        return self._header(self._freeze([ref]).partitions[0]).columns
 
     def count_members(self, ref: SnapshotRef) -> int:
         """The rows of a snapshot, by reading all of it. Raises what reading may raise."""
@@ -342,17 +345,20 @@ class Exporter:
         A new role takes minutes to count, so what a person must mend is waited for as well.
         """
         try:
-            ref = parse_blob_name(blob_name)
+            ref = None if is_model(blob_name) else parse_blob_name(blob_name)
         except NotASnapshot:
             logger.error("message not understood and dropped")  # noqa: TRY400
             return Done()
         tries = int(message.get("tries", 0))
         try:
+            if ref is None:
+                return self._settle_described(blob_name)
             return self._settle(ref, message, redelivered=redelivered or tries > 0)
         except ExporterError as exc:
             tries += 1
             if tries > self.limits.setbacks:
-                self._fail_unsettled(ref, f"{exc.message}, {self.limits.setbacks} times in a row", hint=exc.hint)
+                if ref is not None:  # what a model.json is about is looked at for itself, too
+                    self._fail_unsettled(ref, f"{exc.message}, {self.limits.setbacks} times in a row", hint=exc.hint)
                 return Done()
             logger.warning("settling put off", extra={"cause": exc.message, "attempt": tries})
             return Next({**message, "tries": tries}, after_s=_backoff_s(tries, exc))
@@ -362,7 +368,7 @@ class Exporter:
         if not exports:
             logger.info("no export for this segment", extra={"segment": ref.segment})
             return Done()
-        state = self._completeness(ref)
+        state = self._completeness(ref, [export.mapping for export in exports])
         match state:
             case NotYet(wait_s):
                 return Next({**message, "tries": 0}, after_s=wait_s)
@@ -374,9 +380,23 @@ class Exporter:
                     self._fail_incomplete(export, ref, len(missing))
         return Done()
 
-    def _completeness(self, ref: SnapshotRef) -> Any:
+    def _settle_described(self, model_name: str) -> StepResult:
+        """A model.json came or changed: the newest snapshots that it may be about are looked at, again or at last."""
+        newest: dict[str, tuple[datetime, str]] = {}
+        for blob in self.snapshots.list(model_name.removesuffix(MODEL_NAME)):
+            with contextlib.suppress(NotASnapshot):
+                ref = parse_blob_name(blob.name)
+                if ref.model == model_name:
+                    found = (ref.exported_at or blob.modified_at, blob.name)
+                    newest[ref.segment] = max(newest.get(ref.segment, found), found)
+        for _, name in newest.values():
+            self.steps.put({"do": "settle", "blob": name})
+        return Done()
+
+    def _completeness(self, ref: SnapshotRef, mappings: Sequence[MappingDocument] = ()) -> Completeness:
+        """mappings: by which the snapshot is to be read; their columns may have to be named by a model.json to come."""
         model = self._model(ref)
-        return completeness(
+        state = completeness(
             ref,
             list(self.snapshots.list(ref.prefix)),
             named=model.named_in(ref.prefix) if model else (),
@@ -384,6 +404,37 @@ class Exporter:
             quiet_s=self.limits.settle_s,
             patience_s=self.limits.patience_s,
         )
+        if isinstance(state, Settled) and self._awaits_model(ref, model, state.partitions, mappings):
+            return NotYet(max(self.limits.settle_s, 1), "model.json does not say yet what the columns are called")
+        return state
+
+    def _awaits_model(
+        self,
+        ref: SnapshotRef,
+        model: TableModel | None,
+        partitions: Sequence[BlobInfo],
+        mappings: Sequence[MappingDocument],
+    ) -> bool:
+        """Whether only a model.json that is still to come can say what the columns are called. Patience has an end."""
+        arrived_at = max(blob.modified_at for blob in partitions)
+        patience = timedelta(seconds=self.limits.patience_s)
+        if ref.model is None or _describes(model, ref) or self._now() - arrived_at >= patience:
+            return False
+        part = _frozen(max(partitions, key=lambda blob: blob.size_bytes), ref, model)
+        names = [mapping.named_columns() for mapping in mappings]
+        try:
+            headers = [self._header(part, expected=each) for each in names if not counts_columns(each)]
+        except (SnapshotUnreadable, PartitionChanged):
+            return False  # that is for a run to say
+        return any(header.columns and not header.has_header for header in headers)
+
+    def _header(self, part: ManifestPartition, *, expected: Sequence[str] = ()) -> HeaderDecision:
+        """What the columns of a partition are called, from its first line."""
+        chunks = self.snapshots.open(part.name, etag=part.etag)
+        with tempfile.TemporaryDirectory() as folder:
+            read = read_partition(chunks, folder=Path(folder), name=part.name, declared=part.dialect, expected=expected)
+            with contextlib.closing(read):
+                return read.header
 
     def _model(self, ref: SnapshotRef) -> TableModel | None:
         """What model.json says of a snapshot's table; nothing in it is needed."""
@@ -409,13 +460,19 @@ class Exporter:
             raise errors[0]
 
     def _start_on_arrival(self, export: Export, ref: SnapshotRef, *, redelivered: bool) -> None:
-        others = self._newest_of_each([segment for segment in export.segments if not ref.is_of(segment)])
-        manifest = self._freeze_all(export, {**dict.fromkeys(export.segments, ref), **others})
-        if self._create(export, manifest, because="arrival", attempt=1) is None and redelivered:
-            # Whoever had this message before may have died between creating the run and queueing its first step.
-            found = self.records.readable(new_run_id(export.id, manifest, 1))
-            if found and found.status is Status.QUEUED:
+        others = [segment for segment in export.segments if not ref.is_of(segment)]
+        newest = self._newest_of_each(others, [export.mapping])
+        manifest = self._freeze_all(export, {**dict.fromkeys(export.segments, ref), **newest})
+        attempt = 1
+        while self._create(export, manifest, because="arrival", attempt=attempt) is None:
+            found = self.records.readable(new_run_id(export.id, manifest, attempt))
+            if found and found.status is Status.FAILED and found.manifest != manifest:
+                attempt += 1  # by now model.json says something else of the same files
+                continue
+            if found and found.status is Status.QUEUED and redelivered:
+                # Whoever had this message before may have died between creating the run and queueing its first step.
                 self._set_going(found)
+            return
 
     def _fail_incomplete(self, export: Export, ref: SnapshotRef, missing: int) -> None:
         run = self._new_run(export, self._freeze([ref]), because="arrival", attempt=1)
@@ -453,7 +510,7 @@ class Exporter:
 
     def freeze_newest(self, export: Export) -> Manifest:
         """The manifest of the newest complete snapshots of an export's segments. Raises NoSnapshot."""
-        found = self._newest_of_each(export.segments)
+        found = self._newest_of_each(export.segments, [export.mapping])
         if not any(found.values()):
             raise NoSnapshot(
                 f"no snapshot of {', '.join(export.segments)} has arrived yet",
@@ -465,16 +522,18 @@ class Exporter:
         """The newest complete snapshot of a segment."""
         return self._newest_of_each([segment])[segment]
 
-    def _newest_of_each(self, segments: Sequence[str]) -> dict[str, SnapshotRef | None]:
+    def _newest_of_each(
+        self, segments: Sequence[str], mappings: Sequence[MappingDocument] = ()
+    ) -> dict[str, SnapshotRef | None]:
         """The newest complete snapshot of each segment, if any."""
         newest_first = [each.ref for each in self.arrived()]
-        return {
-            segment: next(
-                (ref for ref in newest_first if ref.is_of(segment) and isinstance(self._completeness(ref), Settled)),
-                None,
-            )
-            for segment in segments
-        }
+        newest: dict[str, SnapshotRef | None] = dict.fromkeys(segments)
+        for segment in segments:
+            for ref in newest_first:
+                if ref.is_of(segment) and isinstance(self._completeness(ref, mappings), Settled):
+                    newest[segment] = ref
+                    break
+        return newest
 
     def arrived(self) -> list[Arrived]:
         """Every snapshot in the container, newest first. Lists all of it: paths vary too much."""
@@ -507,9 +566,7 @@ class Exporter:
                 if ref.holds(blob.name):
                     moment = ref.exported_at or blob.modified_at
                     exported[ref.prefix] = max(moment, exported.get(ref.prefix, moment))
-                    part = ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes)
-                    dialect = model.dialect_of(blob.name) if model else part.dialect
-                    partitions.append(part.model_copy(update={"dialect": dialect}))
+                    partitions.append(_frozen(blob, ref, model))
         return Manifest(
             snapshots=[ref.prefix for ref in refs],
             exported_at=max(exported.values(), default=self._now()),
@@ -721,6 +778,19 @@ def _pacer(held: leases.HeldLease, share: float) -> Pacer:
 def _backoff_s(tries: int, error: ExporterError) -> float:
     asked_s = error.retry_after_s if isinstance(error, Transient) else None
     return min(max(asked_s or 0, 2.0**tries), LONGEST_WAIT_S)
+
+
+def _frozen(blob: BlobInfo, ref: SnapshotRef, model: TableModel | None) -> ManifestPartition:
+    """A partition as it is now. What another refresh called its columns does not count: they may stand otherwise."""
+    dialect = model.dialect_of(blob.name) if model else Dialect()
+    if not _describes(model, ref):
+        dialect = replace(dialect, columns=None)
+    return ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes, dialect=dialect)
+
+
+def _describes(model: TableModel | None, ref: SnapshotRef) -> bool:
+    """Whether a model.json is of the refresh that wrote a snapshot; in a folder made by hand it is the folder's own."""
+    return ref.layout is Layout.FOLDER or (model is not None and model.is_about(ref.prefix))
 
 
 def _wants(export: Export, ref: SnapshotRef) -> bool:

@@ -97,6 +97,11 @@ class SnapshotRef:
         return wanted in (own, self.key)
 
 
+def is_model(name: str) -> bool:
+    """Whether a blob is a model.json."""
+    return name.rpartition("/")[2] == MODEL_NAME
+
+
 def parse_blob_name(name: str) -> SnapshotRef:
     """Say which snapshot the blob `name` (container left out) belongs to. Raises NotASnapshot."""
     file_name = name.rpartition("/")[2]

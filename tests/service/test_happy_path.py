@@ -124,7 +124,7 @@ def test_only_the_segment_of_an_export_starts_it(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["readme.txt", "model.json", "a.csv", "other/place/b.csv", "segments/HighValue/a.xlsx"]
+    "name", ["readme.txt", "model.json.bak", "a.csv", "other/place/b.csv", "segments/HighValue/a.xlsx"]
 )
 def test_a_blob_that_is_no_snapshot_is_ignored(world: World, name: str) -> None:
     world.register()

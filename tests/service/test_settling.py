@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ from exporter.reports import as_text
 from exporter.runs import Status
 from exporter.store import FolderSnapshots
 from sandbox.snapshots import Snapshot
-from tests.service.world import FOLDER, World, as_csv, assert_ended, people
+from tests.service.world import FOLDER, SEGMENT, World, as_csv, assert_ended, people
 
 HOUR = 3_600
+FEED = "CustomerInsights_x/Feed/"
+REFRESH, REFRESH_BEFORE = (f"{FEED}{SEGMENT}/2026/09/{day}/1300/" for day in (21, 20))
+COLUMNS = ("EMail", "FirstName", "LastName")
+ADA = "ada@example.com,Ada,Popescu\n"  # a file without header
 
 
 def test_a_folder_is_read_only_when_it_has_been_quiet(world: World) -> None:
@@ -55,6 +60,94 @@ def test_partitions_that_model_json_names_are_waited_for(world: World) -> None:
     world.drop(second, files[second])
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def model(*folders: str, columns: Sequence[str] = COLUMNS) -> str:
+    """A model.json that names one partition in each of these folders, and no header in them."""
+    place = "https://examplestorage.blob.core.windows.net/klaviyo-feed/"
+    partitions = [{"name": "1", "location": f"{place}{folder}{SEGMENT}_1.csv"} for folder in folders]
+    attributes = [{"name": name, "dataType": "string"} for name in columns]
+    return json.dumps({"entities": [{"name": SEGMENT, "attributes": attributes, "partitions": partitions}]})
+
+
+def pass_time(world: World, seconds: float) -> None:
+    """Handle what is due until then, and no more."""
+    end = world.clock.now + seconds
+    world.deliver(until=lambda: (world.steps.next_due() or end) >= end)
+    world.clock.now = end
+
+
+def names_of(world: World) -> list[str | None]:
+    return [attributes.get("first_name") for attributes in world.members().values()]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_columns_that_model_json_names_are_right_whenever_it_comes(world: World, is_first: bool) -> None:
+    world.register()
+    if is_first:
+        world.drop(FEED + "model.json", model(REFRESH))
+    world.drop(f"{REFRESH}{SEGMENT}_1.csv", ADA)
+    pass_time(world, HOUR / 2)
+    if not is_first:
+        assert world.runs() == [], "nothing says yet what the columns are called"
+        world.drop(FEED + "model.json", model(REFRESH))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=1)
+    assert names_of(world) == ["Ada"]
+
+
+def test_a_model_json_of_the_refresh_before_does_not_name_the_columns(world: World) -> None:
+    world.register()
+    world.drop(FEED + "model.json", model(REFRESH_BEFORE, columns=("EMail", "LastName", "FirstName")))
+    world.drop(f"{REFRESH}{SEGMENT}_1.csv", ADA)
+    pass_time(world, HOUR / 2)
+    assert world.runs() == []
+    world.drop(FEED + "model.json", model(REFRESH_BEFORE, REFRESH))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=1)
+    assert names_of(world) == ["Ada"]
+
+
+def test_where_no_model_json_comes_in_time_the_run_fails_and_one_that_comes_later_starts_another(world: World) -> None:
+    began = world.clock.now
+    world.register()
+    world.drop(FEED + "model.json", model(REFRESH_BEFORE))
+    world.drop(f"{REFRESH}{SEGMENT}_1.csv", ADA)
+    world.deliver()
+    failed = assert_ended(world, Status.FAILED)
+    assert failed.created_at.timestamp() >= began + world.limits.patience_s
+    assert "EMail" in failed.message
+    for _ in range(2):  # it is noticed twice, and says the same
+        world.drop(FEED + "model.json", model(REFRESH_BEFORE, REFRESH))
+        world.deliver()
+    _, again = world.runs()
+    assert_ended(world, Status.SUCCESSFUL, delivered=1, run=again)
+    assert names_of(world) == ["Ada"]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "content"),
+    [
+        ({"email": "EMail"}, "EMail,FirstName\nada@example.com,Ada\n"),
+        ({"email": "column_1"}, ADA),
+    ],
+)
+def test_files_that_need_no_model_json_do_not_wait_for_one(world: World, mapping: dict[str, str], content: str) -> None:
+    began = world.clock.now
+    world.register(mapping=mapping)
+    world.drop(f"{REFRESH}{SEGMENT}_1.csv", content)
+    world.deliver()
+    run = assert_ended(world, Status.SUCCESSFUL, delivered=1)
+    assert run.created_at.timestamp() == pytest.approx(began + world.limits.settle_s)
+
+
+def test_a_model_json_makes_no_second_run_of_what_was_delivered(world: World) -> None:
+    world.register()
+    world.drop(f"{REFRESH}{SEGMENT}_1.csv", as_csv(people(5)))
+    world.deliver()
+    world.drop(FEED + "model.json", model(REFRESH, columns=("EMail", "FirstName")))
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
 def test_a_file_rewritten_while_settling_is_read_as_it_is_in_the_end(world: World) -> None:
