@@ -141,6 +141,7 @@ class Run(BaseModel):
     plan: str = ""  # the folder of the plan in use, once it is whole
     polls: int = 0  # how often Klaviyo was asked about the jobs
     setbacks: int = 0  # steps put off in a row without progress
+    restarts: int = 0  # how many runs before it found their snapshot changed while they read it
     created_at: datetime
     updated_at: datetime | None = None
     started_at: datetime | None = None

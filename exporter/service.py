@@ -82,6 +82,7 @@ KILLED_HINT = (
     "Look for this run id in the logs: mostly memory ran out (lower MEMORY_MB, or take larger instances), or time "
     "(lower STEP_SECONDS). Then run the export again, which is harmless."
 )
+RESTARTS = 3  # runs in a row whose snapshot changed while it was read, before the last one fails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -701,7 +702,7 @@ class Exporter:
             error = taken.error_of_key(error)
         match error:
             case PartitionChanged():
-                return self._start_over(taken.run, taken.etag)
+                return self._start_over(taken)
             case RunCanceled():
                 taken.save_rows_so_far()
                 self.records.end_early(taken.run, taken.etag, Status.CANCELED, message=error.message, hint=error.hint)
@@ -730,16 +731,39 @@ class Exporter:
         changed = self.records.write(changed.model_copy(update={"step": run.step + 1}), etag)[0]
         return Next(step_message(changed), after_s=wait_s)
 
-    def _start_over(self, run: Run, etag: str) -> StepResult:
-        """The snapshot was replaced while it was read: this run ends, its successor reads the new one."""
+    def _start_over(self, taken: Step) -> StepResult:
+        """The snapshot changed while it was read: once it has settled, a new run reads it, and this one ends."""
+        run, etag = taken.run, taken.etag
         changed = "the snapshot changed while it was read"
-        if run.because != "arrival":
+        export = self.catalog.export(run.export)
+        if export is None or not any(True for prefix in run.manifest.snapshots for _ in self.snapshots.list(prefix)):
+            message = "the snapshot is gone: its files were deleted while they were read"
+            status = Status.SKIPPED if run.because == "arrival" else Status.FAILED
+            self.records.end_early(
+                run, etag, status, message=message, hint="Run the export in Customer Insights again."
+            )
+            return Done()
+        states = {ref: self._completeness(ref, [run.mapping]) for ref in _refs_of(run.manifest)}
+        settled = [ref for ref, state in states.items() if isinstance(state, Settled)]
+        missing = [segment for segment in export.segments if not any(ref.is_of(segment) for ref in settled)]
+        manifest = self._freeze(settled, missing=missing)
+        waits = [state.wait_s for state in states.values() if isinstance(state, NotYet)]
+        if waits or manifest.digest() == run.manifest.digest():
+            return self._set_back(taken, Transient(changed, retry_after_s=max(waits, default=0)))
+        if (
+            not settled or run.restarts >= RESTARTS
+        ):  # files of a laptop, partitions that never came, changes without end
             hint = "Run the export again when the snapshot's files no longer change."
             self.records.end_early(run, etag, Status.FAILED, message=changed, hint=hint)
             return Done()
-        # First the message, then the end: a crash between the two repeats the message, which is harmless.
-        self.look_at(run.manifest.partitions[0].name, delay_s=1)
-        self.records.end_early(run, etag, Status.SKIPPED, message=f"{changed}; a new run follows when it has settled")
+        following = self._new_run(export, manifest, because=run.because, attempt=1, due_at=run.due_at)
+        with contextlib.suppress(AlreadyThere):  # the files' arrival started it, or this step before it died
+            self.records.create(following.model_copy(update={"restarts": run.restarts + 1}))
+        if (found := self.run(following.run_id)) and found.status is Status.QUEUED:
+            self._set_going(found)
+        self.records.end_early(
+            run, etag, Status.SKIPPED, message=f"{changed}; {following.run_id} reads it as it is now"
+        )
         return Done()
 
     def _is_stale(self, run: Run, now: datetime) -> bool:
@@ -778,6 +802,16 @@ def _pacer(held: leases.HeldLease, share: float) -> Pacer:
 def _backoff_s(tries: int, error: ExporterError) -> float:
     asked_s = error.retry_after_s if isinstance(error, Transient) else None
     return min(max(asked_s or 0, 2.0**tries), LONGEST_WAIT_S)
+
+
+def _refs_of(manifest: Manifest) -> list[SnapshotRef]:
+    """The snapshots of a manifest; those of files on a laptop have no names that can be read."""
+    refs = {}
+    for part in manifest.partitions:
+        with contextlib.suppress(NotASnapshot):
+            ref = parse_blob_name(part.name)
+            refs[ref.prefix] = ref
+    return list(refs.values())
 
 
 def _frozen(blob: BlobInfo, ref: SnapshotRef, model: TableModel | None) -> ManifestPartition:

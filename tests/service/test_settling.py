@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from exporter.catalog import Change
+from exporter.catalog import Change, Schedule
 from exporter.errors import ConfigError, ExporterError, Transient
 from exporter.notices import Notice
 from exporter.records import AGAIN_HINT
@@ -17,7 +17,7 @@ from exporter.reports import as_text
 from exporter.runs import Status
 from exporter.store import FolderSnapshots
 from sandbox.snapshots import Snapshot
-from tests.service.world import FOLDER, SEGMENT, World, as_csv, assert_ended, people
+from tests.service.world import FOLDER, ON_ARRIVAL, SEGMENT, World, as_csv, assert_ended, people
 
 HOUR = 3_600
 FEED = "CustomerInsights_x/Feed/"
@@ -215,41 +215,80 @@ def test_a_snapshot_noticed_after_a_newer_one_was_delivered_brings_no_old_values
     assert world.members()["p@example.com"]["first_name"] == "New"
 
 
-def test_a_partition_replaced_while_it_is_read_starts_over_with_the_new_one(world: World) -> None:
-    world.register()
+BECAUSE = ["arrival", "schedule", "demand"]
+NIGHTLY = Schedule(on="schedule", times=["02:00"], time_zone="UTC")
 
-    class ReplacedOnce(FolderSnapshots):
-        replaced = False
 
-        def open(self, name: str, *, etag: str) -> Iterator[bytes]:
-            if not ReplacedOnce.replaced:
-                ReplacedOnce.replaced = True
-                world.drop_people("a.csv", people(7, first=100))
-            return super().open(name, etag=etag)
+class Meddler(FolderSnapshots):
+    """Snapshots in which something happens before a file is opened, a number of times."""
 
-    world.exporter = world.again(snapshots=ReplacedOnce(world.container))
-    world.drop_people("a.csv", people(5))
+    def __init__(self, world: World, happens: Callable[[str], object], *, times: int = 1) -> None:
+        super().__init__(world.container)
+        self.happens, self.times = happens, times
+
+    def open(self, name: str, *, etag: str) -> Iterator[bytes]:
+        if self.times:
+            self.times -= 1
+            self.happens(name)
+        return super().open(name, etag=etag)
+
+
+def start_meddled(
+    world: World, because: str, happens: Callable[[str], object], *, times: int = 1, name: str = FOLDER + "a.csv"
+) -> None:
+    """Start a run of five people, under which something happens."""
+    export = world.register(schedule=NIGHTLY if because == "schedule" else ON_ARRIVAL)
+    if because == "schedule":
+        world.exporter.tick()
+        world.clock.move(24 * HOUR)
+    world.put(name, as_csv(people(5)))
+    world.clock.move(HOUR / 2)
+    world.exporter = world.again(snapshots=Meddler(world, happens, times=times))
+    match because:
+        case "arrival":
+            world.exporter.note(name)
+        case "schedule":
+            world.exporter.tick()
+        case _:
+            world.exporter.start(export, because="demand")
     world.deliver()
+
+
+@pytest.mark.parametrize("because", BECAUSE)
+def test_a_partition_replaced_while_it_is_read_starts_over_with_the_new_one(world: World, because: str) -> None:
+    start_meddled(world, because, lambda name: world.put(name, as_csv(people(7, first=100))))
+    first, second = world.runs()
+    assert_ended(world, Status.SKIPPED, run=first)
+    assert second.run_id in first.message
+    assert_ended(world, Status.SUCCESSFUL, delivered=7, run=second)
+    assert (second.because, second.due_at, second.restarts) == (because, first.due_at, 1)
+    assert world.emails() == {email for email, _ in people(7, first=100)}
+    assert second.created_at.timestamp() >= first.created_at.timestamp() + world.limits.settle_s, "it waited for quiet"
+
+
+def test_one_that_arrives_anew_while_it_is_read_makes_one_new_run(world: World) -> None:
+    start_meddled(world, "arrival", lambda _: world.drop_people("a.csv", people(7, first=100)))
     first, second = world.runs()
     assert_ended(world, Status.SKIPPED, run=first)
     assert_ended(world, Status.SUCCESSFUL, delivered=7, run=second)
-    assert world.emails() == {email for email, _ in people(7, first=100)}
 
 
-def test_a_partition_replaced_under_a_run_on_demand_fails_it_and_says_so(world: World) -> None:
-    export = world.register()
+@pytest.mark.parametrize("because", BECAUSE)
+@pytest.mark.parametrize("name", [f"segments/{SEGMENT}.csv", FOLDER + "a.csv"])
+def test_a_snapshot_that_changes_without_end_fails_at_last(world: World, because: str, name: str) -> None:
+    """A file by hand settles at once, so new runs follow; a folder never settles, so the run gives up."""
+    start_meddled(world, because, lambda name: world.put(name, as_csv(people(7))), times=10_000, name=name)
+    *before, last = sorted(world.runs(), key=lambda run: run.restarts)
+    assert [run.status for run in before] == [Status.SKIPPED] * (0 if name.startswith(FOLDER) else 3)
+    assert_ended(world, Status.FAILED, run=last)
+    assert "changed while it was read" in last.message
 
-    class Replaced(FolderSnapshots):
-        def open(self, name: str, *, etag: str) -> Iterator[bytes]:
-            world.put(name, as_csv(people(7)))
-            return super().open(name, etag=etag)
 
-    world.put(FOLDER + "a.csv", as_csv(people(5)))
-    world.clock.move(HOUR)
-    world.exporter = world.again(snapshots=Replaced(world.container))
-    world.exporter.start(export, because="demand")
-    world.deliver()
-    assert_ended(world, Status.FAILED)
+@pytest.mark.parametrize("because", BECAUSE)
+def test_a_snapshot_that_is_deleted_while_it_is_read_is_gone(world: World, because: str) -> None:
+    start_meddled(world, because, lambda name: (world.container / name).unlink())
+    run = assert_ended(world, Status.SKIPPED if because == "arrival" else Status.FAILED)
+    assert "gone" in run.message
 
 
 def test_a_snapshot_that_vanishes_while_settling_is_forgotten(world: World) -> None:
