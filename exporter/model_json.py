@@ -29,7 +29,7 @@ class Dialect:
     has_header: bool | None = None
     delimiter: str | None = None
     encoding: str | None = None
-    quoting: bool = True
+    quoting: bool = True  # a line end inside quotes is data; csvStyle makes no difference, see reading
     culture: str | None = None  # such as en-GB: how dates and numbers are written
 
 

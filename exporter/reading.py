@@ -14,7 +14,9 @@ nothing is tried twice, so a hostile file costs time in proportion to its size.
 What counts as what:
 - A line ends with LF or CRLF; a file without any LF may end its lines with CR. Blank lines are not rows.
 - A field that begins with a quote is quoted and may hold line ends. A quote further on is data (`5" nail`), as it is
-  for Python's csv module and Excel; this includes a quote after a space.
+  for Python's csv module and Excel; this includes a quote after a space. That is CsvStyle.QuoteAfterDelimiter; what
+  writers of CsvStyle.QuoteAlways write reads alike, since they quote a field that holds a quote.
+- Without `quoting` (QuoteStyle.None) a line end ends the row, even inside quotes; a quote that is not closed is data.
 - A CRLF inside quotes becomes LF. All else inside a field stays as it is.
 """
 
@@ -317,6 +319,9 @@ class _Broken:
     detail: str
 
 
+_QUOTED_ON_A_LINE = rb'"[^"\r\n]*+(?:""[^"\r\n]*+)*+"'
+
+
 class _Shape:
     """Records of any width, flaws of content included. Slow: for the header, and where a run stops.
 
@@ -332,7 +337,7 @@ class _Shape:
         if quoting:
             self._field = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"|[^"%s\r\n][^%s\r\n]*+|' % (d, d))
         else:
-            self._field = re.compile(rb"[^%s\r\n]*+" % d)
+            self._field = re.compile(rb"%s(?=[%s\r\n]|\Z)|[^%s\r\n]*+" % (_QUOTED_ON_A_LINE, d, d))
         f = self._field.pattern
         self._record = re.compile(rb"(?>%s)(?:%s(?>%s)){0,%d}+" % (f, d, f, most_fields - 1))
 
@@ -374,7 +379,7 @@ class _Shape:
         return cells
 
     def _value(self, field: bytes) -> bytes:
-        if self._quoting and field[:1] == QUOTE:
+        if field[:1] == QUOTE and (self._quoting or re.fullmatch(_QUOTED_ON_A_LINE, field)):
             return field[1:-1].replace(b'""', QUOTE)
         return field
 
