@@ -159,10 +159,14 @@ class Catalog:
         """Every export that can be read, by id."""
         return (export for export, _ in self.every(Export))
 
+    def connection_ids(self) -> Iterator[str]:
+        """The id of every connection, also of those that cannot be read."""
+        return (name.removeprefix("connections/").removesuffix(".json") for name in self._store.names("connections/"))
+
     def connections(self) -> Iterator[Connection]:
         """Every connection, by id."""
-        for name in self._store.names("connections/"):
-            connection = self.connection(name.removeprefix("connections/").removesuffix(".json"))
+        for connection_id in self.connection_ids():
+            connection = self.connection(connection_id)
             if connection is not None:
                 yield connection
 

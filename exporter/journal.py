@@ -17,6 +17,7 @@ class Journal:
     """One run's journal, open for appending; `delivery` is what it says so far. Raises DocumentUnreadable."""
 
     def __init__(self, store: Store, run_id: str) -> None:
+        """Raises ConfigError for a damaged one."""
         self._store = store
         self._name = run_folder(run_id) + "journal.jsonl"
         found = store.read(self._name)

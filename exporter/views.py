@@ -32,7 +32,7 @@ _EXPORT_ACTIONS = (
 
 
 class _View(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class ConnectionDetails(_View):

@@ -539,6 +539,19 @@ def test_a_run_that_lost_its_message_is_taken_up_by_the_tick(world: World) -> No
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
+def test_a_run_whose_document_is_damaged_does_not_keep_the_tick_from_the_others(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()))
+    world.steps.take()
+    world.exporter.store.create("runs/a/damaged/run.json", b"{broken")
+    world.exporter.store.create("open/a/damaged", encode_listed(world.now()))
+    world.clock.move(STALE_S + 1)
+    world.exporter.tick()
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=5)
+
+
 def test_a_run_of_an_export_that_is_gone_is_closed_by_the_tick(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(5))
