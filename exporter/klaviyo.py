@@ -265,9 +265,9 @@ class Klaviyo:
         """Up to 1,000 profiles by Klaviyo's ids. Consent stays as it is."""
         self._change_members("DELETE", list_id, profile_ids)
 
-    def ask_for_deletion(self, email: str) -> None:
-        """Have Klaviyo delete every profile with this address, for good and later. Limit: 3/s, 60/min."""
-        profile = {"type": "profile", "attributes": {"email": email}}
+    def ask_for_deletion(self, **identifier: str) -> None:
+        """Have Klaviyo delete every profile with this `email` or `phone_number`, for good and later. 3/s, 60/min."""
+        profile = {"type": "profile", "attributes": identifier}
         data = {"type": "data-privacy-deletion-job", "attributes": {"profile": {"data": profile}}}
         body = json.dumps({"data": data}).encode()
         self._ask(Call(method="POST", target=DELETIONS, scopes="data-privacy:write", body=body), read_taken)

@@ -32,6 +32,22 @@ def to_e164(text: str, region: str | None) -> str | None:
     return e164 if len(e164) <= MAX_DIGITS + 1 else None
 
 
+def digits_pattern(text: str, region: str | None) -> str | None:
+    """A regular expression for the digits of a number however people write it; None when `text` is no number.
+
+    With its country code or without, what is dialled before that from abroad (00, 011), and what stands before it at
+    home: mostly a zero. Longer and shorter numbers do not match.
+    """
+    text = text.strip().lower().removeprefix("tel:").strip()
+    try:
+        number = phonenumbers.parse("+" + text[2:] if text.startswith("00") else text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    code = number.country_code or 0
+    at_home = phonenumbers.ndd_prefix_for_region(phonenumbers.region_code_for_country_code(code), True) or "0"
+    return rf"(?:(?:0\d{{0,3}})?{code})?(?:0*|{at_home}){number.national_number}"
+
+
 @lru_cache(maxsize=1)
 def e164_pattern() -> str:
     """A regular expression for numbers that `to_e164` would return unchanged: +, country code, possible length.

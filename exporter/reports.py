@@ -184,8 +184,10 @@ def erasure_as_text(document: dict[str, Any]) -> str:
     """What was erased where, for a person at a console. Holds no address."""
     lines = [f"Erased      {each['name']}: {each['what']}" for each in document["erased"]]
     lines += [f"Open        {run}: may hold the person until it closes" for run in document["open_runs"]]
-    lines += [f"Left        {name}: names the person, edit it by hand" for name in document["left"]]
+    lines += [f"Left        {name}: names the person or cannot be read, mend it by hand" for name in document["left"]]
     lines += [f"Klaviyo     connection {name}: asked to delete the profile" for name in document["klaviyo_asked"]]
+    for each in document["klaviyo_failed"]:
+        lines.append(f"Failed      connection {each['connection']}: {each['message']} {each['hint']}".rstrip())
     if document["open_runs"]:
         lines.append("Do          Wait for these runs or cancel them, then forget the person again.")
     return "\n".join(lines) or "Nothing was found."

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from exporter import payload, phones, rules
+from exporter import emails, payload, phones, rules
 from exporter.errors import RowsLost
 from exporter.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
 from exporter.reading import MAX_SHOWN_CHARS
@@ -197,7 +197,7 @@ def _look_up(cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMap
     joins = ""
     if email := cells.get("email"):
         odd = f"NOT regexp_full_match({email}, '[\\x00-\\x7f]*') AND contains({email}, '@') AND length({email}) < 1000"
-        _fill_lookup(cursor, "emails", table, email, odd, _punycode)
+        _fill_lookup(cursor, "emails", table, email, odd, emails.to_ascii)
         joins += f" LEFT JOIN emails ON emails_cell = {email}"
     if phone := cells.get("phone_number"):
         pattern, region = phones.e164_pattern(), mapping.phone_region
@@ -225,18 +225,3 @@ def _fill_lookup(
 
 def _digits(cell: str) -> str:
     return f"translate({cell}, {literal(phones.PUNCTUATION)}, '')"
-
-
-# Python has the IDNA of 2003, which makes another domain of these: better no address than somebody else's.
-_OTHER_IN_IDNA_2008 = frozenset("\u00df\u03c2\u200c\u200d")
-
-
-def _punycode(cell: str) -> str | None:
-    """The address with its domain in ASCII, or None when the domain has no such form."""
-    local, _, domain = cell.strip(rules.WHITESPACE).lower().rpartition("@")
-    if set(domain) & _OTHER_IN_IDNA_2008:
-        return None
-    try:
-        return f"{local}@{domain.encode('idna').decode('ascii')}"
-    except UnicodeError:
-        return None

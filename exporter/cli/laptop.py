@@ -14,7 +14,7 @@ import typer
 import yaml
 from pydantic import SecretStr
 
-from exporter import forgetting, local, reading, reports
+from exporter import emails, forgetting, local, phones, reading, reports
 from exporter.catalog import LIST_ID_PATTERN
 from exporter.cli.shared import (
     AppUrl,
@@ -28,7 +28,7 @@ from exporter.cli.shared import (
     read_mapping,
     using,
 )
-from exporter.errors import ConfigError, Unknown
+from exporter.errors import ConfigError, ExporterError, Unknown
 from exporter.klaviyo import BASE_URL, REVISION, Klaviyo
 from exporter.mapping import suggest as mapping_suggestion
 from exporter.planning import PartitionSource, make_plan
@@ -155,38 +155,66 @@ def forget(
 ) -> None:
     """Erase a person everywhere the exporter keeps them. Harmless to repeat.
 
-    With --klaviyo the keys need the scope data-privacy:write. Erase the person in Customer Insights first: the next
-    snapshot would bring them back.
+    With --klaviyo the keys need the scope data-privacy:write; Klaviyo finds people by address, or by a telephone
+    number that begins with +. Erase the person in Customer Insights first: the next snapshot would bring them back.
 
     Example: python -m exporter forget ada@example.com
     """
-    addresses = [each for each in known_by if "@" in each]
-    if klaviyo and not addresses:
-        raise ConfigError("Klaviyo finds people by their address", hint="Give the e-mail address, too.")
+    people = _as_klaviyo_knows(known_by)
+    if klaviyo and not people:
+        hint = "Give the e-mail address, or the telephone number beginning with +."
+        raise ConfigError("Klaviyo finds people by address or telephone number", hint=hint)
     if state is None and os.environ.get("EXPORTER_APP"):
         hint = "Unset EXPORTER_APP and give the app's settings, or --state."
         raise ConfigError("forget works on the store itself, not through the app", hint=hint)
-    exporter = _cloud() if state is None else local.on_folder(state)
+    exporter = _cloud_store() if state is None else local.on_folder(state)
     if klaviyo and not (yes or typer.confirm("Klaviyo deletes the profile and its history for good. Go on?")):
         raise typer.Exit(1)
     erasure = forgetting.forget(exporter, known_by)
     asked: list[str] = []
-    try:
-        for connection in exporter.catalog.connections() if klaviyo else ():
-            _ask_klaviyo(_key_of_environment() if state else exporter.key_of(connection), addresses)
-            asked.append(connection.id)
-    finally:
-        print_document({**erasure.to_json(), "klaviyo_asked": asked}, reports.erasure_as_text, as_json)
-    if not erasure.is_complete:
+    failed: list[dict[str, str]] = []
+    for connection_id in exporter.catalog.connection_ids() if klaviyo else ():
+        errors = _ask_klaviyo(exporter, connection_id, people, from_environment=state is not None)
+        failed += [{"connection": connection_id, "message": message, "hint": hint} for message, hint in errors]
+        asked += [] if errors else [connection_id]
+    document = {**erasure.to_json(), "klaviyo_asked": asked, "klaviyo_failed": failed}
+    print_document(document, reports.erasure_as_text, as_json)
+    if failed or not erasure.is_complete:
         raise typer.Exit(1)
 
 
-def _ask_klaviyo(key: SecretStr, addresses: list[str]) -> None:
-    """Ask for the deletion of these people in one account."""
+def _as_klaviyo_knows(known_by: list[str]) -> list[dict[str, str]]:
+    """What Klaviyo finds the person by, as it was sent. Digits without + may be another's number: they are left out."""
+    people = []
+    for each in known_by:
+        number = each.strip().lower().removeprefix("tel:").strip()
+        if "@" in each:
+            people.append({"email": emails.to_ascii(each) or each.strip().lower()})
+        elif number.startswith("+") and (e164 := phones.to_e164(number, None)):
+            people.append({"phone_number": e164})
+    return people
+
+
+def _ask_klaviyo(
+    exporter: Exporter, connection_id: str, people: list[dict[str, str]], *, from_environment: bool
+) -> list[tuple[str, str]]:
+    """Ask for the deletion of these people in one account. What failed of it, with what to do; no failure ends it."""
     base_url, revision = os.environ.get("KLAVIYO_BASE_URL", BASE_URL), os.environ.get("KLAVIYO_REVISION", REVISION)
-    with Klaviyo(key, base_url=base_url, revision=revision) as client:
-        for address in addresses:
-            client.ask_for_deletion(address)
+    failed: dict[tuple[str, str], None] = {}  # each once, in order
+    try:
+        connection = exporter.catalog.connection(connection_id)
+        if connection is None:
+            raise Unknown(f"there is no connection {connection_id}")
+        key = _key_of_environment() if from_environment else exporter.key_of(connection)
+        with Klaviyo(key, base_url=base_url, revision=revision) as client:
+            for person in people:
+                try:
+                    client.ask_for_deletion(**person)
+                except ExporterError as exc:
+                    failed[exc.message, exc.hint] = None
+    except ExporterError as exc:
+        failed[exc.message, exc.hint] = None
+    return list(failed)
 
 
 def _key_of_environment() -> SecretStr:
@@ -196,10 +224,14 @@ def _key_of_environment() -> SecretStr:
     return SecretStr(key)
 
 
-def _cloud() -> Exporter:
+def _cloud_store() -> Exporter:
     from exporter import wiring
 
-    return wiring.cloud()
+    try:
+        return wiring.cloud()
+    except ConfigError as exc:
+        hint = f"For what `push` keeps on this computer, name its folder: --state .exporter. Else: {exc.hint}"
+        raise ConfigError(exc.message, hint=hint) from exc
 
 
 def _local_source(file: Path) -> PartitionSource:

@@ -67,13 +67,57 @@ def test_a_key_without_the_scope_is_told_after_ours_is_erased(klaviyo: tuple[Kla
     file.write_text(f"EMail\nmailto:{ADA}\nbo@example.com\n")
     run("push", file, "--list", LIST, "--email", "EMail", "--state", state, url=url)
     failed = run("forget", ADA, "--state", state, "--klaviyo", "--yes", url=url, key=READONLY_KEY)
-    assert failed.returncode == 2, failed.stdout + failed.stderr
-    assert ("data-privacy:write" in failed.stderr, "identifiers blanked: 1" in failed.stdout) == (True, True)
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert ("data-privacy:write" in failed.stdout, "identifiers blanked: 1" in failed.stdout) == (True, True)
     assert ADA not in next(state.glob("runs/*/*/rejected.csv")).read_text()
 
 
+def test_klaviyo_is_asked_for_what_it_was_sent(klaviyo: tuple[Klaviyo, str], tmp_path: Path) -> None:
+    account, url = klaviyo
+    file, mapping, state = tmp_path / "vips.csv", tmp_path / "mapping.yaml", tmp_path / "s"
+    file.write_text("EMail,Telephone\nada@bücher.example,\nCy@Example.com,\n")
+    mapping.write_text("email: EMail\nphone_number: Telephone\n")
+    pushed = run("push", file, "--list", LIST, "--mapping", mapping, "--state", state, url=url)
+    assert pushed.returncode == 0, pushed.stderr
+    file.write_text("EMail,Telephone\n,+49302312511\n")
+    mapping.write_text("phone_number: Telephone\n")
+    pushed = run("push", file, "--list", LIST, "--mapping", mapping, "--state", state, url=url)
+    assert pushed.returncode == 0, pushed.stderr
+    people = [("email", "ada@xn--bcher-kva.example"), ("email", "cy@example.com"), ("phone_number", "+49302312511")]
+    assert None not in [account.account.profiles.find(*each) for each in people]
+    for known_by in ("ada@bücher.example", " CY@example.com", "tel:+49 30 2312511"):
+        asked = run("forget", known_by, "--state", state, "--klaviyo", "--yes", url=url)
+        assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert [account.account.profiles.find(*each) for each in people] == [None, None, None]
+
+
+def test_every_person_and_connection_is_tried_and_failures_are_listed(
+    klaviyo: tuple[Klaviyo, str], tmp_path: Path
+) -> None:
+    account, url = klaviyo
+    file, state = tmp_path / "vips.csv", tmp_path / "s"
+    people = ["d1@example.com", "d2@example.com"]
+    file.write_text("\n".join(["EMail", *people]))
+    run("push", file, "--list", LIST, "--email", "EMail", "--state", state, url=url)
+    (state / "connections" / "a.json").write_text("{broken")
+    document = json.loads((state / "connections" / "push.json").read_text())
+    (state / "connections" / "z.json").write_text(json.dumps({**document, "id": "z"}))
+    account.faults.add([{"match": "POST /api/data-privacy", "kind": "status", "status": 403, "times": 1}])
+    asked = run("forget", *people, "--state", state, "--klaviyo", "--yes", "--json", url=url)
+    said = json.loads(asked.stdout)
+    assert (asked.returncode, said["klaviyo_asked"]) == (1, ["z"]), asked.stderr
+    assert [each["connection"] for each in said["klaviyo_failed"]] == ["a", "push"]
+    assert [account.account.profiles.find("email", each) for each in people] == [None, None]
+
+
 @pytest.mark.parametrize(
-    ("args", "says"), [(("C-1007", "--klaviyo"), "e-mail address"), ((ADA, "--state", "nowhere"), "holds no runs")]
+    ("args", "says"),
+    [
+        (("C-1007", "--klaviyo"), "e-mail address"),
+        (("0302312511", "--klaviyo"), "beginning with +"),
+        ((ADA, "--state", "nowhere"), "holds no runs"),
+        ((ADA,), "--state"),
+    ],
 )
 def test_what_cannot_be_is_misuse(args: tuple[str, ...], says: str) -> None:
     done = run("forget", *args, url="http://127.0.0.1:9")

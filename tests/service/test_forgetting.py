@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from exporter.azure_storage import BlobStore
 from exporter.errors import ConfigError, Transient
-from exporter.forgetting import forget
+from exporter.forgetting import Erasure, forget
+from exporter.journal import Journal
 from exporter.runs import Phase, Status
 from exporter.store import FolderStore, Store
 from tests.service.world import World, assert_ended, people
@@ -173,18 +175,93 @@ def test_a_document_that_names_the_person_is_named(world: World) -> None:
         (ADA, f"{ADA};bo@private.example", True),
         (ADA, f"not{ADA}", False),
         (ADA, f"{ADA}.org", False),
+        ("ada@bücher.example", "'=ADA@xn--bcher-kva.example", True),
+        ("ada@xn--bcher-kva.example", "mailto:ada@bu\u0308cher.example", True),
+        ("ada@bücher.example", "ada@bucher.example", False),
+        ("ada@bücher.example", "éada@bücher.example", False),
+        ("+49302312511", "0049302312511", True),
+        ("+49302312511", "030 2312511", True),
+        ("+49302312511", "030/2312511", True),
+        ("+49302312511", "tel:+49302312511", True),
+        ("+49302312511", "+49 (0)30 2312511", True),
+        ("+49302312511", "(030) 2312511 / 0171 1234567", True),
+        ("+49302312511", "01149302312511", True),
+        ("+49302312511", "+41302312511", False),
+        ("+49302312511", "ada302312511@private.example", False),
+        ("+49302312511", "C-302312511", False),
+        ("tel:0049 30 2312511", "30-231-2511", True),
+        ("030 2312511", "+49302312511", True),
+        ("0302312511", "0302312511", True),
+        ("+7 495 123-45-67", "8 (495) 123 45 67", True),
     ],
 )
 def test_identifiers_are_compared_as_people_write_them(world: World, identifier: str, cell: str, theirs: bool) -> None:
-    deliver_ada(world)
-    name = world.run().folder + "rejected.csv"
+    """Numbers without country code are of the export's phone region."""
+    assert bool(forget_in(world, identifier, cell).erased) is theirs
+
+
+@pytest.mark.parametrize(
+    ("identifier", "row", "theirs"),
+    [
+        ("C-78", ",+40721000002,C-78", True),
+        ("+40721000002", ",+40721000002,C-78", True),
+        ("0721 000 002", ",+40721000002,C-78", False),
+        ("c-78", 'none;" C-78 ";Ada', True),
+        ("C-78", "\"open@example.com,'C-78", True),
+        ("C-7", ",+40721000002,C-78", False),
+        ("C,7", 'none,"C,7"', True),
+        ('C"7', 'none,"C""7"', True),
+        ("C-78", '{"type":"profile","attributes":{"email":"bo@example.com","external_id":"C-78"}}', True),
+        ('C"7', '{"type":"profile","attributes":{"email":"bo@example.com","external_id":"C\\"7"}}', True),
+        ("+40721000002", '{"type":"profile","attributes":{"phone_number":"+40721000002"}}', True),
+        ("ada@bücher.example", '{"type":"profile","attributes":{"email":"ada@xn--bcher-kva.example"}}', True),
+    ],
+)
+def test_a_kept_row_is_theirs_when_one_of_its_cells_is(world: World, identifier: str, row: str, theirs: bool) -> None:
+    assert bool(forget_in(world, identifier, "", row).erased) is theirs
+
+
+def forget_in(world: World, identifier: str, *cells: str) -> Erasure:
+    """Forget somebody where these are a rejected row's last cells."""
+    world.register(mapping={"email": "EMail", "first_name": "FirstName", "phone_region": "DE"})
+    world.drop_people("a.csv", people(5))
+    world.deliver()
     file = world.folder / "rejected.csv"
     with file.open("w", encoding="utf-8", newline="") as target:
         writer = csv.writer(target)
-        writer.writerow(["source", "line", "column", "reason", "message", "identifier"])
-        writer.writerow(["a.csv", 7, "Telephone", "phone_impossible", "no such number", cell])
-    world.exporter.store.upload(name, file)
-    assert bool(forget(world.exporter, [identifier]).erased) is theirs
+        writer.writerow(["source", "line", "column", "reason", "message", "identifier", "row"])
+        writer.writerow(["a.csv", 7, "Telephone", "phone_impossible", "no such number", *cells])
+    world.exporter.store.upload(world.run().folder + "rejected.csv", file)
+    return forget(world.exporter, [identifier])
+
+
+@pytest.mark.parametrize("damage", [b"{broken", b'{"run_id": "ada@private.example"}', b"\xff"])
+def test_a_damaged_run_is_named_and_keeps_nobody_elses_rows(world: World, store: Store, damage: bytes) -> None:
+    deliver_ada(world)
+    first = world.run()
+    found = store.read(first.folder + "run.json")
+    assert found
+    store.replace(first.folder + "run.json", damage, etag=found.etag)
+    world.drop_people("b.csv", people(12, planted=REJECTED))
+    world.deliver()
+    erasure = forget(world.exporter, [ADA])
+    assert erasure.left == [first.folder + "run.json"]
+    lists = [name for name in store.names("runs/") if name.endswith("/rejected.csv")]
+    assert (len(lists), sorted(name for name, _ in erasure.erased)) == (2, lists)
+
+
+def test_what_a_damaged_document_holds_is_not_told(world: World) -> None:
+    deliver_ada(world)
+    store, folder = world.exporter.store, world.run().folder
+    for name in ("run.json", "journal.jsonl"):
+        found = store.read(folder + name)
+        assert found
+        store.replace(folder + name, f'{{"kind": "{ADA}"}}\n'.encode(), etag=found.etag)
+    run_id = folder.removeprefix("runs/").removesuffix("/")
+    for read in (lambda: world.exporter.run(run_id), lambda: Journal(store, run_id)):
+        with pytest.raises(ConfigError, match="cannot be read") as raised:
+            read()
+        assert ADA not in "".join(traceback.format_exception(raised.value))
 
 
 def test_nobody_is_refused(world: World) -> None:

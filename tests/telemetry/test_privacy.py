@@ -200,7 +200,7 @@ def test_questions_about_an_address_are_told_without_it(world: World, seen: Seen
         with pytest.raises(ExporterError) as raised:
             client.profiles_by_email(["quillon@private.example"])
         raised_text = "".join(traceback.format_exception(raised.value))
-        client.ask_for_deletion("quillon@private.example")
+        client.ask_for_deletion(email="quillon@private.example")
     told = seen.text()
     assert kind == "drop_before" or "/api/profiles?..." in told, "urllib3's own lines were watched"
     assert found_in(told) == []
