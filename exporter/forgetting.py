@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import emails, phones
 from exporter.errors import ConfigError, ExporterError, Transient
-from exporter.planning import REJECTED_COLUMNS
+from exporter.planning import REJECTED_COLUMNS, csv_writer
 from exporter.plans import REJECTED_CSV
 from exporter.runs import run_folder
 from exporter.store import Store
@@ -117,7 +117,7 @@ def _blank_rows(store: Store, name: str, person: _Person, region: str | None) ->
             after.open("w", encoding="utf-8", newline="") as target,
         ):
             rows = 0
-            writer = csv.writer(target, lineterminator="\n")
+            writer = csv_writer(target)
             for cells in csv.reader(source):
                 if any(person.is_in(cell, region) for cell in cells[at:]):
                     rows += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -160,9 +161,8 @@ class _Planner:
     def __enter__(self) -> _Planner:
         self._pool = ThreadPoolExecutor(_STAGERS, thread_name_prefix="stage")
         self._rejected_file = (self.folder / REJECTED_CSV).open("w", encoding="utf-8", newline="")
-        self._rejected_csv = _csv_writer(
-            self._rejected_file, (*REJECTED_COLUMNS, *([ROW_COLUMN] if self.keep_rows else []))
-        )
+        self._rejected_csv = csv_writer(self._rejected_file)
+        self._rejected_csv.writerow((*REJECTED_COLUMNS, *([ROW_COLUMN] if self.keep_rows else [])))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -349,7 +349,8 @@ class _Planner:
 
     def _list_duplicates(self) -> None:
         with (self.folder / DUPLICATES_CSV).open("w", encoding="utf-8", newline="") as file:
-            writer = _csv_writer(file, DUPLICATES_COLUMNS)
+            writer = csv_writer(file)
+            writer.writerow(DUPLICATES_COLUMNS)
             rows = self.database.cursor().execute(
                 "SELECT piece, row, kept_piece, kept_row FROM duplicates ORDER BY 1, 2"
             )
@@ -582,14 +583,18 @@ def rejected_row(
 
 
 def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection"."""
-    return "'" + text if text[:1] in _FORMULA_BEGINS else text
+    """A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection".
+
+    An apostrophe goes before what would be calculated: where the cell begins, and behind what a spreadsheet of
+    another country takes for the end of a cell. Blanks and quotes before the formula do not hide it.
+    """
+    return _FORMULA.sub("'", text)
 
 
-_FORMULA_BEGINS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four: = + - @ in full width
+# The last four: = + - @ in full width. A comma ends a cell only where quotes do what they should.
+_FORMULA = re.compile(r"(?:^|(?<=[;|\t\r\n]))(?=[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])")
 
 
-def _csv_writer(file: IO[str], columns: Sequence[str]) -> Any:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    return writer
+def csv_writer(file: IO[str]) -> Any:
+    """A writer of these files. Every cell is quoted: one that is not would be split at another separator."""
+    return csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)

@@ -10,7 +10,6 @@ report.json holds no personal data; the two CSV files do (identifiers) and stay 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.mapping import Empty, MappedField, ValueType
-from exporter.planning import NEWEST_BY, rejected_row
+from exporter.planning import NEWEST_BY, csv_writer, rejected_row, safe_cell
 from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
 from exporter.runs import Delivery, Run
@@ -66,7 +65,7 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
     """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, does not
     account for, or lost."""
     with target.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         for batch, reason, rows in _undelivered(delivery):
             known = [position for position, _ in rows if position is not None]
             found = reader.rows_at(reader.plan.batches[batch], known)
@@ -75,7 +74,7 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
                 row = found.get(position) if position is not None else None
                 source, line = lines[row.piece, row.row] if row else ("", "")
                 cells = rejected_row(source, line, reason, identifier=row.identifier if row else "", detail=words)
-                kept = [row.profile if row else ""] if reader.plan.keeps_rows else []
+                kept = [safe_cell(row.profile) if row else ""] if reader.plan.keeps_rows else []
                 writer.writerow([*cells, *kept])
 
 

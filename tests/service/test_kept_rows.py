@@ -74,13 +74,24 @@ def test_what_klaviyo_did_not_take_is_kept_as_it_was_sent(world: World) -> None:
     assert "+async-fail" in failed
 
 
+def test_nothing_that_was_sent_is_a_formula_in_the_kept_rows(world: World) -> None:
+    """Klaviyo's refusals come after planning, and read back the person is found in them."""
+    _register(world, keep_rejected_rows=True)
+    world.drop(FOLDER + "a.csv", "EMail,FirstName\nx+sync-fail@example.com,;=1+1\nbo@example.com,Bo\n")
+    world.deliver()
+    [kept] = rejected(world).values()
+    assert '"first_name":";\'=1+1"' in kept
+    forgetting.forget(world.exporter, ["x+sync-fail@example.com"])
+    assert list(rejected(world).values()) == ["(erased)"]
+
+
 def test_no_row_is_kept_by_default(world: World) -> None:
     world.register()
     drop_flawed(world)
     world.deliver()
     found = world.exporter.store.read(world.run().folder + "rejected.csv")
     assert found
-    assert found.data.decode().splitlines()[0] == ",".join(REJECTED_COLUMNS)
+    assert found.data.decode().splitlines()[0] == ",".join(f'"{column}"' for column in REJECTED_COLUMNS)
     assert "Countess" not in found.data.decode()
     assert all("Countess" not in text and "cmd()" not in text for _, text in world.text_of_state())
 

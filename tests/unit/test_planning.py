@@ -588,7 +588,7 @@ def test_error_of_whoever_takes_finished_files_ends_planning(tmp_path: Path):
 def test_no_cell_of_the_lists_is_a_formula():
     begins = ["=", "+", "-", "@", "\t=", "\r=", "\n=", "＝", "＋", "－", "＠"]
     cells = [begin + 'HYPERLINK("http://x","y")' for begin in begins]
-    assert [safe_cell(cell) for cell in cells] == ["'" + cell for cell in cells]
+    assert all(safe_cell(cell).startswith("'") for cell in cells)
     file = as_csv([["EMail"], *([cell] for cell in cells), ["a@x.co"], ["A@x.co"]])
     with planned({"=name.csv": file}) as found:
         assert len(found.rejected()) == len(cells)
@@ -600,10 +600,46 @@ def test_no_cell_of_the_lists_is_a_formula():
                 ]
 
 
-@given(st.text(max_size=10))
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("x;=1+1", "x;'=1+1"),
+        (" =1+1", "' =1+1"),
+        ("a\t=cmd|' /C calc'!A0", "a\t'=cmd|' /C calc'!A0"),
+        ('a; "=1+1"', 'a;\' "=1+1"'),
+        ("a\n@SUM(1)", "a\n'@SUM(1)"),
+        ("\u00a0-1|+2", "'\u00a0-1|'+2"),
+        ("\ttext", "'\ttext"),
+        ("ada@x.co,+49302312511", "ada@x.co,+49302312511"),
+        ("a-b;c=d e+f", "a-b;c=d e+f"),
+    ],
+)
+def test_what_begins_a_cell_for_any_spreadsheet_is_no_formula(text: str, safe: str):
+    assert safe_cell(text) == safe
+
+
+@given(st.text(max_size=10) | st.text('=+-@;|\t\n "a', max_size=10))
 def test_safe_cell_changes_nothing_else(text: str):
-    assert safe_cell(text) in (text, "'" + text)
-    assert text[:1] in planning._FORMULA_BEGINS or safe_cell(text) == text or not text
+    """Apostrophes are added where a formula would begin; without them the cell is what it was."""
+    text = text.replace("'", "")
+    safe = safe_cell(text)
+    assert re.sub(r"(^|[;|\t\r\n])'", r"\1", safe) == text
+    if not re.search("[=+@＝＋－＠-]", text):
+        assert safe == ("'" + text if text[:1] in tuple("\t\r\n") else text)
+    assert safe_cell(safe) == safe
+
+
+@given(st.text("=+-@;|\t\n \"'a,", max_size=12))
+def test_no_formula_is_left_behind_any_separator(text: str):
+    for cell in re.split(r"[;|\t\r\n]", safe_cell(text)):
+        assert not cell.strip(' "').startswith(tuple("=+-@"))
+
+
+def test_every_cell_of_the_lists_is_quoted():
+    with planned({"a.csv": "EMail\nnone\na@x.co\na@x.co\n"}) as found:
+        for name in ("rejected.csv", "duplicates.csv"):
+            lines = (found.folder / name).read_text(encoding="utf-8").splitlines()
+            assert [line for line in lines if not re.fullmatch(r'"[^"]*"(?:,"[^"]*")*', line)] == []
 
 
 def test_rejected_list_names_column_reason_and_identifier_but_no_more_of_the_row():
