@@ -46,6 +46,7 @@ from exporter.errors import (
 )
 from exporter.store import (
     CHUNK_BYTES,
+    MAX_DOCUMENT_BYTES,
     BlobInfo,
     Document,
     NotThere,
@@ -56,6 +57,7 @@ from exporter.store import (
     encode_message,
     folder_prefix,
     placing,
+    too_large,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ class BlobStore:
         with _azure_errors(name, BLOB_ROLE):
             for _ in range(READ_ATTEMPTS):
                 try:
-                    return _document(blob)
+                    return _document(blob, max_bytes=MAX_DOCUMENT_BYTES, error=too_large(name))
                 except ResourceNotFoundError:
                     return None
                 except ResourceModifiedError:  # over 4 MiB, and written between two requests of this download
@@ -234,7 +236,7 @@ class BlobSnapshots:
         self._container = container
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
-        return iter(sorted(map(_blob_info, _list(self._container, prefix, READER_ROLE)), key=lambda info: info.name))
+        return map(_blob_info, _list(self._container, prefix, READER_ROLE))
 
     def open(self, name: str, *, etag: str) -> Iterator[bytes]:
         with _azure_errors(name, READER_ROLE):
@@ -246,7 +248,8 @@ class BlobSnapshots:
     def read(self, name: str, *, max_bytes: int) -> Document | None:
         with _azure_errors(name, READER_ROLE):
             try:
-                return _document(self._container.get_blob_client(name), max_bytes=max_bytes)
+                error = BlobTooLarge(f"{name} has over {max_bytes:,} bytes")
+                return _document(self._container.get_blob_client(name), max_bytes=max_bytes, error=error)
             except ResourceNotFoundError:
                 return None
             except ResourceModifiedError as exc:
@@ -397,10 +400,10 @@ def _if_match(etag: str) -> dict[str, Any]:
     return {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
 
 
-def _document(blob: BlobClient, *, max_bytes: int | None = None) -> Document:
+def _document(blob: BlobClient, *, max_bytes: int, error: ExporterError) -> Document:
     stream = blob.download_blob()
-    if max_bytes is not None and stream.size > max_bytes:
-        raise BlobTooLarge(f"{blob.blob_name} has over {max_bytes:,} bytes")
+    if stream.size > max_bytes:
+        raise error
     return Document(stream.readall(), _plain(stream.properties.etag))
 
 
@@ -422,14 +425,12 @@ def _ends_with(blob: BlobClient, data: bytes, *, at: int) -> bool:
         return False
 
 
-def _list(container: ContainerClient, prefix: str, role: str) -> list[BlobProperties]:
-    """Every blob whose name begins with `prefix`; none in a container that does not exist."""
-    with _azure_errors(prefix or "the container", role):
-        try:
-            found = list(container.list_blobs(name_starts_with=prefix, include=["metadata"]))
-        except ResourceNotFoundError:
-            return []
-    return [blob for blob in found if not _is_folder(blob)]
+def _list(container: ContainerClient, prefix: str, role: str) -> Iterator[BlobProperties]:
+    """Every blob whose name begins with `prefix`, page by page; none in a container that does not exist."""
+    with _azure_errors(prefix or "the container", role), contextlib.suppress(ResourceNotFoundError):
+        for blob in container.list_blobs(name_starts_with=prefix, include=["metadata"]):
+            if not _is_folder(blob):
+                yield blob
 
 
 def _is_folder(blob: BlobProperties) -> bool:

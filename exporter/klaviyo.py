@@ -90,6 +90,7 @@ MAX_ANSWER_BYTES = 32_000_000  # 100 import errors with a payload of 100 KB each
 PIECE_BYTES = 65_536
 FASTEST = 1  # of gzip's levels
 
+MAX_PAGES = 200_000  # 20 million members of a list: more are none of Klaviyo's
 PAGE_SIZE = 100  # most for jobs, import errors and profiles (lists: 10, fixed before revision 2026-04-15)
 MAX_EMAILS_PER_QUERY = 100  # one page of profiles
 MAX_MEMBERS_PER_CALL = 1_000  # of a list's relationships, adding or removing
@@ -302,19 +303,22 @@ class Klaviyo:
     def _pages(
         self, target: str, read: Callable[[dict[str, Any], Answer], T], *, scopes: str, list_id: str = ""
     ) -> Iterator[T]:
-        """All items of a collection, page by page."""
+        """All items of a collection, page by page. Raises KlaviyoRejected for pages without end."""
 
         def read_page(answer: Answer) -> tuple[list[T], str]:
             items = [read(each, answer) for each in read_resources(answer)]
             return items, self._next_target(answer)
 
+        seen: set[str] = set()
         while target:
+            seen.add(target)
             call = Call(method="GET", target=target, scopes=scopes, list_id=list_id)
-            items, following = self._ask(call, read_page)
+            items, target = self._ask(call, read_page)
             yield from items
-            if following == target:
-                raise KlaviyoRejected("Klaviyo's next page is the same page again.")
-            target = following
+            if target in seen:
+                raise KlaviyoRejected("Klaviyo's next page is one that was read already.")
+            if len(seen) >= MAX_PAGES:
+                raise KlaviyoRejected(f"Klaviyo's pages have no end: {MAX_PAGES:,} were read.")
 
     def _next_target(self, answer: Answer) -> str:
         """Path and query of the next page, "" at the end. Only the query may change: the key goes nowhere else."""

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
+import urllib3
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
 from exporter.apps import Rows, WithExports
 from exporter.catalog import ID_PATTERN
 from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
-from exporter.management import CHUNK_BYTES, PAGE, RUN_ID
+from exporter.management import PAGE, RUN_ID
 from exporter.views import (
     ActorView,
     ConnectionView,
@@ -32,7 +34,9 @@ from exporter.views import (
     SuggestionView,
 )
 
-CONNECT_S, ANSWER_S = 15, 240  # Azure's front end gives up after 230 s
+CONNECT_S, ANSWER_S = 15, 240  # Azure's front end gives up after 230 s; the second also for a whole answer
+MAX_ANSWER_BYTES = 64_000_000  # the app's own are at most 50 MB, a list of rows
+PIECE_BYTES = 65_536
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CUSTOM = {"X-Exporter": "1"}  # the API wants it: no page of another site can send it
 SIGN_IN = "Sign in with `az login` as somebody with a role in this app, or give a token in EXPORTER_TOKEN."
@@ -92,7 +96,7 @@ class RemoteApp:
 
     def remove_connection(self, connection_id: str, *, etag: str, exports: WithExports, delete_secret: bool) -> None:
         query = {"exports": exports, "delete_secret": str(delete_secret).lower()}
-        self._send("DELETE", _connection(connection_id), etag=etag, params=query)
+        self._send("DELETE", _connection(connection_id), etag=etag, params=query).close()
 
     def lists(self, connection_id: str) -> list[ListView]:
         return self._ask(list[ListView], "GET", _connection(connection_id) + "/lists")
@@ -128,7 +132,7 @@ class RemoteApp:
         return self._ask(ExportView, "POST", _export(export_id) + ("/pause" if paused else "/resume"))
 
     def remove_export(self, export_id: str, *, etag: str) -> None:
-        self._send("DELETE", _export(export_id), etag=etag)
+        self._send("DELETE", _export(export_id), etag=etag).close()
 
     def plan_export(self, export_id: str) -> dict[str, Any]:
         return self._ask(dict[str, Any], "POST", _export(export_id) + "/plan")
@@ -149,8 +153,7 @@ class RemoteApp:
         return self._ask(dict[str, Any], "GET", _run(run_id) + "/report")
 
     def rows(self, run_id: str, kind: Rows) -> Iterator[bytes]:
-        answer: Iterator[bytes] = self._send("GET", _run(run_id) + f"/{kind}.csv").iter_content(CHUNK_BYTES)
-        return answer
+        return _pieces(self._send("GET", _run(run_id) + f"/{kind}.csv"))
 
     def cancel_run(self, run_id: str) -> RunView:
         return self._ask(RunView, "POST", _run(run_id) + "/cancel")
@@ -165,9 +168,9 @@ class RemoteApp:
 
     def _ask(self, kind: type[Value], method: str, path: str, body: Any = None, **options: Any) -> Value:
         """Send a request and read its answer."""
-        answer = self._send(method, path, body, **options)
+        content = b"".join(_pieces(self._send(method, path, body, **options)))
         try:
-            return TypeAdapter(kind).validate_json(answer.content)
+            return TypeAdapter(kind).validate_json(content)
         except ValidationError as exc:
             raise ExporterError(
                 "the app's answer cannot be read", hint="Use the command line of the version that is deployed."
@@ -176,7 +179,7 @@ class RemoteApp:
     def _send(
         self, method: str, path: str, body: Any = None, *, etag: str = "", params: dict[str, Any] | None = None
     ) -> requests.Response:
-        """Send a request; its answer if it is a success, else the error that the app told of."""
+        """Send a request; its answer, to be read, if it is a success, else the error that the app told of."""
         try:
             answer = self._session.request(
                 method,
@@ -186,6 +189,7 @@ class RemoteApp:
                 headers={"If-Match": f'"{etag}"'} if etag else None,
                 timeout=(CONNECT_S, ANSWER_S),
                 allow_redirects=False,  # to a page for signing in: of no use here
+                stream=True,
             )
         except requests.RequestException as exc:
             raise Transient(
@@ -193,7 +197,21 @@ class RemoteApp:
             ) from exc
         if answer.ok and not answer.is_redirect:
             return answer
-        raise _error(answer)
+        raise _error(answer, b"".join(_pieces(answer)))
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    """The body of an answer as it comes, unless it is too long or takes too long."""
+    size, deadline = 0, time.monotonic() + ANSWER_S
+    try:
+        with answer:
+            while piece := answer.raw.read1(PIECE_BYTES, decode_content=True):
+                size += len(piece)
+                if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                    raise ExporterError("the app's answer has no end", hint="Check the app's address.")
+                yield piece
+    except (OSError, urllib3.exceptions.HTTPError) as exc:
+        raise Transient(f"the app's answer broke off ({type(exc).__name__})", hint="Try again.") from exc
 
 
 def user_token(client_id: str) -> SecretStr:
@@ -263,10 +281,10 @@ def _classes() -> dict[str, type[ExporterError]]:
     return found
 
 
-def _error(answer: requests.Response) -> ExporterError:
+def _error(answer: requests.Response, content: bytes) -> ExporterError:
     """What the app, or the platform before it, said."""
     try:
-        document = json.loads(answer.content)
+        document = json.loads(content)
         detail, hint = str(document["detail"]), str(document.get("hint", ""))
         name = str(document["type"]).rpartition("/")[2]
         problems = [Problem(str(each["field"]), str(each["message"])) for each in document.get("problems", ())]

@@ -527,7 +527,7 @@ class Exporter:
         self, segments: Sequence[str], mappings: Sequence[MappingDocument] = ()
     ) -> dict[str, SnapshotRef | None]:
         """The newest complete snapshot of each segment, if any."""
-        newest_first = [each.ref for each in self.arrived()]
+        newest_first = [each.ref for each in self.arrived(segments)]
         newest: dict[str, SnapshotRef | None] = dict.fromkeys(segments)
         for segment in segments:
             for ref in newest_first:
@@ -536,12 +536,17 @@ class Exporter:
                     break
         return newest
 
-    def arrived(self) -> list[Arrived]:
-        """Every snapshot in the container, newest first. Lists all of it: paths vary too much."""
+    def arrived(self, segments: Sequence[str]) -> list[Arrived]:
+        """The snapshots of some segments in the container, newest first. Lists all of it: paths vary too much.
+
+        Of however many blobs, only the snapshots of these segments are kept in mind.
+        """
         found: dict[str, Arrived] = {}
         for blob in self.snapshots.list(""):
             with contextlib.suppress(NotASnapshot):
                 ref = parse_blob_name(blob.name)
+                if not any(ref.is_of(segment) for segment in segments):
+                    continue
                 if ref.prefix not in found or found[ref.prefix].last.modified_at < blob.modified_at:
                     found[ref.prefix] = Arrived(ref, blob)
         return sorted(found.values(), key=lambda each: each.moment, reverse=True)
@@ -563,7 +568,7 @@ class Exporter:
             except BlobTooLarge as exc:
                 model = None
                 notes.append(f"{exc.message} and was left aside: the files alone say how they are written")
-            for blob in self.snapshots.list(ref.prefix):
+            for blob in sorted(self.snapshots.list(ref.prefix), key=lambda blob: blob.name):
                 if ref.holds(blob.name):
                     moment = ref.exported_at or blob.modified_at
                     exported[ref.prefix] = max(moment, exported.get(ref.prefix, moment))

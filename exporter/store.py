@@ -62,6 +62,7 @@ MAX_DELAY_S = 7 * 24 * 3600  # https://learn.microsoft.com/rest/api/storageservi
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MAX_DOCUMENT_BYTES = 256 * 1024 * 1024  # the journal of some million rows that failed; more is no work of ours
 CHUNK_BYTES = 4 * 1024 * 1024
 PRIVATE = ".store"  # lock and unfinished files of a FolderStore; no name can begin with a dot
 ABANDONED_AFTER_S = 24 * 3600  # an unfinished file older than this belongs to a process that died
@@ -97,7 +98,7 @@ class Store(Protocol):
     """
 
     def read(self, name: str) -> Document | None:
-        """Read a document or log; None if there is none."""
+        """Read a document or log; None if there is none. Raises ConfigError for more than MAX_DOCUMENT_BYTES."""
 
     def create(self, name: str, data: bytes) -> str:
         """Write a document that must not exist; its ETag. Raises AlreadyThere."""
@@ -138,7 +139,7 @@ class Snapshots(Protocol):
     """The container into which Customer Insights writes. Every method may raise Transient and ConfigError."""
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
-        """The blobs whose name begins with `prefix`, sorted by name."""
+        """The blobs whose name begins with `prefix`, as storage lists them: never all of them at once."""
 
     def open(self, name: str, *, etag: str) -> Iterator[bytes]:
         """Read one version in chunks of about 4 MB.
@@ -158,6 +159,11 @@ class Steps(Protocol):
 
     def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
         """Queue a message that becomes visible after `delay_s`. ValueError: too large, or over 7 days."""
+
+
+def too_large(name: str) -> ConfigError:
+    hint = "The exporter writes none so large: restore the document, or delete it."
+    return ConfigError(f"{name} has over {MAX_DOCUMENT_BYTES:,} bytes", hint=hint)
 
 
 def check_name(name: str) -> str:
@@ -265,12 +271,14 @@ class FolderStore:
             except FileNotFoundError:
                 return None
             with file:
-                document = _document(file)
-                if document.etag == _etag(os.fstat(file.fileno())):
-                    return document
-                # A log that grew while it was read may mix an unfinished line with the one put in its place.
-                with self._locked():
-                    return _document(file)
+                document = _document(file, MAX_DOCUMENT_BYTES + 1)
+                if document.etag != _etag(os.fstat(file.fileno())):
+                    # A log that grew while it was read may mix an unfinished line with the one put in its place.
+                    with self._locked():
+                        document = _document(file, MAX_DOCUMENT_BYTES + 1)
+        if len(document.data) > MAX_DOCUMENT_BYTES:
+            raise too_large(name)
+        return document
 
     def create(self, name: str, data: bytes) -> str:
         with _os_errors(name), self._unfinished(data) as temporary, self._locked():

@@ -197,7 +197,7 @@ def look_for_missed(exporter: Exporter, now: datetime) -> None:
     except StoreMoved:
         return  # another instance is at it
     waiting = [(export, since) for export in exporter.catalog.exports() if (since := _waits_since(exporter, export))]
-    found = exporter.arrived() if waiting else []
+    found = exporter.arrived([segment for export, _ in waiting for segment in export.segments]) if waiting else []
     settled_by_now = now - timedelta(seconds=exporter.limits.patience_s)
     missed = {}
     for export, since in waiting:

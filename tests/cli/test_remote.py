@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from exporter import errors
 from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown
 from exporter.http import problems
-from exporter.remote import RemoteApp
+from exporter.remote import PIECE_BYTES, RemoteApp
 
 Answer = tuple[int, dict[str, str], bytes]
 KINDS = [
@@ -37,7 +38,8 @@ def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[Rem
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # who asked may have heard enough
+                self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
             """Nothing."""
@@ -103,6 +105,29 @@ def test_what_is_no_answer_of_the_app_names_a_remedy(answer: Answer, kind: type[
     with answering(*answer) as app, pytest.raises(kind) as caught:
         app.exports()
     assert says in caught.value.hint
+
+
+def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.remote.MAX_ANSWER_BYTES", 100_000)
+    for status in (200, 500):
+        with answering(status, {}, b" " * 1_000_000) as app:
+            for ask in (app.exports, lambda app=app: list(app.rows("vips/20260824T1433Z-1a2b3c4d5e", "rejected"))):
+                with pytest.raises(ExporterError, match="has no end"):
+                    ask()
+
+
+def test_an_answer_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.remote.time.monotonic", itertools.count(0, 100).__next__)
+    with answering(200, {}, b" " * 1_000_000) as app, pytest.raises(ExporterError, match="has no end"):
+        app.exports()
+
+
+def test_rows_come_as_they_are_sent() -> None:
+    with answering(200, {}, b"row\n" * 200_000) as app:
+        pieces = app.rows("vips/20260824T1433Z-1a2b3c4d5e", "rejected")
+        first = next(pieces)
+        assert 0 < len(first) <= PIECE_BYTES
+        assert first + b"".join(pieces) == b"row\n" * 200_000
 
 
 @pytest.mark.parametrize("given", ["..", ".", "", "a/b", "a?b", "A", "a%2fb", "x" * 100])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobServiceClient, ContainerClient
+from azure.storage.blob import BlobProperties, BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueServiceClient
 
 from exporter import azure_storage
@@ -203,10 +205,22 @@ class TestAccess:
                     call()
                 assert "Storage Blob Data Contributor" in refused.value.hint
                 assert refused.value.__cause__ is not None
-            for read in (snapshots.ping, lambda: next(snapshots.open("a", etag="1")), lambda: snapshots.list("")):
+            for read in (snapshots.ping, lambda: next(snapshots.open("a", etag="1")), lambda: next(snapshots.list(""))):
                 with pytest.raises(ConfigError) as refused:
                     read()
                 assert "Storage Blob Data Reader" in refused.value.hint
+
+    def test_a_listing_without_end_is_not_waited_for(self) -> None:
+        class Endless:
+            def list_blobs(self, **_: object) -> Iterator[BlobProperties]:
+                for number in itertools.count():
+                    assert number < 10, "the listing is held as a whole"
+                    yield BlobProperties(
+                        name=f"{number}.csv", ETag="1", **{"Content-Length": 1, "Last-Modified": datetime.now(UTC)}
+                    )
+
+        found = BlobSnapshots(cast(ContainerClient, Endless())).list("")
+        assert [info.name for info in itertools.islice(found, 3)] == ["0.csv", "1.csv", "2.csv"]
 
     def test_the_missing_role_for_queues_is_named(self, azurite: Azurite, stranger: dict[str, Any]) -> None:
         with contextlib.closing(QueueServiceClient(azurite.queue_url, **stranger)) as service:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.azure_storage import BlobStore
-from exporter.errors import AlreadyThere, StoreMoved
+from exporter.errors import AlreadyThere, ConfigError, StoreMoved
 from exporter.store import (
     MAX_APPEND_BYTES,
     MAX_NAME_CHARACTERS,
@@ -52,6 +52,18 @@ class TestDocuments:
             found = store.read(name)
             assert found is not None
             assert found.data == data
+
+    def test_what_is_larger_than_any_document_of_ours_is_not_read(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("store", "azure_storage"):
+            monkeypatch.setattr(f"exporter.{module}.MAX_DOCUMENT_BYTES", 10)
+        store.create("a", b"1" * 10)
+        store.create("b", b"1" * 11)
+        assert store.read("a") is not None
+        with pytest.raises(ConfigError, match="b has over") as refused:
+            store.read("b")
+        assert refused.value.hint
 
     def test_creating_twice_leaves_the_first(self, store: Store) -> None:
         etag = store.create(RUN, b"first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -19,9 +20,10 @@ from exporter.leases import take
 from exporter.records import encode_listed
 from exporter.runs import Run, Status
 from exporter.service import STALE_S, Exporter
+from exporter.store import BlobInfo
 from tests.service.counting import Counting
 from tests.service.killing import Killed, Killer, mortal
-from tests.service.world import FOLDER, World, as_csv, assert_ended, people
+from tests.service.world import FOLDER, SEGMENT, World, as_csv, assert_ended, people
 
 
 class Failing:
@@ -521,6 +523,34 @@ def test_a_snapshot_that_is_still_arriving_is_not_taken(world: World) -> None:
     world.put(FOLDER + "a.csv", as_csv(people(5)))
     with pytest.raises(ConfigError, match="no snapshot"):
         world.exporter.start(export, because="demand")
+
+
+def test_of_a_large_container_only_the_snapshots_asked_for_are_kept_in_mind(world: World) -> None:
+    """Years of snapshots of other segments must not fill the memory of an instance."""
+    now = world.now()
+
+    class Large:
+        def list(self, prefix: str) -> Iterator[BlobInfo]:
+            ours = f"CustomerInsights_1/feed/{SEGMENT}/2026/08/24/1433/{SEGMENT}_0.csv"
+            if prefix == "":
+                for number in range(60_000):
+                    name = f"CustomerInsights_1/feed/S{number}/2026/08/24/1433/S{number}_0.csv"
+                    yield BlobInfo(name=name, etag="1", size_bytes=1, modified_at=now)
+            yield BlobInfo(name=ours, etag="1", size_bytes=1, modified_at=now - timedelta(days=1))
+
+        def read(self, *_: object, **__: object) -> None:
+            """There is no model.json."""
+
+        ping = read
+
+    export = world.register()
+    exporter = world.again(snapshots=Large())
+    tracemalloc.start()
+    try:
+        assert len(exporter.freeze_newest(export).partitions) == 1
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # Runs that lost their message
