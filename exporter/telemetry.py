@@ -6,9 +6,10 @@
           request             one exchange with Klaviyo
 
 Only OpenTelemetry's API is used: without a provider every call here does nothing. On Azure the worker sets one up
-(PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY, package azure-monitor-opentelemetry), a test its own. Elsewhere the same
-facts are in the log lines. Attributes are ids, words of closed sets and numbers: no address, no name, no body, no
-query of an address; and errors are told by their kind, because the text of one that is not ours may quote anything.
+(PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY, package azure-monitor-opentelemetry), a test its own. Elsewhere the
+sums of each step are in the log lines. Attributes are ids, words of closed sets and numbers: no address, no name, no
+body, no query of an address; and errors are told by their kind, because the text of one that is not ours may quote
+anything.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar, copy_context
@@ -97,6 +99,31 @@ _phases = _histogram(PHASES, (0.1, 0.5, 1, 5, 15, 60, 120, 240, 480))
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about", default=MappingProxyType({}))
 
 
+class _Spent:
+    """What a step took of Klaviyo, for the log: without a provider nothing else tells."""
+
+    def __init__(self) -> None:
+        self.jobs, self.waited_s = 0, 0.0
+        self._started = time.monotonic()
+        self._by_endpoint: dict[str, list[float]] = {}  # requests, of them throttled, seconds
+        self._lock = threading.Lock()  # requests are made in several threads
+
+    def on_request(self, endpoint: str, status: int, seconds: float) -> None:
+        with self._lock:
+            spent = self._by_endpoint.setdefault(endpoint, [0, 0, 0.0])
+            spent[:] = spent[0] + 1, spent[1] + (status == 429), spent[2] + seconds
+
+    def tell(self) -> None:
+        for name, (count, throttled, seconds) in self._by_endpoint.items():
+            fields = {"requests": count, "throttled": throttled, "seconds": round(seconds, 3)}
+            logger.info("requests done", extra={"endpoint": name, **fields})
+        seconds = round(time.monotonic() - self._started, 3)
+        logger.info("step done", extra={"jobs": self.jobs, "waited_s": round(self.waited_s, 3), "seconds": seconds})
+
+
+_spent: ContextVar[_Spent | None] = ContextVar("spent", default=None)
+
+
 # Spans
 
 
@@ -105,8 +132,14 @@ def step(run_id: str, number: int) -> Iterator[None]:
     """One step of a run. What invoked it has a trace of its own: the two are linked."""
     invocation = trace.get_current_span().get_span_context()
     links = [Link(invocation)] if invocation.is_valid else []
-    with _span(STEP_SPAN, {RUN_ID: run_id, STEP: number}, parent=_trace_of(run_id), links=links):
-        yield
+    spent = _Spent()
+    token = _spent.set(spent)
+    try:
+        with _span(STEP_SPAN, {RUN_ID: run_id, STEP: number}, parent=_inside(run_id), links=links):
+            yield
+    finally:
+        _spent.reset(token)
+        spent.tell()
 
 
 @contextlib.contextmanager
@@ -143,8 +176,10 @@ def request(method: str, base_url: str, target: str) -> Iterator[Exchange]:
         try:
             yield exchange
         finally:
-            kind = {ENDPOINT: name}
-            _requests.record(time.monotonic() - started, {**kind, STATUS: exchange.status})
+            kind, seconds = {ENDPOINT: name}, time.monotonic() - started
+            _requests.record(seconds, {**kind, STATUS: exchange.status})
+            if spent := _spent.get():
+                spent.on_request(name, exchange.status, seconds)
             if exchange.status:
                 span.set_attribute(HTTP_STATUS, exchange.status)
             if exchange.status == 429:
@@ -174,8 +209,10 @@ def run_closed(run: Run) -> None:
         REJECTED: sum(counts.rejected.values()),
     }
     span = _tracer.start_span(
-        RUN_SPAN, context=_trace_of(run.run_id), attributes=attributes, start_time=_nanoseconds(run.created_at)
+        RUN_SPAN, context=_inside(run.run_id), attributes=attributes, start_time=_nanoseconds(run.created_at)
     )
+    if span.is_recording():  # the API lets nobody choose an id: the SDK's span is given what its children know it by
+        vars(span).update(_context=_span_of(run.run_id), _parent=None)
     if run.status == "Failed":
         span.set_status(Status(StatusCode.ERROR))
     span.end(_nanoseconds(run.finished_at) if run.finished_at else None)
@@ -191,11 +228,15 @@ def run_closed(run: Run) -> None:
 def job(outcome: str) -> None:
     """An import job was accepted, ended or was lost."""
     _jobs.add(1, {OUTCOME: outcome})
+    if (spent := _spent.get()) and outcome == ACCEPTED_JOB:
+        spent.jobs += 1
 
 
 def waited(seconds: float, because: str) -> None:
     """So long was, or will be, waited."""
     _count(_waits, seconds, {BECAUSE: because})
+    if spent := _spent.get():
+        spent.waited_s += seconds
 
 
 # Threads
@@ -238,19 +279,19 @@ def _span(
             raise
 
 
-def _trace_of(run_id: str) -> otel_context.Context:
-    """The trace of a run: steps on other instances find the same without being told.
-
-    They are children of a span that nobody sends: the run's own, which ends with it, comes by another id.
-    """
+def _span_of(run_id: str) -> SpanContext:
+    """The span of a run, which ends with it: steps on any instance find the same without being told."""
     digest = hashlib.sha256(run_id.encode()).digest()
-    known = SpanContext(
+    return SpanContext(
         trace_id=int.from_bytes(digest[:16]) or 1,
         span_id=int.from_bytes(digest[16:24]) or 1,
         is_remote=True,
         trace_flags=TraceFlags(TraceFlags.SAMPLED),
     )
-    return trace.set_span_in_context(NonRecordingSpan(known), otel_context.Context())
+
+
+def _inside(run_id: str) -> otel_context.Context:
+    return trace.set_span_in_context(NonRecordingSpan(_span_of(run_id)), otel_context.Context())
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import Any
 
@@ -26,6 +27,10 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
+def parents(spans: list[ReadableSpan]) -> set[int]:
+    return {span.parent.span_id if span.parent else 0 for span in spans}
+
+
 def test_a_run_is_one_trace_of_steps_phases_and_requests(world: World, seen: Seen) -> None:
     world.register()
     world.drop_people("a.csv", people(30))
@@ -37,11 +42,11 @@ def test_a_run_is_one_trace_of_steps_phases_and_requests(world: World, seen: See
     assert [attributes(span)["step"] for span in steps] == list(range(len(steps)))
     order = [attributes(span)["phase"] for span in phases]
     assert order == ["plan", "send", *["confirm"] * (len(order) - 3), "finish"]
-    inside = {span.context.span_id for span in steps}
-    assert {span.parent.span_id for span in phases if span.parent} <= inside
-    inside = {span.context.span_id for span in phases}
-    assert {span.parent.span_id for span in requested if span.parent} <= inside
     [whole] = seen.named("run")
+    assert whole.parent is None
+    assert parents(steps) == {whole.context.span_id}
+    assert parents(phases) <= {span.context.span_id for span in steps}
+    assert parents(requested) <= {span.context.span_id for span in phases}
     told = attributes(whole)
     assert (told["status"], told["rows"], told["delivered"], told["jobs"]) == ("Successful", 30, 30, 3)
 
@@ -82,6 +87,25 @@ def test_metrics_count_rows_jobs_throttling_and_waits(world: World, seen: Seen) 
         "confirm",
         "finish",
     }
+
+
+def test_without_a_provider_the_log_has_the_sums_of_each_step(world: World, seen: Seen) -> None:
+    world.register()
+    world.fault("status", status=429, retry_after=2, times=2)
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    told = {name: [line for line in seen.handler.lines if line.startswith(f"{name} run_id=vips/")] for name in LINES}
+    [sent] = [line for line in told["requests done"] if "endpoint=POST /api/profile-bulk-import-jobs" in line]
+    assert " requests=5 throttled=2 seconds=" in sent
+    steps = [re.search(r" jobs=(\d+) waited_s=([\d.]+) seconds=[\d.]+$", line) for line in told["step done"]]
+    assert len(steps) == len(seen.named("step"))
+    assert sum(int(found[1]) for found in steps if found) == 3
+    waited = sum(value for (name, _), value in seen.metrics().items() if name == "exporter.wait.seconds")
+    assert sum(float(found[2]) for found in steps if found) == pytest.approx(waited, abs=0.01)
+    assert waited > 0
+
+
+LINES = ("requests done", "step done")
 
 
 def test_no_metric_has_a_series_for_every_run(world: World, seen: Seen) -> None:
