@@ -418,7 +418,7 @@ class Management:
     def rows(
         self, actor: Actor, run_id: str, kind: Literal["rejected", "duplicates"], *, max_bytes: int | None = None
     ) -> Iterator[bytes]:
-        """The CSV file of rejected or duplicate rows, in chunks. It names people. Conflict: it is too large."""
+        """The CSV file of rejected rows, which names people, or of duplicates, in chunks. Conflict: it is too large."""
         run = self._permitted_run(actor, Action.READ_ROWS, run_id)
         folder = tempfile.TemporaryDirectory()
         path = Path(folder.name) / "rows.csv"

@@ -5,7 +5,8 @@
                                    and the row where the export keeps it, as it was sent if Klaviyo did not import it
     runs/{run_id}/duplicates.csv   every row that gave way to another with the same identifier, and that row's line
 
-report.json holds no personal data; the two CSV files do (identifiers) and stay in the customer's own storage.
+report.json and duplicates.csv hold no personal data; rejected.csv does (identifiers). All stay in the customer's own
+storage.
 """
 
 from __future__ import annotations

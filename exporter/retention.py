@@ -1,6 +1,6 @@
 """What goes with time: lists of rows after REJECTED_KEPT_DAYS, whole runs after RUNS_KEPT_DAYS.
 
-    rejected.csv  duplicates.csv    hold personal data, go first; of every run that is not open
+    rejected.csv  duplicates.csv    the former holds personal data: go first; of every run that is not open
     the rest of a run               stays until the run goes; the newest run of an export always stays
 
 A run's folder is named by its snapshot's time (or, of a skipped one, by its own), which tells the young ones without

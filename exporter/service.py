@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,6 +84,7 @@ KILLED_HINT = (
     "(lower STEP_SECONDS). Then run the export again, which is harmless."
 )
 RESTARTS = 3  # runs in a row whose snapshot changed while it was read, before the last one fails
+HEALTH_S = 20.0  # how old an answer of `health` may be: anybody may ask, and each answer reads the vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ class Limits:
     memory_mb: int = 96  # DuckDB's share
     pacer_share: float = 1.0  # of Klaviyo's steady rate
     runs_kept_days: int = 365
-    rejected_kept_days: int = 30  # lists of rows, which hold personal data
+    rejected_kept_days: int = 30  # lists of rows; that of rejected ones holds personal data
     no_snapshot_days: int = 8  # without a new one, after which somebody is told; 0 for never
 
 
@@ -146,6 +148,8 @@ class Exporter:
         self.records = Records(store, self.notices, work=work, now=self._now)
         self._container, self._clock, self._progress = container, clock, progress
         self._checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
+        self._health: dict[str, str] = {}
+        self._health_at, self._health_lock = -HEALTH_S, threading.Lock()
         self._outside = Outside(
             store=store,
             snapshots=snapshots,
@@ -232,8 +236,12 @@ class Exporter:
         )
 
     def health(self) -> dict[str, str]:
-        """Each collaborator: "ok", or what is wrong with it."""
-        return {name: _outcome(check) for name, check in self._checks.items()}
+        """Each collaborator: "ok", or what is wrong with it. Looked up at most every HEALTH_S."""
+        with self._health_lock:  # who asks meanwhile waits for the same answer
+            if not 0 <= self._clock() - self._health_at < HEALTH_S:
+                self._health = {name: _outcome(check) for name, check in self._checks.items()}
+                self._health_at = self._clock()
+            return dict(self._health)
 
     # Runs
 

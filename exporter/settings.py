@@ -160,7 +160,7 @@ ROWS = (
         name="REJECTED_KEPT_DAYS",
         default="30",
         parse=_between(1, 3650, int),
-        meaning="A run's rejected.csv and duplicates.csv, which hold personal data, go so long after it ended.",
+        meaning="A run's rejected.csv, which holds personal data, and duplicates.csv go so long after it ended.",
     ),
     Row(
         name="NO_SNAPSHOT_DAYS",

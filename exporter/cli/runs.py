@@ -121,7 +121,7 @@ def _row(view: RunView) -> dict[str, Any]:
 def report(
     run_id: Run,
     rows: Annotated[
-        str, typer.Option(metavar="KIND", help="The CSV of rejected or duplicates instead. It names people.")
+        str, typer.Option(metavar="KIND", help="The CSV of rejected (it names people) or duplicates instead.")
     ] = "",
     app: AppUrl = "",
     as_json: Json = False,

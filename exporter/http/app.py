@@ -298,7 +298,7 @@ def _add_runs(route: Router, management: Callable[[], Management]) -> None:
 
     @route("GET", "/exports/{export_id}/runs/{run}/{kind}.csv", Action.READ_ROWS, response_class=_Csv)
     def read_rows(who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates"]) -> Response:
-        """The rows that were not delivered, or that gave way to another. The file names people."""
+        """The rows that were not delivered, which names people, or the lines of those that gave way to another."""
         rows = management().rows(who, f"{export_id}/{run}", kind, max_bytes=MAX_ROWS_BYTES)
         return _Csv(rows, headers={"Content-Disposition": f'attachment; filename="{kind}.csv"'})
 

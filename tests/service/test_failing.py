@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pytest
@@ -15,7 +16,7 @@ from exporter.journal import Journal
 from exporter.notices import Notice
 from exporter.records import encode_listed
 from exporter.runs import Status
-from exporter.service import SETBACKS, STALE_S
+from exporter.service import HEALTH_S, SETBACKS, STALE_S
 from exporter.store import decode_message
 from sandbox.klaviyo.settings import READ_SCOPES
 from sandbox.snapshots import Snapshot
@@ -349,6 +350,19 @@ def test_steps_that_end_before_their_retries_do_are_not_repeated_for_ever(world:
     _export(world)
     run = assert_ended(world, Status.FAILED, delivered=0)
     assert "gave up" in run.message
+
+
+def test_health_is_looked_up_once_for_many_who_ask(world: World) -> None:
+    """Anybody may ask, and each look reads a secret."""
+    looked: list[float] = []
+    exporter = world.again(checks={"vault": lambda: looked.append(world.clock())})
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: exporter.health(), range(40)))
+    assert (answers, len(looked)) == ([{"state": "ok", "snapshots": "ok", "vault": "ok"}] * 40, 1)
+    world.clock.move(HEALTH_S)
+    world.container.rename(world.folder / "elsewhere")
+    assert exporter.health()["snapshots"] != "ok"
+    assert len(looked) == 2
 
 
 # Documents that cannot be read, and messages that are none
