@@ -9,6 +9,8 @@
         mapping: {email: EMail}
         schedule: {on: arrival}         # as without it
         max_profiles: 100000            # without it: no maximum
+        keep_rejected_rows: true        # without it: they are not kept
+        reconcile: true                 # without it: members are not compared
         paused: true                    # without it: as it is; a new one is not paused
 
 `plan` reads everything and writes nothing; it raises Invalid, with all that is wrong, before the first change. What is
@@ -278,14 +280,9 @@ def _settings(form: NewExportForm) -> ExportForm:
 
 def _document(form: NewExportForm) -> dict[str, Any]:
     """A form as in a file, without what goes without saying."""
-    dumped = form.model_dump(mode="json", exclude={"id", "schedule", "paused", "max_profiles", "list_id"})
-    document: dict[str, Any] = {}
-    for name in ("name", "connection", LIST, "segments"):
-        document[name] = form.list_id if name == LIST else dumped[name]
-    document["mapping"] = form.mapping.model_dump(mode="json", exclude_defaults=True)
-    document["schedule"] = {"on": form.schedule.on, **form.schedule.model_dump(mode="json", exclude_defaults=True)}
-    document |= {"max_profiles": form.max_profiles} if form.max_profiles else {}
-    return document | ({"paused": True} if form.paused else {})
+    dumped = form.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
+    dumped["schedule"] = {"on": form.schedule.on, **dumped.get("schedule", {})}
+    return {LIST if name == "list_id" else name: dumped[name] for name in NewExportForm.model_fields if name in dumped}
 
 
 def _differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

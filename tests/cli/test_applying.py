@@ -289,18 +289,16 @@ SCHEDULES = st.sampled_from(
     segments=st.lists(TEXT, min_size=1, max_size=3, unique_by=str.casefold),
     mapping=MAPPINGS,
     schedule=SCHEDULES,
-    most=st.none() | st.integers(1, 10**8),
+    max_profiles=st.none() | st.integers(1, 10**8),
+    keep_rejected_rows=st.booleans(),
+    reconcile=st.booleans(),
     paused=st.booleans(),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: Any) -> None:
     app = LocalApp(management, ADMIN)
-    document = {
-        **{key: drawn[key] for key in ("name", "segments", "mapping", "schedule", "paused")},
-        "connection": None,
-        "list_id": LIST,
-        "max_profiles": drawn["most"],
-    }
+    document = {**drawn, "connection": None, "list_id": LIST}
+    assert {*document, "id"} == set(NewExportForm.model_fields), "every field is drawn"
     try:
         form = parse(NewExportForm, document)
     except Invalid:
@@ -313,9 +311,41 @@ def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: An
         assert edit.kind is Kind.EDIT
         list(applying.apply(app, [edit]))
         assert applying.plan(app, [other]) == []
-        assert app.export(made.id).paused is not made.paused
+        saved = app.export(made.id)
+        kept = set(NewExportForm.model_fields) - {"paused", "segments"}
+        assert {name: getattr(saved, name) for name in kept} == {name: getattr(made, name) for name in kept}
+        assert saved.paused is not made.paused
     finally:
         app.remove_export(made.id, etag=app.export(made.id).etag)
+
+
+OTHER: dict[str, Any] = {
+    "name": "Other",
+    "connection": None,
+    "list_id": "OTHER1",
+    "segments": ["Other"],
+    "mapping": {"phone_number": "Phone"},
+    "schedule": {"on": "demand"},
+    "max_profiles": 7,
+    "keep_rejected_rows": True,
+    "reconcile": True,
+    "paused": True,
+}
+
+
+@pytest.mark.parametrize("field", sorted(set(NewExportForm.model_fields) - {"id"}))
+def test_every_field_of_an_export_is_in_its_file(management: Management, field: str) -> None:
+    connect(management)
+    app = LocalApp(management, ADMIN)
+    app.create_export(parse(NewExportForm, export_document()))
+    other = parse(NewExportForm, export_document(**{field: OTHER[field]}))
+    changed = app.exports()[0].model_copy(update={field: getattr(other, field)})
+    [document] = applying.read(applying.dump([changed]))
+    if field == "list_id":  # without asking Klaviyo for it
+        document["connection"] = None
+    [edit] = applying.plan(app, [document])
+    name = applying.LIST if field == "list_id" else field
+    assert name in {path.partition(".")[0] for path, _, _ in edit.fields}
 
 
 def test_documents_of_tests_are_like_those_of_files() -> None:
