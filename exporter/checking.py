@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from exporter.catalog import Check
 from exporter.errors import ExporterError, ScopeMissing
@@ -61,3 +61,27 @@ def try_key(client: KlaviyoAccount, *, now: datetime) -> Check:
 def failed(error: ExporterError, *, now: datetime, revision: str) -> Check:
     """The check that an error ended."""
     return Check(at=now, ok=False, revision=revision, message=error.message, hint=error.hint)
+
+
+def why_another(check: Check, before: Check | None) -> str:
+    """Why a key is not that of the account known before, or cannot be told to be; "" where nothing speaks against it.
+
+    Lists and exports would not fit another account.
+    """
+    known = before.account_id if before else ""
+    if not known or check.account_id == known:
+        return ""
+    if not check.account_id:
+        return f"may be of another account than {known}: it lacks accounts:read"
+    return f"belongs to the account {check.account_id}, not {known}: make a connection of its own for it"
+
+
+def keeping_account(check: Check, before: Check | None) -> Check:
+    """A check of a connection's own key. The account stays the one known before; a key of another is not ok."""
+    if before is None or not (why := why_another(check, before)):
+        return check
+    update: dict[str, Any] = {"account_id": before.account_id, "account_name": before.account_name}
+    if check.account_id:
+        hint = "Put a key of this connection's account into its secret."
+        update |= {"ok": False, "message": f"the key {why}", "hint": hint}
+    return check.model_copy(update=update)

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from exporter import consent, members, reports, views
 from exporter.audit import Audit
 from exporter.catalog import Change, Check, Connection, Consent, Export
-from exporter.checking import KlaviyoAccount, failed, try_key
+from exporter.checking import KlaviyoAccount, failed, keeping_account, try_key, why_another
 from exporter.errors import (
     Conflict,
     EditConflict,
@@ -175,7 +175,8 @@ class Management:
         except ExporterError as exc:
             revision = connection.check.revision if connection.check else ""
             checked = failed(exc, now=self._now(), revision=revision)
-        return self._change_connection(actor, Action.CHECK_CONNECTION, connection_id, {"check": checked})
+        update = {"check": keeping_account(checked, connection.check)}
+        return self._change_connection(actor, Action.CHECK_CONNECTION, connection_id, update, secret=connection.secret)
 
     def rotate_key(self, actor: Actor, connection_id: str, key: SecretStr) -> ConnectionView:
         """Put a new key of the same account in the place of the old one. Open runs take it up by themselves."""
@@ -183,7 +184,12 @@ class Management:
         checked = self._same_account(connection, self._try_form(key), "key")
         update = {"check": checked, "changed": self._change(actor)}
         return self._change_connection(
-            actor, Action.ROTATE_KEY, connection_id, update, first=lambda: self._secrets.write(connection.secret, key)
+            actor,
+            Action.ROTATE_KEY,
+            connection_id,
+            update,
+            secret=connection.secret,
+            first=lambda: self._secrets.write(connection.secret, key),
         )
 
     def agree(self, actor: Actor, connection_id: str, version: str) -> ConnectionView:
@@ -536,11 +542,9 @@ class Management:
             raise Invalid(Problem(field, exc.message), hint=exc.hint) from exc
 
     def _same_account(self, connection: Connection, checked: Check, field: str) -> Check:
-        """The check, unless it is of another account than before: lists and exports would not fit any more."""
-        before = connection.check.account_id if connection.check else ""
-        if before and checked.account_id and before != checked.account_id:
-            message = f"belongs to the account {checked.account_id}, not {before}: make a connection of its own for it"
-            raise Invalid(Problem(field, message))
+        """The check of a new key, if it is of the connection's account. Raises Invalid."""
+        if why := why_another(checked, connection.check):
+            raise Invalid(Problem(field, why))
         return checked
 
     # Saving
@@ -552,10 +556,20 @@ class Management:
         connection_id: str,
         update: dict[str, Any],
         *,
+        secret: str | None = None,
         first: Callable[[], None] = lambda: None,
     ) -> ConnectionView:
-        """Change some fields of a connection as it is by now; `first` happens before, once."""
-        find = functools.partial(self._permitted_connection, actor, action, connection_id)
+        """Change some fields of a connection as it is by now; `first` happens before, once.
+
+        secret: the one that the change is about. Raises EditConflict if the connection names another by now.
+        """
+
+        def find() -> tuple[Connection, str]:
+            found = self._permitted_connection(actor, action, connection_id)
+            if secret is not None and found[0].secret != secret:
+                raise EditConflict(f"{found[0].name} was given another secret by somebody else")
+            return found
+
         new, etag = self._update(actor, action, find, update, first=first)
         return self._connection_view(actor, new, etag, self._uses().get(connection_id, []))
 

@@ -27,12 +27,14 @@ from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExp
 from exporter.management import Management
 from exporter.runs import Manifest, Status
 from exporter.service import Exporter
+from exporter.views import ConnectionView
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.service.managing import (
     ADMIN,
     CONTRIBUTOR,
     VIEWER,
+    WorldSecrets,
     add_export,
     connect,
     connection_document,
@@ -191,6 +193,93 @@ def test_a_key_of_another_account_is_refused(world: World, management: Managemen
     management.catalog.replace(other, etag=etag)
     with pytest.raises(Invalid, match="account SANDBX, not OTHER1"):
         management.rotate_key(ADMIN, view.id, SecretStr(FULL_KEY))
+
+
+def account_of(view: ConnectionView) -> tuple[bool, str, str]:
+    assert view.details is not None
+    assert view.details.check is not None
+    check = view.details.check
+    return check.ok, check.account_id, check.account_name
+
+
+KNOWN = ("SANDBX", "Sandbox Organization")
+
+
+@pytest.mark.parametrize("how", ["revoked", "outage", "secret gone", "without accounts:read"])
+def test_the_account_stays_known_whatever_came_of_the_last_check(
+    world: World, management: Management, how: str
+) -> None:
+    view = connect(management, key=None, secret="klaviyo-key")
+    match how:
+        case "revoked":
+            world.settings(revoke=[FULL_KEY])
+        case "outage":
+            world.fault("status", match="GET /api/accounts", status=503, times=1_000)
+        case "secret gone":
+            world.secrets.clear()
+        case _:
+            world.settings(keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]})
+            world.secrets["klaviyo-key"] = "pk_blind"
+    assert account_of(management.connect(ADMIN, view.id)) == (False, *KNOWN)
+
+
+@pytest.mark.parametrize("was_revoked", [True, False])
+def test_a_key_whose_account_cannot_be_told_takes_no_known_ones_place(
+    world: World, management: Management, was_revoked: bool
+) -> None:
+    view = connect(management)
+    before = dict(world.secrets)
+    world.settings(keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]})
+    world.settings(revoke=[FULL_KEY] if was_revoked else [])
+    management.connect(ADMIN, view.id)
+    with pytest.raises(Invalid, match="key: may be of another account than SANDBX"):
+        management.rotate_key(ADMIN, view.id, SecretStr("pk_blind"))
+    assert world.secrets == before
+
+
+def test_a_key_of_another_account_is_refused_after_the_old_one_was_revoked(
+    world: World, management: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = connect(management)
+    before = dict(world.secrets)
+    world.settings(revoke=[FULL_KEY], keys={"pk_other": "full"})
+    management.connect(ADMIN, view.id)
+    monkeypatch.setattr("sandbox.klaviyo.resources.ACCOUNT_ID", "OTHER1")
+    with pytest.raises(Invalid, match="key: belongs to the account OTHER1, not SANDBX"):
+        management.rotate_key(ADMIN, view.id, SecretStr("pk_other"))
+    assert world.secrets == before
+    world.secrets.update(dict.fromkeys(before, "pk_other"))  # by hand
+    checked = management.connect(ADMIN, view.id)
+    assert account_of(checked) == (False, *KNOWN)
+    assert checked.details is not None
+    assert checked.details.check is not None
+    assert "OTHER1" in checked.details.check.message
+
+
+@pytest.mark.parametrize("how", ["rotate_key", "connect"])
+def test_what_is_tried_is_not_said_of_a_secret_that_somebody_else_put_there(
+    world: World, management: Management, how: str
+) -> None:
+    view = connect(management)
+    world.settings(keys={"pk_new": "full"})
+    world.secrets["other"] = FULL_KEY
+    form = parse(ConnectionForm, {"name": "Main account", "secret": "other"})
+    assert view.details is not None
+    etag = view.details.etag
+
+    def client(key: SecretStr) -> Any:
+        """Meanwhile, another one names another secret."""
+        nonlocal etag
+        if etag:
+            seen, etag = etag, ""
+            management.edit_connection(ADMIN, view.id, form, etag=seen)
+        return world.client(key)
+
+    slow = Management(world.exporter, secrets=WorldSecrets(world), klaviyo=client, clock=world.clock)
+    key = () if how == "connect" else (SecretStr("pk_new"),)
+    with pytest.raises(EditConflict, match="another secret"):
+        getattr(slow, how)(ADMIN, view.id, *key)
+    assert "pk_new" not in world.secrets.values()
 
 
 def test_a_bad_check_is_kept_and_shown(world: World, management: Management) -> None:
