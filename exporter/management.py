@@ -162,9 +162,10 @@ class Management:
         if form.secret and form.secret != old.secret:
             update |= {"secret": form.secret, "check": self._same_account(old, self._try_form(form.secret), "secret")}
         new = old.model_copy(update=update)
+        uses = self._uses().get(connection_id, [])  # before it is saved: afterwards nothing may fail
         with self._recording(actor, Action.EDIT_CONNECTION, old, new):
             etag = self.catalog.replace(new, etag=current)
-        return self._connection_view(actor, new, etag, self._uses().get(connection_id, []))
+        return self._connection_view(actor, new, etag, uses)
 
     def connect(self, actor: Actor, connection_id: str) -> ConnectionView:
         """Try the connection's key against Klaviyo and keep the result, a bad one too."""
@@ -312,9 +313,9 @@ class Management:
             created=change,
             changed=change,
         )
+        view = self._export_view(actor, export, warnings=self._warnings(export, connection, found))
         with self._recording(actor, Action.CREATE_EXPORT, None, export):
-            etag = self.catalog.create(export)
-        return self._export_view(actor, export, etag, warnings=self._warnings(export, connection, found))
+            return views.saved(view, self.catalog.create(export))
 
     def edit_export(self, actor: Actor, export_id: str, form: ExportForm, *, etag: str) -> ExportView:
         """Replace the settings. etag: of the version that the person saw."""
@@ -326,9 +327,9 @@ class Management:
         list_name = found.name if found else old.list_name if form.list_id == old.list_id else ""
         update = {**_fields(form), "list_name": list_name, "changed": self._change(actor)}
         new = old.model_copy(update=update)
+        view = self._export_view(actor, new, warnings=self._warnings(new, connection, found))
         with self._recording(actor, Action.EDIT_EXPORT, old, new):
-            etag = self.catalog.replace(new, etag=current)
-        return self._export_view(actor, new, etag, warnings=self._warnings(new, connection, found))
+            return views.saved(view, self.catalog.replace(new, etag=current))
 
     def duplicate_export(self, actor: Actor, export_id: str) -> ExportView:
         """A paused copy under another name, to be edited."""
@@ -339,9 +340,9 @@ class Management:
         change = self._change(actor)
         update = {"id": self._free_id(Export, name), "name": name, "paused": True, "created": change, "changed": change}
         new = old.model_copy(update=update)
+        view = self._export_view(actor, new)
         with self._recording(actor, Action.CREATE_EXPORT, None, new):
-            etag = self.catalog.create(new)
-        return self._export_view(actor, new, etag)
+            return views.saved(view, self.catalog.create(new))
 
     def detach_export(self, actor: Actor, export_id: str) -> ExportView:
         """Take the export off its connection: it keeps the rest and does not run until it has another."""
@@ -660,13 +661,7 @@ class Management:
         ]
         if same:
             warnings.append(f"The list is also filled by {', '.join(same)}.")
-        arrived = newest_snapshots(self.exporter.snapshots.list(""))
-        for segment in export.segments:
-            if not any(found.ref.is_of(segment) for found in arrived):
-                warnings.append(f"No snapshot of {segment} has arrived yet.")
-            else:
-                warnings += self._mapping_warnings(export, segment)
-        return warnings
+        return warnings + self._segment_warnings(export)
 
     def _list_warnings(self, connection: Connection, found: KlaviyoList) -> list[str]:
         warnings = []
@@ -676,9 +671,24 @@ class Management:
                 warnings.append(f"Joining the list starts these flows: {', '.join(flows)}.")
         except ScopeMissing:
             warnings.append("Whether joining the list starts a flow is not known: the key lacks flows:read.")
+        except ExporterError as exc:
+            warnings.append(f"Whether joining the list starts a flow could not be found out: {exc.message}.")
         if found.opt_in_process == "double_opt_in":
             warnings.append("The list has double opt-in. Members added by an export are not asked to confirm.")
         warnings.append("Being in the list is no consent to marketing; Klaviyo's consent is left as it is.")
+        return warnings
+
+    def _segment_warnings(self, export: Export) -> list[str]:
+        try:
+            arrived = newest_snapshots(self.exporter.snapshots.list(""))
+        except ExporterError as exc:
+            return [f"Whether snapshots have arrived could not be found out: {exc.message}."]
+        warnings = []
+        for segment in export.segments:
+            if not any(found.ref.is_of(segment) for found in arrived):
+                warnings.append(f"No snapshot of {segment} has arrived yet.")
+            else:
+                warnings += self._mapping_warnings(export, segment)
         return warnings
 
     def _mapping_warnings(self, export: Export, segment: str) -> list[str]:
@@ -753,7 +763,7 @@ class Management:
         self,
         actor: Actor,
         export: Export,
-        etag: str,
+        etag: str = "",
         *,
         connections: dict[str, Connection] | None = None,
         warnings: Sequence[str] = (),

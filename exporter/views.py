@@ -252,6 +252,11 @@ def export_view(
     )
 
 
+def saved(view: ExportView, etag: str) -> ExportView:
+    """A view that was made before its export was saved: nothing can fail any more when it is."""
+    return view.model_copy(update={"etag": etag.strip('"')})
+
+
 def run_view(run: Run, *, accepted: int | None = None) -> RunView:
     return RunView(
         id=run.run_id,

@@ -489,6 +489,52 @@ def test_what_should_be_known_is_said_after_saving(world: World, management: Man
         assert part in said, part
 
 
+@pytest.mark.parametrize("status", [503, 429, 400, 401])
+def test_what_klaviyo_does_not_tell_keeps_no_export_from_being_saved(
+    world: World, management: Management, status: int
+) -> None:
+    connect(management)
+    world.fault("status", match=r"GET /api/lists/\w+/flow-triggers", status=status, times=None)
+    made = add_export(management)
+    assert any("starts a flow could not be found out" in warning for warning in made.warnings)
+    form = parse(ExportForm, export_document(max_profiles=5))
+    changed = management.edit_export(ADMIN, made.id, form, etag=made.etag)
+    assert changed.etag == management.export(ADMIN, made.id).etag
+
+
+def test_storage_that_does_not_answer_keeps_no_export_from_being_saved(
+    world: World, management: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(prefix: str) -> Any:
+        raise Transient("storage does not answer")
+
+    connect(management)
+    monkeypatch.setattr(world.exporter.snapshots, "list", away)
+    made = add_export(management)
+    assert "Whether snapshots have arrived could not be found out: storage does not answer." in made.warnings
+    assert management.export(ADMIN, made.id).etag == made.etag
+
+
+def test_an_export_that_is_answered_with_an_error_is_not_saved(
+    world: World, management: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> Any:
+        raise Transient("storage does not answer")
+
+    connect(management)
+    made = add_export(management)
+    before = text_of_everything(world)
+    monkeypatch.setattr(world.exporter.store, "folders", away)  # of runs, for the answer
+    form = parse(ExportForm, export_document(max_profiles=5))
+    with pytest.raises(Transient):
+        management.edit_export(ADMIN, made.id, form, etag=made.etag)
+    with pytest.raises(Transient):
+        add_export(management, name="Another")
+    with pytest.raises(Transient):
+        management.duplicate_export(ADMIN, made.id)
+    assert text_of_everything(world) == before
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
