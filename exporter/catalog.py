@@ -144,6 +144,10 @@ class Catalog:
             return None
         return parse_document(kind, name, found.data), found.etag
 
+    def is_taken(self, kind: type[Connection] | type[Export], document_id: str) -> bool:
+        """Whether there is a document of this id, readable or not."""
+        return self._store.read(_name(kind, document_id)) is not None
+
     def every(self, kind: type[AnyDocument]) -> Iterator[tuple[AnyDocument, str]]:
         """Every document of a kind with its ETag, by id. One that cannot be read is left out: others must not wait."""
         for name in self._store.names(_name(kind, "").removesuffix(".json")):
@@ -164,7 +168,7 @@ class Catalog:
         return (name.removeprefix("connections/").removesuffix(".json") for name in self._store.names("connections/"))
 
     def connections(self) -> Iterator[Connection]:
-        """Every connection, by id."""
+        """Every connection, by id. Raises ConfigError for one that cannot be read: for who must miss none."""
         for connection_id in self.connection_ids():
             connection = self.connection(connection_id)
             if connection is not None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -28,6 +28,7 @@ from exporter.audit import Audit
 from exporter.catalog import Change, Check, Connection, Consent, Export
 from exporter.checking import KlaviyoAccount, failed, keeping_account, try_key, why_another
 from exporter.errors import (
+    ConfigError,
     Conflict,
     EditConflict,
     ExporterError,
@@ -214,13 +215,37 @@ class Management:
         exports: Literal["refuse", "detach", "remove"] = "refuse",
         delete_secret: bool = False,
     ) -> None:
-        """Remove a connection: its exports first, then itself, then its key if so chosen. Open runs stop."""
+        """Remove a connection: its exports, its key if so chosen, then itself. Open runs stop.
+
+        First its consent goes, so that nothing is sent whatever fails after; then the same again does the rest.
+        """
         old, current = self._permitted_connection(actor, Action.REMOVE_CONNECTION, connection_id)
         _check_etag(old, current, etag)
         users = self._uses().get(connection_id, [])
         if users and exports == "refuse":
             hint = "Detach or remove them first, or choose that here."
             raise Conflict(f"{old.name} is used by the exports {', '.join(users)}", hint=hint)
+        sharing = [other for other, _ in self.catalog.every(Connection) if other.secret == old.secret]
+        others = [other.name for other in sharing if other.id != connection_id]
+        if delete_secret and others:
+            hint = "Remove it without deleting its secret."
+            raise Conflict(f"the secret {old.secret} is used by {', '.join(others)}, too", hint=hint)
+        with self._recording(actor, Action.REMOVE_CONNECTION, old, None):
+            current = self.catalog.replace(old.model_copy(update={"consent": None}), etag=current)
+            try:
+                self._let_go(actor, connection_id, users, exports)
+                if delete_secret:
+                    self._secrets.delete(old.secret)
+                self.catalog.remove(Connection, connection_id, etag=current)
+            except ExporterError as exc:
+                left = f"{old.name} is still there, without consent: nothing is sent. Remove it again to go on."
+                exc.hint = f"{exc.hint} {left}".strip()
+                raise
+
+    def _let_go(
+        self, actor: Actor, connection_id: str, users: Sequence[str], exports: Literal["refuse", "detach", "remove"]
+    ) -> None:
+        """Detach or remove the exports of a connection."""
         for export_id in users:
             found = self.catalog.find(Export, export_id)
             if found is None or found[0].connection != connection_id:
@@ -230,11 +255,6 @@ class Management:
             else:
                 with self._recording(actor, Action.REMOVE_EXPORT, found[0], None):
                     self.catalog.remove(Export, export_id, etag=found[1])
-        with self._recording(actor, Action.REMOVE_CONNECTION, old, None):
-            self.catalog.remove(Connection, connection_id, etag=current)
-            others = any(other.secret == old.secret for other in self.catalog.connections())
-            if delete_secret and not others:
-                self._secrets.delete(old.secret)
 
     # Klaviyo's lists
 
@@ -508,11 +528,18 @@ class Management:
         return run
 
     def _is_shared(self, connection_id: str | None) -> bool:
-        """Whether contributors may use a connection, or there is none to use. One that is gone is not shared."""
+        """Whether contributors may use a connection, or there is none to use. One that cannot be seen is not shared."""
         if connection_id is None:
             return True
-        connection = self.catalog.connection(connection_id)
+        connection = self._seen_connection(connection_id)
         return connection is not None and is_shared(connection)
+
+    def _seen_connection(self, connection_id: str) -> Connection | None:
+        """A connection that is there and can be read; of one that cannot, what uses it is seen all the same."""
+        try:
+            return self.catalog.connection(connection_id)
+        except ConfigError:
+            return None
 
     def _may_run(self, actor: Actor, export: Export) -> bool:
         return may(actor, Action.RUN_EXPORT, shared=self._is_shared(export.connection))
@@ -617,11 +644,9 @@ class Management:
     def _change(self, actor: Actor) -> Change:
         return Change(by=actor.name, by_id=actor.id, at=self._now())
 
-    def _check_name(self, kind: type[Connection] | type[Export], name: str, *, but: str = "") -> None:
+    def _check_name(self, kind: type[AnyDocument], name: str, *, but: str = "") -> None:
         """Names are for people: two alike would be mistaken for each other."""
-        others: Iterable[Connection | Export] = (
-            self.catalog.connections() if kind is Connection else self.catalog.exports()
-        )
+        others = (other for other, _ in self.catalog.every(kind))
         if any(other.name.casefold() == name.casefold() and other.id != but for other in others):
             raise Invalid(Problem("name", "is taken; choose another"))
 
@@ -632,7 +657,7 @@ class Management:
         for number in range(1, 10_000):
             made = base if number == 1 else f"{base}-{number}"
             history = f"{run_folder(made)}" if kind is Export else f"leases/{made}.json"
-            if self.catalog.find(kind, made) is None and not any(True for _ in self.exporter.store.names(history)):
+            if not self.catalog.is_taken(kind, made) and not any(True for _ in self.exporter.store.names(history)):
                 return made
         raise Conflict(f"no id is free for {name}", hint="Give one.")
 
@@ -770,8 +795,8 @@ class Management:
     ) -> ExportView:
         connection = None
         if export.connection is not None:
-            known = connections.get(export.connection) if connections is not None else None
-            connection = known or self.catalog.connection(export.connection)
+            known = connections or {}
+            connection = known.get(export.connection) or self._seen_connection(export.connection)
         return views.export_view(
             actor,
             export,

@@ -27,6 +27,7 @@ from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExp
 from exporter.management import Management
 from exporter.runs import Manifest, Status
 from exporter.service import Exporter
+from exporter.store import FolderStore
 from exporter.views import ConnectionView
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
@@ -351,8 +352,128 @@ def test_a_key_that_another_connection_uses_is_not_deleted(world: World, managem
     first = connect(management, key=None, secret="klaviyo-key")
     connect(management, name="Second", key=None, secret="klaviyo-key")
     assert first.details is not None
-    management.remove_connection(ADMIN, first.id, etag=first.details.etag, delete_secret=True)
+    before = text_of_everything(world)
+    with pytest.raises(Conflict, match="klaviyo-key is used by Second, too"):
+        management.remove_connection(ADMIN, first.id, etag=first.details.etag, delete_secret=True)
+    assert text_of_everything(world) == before
+    management.remove_connection(ADMIN, first.id, etag=first.details.etag)
     assert "klaviyo-key" in world.secrets
+
+
+@pytest.mark.parametrize("exports", ["detach", "remove"])
+@pytest.mark.parametrize("failing", ["export", "vault", "connection"])
+def test_a_removal_that_fails_half_way_sends_nothing_more_and_can_be_repeated(
+    world: World, management: Management, monkeypatch: pytest.MonkeyPatch, failing: str, exports: Any
+) -> None:
+    view = connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(50))
+    world.deliver(until=lambda: bool(world.runs("high-value")))
+    assert view.details is not None
+
+    def failing_for(prefix: str, real: Any) -> Any:
+        def called(self: Any, name: str, *args: Any, **options: Any) -> Any:
+            if name.startswith(prefix):
+                raise Transient("it is away", hint="Wait.")
+            return real(self, name, *args, **options)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        if failing == "vault":
+            patch.setattr(WorldSecrets, "delete", failing_for("", None))
+        elif failing == "connection":
+            patch.setattr(FolderStore, "delete", failing_for("connections/", FolderStore.delete))
+        else:
+            patch.setattr(FolderStore, "delete", failing_for("exports/", FolderStore.delete))
+            patch.setattr(FolderStore, "replace", failing_for("exports/", FolderStore.replace))
+        with pytest.raises(Transient, match="it is away") as caught:
+            management.remove_connection(ADMIN, view.id, etag=view.details.etag, exports=exports, delete_secret=True)
+    assert caught.value.hint.startswith("Wait. Main account is still there, without consent")
+    world.deliver()
+    assert (world.run("high-value").status, world.accepted_rows()) == (Status.CANCELED, 0)
+    left = management.connection(ADMIN, view.id).details
+    assert left is not None
+    assert left.consent is None
+    management.remove_connection(ADMIN, view.id, etag=left.etag, exports=exports, delete_secret=True)
+    assert (management.connections(ADMIN), view.details.secret in world.secrets) == ([], False)
+    assert [one.connection for one in management.exports(ADMIN)] == ([None] if exports == "detach" else [])
+
+
+def test_a_connection_that_changes_meanwhile_keeps_its_exports(world: World, management: Management) -> None:
+    view = connect(management)
+    add_export(management)
+    assert view.details is not None
+    management.withdraw(ADMIN, view.id)
+    with pytest.raises(EditConflict):
+        management.remove_connection(ADMIN, view.id, etag=view.details.etag, exports="remove", delete_secret=True)
+    assert [one.connection for one in management.exports(ADMIN)] == [view.id]
+    assert view.details.secret in world.secrets
+
+
+@pytest.fixture
+def broken(world: World, management: Management) -> Management:
+    """Of two connections with an export each, one was written by hand, and badly."""
+    connect(management)
+    connect(management, name="Hand made")
+    add_export(management, name="A", connection="hand-made")
+    add_export(management)
+    name = "connections/hand-made.json"
+    found = world.exporter.store.read(name)
+    assert found is not None
+    world.exporter.store.replace(name, b'{"id": "hand-made", "name"', etag=found.etag)
+    return management
+
+
+def test_a_connection_that_cannot_be_read_keeps_nothing_else_from_being_seen(broken: Management) -> None:
+    assert [view.id for view in broken.connections(ADMIN)] == ["main-account"]
+    for actor in (ADMIN, CONTRIBUTOR, VIEWER):
+        assert [(view.id, view.connection_name) for view in broken.exports(actor)] == [
+            ("a", None),
+            ("high-value", "Main account"),
+        ]
+        assert broken.export(actor, "a").connection == "hand-made"
+    assert broken.export(CONTRIBUTOR, "a").may == []
+    with pytest.raises(ConfigError, match=r"connections/hand-made\.json cannot be read"):
+        broken.connection(ADMIN, "hand-made")
+
+
+def test_a_connection_that_cannot_be_read_keeps_no_other_from_being_made_or_removed(
+    world: World, broken: Management
+) -> None:
+    assert connect(broken, name="Hand made").id == "hand-made-2"
+    details = broken.connection(ADMIN, "main-account").details
+    assert details is not None
+    broken.remove_connection(ADMIN, "main-account", etag=details.etag, exports="detach", delete_secret=True)
+    assert details.secret not in world.secrets
+
+
+def test_run_all_starts_the_others_and_says_which_connection_cannot_be_read(world: World, broken: Management) -> None:
+    arrive(world)
+    first, second = broken.run_all(ADMIN)
+    assert (first.export, first.run, "cannot be read" in first.problem) == ("a", None, True)
+    assert (second.export, second.run is not None, second.problem) == ("high-value", True, "")
+    assert broken.run_all(CONTRIBUTOR) == []
+
+
+def test_storage_that_fails_for_one_export_does_not_end_run_all(
+    world: World, management: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(management)
+    arrive(world)
+    add_export(management, name="A")
+    add_export(management)
+    asked, real = [], management.catalog.connection
+
+    def connection(connection_id: str) -> Connection | None:
+        asked.append(connection_id)
+        if len(asked) == 1:
+            raise Transient("storage does not answer")
+        return real(connection_id)
+
+    monkeypatch.setattr(management.catalog, "connection", connection)
+    first, second = management.run_all(ADMIN)
+    assert (first.problem, second.run is not None) == ("storage does not answer.", True)
 
 
 # Klaviyo's lists
