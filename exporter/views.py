@@ -25,7 +25,7 @@ _CONNECTION_ACTIONS = (
     *(Action.READ_CONNECTION, Action.EDIT_CONNECTION, Action.CHECK_CONNECTION, Action.ROTATE_KEY, Action.CONSENT),
     *(Action.REMOVE_CONNECTION, Action.SEE_LISTS, Action.CREATE_LIST),
 )
-_EXPORT_ACTIONS = (
+EXPORT_ACTIONS = (
     *(Action.EDIT_EXPORT, Action.CREATE_EXPORT, Action.DETACH_EXPORT, Action.REMOVE_EXPORT, Action.RUN_EXPORT),
     *(Action.PLAN_EXPORT, Action.READ_ROWS, Action.CANCEL_RUN),
 )
@@ -237,7 +237,7 @@ def export_view(
         refreshed=refreshed or max((moment for moment in delivered if moment), default=None),
         created=export.created,
         changed=export.changed,
-        may=[action.name.lower() for action in _EXPORT_ACTIONS if may(actor, action, shared=shared)],
+        may=[action.name.lower() for action in EXPORT_ACTIONS if may(actor, action, shared=shared)],
         paused=export.paused,
         list_id=export.list_id,
         list_name=export.list_name,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ CTRL_C = 130  # what typer makes of it
 app = typer.Typer(
     help="Makes a Klaviyo list equal to a Customer Insights segment.",
     no_args_is_help=True,
+    add_completion=sys.argv[0]
+    == "exporter",  # scripts/exporter; of `python -m exporter` a shell would complete "python"
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -30,7 +30,7 @@ from exporter.cli.shared import (
 )
 from exporter.errors import ConfigError, ExporterError
 from exporter.forms import ExportForm, NewExportForm, parse
-from exporter.views import ExportView
+from exporter.views import EXPORT_ACTIONS, ExportView
 
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
@@ -54,7 +54,8 @@ Reconcile = Annotated[
     bool | None, typer.Option("--reconcile/--no-reconcile", help="Compare the list's members at the end.")
 ]
 
-COLUMNS = ("id", "name", "connection", "list_id", "status", "schedule", "refreshed", "paused", "changed")
+# Those of the original, with what the next command needs.
+COLUMNS = ("id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created", "changed", "may")
 
 
 @group.callback()
@@ -165,7 +166,7 @@ def edit(
             form["list_id"] = _list_id(it, form["connection"], klaviyo_list)
         if email or mapping:
             form["mapping"] = read_mapping(email, mapping, seen.mapping.model_dump(mode="json", exclude_defaults=True))
-        kept = seen.schedule.model_dump(mode="json", exclude_defaults=True)
+        kept = {"on": seen.schedule.on, **seen.schedule.model_dump(mode="json", exclude_defaults=True)}
         changed = _schedule(kept, on=on, at=at, day=day, cron=cron, time_zone=time_zone)
         form |= {"schedule": changed} if changed != kept else {}
         if form == before:
@@ -311,11 +312,15 @@ def _schedule(
     cron: str | None,
     time_zone: str | None,
 ) -> dict[str, Any]:
-    """The document of a schedule with the options that were given. Times of day and cron exclude each other."""
+    """The document of a schedule with the options that were given. Times of day and cron exclude each other.
+
+    On arrival and on demand there are neither; off keeps them for later.
+    """
     document = dict(kept)
-    if at or day:
+    is_without = on in ("arrival", "demand")
+    if at or day or is_without:
         document.pop("cron", None)
-    if cron:
+    if cron or is_without:
         document.pop("times", None)
         document.pop("days", None)
     given = {"times": at, "days": day, "cron": cron, "time_zone": time_zone}
@@ -330,8 +335,19 @@ def _document(view: ExportView) -> dict[str, Any]:
 
 
 def _row(document: dict[str, Any]) -> dict[str, Any]:
-    changed = document["changed"] or {}
-    return {**document, "schedule": document["schedule_text"], "changed": changed.get("by")}
+    """As in a table: of moments the day, of permissions whether there are any or all."""
+    is_all = set(document["may"]) == {action.name.lower() for action in EXPORT_ACTIONS}
+    return {
+        **document,
+        "list": document["list_id"],
+        "schedule": "Paused" if document["paused"] else document["schedule_text"],
+        "refreshed": (document["refreshed"] or "")[:10],
+        **{
+            name: f"{each['by']} {each['at'][:10]}" if (each := document[name]) else ""
+            for name in ("created", "changed")
+        },
+        "may": "all" if is_all else shown(document["may"]).replace("_", " ") or "see",
+    }
 
 
 def _print(view: ExportView, as_json: bool) -> None:

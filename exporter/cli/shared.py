@@ -162,9 +162,9 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Iterable[str], as_json: 
         print_json(list(rows))
         return
     columns = [column for column in columns if not rows or any(row.get(column) not in (None, "") for row in rows)]
-    table = Table(box=None)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
     for column in columns:
-        table.add_column(column, no_wrap=column in WHOLE)
+        table.add_column(column, no_wrap=column in WHOLE, overflow="fold")
     for row in rows:
         table.add_row(*(Text(shown(row.get(column))) for column in columns))
     is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ

@@ -166,6 +166,38 @@ def test_editing_keeps_what_email_does_not_change(peopled: World, both: CommandL
     assert both.ok("exports", "show", EXPORT, "--json").document["mapping"]["first_name"] == "FirstName"
 
 
+SCHEDULES: dict[str, tuple[str, ...]] = {
+    "arrival": ("--on", "arrival"),
+    "times": ("--at", "06:00", "--day", "monday", "--time-zone", "Europe/Bucharest"),
+    "cron": ("--cron", "0 6 * * 1"),
+    "demand": ("--on", "demand"),
+    "off": ("--on", "off"),
+}
+
+
+@pytest.mark.parametrize("after", SCHEDULES)
+@pytest.mark.parametrize("before", SCHEDULES)
+def test_every_schedule_can_be_changed_to_every_other(
+    world: World, management: Management, line: CommandLine, before: str, after: str
+) -> None:
+    connect(management)
+    line.ok("exports", "create", "High value", *OPTIONS, *SCHEDULES[before])
+    if before == after:
+        assert line("exports", "edit", EXPORT, *SCHEDULES[after]).code == 2  # nothing to change
+        return
+    changed = line.ok("exports", "edit", EXPORT, *SCHEDULES[after], "--json").document["schedule"]
+    timed = before if after == "off" else after  # kept for later
+    assert (changed["on"], changed["times"], changed["days"], changed["cron"]) == (
+        "schedule" if after in ("times", "cron") else after,
+        ["06:00"] if timed == "times" else [],
+        ["monday"] if timed == "times" else [],
+        "0 6 * * 1" if timed == "cron" else None,
+    )
+    if after == "off" and timed in ("times", "cron"):
+        back = line.ok("exports", "edit", EXPORT, "--on", "schedule", "--json").document["schedule"]
+        assert back == {**changed, "on": "schedule"}
+
+
 # Runs
 
 
@@ -271,6 +303,23 @@ def test_tables_keep_ids_whole_moments_short_and_empty_columns_out(
     line.through(url)
     line.be("cem")
     assert line.ok("connections").out.split() == ["id", "name", MAIN, "Main", "account"]
+
+
+def test_the_table_of_exports_has_the_columns_of_the_original_and_fits(
+    peopled: World, line: CommandLine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    line.through(url)
+    table = line.ok("exports").out
+    heads = table.splitlines()[0].split()
+    assert heads == [
+        *("id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created", "changed", "may")
+    ]
+    for part in (EXPORT, MAIN, "klaviyo", LIST, "Completed", "warnings", "Ada", f"{peopled.now():%Y-%m-%d}", "all"):
+        assert part in table.split(), table
+    assert max(map(len, table.splitlines())) <= 120
+    line.be("vio")
+    assert line.ok("exports").out.splitlines()[1].split()[-1] == "see"
 
 
 def test_what_a_terminal_would_act_on_is_not_printed(world: World, management: Management, line: CommandLine) -> None:
@@ -494,6 +543,17 @@ def test_help_of_every_command_shows_an_example(line: CommandLine, command: str)
 def test_page_names_every_command() -> None:
     page = (ROOT / "docs" / "how-to" / "command-line.md").read_text(encoding="utf-8")
     assert [command for command in commands() if f"`{command.rpartition(' ')[2]}`" not in page] == []
+
+
+@pytest.mark.processes
+def test_completion_is_installed_for_the_script_alone(tmp_path: Path) -> None:
+    environment = {**os.environ, "VENV": str(Path(sys.executable).parents[1]), "HOME": str(tmp_path)}
+    options: dict[str, Any] = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    module = [sys.executable, "-m", "exporter"]
+    refused = subprocess.run([*module, "--install-completion"], **options)
+    assert (refused.returncode, "No such option" in refused.stderr, list(tmp_path.iterdir())) == (2, True, [])
+    assert "completion" not in subprocess.run([*module, "--help"], **options).stdout
+    assert "--install-completion" in subprocess.run([ROOT / "scripts" / "exporter", "--help"], **options).stdout
 
 
 @pytest.mark.processes
