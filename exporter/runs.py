@@ -99,7 +99,10 @@ def digest(blobs: Iterable[BlobInfo | ManifestPartition], *, otherwise: Sequence
 
 
 class Counts(BaseModel):
-    """Rows by how they ended. They add up to `rows`, or the run is not Successful."""
+    """Rows by how they ended. They add up to `rows`, or the run is not Successful.
+
+    Of an open run what its plan says, as soon as there is one.
+    """
 
     rows: int = 0
     profiles: int = 0  # fit to send

@@ -31,7 +31,19 @@ from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
 from exporter.records import Records
-from exporter.runs import EMPTY_HINT, EMPTY_MESSAGE, ManifestPartition, Phase, Run, Status, close, count, enter, verdict
+from exporter.runs import (
+    EMPTY_HINT,
+    EMPTY_MESSAGE,
+    Delivery,
+    ManifestPartition,
+    Phase,
+    Run,
+    Status,
+    close,
+    count,
+    enter,
+    verdict,
+)
 from exporter.sending import Imports, Sender
 from exporter.snapshots import NotASnapshot, parse_blob_name
 from exporter.store import Snapshots, Store
@@ -190,7 +202,8 @@ class Step:
             raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
         self._held.check()
         created = _connection(outside, run).created
-        self._save(plan=token, connection_created_at=created.at if created else None)
+        counts = count(plan, Delivery())  # known from here on, for whoever watches
+        self._save(plan=token, counts=counts, connection_created_at=created.at if created else None)
         self._note_members(plan)
         _check_size(run, plan)
 

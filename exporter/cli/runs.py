@@ -82,7 +82,7 @@ def _wait(app: App, started: RunView) -> RunView:
         while view.is_open:
             time.sleep(POLL_S)
             view = app.run(started.id)
-            progress(view.phase, view.accepted or 0, view.counts.rows)
+            progress(view.phase, view.accepted or 0, view.counts.profiles)
     return view
 
 

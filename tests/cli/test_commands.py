@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +228,24 @@ def test_a_run_that_is_waited_for_ends_with_its_report(
     monkeypatch.setattr("exporter.cli.runs.time.sleep", wait)
     said = both.ok("run", EXPORT, "--wait")
     assert ("Delivered   2" in said.out, "Rejected    1" in said.out) == (True, True), said
+
+
+def test_the_bar_of_a_run_that_is_waited_for_has_a_total(
+    peopled: World, line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[str, int, int]] = []
+
+    @contextlib.contextmanager
+    def progress_bar() -> Iterator[Any]:
+        yield lambda *args: shown.append(args)
+
+    def wait(_: float) -> None:
+        peopled.deliver(until=lambda: len(peopled.klaviyo.account.jobs) > len(shown))
+
+    monkeypatch.setattr("exporter.cli.runs.progress_bar", progress_bar)
+    monkeypatch.setattr("exporter.cli.runs.time.sleep", wait)
+    line.ok("run", EXPORT, "--wait")
+    assert ("confirm", 2, 2) in shown, shown
 
 
 def test_run_all_starts_what_has_a_schedule_and_says_what_does_not(peopled: World, both: CommandLine) -> None:

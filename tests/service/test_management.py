@@ -836,6 +836,16 @@ def test_history_is_paged_newest_first(world: World, management: Management) -> 
     assert seen == [run.run_id for run in reversed(world.runs("high-value"))]
 
 
+def test_while_a_run_is_open_its_profiles_are_known_once_it_is_planned(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(25, planted={1: "nobody"}))
+    world.deliver(until=lambda: world.accepted_rows() > 0)
+    view = management.run(VIEWER, world.run("high-value").run_id)
+    assert (view.is_open, view.accepted) == (True, 24)
+    assert (view.counts.rows, view.counts.profiles, view.counts.delivered) == (25, 24, 0)
+
+
 def test_report_and_rejected_rows_are_read(world: World, management: Management) -> None:
     connect(management)
     add_export(management)
