@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from exporter.errors import ExporterError, StoreMoved
 from exporter.roles import Action, Actor
 from exporter.store import Store, complete_lines
 
+PLACE = re.compile(r"\d{4}-\d\d-\d\d\.\d{6,}")  # of a record: its day and line
 TRIES = 20  # two who append at once: the later one reads the log's length again
 
 

@@ -25,13 +25,13 @@ LIST_ID_PATTERN = r"^[A-Za-z0-9]{1,64}$"  # Klaviyo's are 6 letters and digits; 
 VAULT_NAME_PATTERN = r"^[0-9a-zA-Z-]{1,127}$"  # of a secret: Key Vault's own rule
 
 
-def _distinct(segments: list[str]) -> list[str]:
+def distinct(segments: list[str]) -> list[str]:
     if len({segment.casefold() for segment in segments}) < len(segments) or not all(segments):
         raise ValueError("segments must be named, each once")
     return segments
 
 
-Segments = Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
+Segments = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
 
 
 class _Document(BaseModel):

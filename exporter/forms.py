@@ -18,10 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.catalog import ID_PATTERN, LIST_ID_PATTERN, VAULT_NAME_PATTERN, Segments
+from exporter.catalog import ID_PATTERN, LIST_ID_PATTERN, VAULT_NAME_PATTERN, distinct
 from exporter.errors import Invalid, Problem
 from exporter.mapping import MappingDocument
 from exporter.schedules import TIME_PATTERN, Schedule
+
+MAX_SEGMENT = 500  # a destination and a table; each is one name in a path
 
 
 def _printable(text: str) -> str:
@@ -33,6 +35,7 @@ def _printable(text: str) -> str:
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120), AfterValidator(_printable)
 ]
+Segment = Annotated[str, StringConstraints(max_length=MAX_SEGMENT), AfterValidator(_printable)]
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
 Key = Annotated[SecretStr, Field(min_length=1, max_length=512)]
 
@@ -87,7 +90,7 @@ class ExportForm(_Form):
     name: Name
     connection: Id | None  # None: detached
     list_id: Annotated[str, Field(pattern=LIST_ID_PATTERN)]
-    segments: Annotated[Segments, Field(max_length=50)]
+    segments: Annotated[list[Segment], Field(min_length=1, max_length=50), AfterValidator(distinct)]
     mapping: MappingDocument
     schedule: Schedule = Schedule()
     max_profiles: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

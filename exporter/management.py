@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import SecretStr
 
 from exporter import consent, members, reports, views
-from exporter.audit import Audit
+from exporter.audit import PLACE, Audit
 from exporter.catalog import Change, Check, Connection, Consent, Export
 from exporter.checking import KlaviyoAccount, failed, keeping_account, try_key, why_another
 from exporter.errors import (
@@ -72,6 +72,7 @@ logger = logging.getLogger(__name__)
 TRIES = 5  # a change that needs nobody's decision is made again when somebody else was faster
 NEWEST_RUNS = 5  # of an export are looked at, at most, for its status and when it last delivered
 PAGE, MAX_PAGE = 50, 200
+NO_CURSOR = Problem("cursor", "is of no page: give `next` of the page before")
 RUN_ID = re.compile(r"[a-z0-9-]{1,64}/[A-Za-z0-9-]{1,100}")
 ROWS = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
 CHUNK_BYTES = 65_536
@@ -417,7 +418,10 @@ class Management:
     def runs(self, actor: Actor, export_id: str, *, limit: int = PAGE, cursor: str = "") -> Page[RunView]:
         """The runs of an export, newest first; also of one that was removed. cursor: `next` of the page before."""
         check(actor, Action.SEE_RUNS, shared=True)
-        names = [name for name in self._run_names(export_id) if not cursor or _age(name) < _age(cursor)]
+        every = self._run_names(export_id)
+        if cursor and not _RUN_NAME.fullmatch(cursor) and cursor not in every:
+            raise Invalid(NO_CURSOR)
+        names = [name for name in every if not cursor or _age(name) < _age(cursor)]
         if not names and not self.catalog.find(Export, export_id) and not cursor:
             raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
         shown = names[: _limited(limit)]
@@ -492,6 +496,8 @@ class Management:
         """The record of changes, newest first."""
         check(actor, Action.SEE_AUDIT, shared=True)
         size, last = _limited(limit), ""
+        if cursor and not PLACE.fullmatch(cursor):
+            raise Invalid(NO_CURSOR)
         items: list[AuditView] = []
         for line in self.audit.newest(before=cursor):
             if len(items) == size:

@@ -20,7 +20,7 @@ from exporter.apps import Rows, WithExports
 from exporter.catalog import ID_PATTERN
 from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
-from exporter.management import PAGE, RUN_ID
+from exporter.management import MAX_PAGE, PAGE, RUN_ID
 from exporter.views import (
     ActorView,
     ConnectionView,
@@ -67,7 +67,7 @@ class RemoteApp:
         return self._ask(ConsentView, "GET", "/consent")
 
     def connections(self) -> list[ConnectionView]:
-        return self._ask(list[ConnectionView], "GET", "/connections")
+        return self._all(ConnectionView, "/connections")
 
     def connection(self, connection_id: str) -> ConnectionView:
         return self._ask(ConnectionView, "GET", _connection(connection_id))
@@ -99,19 +99,19 @@ class RemoteApp:
         self._send("DELETE", _connection(connection_id), etag=etag, params=query).close()
 
     def lists(self, connection_id: str) -> list[ListView]:
-        return self._ask(list[ListView], "GET", _connection(connection_id) + "/lists")
+        return self._all(ListView, _connection(connection_id) + "/lists")
 
     def create_list(self, connection_id: str, name: str) -> ListView:
         return self._ask(ListView, "POST", _connection(connection_id) + "/lists", {"name": name})
 
     def segments(self) -> list[SegmentView]:
-        return self._ask(list[SegmentView], "GET", "/segments")
+        return self._all(SegmentView, "/segments")
 
     def suggest_mapping(self, segment: str) -> SuggestionView:
         return self._ask(SuggestionView, "GET", "/suggestion", params={"segment": segment})
 
     def exports(self) -> list[ExportView]:
-        return self._ask(list[ExportView], "GET", "/exports")
+        return self._all(ExportView, "/exports")
 
     def export(self, export_id: str) -> ExportView:
         return self._ask(ExportView, "GET", _export(export_id))
@@ -175,6 +175,17 @@ class RemoteApp:
             raise ExporterError(
                 "the app's answer cannot be read", hint="Use the command line of the version that is deployed."
             ) from exc
+
+    def _all(self, kind: type[Value], path: str) -> list[Value]:
+        """A list that comes in pages."""
+        found, cursor = list[Value](), ""
+        while True:
+            params = {"limit": MAX_PAGE, "cursor": cursor}
+            page = self._ask(Page[kind], "GET", path, params=params)  # type: ignore[valid-type]
+            found += page.items
+            if not page.next:
+                return found
+            cursor = page.next
 
     def _send(
         self, method: str, path: str, body: Any = None, *, etag: str = "", params: dict[str, Any] | None = None

@@ -5,6 +5,7 @@ Nothing here holds a key or a row. Moments are aware, in UTC.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -185,6 +186,24 @@ class Page(_View, Generic[Item]):
 
     items: list[Item]
     next: str | None
+
+
+Named = TypeVar("Named", ConnectionView, ExportView, ListView, SegmentView)
+
+
+def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
+    """The part of a list, by name, that comes after a cursor. Raises ValueError for one of no page."""
+    after = base64.urlsafe_b64decode(cursor).decode()
+    if cursor and "\t" not in after:
+        raise ValueError("no place")
+    left = sorted((view for view in found if _place(view) > after), key=_place)
+    following = base64.urlsafe_b64encode(_place(left[limit - 1]).encode()).decode() if len(left) > limit else None
+    return Page[Named](items=left[:limit], next=following)
+
+
+def _place(view: ConnectionView | ExportView | ListView | SegmentView) -> str:
+    """By what pages are sorted: the name, and the id of those with one name. The tab sorts before other letters."""
+    return f"{view.name.casefold()}\t{'' if isinstance(view, SegmentView) else view.id}"
 
 
 def connection_view(

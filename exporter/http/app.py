@@ -6,7 +6,7 @@ A version of a connection or export has an ETag; whoever changes or removes one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from exporter import forms, views
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, Invalid
 from exporter.forms import ConnectionForm, ConsentForm, ExportForm, KeyForm, ListForm, NewConnectionForm, NewExportForm
 from exporter.http import problems
 from exporter.http.guard import CUSTOM, READING, Guard
 from exporter.klaviyo import VERSION
-from exporter.management import MAX_PAGE, PAGE, Management
+from exporter.management import MAX_PAGE, NO_CURSOR, PAGE, Management
 from exporter.roles import Action, Actor
 
 PREFIX = "/api"  # host.json's routePrefix
@@ -60,7 +60,7 @@ def _if_match(if_match: Annotated[str | None, Header()] = None) -> str:
 Who = Annotated[Actor, Depends(_actor)]
 Etag = Annotated[str, Depends(_if_match)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Cursor = Annotated[str, Query(max_length=200, description="`next` of the page before")]
+Cursor = Annotated[str, Query(max_length=6_000, description="`next` of the page before")]
 
 
 def create_app(management: Callable[[], Management], *, is_trusted: Callable[[], bool]) -> ASGIApp:
@@ -122,8 +122,7 @@ def _wrong_request(_: Request, exc: Exception) -> Response:
         return problems.answer(400, "the body is no JSON", hint="Send a JSON object.")
     fields = forms.problems({**each, "loc": each["loc"][1:]} for each in found)
     detail = "; ".join(f"{each.field}: {each.message}" for each in fields)
-    hint = "Correct these fields; nothing was saved."
-    return problems.answer(422, detail, kind="invalid", hint=hint, problems=fields)
+    return problems.answer(422, detail, kind="invalid", problems=fields)
 
 
 def _http_error(_: Request, exc: Exception) -> Response:
@@ -153,9 +152,9 @@ Router = Callable[..., Callable[[Any], Any]]
 
 def _add_connections(route: Router, management: Callable[[], Management]) -> None:
     @route("GET", "/connections", Action.SEE_CONNECTIONS)
-    def list_connections(who: Who) -> list[views.ConnectionView]:
-        """The connections that one may use."""
-        return management().connections(who)
+    def list_connections(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.ConnectionView]:
+        """The connections that one may use, by name."""
+        return _page(management().connections(who), limit, cursor)
 
     @route("POST", "/connections", Action.CREATE_CONNECTION, status_code=201)
     def create_connection(who: Who, form: NewConnectionForm, response: Response) -> views.ConnectionView:
@@ -206,9 +205,11 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
         return _saved_connection(management().withdraw(who, connection_id), response)
 
     @route("GET", "/connections/{connection_id}/lists", Action.SEE_LISTS)
-    def list_lists(who: Who, connection_id: str) -> list[views.ListView]:
-        """The lists of the connection's Klaviyo account."""
-        return management().lists(who, connection_id)
+    def list_lists(
+        who: Who, connection_id: str, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.ListView]:
+        """The lists of the connection's Klaviyo account, by name."""
+        return _page(management().lists(who, connection_id), limit, cursor)
 
     @route("POST", "/connections/{connection_id}/lists", Action.CREATE_LIST, status_code=201)
     def create_list(who: Who, connection_id: str, form: ListForm) -> views.ListView:
@@ -218,9 +219,9 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
 
 def _add_exports(route: Router, management: Callable[[], Management]) -> None:
     @route("GET", "/exports", Action.SEE_EXPORTS)
-    def list_exports(who: Who) -> list[views.ExportView]:
-        """Every export with its status."""
-        return management().exports(who)
+    def list_exports(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.ExportView]:
+        """Every export with its status, by name."""
+        return _page(management().exports(who), limit, cursor)
 
     @route("POST", "/exports", Action.CREATE_EXPORT, status_code=201)
     def create_export(who: Who, form: NewExportForm, response: Response) -> views.ExportView:
@@ -320,9 +321,9 @@ def _add_rest(route: Router, management: Callable[[], Management]) -> None:
         return management().consent_text(who)
 
     @route("GET", "/segments", Action.SEE_SEGMENTS)
-    def list_segments(who: Who) -> list[views.SegmentView]:
-        """The segments found in storage."""
-        return management().segments(who)
+    def list_segments(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.SegmentView]:
+        """The segments found in storage, by name."""
+        return _page(management().segments(who), limit, cursor)
 
     @route("GET", "/suggestion", Action.SUGGEST_MAPPING)
     def suggest_mapping(who: Who, segment: Annotated[str, Query(min_length=1, max_length=500)]) -> views.SuggestionView:
@@ -338,6 +339,13 @@ def _add_rest(route: Router, management: Callable[[], Management]) -> None:
     def list_changes(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.AuditView]:
         """The record of changes, newest first."""
         return management().changes(who, limit=limit, cursor=cursor)
+
+
+def _page(found: Sequence[views.Named], limit: int, cursor: str) -> views.Page[views.Named]:
+    try:
+        return views.page_of(found, limit=limit, cursor=cursor)
+    except ValueError:
+        raise Invalid(NO_CURSOR) from None
 
 
 class _Csv(StreamingResponse):

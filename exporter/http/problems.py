@@ -56,6 +56,21 @@ STATUSES: tuple[tuple[type[ExporterError], int], ...] = (
     (ExporterError, 500),
 )
 
+# What to do about a status where nothing better is known.
+HINTS = {
+    400: "Send a JSON object in the form of /api/openapi.json.",
+    404: "Look at the list of what there is, or at /api/openapi.json for the addresses.",
+    405: "Use a method that the header Allow names.",
+    409: "Look at how things stand now, then ask again.",
+    412: EditConflict.hint,
+    413: "Send less: a form is far smaller.",
+    422: Invalid.hint,
+    428: "Read it, and send the ETag of that answer as If-Match.",
+    500: "Look for this moment in the logs.",
+    502: "Check the connection's key; try it with the connection's check.",
+    503: "Ask again after the seconds that the header Retry-After names.",
+}
+
 
 class FieldProblem(BaseModel):
     """What is wrong with one field."""
@@ -89,7 +104,7 @@ def answer(
         title=title,
         status=status,
         detail=detail,
-        hint=hint,
+        hint=hint or HINTS.get(status, ""),
         problems=[FieldProblem(field=each.field, message=each.message) for each in problems],
     )
     return JSONResponse(document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=HEADERS)

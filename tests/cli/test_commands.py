@@ -158,6 +158,20 @@ def test_an_export_is_made_by_list_name_changed_and_removed(peopled: World, both
     assert [each["id"] for each in both.ok("exports", "--json").document] == ["best-copy", EXPORT]
 
 
+def test_every_page_of_a_list_is_shown(
+    peopled: World, line: CommandLine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        line.ok("exports", "duplicate", EXPORT)
+        line.ok("lists", MAIN, "--create", f"List {number}")
+    everything = [line.ok(*command, "--json").document for command in (("exports",), ("lists", MAIN))]
+    monkeypatch.setattr("exporter.remote.MAX_PAGE", 2)
+    line.through(url)
+    paged = [line.ok(*command, "--json").document for command in (("exports",), ("lists", MAIN))]
+    assert [len(each) for each in paged] == [5, 5]
+    assert paged == everything
+
+
 def test_what_somebody_who_saves_should_know_is_said(peopled: World, both: CommandLine) -> None:
     said = both.ok("exports", "create", "Again", *OPTIONS)
     assert "also filled by High value" in said.err

@@ -90,7 +90,7 @@ def test_wrong_fields_come_out_as_they_went_in() -> None:
         ((502, PAGE, b"<html>bad gateway"), Transient, "Try again"),
         ((429, PAGE, b""), Transient, "Try again"),
         ((200, PAGE, b"<html>a page"), ExporterError, "version"),
-        ((200, {}, b'{"items": []}'), ExporterError, "version"),
+        ((200, {}, b"[]"), ExporterError, "version"),
         ((400, {}, b'{"type": 1}'), ExporterError, "address"),
         ((500, {}, b'["detail"]'), Transient, "Try again"),
         (
@@ -156,5 +156,5 @@ def test_a_netrc_of_this_machine_does_not_take_the_tokens_place(
     file = tmp_path / "netrc"
     file.write_text("machine 127.0.0.1 login someone password other\n")
     monkeypatch.setenv("NETRC", str(file))
-    with answering(200, {}, b"[]") as app:
+    with answering(200, {}, b'{"items": [], "next": null}') as app:
         assert app.exports() == []

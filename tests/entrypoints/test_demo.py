@@ -78,14 +78,14 @@ def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
         assert process.stdout is not None
         url = next(json.loads(line)["url"] for line in process.stdout if line.startswith('{"url"'))
         viewer = {"Authorization": "Bearer sandbox-viewer", "X-Exporter": "1"}
-        [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=30).json()
+        [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=30).json()["items"]
         assert (export["status"], export["connection_name"]) == ("Completed with warnings", "Klaviyo")
         runs = f"{url}/api/exports/{export['id']}/runs"
         assert requests.post(runs, headers=viewer, timeout=30).status_code == 403
         admin = {"X-Exporter": "1"}
         check = requests.post(f"{url}/api/connections/klaviyo/check", headers=admin, timeout=60).json()
         assert check["details"]["check"]["ok"]
-        [listed] = requests.get(f"{url}/api/connections/klaviyo/lists", headers=admin, timeout=60).json()
+        [listed] = requests.get(f"{url}/api/connections/klaviyo/lists", headers=admin, timeout=60).json()["items"]
         assert (listed["id"], listed["flows"]) == (export["list_id"], [])
         started = requests.post(runs, headers=admin, timeout=30)
         assert started.status_code == 202

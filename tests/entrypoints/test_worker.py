@@ -329,7 +329,7 @@ class TestApi:
     def test_routes_answer_by_role(self, signed_in: Worker) -> None:
         assert ask(signed_in, "GET", "/me", role="Viewer")[1]["role"] == "Viewer"
         assert ask(signed_in, "GET", "/connections", role="Viewer")[0] == "403"
-        assert ask(signed_in, "GET", "/connections", role="Admin")[:2] == ("200", [])
+        assert ask(signed_in, "GET", "/connections", role="Admin")[:2] == ("200", {"items": [], "next": None})
         assert ask(signed_in, "GET", "/nothing", role="Admin")[0] == "404"
         assert ask(signed_in, "GET", "/me")[0] == "401"
 

@@ -71,4 +71,5 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     document: dict[str, Any] = answer.json()
     assert document["status"] == status
     assert document["detail"]
+    assert document["hint"]
     return document

@@ -59,7 +59,7 @@ def test_everything_from_a_key_to_a_delivered_list(world: World, api: Asking) ->
     world.put(FOLDER + "a.csv", as_csv(people(5, planted={1: "nobody"})))
     world.clock.move(300)
     suggestion = api.ask(CONTRIBUTOR, "GET", "/suggestion?segment=HighValue").json()
-    [listed] = api.ask(CONTRIBUTOR, "GET", "/connections/main-account/lists").json()
+    [listed] = api.ask(CONTRIBUTOR, "GET", "/connections/main-account/lists").json()["items"]
     document = export_document(mapping=suggestion["mapping"], list_id=listed["id"])
     saved = api.ask(CONTRIBUTOR, "POST", "/exports", document)
     assert (saved.status_code, saved.headers["location"]) == (201, "/api/exports/high-value")
@@ -146,6 +146,41 @@ def test_long_lists_come_in_pages(connected: Asking) -> None:
         assert document["problems"][0]["field"] == "limit"
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+def test_lists_by_name_come_in_pages_without_gaps_or_repetitions(world: World, connected: Asking, limit: int) -> None:
+    names = ["A", "a b", "B", "Ä", "\N{SNOWMAN}"]
+    for number, name in enumerate(names):
+        connect(connected.management, name=f"{name} account")
+        world.klaviyo.call("POST", "/_sandbox/lists", {"id": f"X{number}", "name": "same" if number > 2 else name})
+        world.put(f"segments/{name}.csv", as_csv(people(1)))
+        add_export(connected.management, name=name)
+    paths = {"/connections": 6, "/connections/main-account/lists": 6, "/exports": 5, "/segments": 5}
+    for path, count in paths.items():
+        found, cursor = list[str](), ""
+        for number in range(10):
+            page = connected.ask(ADMIN, "GET", f"{path}?limit={limit}&cursor={cursor}").json()
+            assert len(page["items"]) <= limit
+            found += [f"{each['name'].casefold()} {each.get('id')}" for each in page["items"]]
+            if path == "/exports" and number == 0:  # what goes meanwhile takes nothing else along
+                first = page["items"][-1]
+                connected.ask(ADMIN, "DELETE", f"/exports/{first['id']}", etag=first["etag"])
+            cursor = page["next"]
+            if cursor is None:
+                break
+        assert found == sorted(found)
+        assert len(set(found)) == len(found) == count, path
+    problem(connected.ask(ADMIN, "GET", "/exports?limit=0"), 422)
+
+
+@pytest.mark.parametrize("cursor", ["x", "zzz", "!!!!", "eHh4", "2026-11-23", "-1", "%00", "../../audit", "%C3%84"])
+def test_a_cursor_that_is_of_no_page_is_named(connected: Asking, cursor: str) -> None:
+    add_export(connected.management)
+    lists = ("/connections", "/connections/main-account/lists", "/exports", "/segments")
+    for path in ("/audit", "/exports/high-value/runs", *lists):
+        document = problem(connected.ask(ADMIN, "GET", f"{path}?cursor={cursor}"), 422)
+        assert [each["field"] for each in document["problems"]] == ["cursor"]
+
+
 # What is refused
 
 
@@ -179,7 +214,7 @@ def test_rubbish_in_a_field_of_a_connection_names_the_field(world: World, api: A
         document = problem(answer, 422)
         named = {each["field"].split(".")[0] for each in document["problems"]}
         assert named <= {field, "document"}, odd  # "document": neither or both of key and secret
-    assert (world.secrets, api.ask(ADMIN, "GET", "/connections").json()) == (before, [])
+    assert (world.secrets, api.ask(ADMIN, "GET", "/connections").json()) == (before, {"items": [], "next": None})
 
 
 def send_odd(api: Asking, path: str, document: Any) -> httpx.Response:
@@ -261,11 +296,12 @@ def test_rows_that_are_too_many_are_left_in_storage(
     assert "state container" in document["hint"]
 
 
-def test_every_error_has_a_status() -> None:
+def test_every_error_has_a_status_and_a_hint() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ExporterError)]
     for kind in kinds:
         error = kind() if kind is errors.Invalid else kind("x")
         assert 400 <= problems.status_of(error) < 600
+        assert json.loads(bytes(problems.of_error(error).body))["hint"], kind
         if issubclass(kind, errors.Refused):
             assert problems.status_of(error) < 500
 
