@@ -1,6 +1,7 @@
 """What an administrator agrees to before anything leaves for Klaviyo. Pure.
 
-The meaning is that of the built-in connector's text on data privacy and compliance; the words are ours.
+The meaning is that of the built-in connector's text on data privacy and compliance; the words are ours. An agreement
+holds until it is withdrawn, also when the text is another by then: which one it was to is kept with it.
 """
 
 from __future__ import annotations

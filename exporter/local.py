@@ -152,14 +152,11 @@ def on_folder(state: Path) -> Exporter:
     if not (state / "runs").is_dir():
         raise ConfigError(f"{state} holds no runs", hint="Name the folder that `push` was given as --state.")
 
-    def no_key(name: str) -> SecretStr:
-        raise ConfigError(f"{name} is not kept here", hint="Set KLAVIYO_API_KEY.")
-
     return Exporter(
         store=FolderStore(state),
         snapshots=LocalFiles([]),
         steps=MemorySteps(),
-        read_secret=no_key,
+        read_secret=EnvironmentSecrets().read,
         klaviyo=Klaviyo,
         work=state / WORK,
     )
@@ -181,25 +178,9 @@ class EnvironmentSecrets:
         """There is nothing of it here."""
 
 
-def management(state: Path, snapshots: Path, *, base_url: str, revision: str) -> Management:
-    """What people do, on folders of this computer. Raises ConfigError for a missing folder."""
-    for folder in (state, snapshots):
-        if not folder.is_dir():
-            raise ConfigError(f"there is no folder {folder}", hint="Name folders that exist.")
-
-    def client(key: SecretStr) -> Klaviyo:
-        return Klaviyo(key, base_url=base_url, revision=revision)
-
-    secrets = EnvironmentSecrets()
-    exporter = Exporter(
-        store=FolderStore(state),
-        snapshots=FolderSnapshots(snapshots),
-        steps=MemorySteps(),
-        read_secret=secrets.read,
-        klaviyo=client,
-        work=state / WORK,
-    )
-    return Management(exporter, secrets=secrets, klaviyo=client)
+def management(state: Path) -> Management:
+    """The runs that `push` keeps, for people to look at. Raises ConfigError when there are none."""
+    return Management(on_folder(state), secrets=EnvironmentSecrets(), klaviyo=Klaviyo)
 
 
 def drive(exporter: Exporter, steps: MemorySteps, tell: Tell) -> None:

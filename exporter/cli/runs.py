@@ -13,6 +13,7 @@ from exporter.apps import App, Rows
 from exporter.cli.shared import (
     AppUrl,
     Json,
+    State,
     as_json_document,
     errors,
     print_document,
@@ -89,6 +90,7 @@ def _wait(app: App, started: RunView) -> RunView:
 def runs(
     export: Annotated[str, typer.Argument(metavar="EXPORT", help="An export's id.")],
     limit: Annotated[int, typer.Option(min=1, help="Only so many.")] = sys.maxsize,
+    state: State = None,
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
@@ -96,7 +98,7 @@ def runs(
 
     Example: python -m exporter runs high-value --limit 10
     """
-    with using(app) as it:
+    with using(app, state) as it:
         found, cursor = list[RunView](), ""
         while len(found) < limit:
             page = it.runs(export, limit=min(limit - len(found), MAX_PAGE), cursor=cursor)
@@ -123,6 +125,7 @@ def report(
     rows: Annotated[
         str, typer.Option(metavar="KIND", help="The CSV of rejected (it names people) or duplicates instead.")
     ] = "",
+    state: State = None,
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
@@ -133,7 +136,7 @@ def report(
     kinds: dict[str, Rows] = {"rejected": "rejected", "duplicates": "duplicates"}
     if rows and rows not in kinds:
         raise ConfigError(f"--rows: {rows} is no choice", hint="Give rejected or duplicates.")
-    with using(app) as it:
+    with using(app, state) as it:
         if rows:
             for chunk in it.rows(run_id, kinds[rows]):
                 sys.stdout.buffer.write(chunk)

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from exporter import local
 from exporter.apps import App, LocalApp
 from exporter.errors import ConfigError
 from exporter.mapping import MappingDocument, parse_mapping
@@ -41,18 +42,24 @@ AppUrl = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+State = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", help="Where `push` keeps runs, instead of an app's.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Email = Annotated[str, typer.Option("--email", metavar="COLUMN", help="The column with the e-mail address.")]
 MappingFile = Annotated[Path | None, typer.Option("--mapping", help="A YAML file: Klaviyo attribute: source column.")]
 
 
 @contextmanager
-def using(url: str) -> Iterator[App]:
-    """The app at an address, or the one whose settings are in the environment.
+def using(url: str, state: Path | None = None) -> Iterator[App]:
+    """The app at an address, the folder where `push` keeps runs, or the app whose settings are in the environment.
 
     There, whoever reaches storage and vault may do everything: they could do so without us.
     """
-    if url:
+    actor = Actor(id="command-line", name=_user(), role=Role.ADMIN)
+    if state:
+        yield LocalApp(local.management(state), actor)
+    elif url:
         remote = RemoteApp(url, _token)
         try:
             yield remote
@@ -61,7 +68,7 @@ def using(url: str) -> Iterator[App]:
     else:
         from exporter import wiring
 
-        yield LocalApp(wiring.management(), Actor(id="command-line", name=_user(), role=Role.ADMIN))
+        yield LocalApp(wiring.management(), actor)
 
 
 def _token() -> SecretStr:

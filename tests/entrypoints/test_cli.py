@@ -96,6 +96,19 @@ def test_push_shows_its_progress_on_a_terminal(klaviyo: str, vips: Path, tmp_pat
     assert "plan" in bars
 
 
+def test_what_push_keeps_is_listed_and_reported(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    pushed = run("push", vips, "--list", LIST, "--email", "EMail", "--state", state, "--json", url=klaviyo)
+    folder = next(state.glob("runs/*/*"))
+    export, run_id = folder.parent.name, folder.relative_to(state / "runs").as_posix()
+    listed = run("runs", export, "--state", state, "--json")
+    assert [(one["run"], one["delivered"]) for one in json.loads(listed.stdout)] == [(run_id, 2)], listed.stderr
+    assert run("report", run_id, "--state", state, "--json").stdout == pushed.stdout
+    assert "placeholder" in run("report", run_id, "--state", state, "--rows", "rejected").stdout
+    nowhere = run("runs", export, "--state", tmp_path / "nowhere")
+    assert (nowhere.returncode, "holds no runs" in nowhere.stderr) == (2, True)
+
+
 def test_push_keeps_rejected_rows_where_it_is_asked_to(klaviyo: str, vips: Path, tmp_path: Path) -> None:
     state = tmp_path / "s"
     done = run("push", vips, "--list", LIST, "--email", "EMail", "--state", state, "--keep-rejected-rows", url=klaviyo)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from exporter import consent, local
+from exporter import consent
 from exporter.catalog import Connection, Export
 from exporter.errors import (
     ConfigError,
@@ -19,7 +18,6 @@ from exporter.errors import (
     ExporterError,
     Invalid,
     NotAllowed,
-    SecretUnavailable,
     Transient,
     Unknown,
 )
@@ -1008,34 +1006,6 @@ def test_odd_ids_of_documents_are_unknown(management: Management, odd: str) -> N
             ask(ADMIN, odd)
     with pytest.raises(Unknown):
         management.runs(ADMIN, odd)
-
-
-# On a laptop
-
-
-def test_on_a_laptop_the_key_stays_in_the_environment(
-    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("KLAVIYO_API_KEY", FULL_KEY)
-    state = tmp_path / "laptop"
-    state.mkdir()
-    management = local.management(state, world.container, base_url=world.url, revision="2026-07-15")
-    with pytest.raises(ConfigError, match="cannot be kept in a folder"):
-        connect(management)
-    assert management.connections(ADMIN) == []
-    view = connect(management, key=None, secret="klaviyo")
-    assert view.details is not None
-    assert view.details.check is not None
-    assert view.details.check.ok
-    assert not any(FULL_KEY in path.read_text() for path in state.rglob("*.json*"))
-    monkeypatch.delenv("KLAVIYO_API_KEY")
-    with pytest.raises(SecretUnavailable, match="KLAVIYO_API_KEY"):
-        management.lists(ADMIN, view.id)
-
-
-def test_folders_of_a_laptop_must_be_there(world: World, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no folder"):
-        local.management(tmp_path / "no", world.container, base_url=world.url, revision="2026-07-15")
 
 
 # The record of changes
