@@ -460,7 +460,8 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
 
 # Who may
 
-# command: its arguments, and the row of the table in roles.py, which docs/roles.md shows, that says who may.
+# command, with an option that makes it another act: its arguments, and the row of the table in roles.py, which
+# docs/roles.md shows, that says who may.
 WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "whoami": ((), Action.SEE_API),
     "connections list": ((), Action.SEE_CONNECTIONS),
@@ -473,6 +474,7 @@ WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "connections rotate-key": ((MAIN, "--key-stdin"), Action.ROTATE_KEY),
     "connections remove": ((MAIN, "--yes", "--exports", "detach"), Action.REMOVE_CONNECTION),
     "lists": ((MAIN,), Action.SEE_LISTS),
+    "lists --create New": ((MAIN,), Action.CREATE_LIST),
     "segments": ((), Action.SEE_SEGMENTS),
     "exports list": ((), Action.SEE_EXPORTS),
     "exports show": ((EXPORT,), Action.SEE_EXPORTS),
@@ -484,10 +486,14 @@ WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "exports resume": ((EXPORT,), Action.EDIT_EXPORT),
     "exports remove": ((EXPORT, "--yes"), Action.REMOVE_EXPORT),
     "exports apply": (("-f", "{file}", "--yes"), Action.EDIT_EXPORT),
+    "exports apply --yes": (("-f", "{creating}"), Action.CREATE_EXPORT),
+    "exports apply --prune": (("-f", "{empty}", "--yes"), Action.REMOVE_EXPORT),
     "exports dump": ((), Action.SEE_EXPORTS),
     "run": ((EXPORT,), Action.RUN_EXPORT),
+    "run --all": ((), Action.RUN_EXPORT),
     "runs": ((EXPORT,), Action.SEE_RUNS),
     "report": (("{run}",), Action.SEE_RUNS),
+    "report --rows rejected": (("{run}",), Action.READ_ROWS),
     "cancel": (("{open}",), Action.CANCEL_RUN),
     "plan": ((EXPORT,), Action.PLAN_EXPORT),
     "suggest": (("--segment", SEGMENT), Action.SUGGEST_MAPPING),
@@ -496,7 +502,19 @@ ON_THIS_COMPUTER = {"push", "forget"}  # not through an app
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert set(WHO_MAY) | ON_THIS_COMPUTER == set(commands())
+    assert {words.partition(" --")[0] for words in WHO_MAY} | ON_THIS_COMPUTER == set(commands())
+
+
+def _filled(peopled: World, line: CommandLine, folder: Path, args: tuple[str, ...]) -> list[str]:
+    """Arguments about a run that is over, an open one, and files that edit, create or leave out an export."""
+    places = {"run": peopled.runs(EXPORT)[-1].run_id, "open": line.ok("run", EXPORT, "--json").document["run"]}
+    dumped = line.ok("exports", "dump").out
+    new = dumped.replace(f"id: {EXPORT}", "id: another").replace("High value", "Another")
+    files = {"file": dumped.replace("High value", "Renamed"), "creating": new, "empty": "exports: []\n"}
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+        places[name] = str(folder / f"{name}.yaml")
+    return [arg.format(**places) for arg in args]
 
 
 @pytest.mark.parametrize("command", WHO_MAY)
@@ -504,12 +522,8 @@ def test_who_may_use_a_command_is_what_the_roles_say(
     peopled: World, line: CommandLine, url: str, command: str, tmp_path: Path
 ) -> None:
     args, action = WHO_MAY[command]
-    done = peopled.runs(EXPORT)[-1].run_id
-    open_run = line.ok("run", EXPORT, "--json").document["run"]
-    file = tmp_path / "exports.yaml"
-    file.write_text(line.ok("exports", "dump").out.replace("High value", "Renamed"))
+    filled = _filled(peopled, line, tmp_path, args)
     line.through(url)
-    filled = [arg.format(file=file, run=done, open=open_run) for arg in args]
     for actor in (NOBODY, VIEWER, CONTRIBUTOR, ADMIN):  # whoever may comes last: it may be gone then
         is_allowed = may(actor, action, shared=True)
         if actor is CONTRIBUTOR and is_allowed:
@@ -530,20 +544,16 @@ def test_contributors_may_over_shared_connections_alone(
     peopled: World, management: Management, line: CommandLine, url: str, command: str, tmp_path: Path
 ) -> None:
     args, action = WHO_MAY[command]
-    done = peopled.runs(EXPORT)[-1].run_id
-    open_run = line.ok("run", EXPORT, "--json").document["run"]
-    file = tmp_path / "exports.yaml"
-    file.write_text(line.ok("exports", "dump").out.replace("High value", "Renamed"))
-    filled = [arg.format(file=file, run=done, open=open_run) for arg in args]
+    filled = _filled(peopled, line, tmp_path, args)
     line.ok("connections", "edit", MAIN, "--used-by", "administrators")
     line.be("cem")
     before = _state(peopled)
     line.through(url)
     alone = line(*command.split(), *filled)
-    if command == "exports apply":  # it does not even see the connection
+    if command.startswith("exports apply") and "{empty}" not in args:  # it does not even see the connection
         assert (alone.code, "none of this id that you may use" in alone.err) == (2, True), alone
     else:
-        is_over_all = command == "connections list"  # it shows those that one may use
+        is_over_all = command in ("connections list", "run --all")  # over those that one may use
         _check(alone, is_over_all or may(CONTRIBUTOR, action, shared=False), "Cem, not shared")
     assert _state(peopled) == before
     line.through("")

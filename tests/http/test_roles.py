@@ -121,6 +121,29 @@ def test_whoever_may_is_not_refused(world: World, peopled: Asking) -> None:
             assert answer.status_code in (200, 201, 202, 204, 409, 412), (route, actor, answer.text)
 
 
+CHANGING = [route for route in ROUTES if route[0] != "GET" and route[2] is not Action.PLAN_EXPORT]
+
+
+@pytest.mark.parametrize("route", CHANGING, ids=lambda route: route[3])
+def test_every_route_that_changes_something_leaves_a_line_in_the_record(
+    world: World, peopled: Asking, route: Route
+) -> None:
+    method, path, action, name = route
+    world.put("segments/HighValue/b.csv", "EMail,FirstName\nb@example.com,B\n")
+    world.clock.move(300)
+    open_run = peopled.management.run_export(ADMIN, "high-value").id.partition("/")[2]
+    before = len(peopled.management.changes(ADMIN, limit=200).items)
+    filled = path.format(connection_id="main-account", export_id="high-value", run=open_run)
+    seen = peopled.ask(ADMIN, "GET", filled) if method in ("PUT", "DELETE") else None
+    etag = seen.headers.get("etag", "") if seen else ""
+    query = "?exports=detach" if name == "remove_connection" else ""
+    answer = peopled.ask(ADMIN, method, filled + query, body_of(name, "main-account", 1), etag=etag)
+    assert answer.is_success, answer.text
+    lines = peopled.management.changes(ADMIN, limit=200).items[:-before]
+    assert action.name.lower() in {line.action for line in lines}
+    assert {(line.by["id"], line.outcome) for line in lines} == {(ADMIN.id, "")}
+
+
 def test_without_an_identity_every_route_is_closed(world: World, peopled: Asking) -> None:
     before = state_of(world)
     for number, route in enumerate(ROUTES):
