@@ -42,7 +42,7 @@ REPAIR_REQUESTS = 1_000  # halving costs about 27 requests a bad row among 10,00
 MANY_ROWS, MANY_WORDS = 1_000, 100  # so that the rows refused of a batch fit into one line of the journal
 _AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does not hold up the pace
 _BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
-_IDLE_S = 0.5  # the longest nap: how soon a cancelled run is noticed
+_IDLE_S = 0.25  # the longest nap: shorter than knowledge of a withdrawal may be old, so that no batch waits for it
 
 
 class Imports(Protocol):
@@ -120,6 +120,7 @@ class Sender:
             if nap_s > 0:
                 paced = True
                 break
+            self._check()
             task, body = self._ready.popleft()
             now = self._clock()
             self._pacer.sent(now)

@@ -196,7 +196,7 @@ def detach(export: Id, app: AppUrl = "", as_json: Json = False) -> None:
 
 @group.command()
 def pause(export: Id, app: AppUrl = "", as_json: Json = False) -> None:
-    """Nothing starts it; an open run stops before its next batch.
+    """Nothing starts it; an open run stops within 0.3 s.
 
     Example: python -m exporter exports pause vips
     """
