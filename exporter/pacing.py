@@ -27,8 +27,13 @@ SECOND_S, MINUTE_S = 1.0, 60.0  # Klaviyo's windows: burst and steady
 # cores met a 429, which costs a second and more; with 0.05 s few do. 100 sends at 10/s take 9.5 s.
 GUARD_S = 0.05
 
+# Where the way there takes now 0 and now 0.3 s, that is not enough, and nothing but a 429 says so: after one the guard
+# is wide until there was none for a while. In the long run that costs nothing: the minute binds.
+WIDE_GUARD_S, WIDE_FOR_S = 0.4, 600.0
+
 MIN_PAUSE_S = 1.0  # after a 429: Klaviyo's "available in 0 seconds" means 1 (klaviyo-api-node issue 66)
 MAX_BACKOFF_S = 60.0  # after 429s without Retry-After: by then the steady window has passed
+PROBE_S = 10.0  # without an answer to the probe that follows a 429, another one may go
 MAX_PAUSE_S = 3600.0  # no window of Klaviyo's is longer for what we send; a stray number must not stop us for days
 
 
@@ -50,8 +55,9 @@ BULK_IMPORT = Limits(10, 150)  # tier M; unchanged from revision 2024-10-15 to 2
 class Pacer:
     """Keeps sends within `limits`, in any second and any minute, however Klaviyo aligns its own windows.
 
-    `share` of the steady window is ours; the rest stays free for other tools on the account. What they use of
-    their part does not slow us down, what they use beyond it does.
+    `share` of both windows is ours; the rest stays free for other tools on the account. What they use of their part
+    does not slow us down, what they use beyond it does. After a 429 one request goes out as a probe; a good answer
+    opens the windows for the rest.
     One thread asks and tells; only `to_json` may be called from another, as whoever keeps the lease alive does.
     """
 
@@ -65,7 +71,19 @@ class Pacer:
         self._left = 0  # sends left until `_left_until`, because others used the account
         self._left_until = 0.0
         self._shut_until = 0.0
-        self._throttles = 0  # rounds of 429 without a good answer in between
+        self._throttles = 0
+        self._probed_at = 0.0  # when the last request left that found the windows just opened after a 429
+        self._wide_until = 0.0  # the guard is
+
+    @property
+    def throttles(self) -> int:
+        """Rounds of 429 without a good answer in between."""
+        return self._throttles
+
+    @property
+    def burst_limit(self) -> int:
+        """Sends that we allow ourselves in a second."""
+        return max(1, math.floor(self._limits.per_second * self._share + 1e-9))
 
     @property
     def steady_limit(self) -> int:
@@ -76,9 +94,12 @@ class Pacer:
         """Seconds until the next send is allowed; 0 = now. Never more than MAX_PAUSE_S."""
         self._clamp(now)
         ready_at = self._shut_until
-        for limit, window_s in ((self._limits.per_second, SECOND_S), (self.steady_limit, MINUTE_S)):
+        guard_s = WIDE_GUARD_S if now < self._wide_until else GUARD_S
+        for limit, window_s in ((self.burst_limit, SECOND_S), (self.steady_limit, MINUTE_S)):
             if len(self._sent) >= limit:
-                ready_at = max(ready_at, self._sent[-limit] + window_s + GUARD_S)
+                ready_at = max(ready_at, self._sent[-limit] + window_s + guard_s)
+        if self._is_probing:
+            ready_at = max(ready_at, self._probed_at + PROBE_S)
         if self._left <= 0:
             ready_at = max(ready_at, self._left_until)
         return max(0.0, ready_at - now)
@@ -88,6 +109,8 @@ class Pacer:
         self._clamp(now)
         self._sent.append(now)
         self._left -= 1
+        if self._throttles and now >= self._shut_until:
+            self._probed_at = now
 
     def told(self, limit: int | None, remaining: int | None, reset_s: float | None, now: float) -> None:
         """Take in the RateLimit headers of an answer; None where one is missing.
@@ -96,7 +119,7 @@ class Pacer:
         way: whichever leaves less is believed, until Klaviyo's window ends.
         """
         self._clamp(now)
-        if now >= self._shut_until:
+        if self._is_probing and now >= self._shut_until:
             self._throttles = 0
         if limit is not None and limit >= 1:
             self._told_limit = limit
@@ -116,6 +139,7 @@ class Pacer:
         self._clamp(now)
         if now >= self._shut_until:  # several threads may meet the same closed window: that is one round
             self._throttles += 1
+            self._wide_until = now + WIDE_FOR_S
         if retry_after_s is None or not math.isfinite(retry_after_s):
             pause_s = min(MAX_BACKOFF_S, MIN_PAUSE_S * 2.0 ** min(self._throttles - 1, 10))
         else:
@@ -132,6 +156,8 @@ class Pacer:
             "left_until_ms": _to_ms(self._left_until),
             "shut_until_ms": _to_ms(self._shut_until),
             "throttles": self._throttles,
+            "probed_at_ms": _to_ms(self._probed_at),
+            "wide_until_ms": _to_ms(self._wide_until),
         }
 
     @classmethod
@@ -151,6 +177,8 @@ class Pacer:
             pacer._left_until = _from_ms(document.get("left_until_ms", 0))
             pacer._shut_until = _from_ms(document.get("shut_until_ms", 0))
             pacer._throttles = max(0, int(document.get("throttles", 0)))
+            pacer._probed_at = _from_ms(document.get("probed_at_ms", 0))
+            pacer._wide_until = _from_ms(document.get("wide_until_ms", 0))
         except (TypeError, OverflowError) as exc:
             raise ValueError("not a pacer's document") from exc
         return pacer
@@ -159,6 +187,11 @@ class Pacer:
     def _klaviyos_limit(self) -> int:
         """Klaviyo's steady limit: ours from the documentation, or less if it says so itself."""
         return min(self._limits.per_minute, self._told_limit or self._limits.per_minute)
+
+    @property
+    def _is_probing(self) -> bool:
+        """Whether a request left since the last pause ended, and no answer has opened the windows yet."""
+        return self._throttles > 0 and self._probed_at >= self._shut_until
 
     def _sent_within(self, window_s: float, now: float) -> int:
         return sum(moment > now - window_s - GUARD_S for moment in self._sent)
@@ -175,6 +208,8 @@ class Pacer:
         self._sent.extend([now] * ahead)
         self._left_until = min(self._left_until, now + MINUTE_S + GUARD_S)
         self._shut_until = min(self._shut_until, now + MAX_PAUSE_S)
+        self._probed_at = min(self._probed_at, now)
+        self._wide_until = min(self._wide_until, now + WIDE_FOR_S)
 
 
 class Outcome(StrEnum):

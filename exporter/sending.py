@@ -91,6 +91,7 @@ class Sender:
         self._ready: deque[tuple[_Task, bytes]] = deque()
         self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
         self._repairs = 0
+        self._throttles_before = pacer.throttles  # this step
         self._key = 0
         self.failures = 0  # requests to be tried again
 
@@ -189,6 +190,7 @@ class Sender:
         except ExporterError as exc:
             return self._after(task, exc)
         self._pacer.told(rate.limit, rate.remaining, rate.reset_s, self._clock())
+        self._throttles_before = min(self._throttles_before, self._pacer.throttles)
         return [self._accepted(task, job)]
 
     def _accepted(self, task: _Task, job: ImportJob) -> Event:
@@ -265,11 +267,12 @@ class Sender:
 
     def _again(self, task: _Task, error: Transient) -> None:
         self.failures += 1
-        now = self._clock()
+        now, attempt = self._clock(), task.attempt
         if isinstance(error, RateLimited):
             self._pacer.throttled(error.retry_after_s, now)
+            attempt = self._pacer.throttles - self._throttles_before  # of all batches: the account is asked too often
         verdict = decide(
-            task.attempt,
+            attempt,
             outcome_of(error),
             now - task.began_at,
             retry_after_s=error.retry_after_s,

@@ -97,7 +97,7 @@ class Limits:
     setbacks: int = SETBACKS
     lease_s: float = leases.LEASE_S  # how long a dead instance keeps its connection from others
     memory_mb: int = 96  # DuckDB's share
-    pacer_share: float = 1.0  # of Klaviyo's steady rate
+    pacer_share: float = 1.0  # of Klaviyo's limits
     runs_kept_days: int = 365
     rejected_kept_days: int = 30  # lists of rows; that of rejected ones holds personal data
     no_snapshot_days: int = 8  # without a new one, after which somebody is told; 0 for never

@@ -136,7 +136,7 @@ ROWS = (
         name="KLAVIYO_SHARE",
         default="1",
         parse=_between(0.01, 1),
-        meaning="The part of Klaviyo's steady rate that runs may use; lower it when other tools use the account.",
+        meaning="The part of Klaviyo's limits that runs may use; lower it when other tools use the account.",
     ),
     Row(
         name="KLAVIYO_COMPRESS",
@@ -194,6 +194,15 @@ ROWS = (
         meaning="The dated API revision that is spoken; Klaviyo serves each for two years.",
     ),
 )
+
+
+def setting(name: str, environ: Mapping[str, str]) -> Any:
+    """One setting that has a default, checked. Raises ConfigError."""
+    [row] = [row for row in ROWS if row.name == name]
+    try:
+        return row.parse(environ.get(name) or row.default or "")
+    except ValueError as exc:
+        raise ConfigError(f"{name} {exc}", hint="Correct it; docs/configuration.md explains it.") from exc
 
 
 def from_env(environ: Mapping[str, str]) -> Settings:

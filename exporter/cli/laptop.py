@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -35,6 +36,7 @@ from exporter.planning import PartitionSource, make_plan
 from exporter.plans import PlanReader
 from exporter.runs import Status
 from exporter.service import Exporter, Limits
+from exporter.settings import setting
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")]
 LOCAL_LIMITS = Limits(settle_s=0, step_s=86_400, lease_s=12, setbacks=4)  # somebody waits
@@ -74,7 +76,7 @@ def push(
                 base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
                 revision=os.environ.get("KLAVIYO_REVISION", REVISION),
                 compress=os.environ.get("KLAVIYO_COMPRESS", "off").lower() == "on",
-                limits=LOCAL_LIMITS,
+                limits=dataclasses.replace(LOCAL_LIMITS, pacer_share=setting("KLAVIYO_SHARE", os.environ)),
                 progress=progress,
                 tell=lambda sentence: errors.print(sentence, markup=False),
             )

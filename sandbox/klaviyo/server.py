@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,6 +91,8 @@ class _Front:
             await loop.run_in_executor(self._beside, self._klaviyo.settle)
 
     async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
+        if jitter_s := self._klaviyo.settings.jitter_seconds:
+            await asyncio.sleep(random.uniform(0, jitter_s))
         arrived_at = self._klaviyo.clock()  # before the body has come, and before it waits for its turn
         request = Request.of(
             http.method,

@@ -36,6 +36,8 @@ class Settings:
     limits: bool = True
     l_steady: int = 750  # a minute, tier L. The specs say 750 since 2026-01-15, the rate limit page says 700
 
+    jitter_seconds: float = 0.0  # a request arrives up to so much after it left, each another time; over HTTP only
+
     job_seconds: float = 2.0  # from acceptance to completion. No official figure exists
     job_fate: Fate = "normal"  # of jobs accepted from now on; see jobs.py
     job_order: Literal["arrival", "reversed"] = "arrival"  # among jobs that fall due together: not guaranteed

@@ -148,6 +148,17 @@ def test_push_with_a_mapping_sends_its_attributes(klaviyo: str, vips: Path, tmp_
     assert members(klaviyo)["ada@example.com"]["location"]["city"] == "Rome"  # of two rows the last one is sent
 
 
+def test_push_takes_its_share_of_klaviyos_limits_from_the_environment(
+    klaviyo: str, vips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
+    monkeypatch.setenv("KLAVIYO_SHARE", "1.5")
+    refused = run(*args, url=klaviyo)
+    assert (refused.returncode, "KLAVIYO_SHARE must be from" in refused.stderr) == (2, True), refused.stderr
+    monkeypatch.setenv("KLAVIYO_SHARE", "0.5")
+    assert run(*args, url=klaviyo).returncode == 0
+
+
 def test_plan_says_what_a_run_would_do_and_sends_nothing(klaviyo: str, vips: Path) -> None:
     done = run("plan", vips, "--email", "EMail", "--json", url=klaviyo)
     summary = json.loads(done.stdout)

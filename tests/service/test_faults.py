@@ -281,6 +281,13 @@ def test_windows_used_by_one_instance_are_known_to_the_next(world: World, monkey
     assert world.stats()["throttled"] == 0
 
 
+def test_a_throttle_for_ever_is_asked_by_one_batch_at_a_time(world: World) -> None:
+    world.fault("throttle", times=None)
+    _export(world, rows=140)
+    assert_ended(world, Status.FAILED)
+    assert world.job_requests() <= 14 + 13 * 8
+
+
 def test_a_burst_of_another_tool_costs_a_handful_of_429s(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 2)
     world.settings(limits=True)

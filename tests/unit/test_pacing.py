@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 import math
+import random
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +20,7 @@ from exporter.pacing import (
     GUARD_S,
     MAX_BACKOFF_S,
     MAX_PAUSE_S,
+    PROBE_S,
     RETRIES,
     GiveUp,
     Limits,
@@ -25,6 +30,7 @@ from exporter.pacing import (
     decide,
 )
 from sandbox.klaviyo import limits as stand_in
+from sandbox.klaviyo.messages import Refused
 
 START = 1_795_449_600.0  # epoch seconds of a day in November 2026: as coarse as a float is in real life
 
@@ -63,7 +69,7 @@ def test_no_second_and_no_minute_ever_holds_more_than_its_limit(
 ) -> None:
     sent = send_all(Pacer(limits, share=share), len(idle), idle=idle)
 
-    assert most_within(sent, 1) <= limits.per_second
+    assert most_within(sent, 1) <= max(1, limits.per_second * share + 1e-9)
     assert most_within(sent, 60) <= max(1, limits.per_minute * share + 1e-9)
 
 
@@ -115,6 +121,10 @@ def test_a_share_of_nine_tenths_leaves_fifteen_sends_a_minute_to_others() -> Non
 
     assert pacer.steady_limit == 135
     assert most_within(send_all(pacer, 500), 60) == 135
+
+
+def test_a_share_of_half_leaves_half_of_every_second_to_others() -> None:
+    assert most_within(send_all(Pacer(BULK_IMPORT, share=0.5), 500), 1) == 5
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.01, math.nan])
@@ -214,7 +224,7 @@ def test_what_others_use_beyond_their_share_slows_us_down() -> None:
     pacer.told(150, 20, 60, START)  # others used 130 instead of 15
 
     sent = send_all(pacer, 21)
-    assert sent[19] < START + 2
+    assert sent[19] < START + 3
     assert sent[20] >= START + 60
 
 
@@ -283,10 +293,91 @@ def test_a_good_answer_ends_the_backing_off() -> None:
     pacer = Pacer(BULK_IMPORT)
     pacer.throttled(None, START)
     pacer.throttled(None, START + 1)
+    pacer.sent(START + 9)
     pacer.told(150, 149, 60, START + 10)
     pacer.throttled(None, START + 20)
 
     assert pacer.wait_s(START + 20) == 1
+
+
+def test_after_a_429_one_probe_goes_out_and_its_good_answer_opens_the_rest() -> None:
+    pacer = Pacer(BULK_IMPORT)
+    pacer.throttled(1, START)
+    pacer.sent(START + 1)
+    assert pacer.wait_s(START + 1) == PROBE_S
+
+    pacer.told(150, 140, 50, START + 1.2)
+    assert send_all(pacer, 9, start=START + 1.2) == [START + 1.2] * 9
+
+
+def test_a_good_answer_that_was_on_its_way_before_the_429_opens_nothing() -> None:
+    pacer = Pacer(BULK_IMPORT)
+    pacer.throttled(1, START)
+    pacer.told(150, 140, 50, START + 1)
+    pacer.sent(START + 1)
+    assert pacer.wait_s(START + 1) == PROBE_S
+
+
+def test_a_probe_without_an_answer_is_followed_by_another() -> None:
+    pacer = Pacer(BULK_IMPORT)
+    pacer.throttled(1, START)
+    assert send_all(pacer, 3, start=START + 1) == [START + 1, START + 1 + PROBE_S, START + 1 + 2 * PROBE_S]
+
+
+def _run(pacer: Pacer, count: int, way: Callable[[], float], *, others: Sequence[float] = ()) -> tuple[int, float]:
+    """Have `count` sends accepted by the stand-in's counter, each under way for `way()`: (429s, seconds it took)."""
+    account, numbers = stand_in.Limits(), itertools.count()
+    arrivals = [(START + each, next(numbers), False) for each in others]
+    heapq.heapify(arrivals)
+    now, waiting, throttled = START, count, 0
+    last = free_at = START
+    while waiting or any(ours for _, _, ours in arrivals):
+        ready_at = max(free_at, now + pacer.wait_s(now)) if waiting else math.inf
+        if ready_at <= (arrivals[0][0] if arrivals else math.inf):
+            now = ready_at
+            pacer.sent(now)
+            waiting -= 1
+            heapq.heappush(arrivals, (now + way(), next(numbers), True))
+            free_at = now + 0.03  # building a body
+            continue
+        now, _, ours = heapq.heappop(arrivals)
+        try:
+            headers = account.take([("import", stand_in.Tier.M)], now=now, l_steady=750)
+        except Refused as exc:
+            throttled += 1
+            if ours:
+                waiting += 1
+                pacer.throttled(float(exc.headers["Retry-After"]), now)
+        else:
+            if ours:
+                last = now
+                remaining, reset_s = int(headers["RateLimit-Remaining"]), float(headers["RateLimit-Reset"])
+                pacer.told(150, remaining, reset_s, now)
+    return throttled, last - START
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_way_that_takes_now_nothing_and_now_0_3_s_costs_a_handful_of_429s(seed: int) -> None:
+    dice = random.Random(seed)
+    throttled, seconds = _run(Pacer(BULK_IMPORT), 100, lambda: dice.uniform(0, 0.3))
+    assert throttled <= 6
+    assert seconds < 25
+
+
+def test_a_wider_guard_goes_back_when_there_was_no_429_for_a_while() -> None:
+    pacer = Pacer(BULK_IMPORT)
+    pacer.throttled(1, START)
+    pacer.sent(START + 1)
+    pacer.told(150, 149, 60, START + 1)
+    assert send_all(pacer, 20, start=START + 1)[-1] > START + 2.15
+    assert send_all(pacer, 11, start=START + 700)[-1] == pytest.approx(START + 701 + GUARD_S)
+
+
+def test_another_tool_within_its_share_meets_no_429_and_causes_none() -> None:
+    throttled, _ = _run(
+        Pacer(BULK_IMPORT, share=0.5), 300, lambda: 0.02, others=[0.5 + 2 * each for each in range(120)]
+    )
+    assert throttled == 0
 
 
 # from one instance to another
