@@ -142,6 +142,7 @@ class Run(BaseModel):
     phase: Phase = Phase.PLAN
     step: int = 0  # counts the steps taken; a message for an earlier one is stale
     plan: str = ""  # the folder of the plan in use, once it is whole
+    repairs: int = 0  # refusals spent on finding bad rows
     polls: int = 0  # how often Klaviyo was asked about the jobs
     setbacks: int = 0  # steps put off in a row without progress
     restarts: int = 0  # how many runs before it found their snapshot changed while they read it

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from exporter.errors import (
     BatchTooLarge,
     ExporterError,
     KeyRefused,
+    KlaviyoRejected,
     RateLimited,
     Transient,
 )
@@ -38,7 +39,11 @@ from exporter.runs import BatchAccepted, Event, RowsRefused
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 14  # 10 a second, with 1.3 s from sending to the answer; each holds a body of up to 4.5 MB
-REPAIR_REQUESTS = 1_000  # halving costs about 27 requests a bad row among 10,000; 150 a minute are allowed
+REPAIRS = 1_000  # refusals in a run beyond one a batch: halving costs about 14 of them a bad row among 10,000
+REPAIR_HINT = (
+    "Mostly, one column is to blame: mapped to the wrong attribute, or filled with something else. rejected.csv in the "
+    "run's folder names the rows found so far. Mend the mapping or the segment, then run the export again."
+)
 MANY_ROWS, MANY_WORDS = 1_000, 100  # so that the rows refused of a batch fit into one line of the journal
 _AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does not hold up the pace
 _BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
@@ -78,11 +83,12 @@ class Sender:
         renew_key: Callable[[], Imports | None],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        repairs: int = 0,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         """check: raises when this instance must not send any more; asked before every batch.
         renew_key: read the key again after a 401; a client for it, or None when it is still the same.
-        progress: told the profiles accepted so far.
+        repairs: refusals that the run has spent on bad rows before. progress: told the profiles accepted so far.
         """
         self._reader, self._journal, self._klaviyo, self._pacer = reader, journal, klaviyo, pacer
         self._check, self._renew_key, self._clock, self._sleep = check, renew_key, clock, sleep
@@ -90,9 +96,9 @@ class Sender:
         self._tasks: deque[_Task] = deque()
         self._ready: deque[tuple[_Task, bytes]] = deque()
         self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
-        self._repairs = 0
         self._throttles_before = pacer.throttles  # this step
         self._key = 0
+        self.repairs = repairs  # with those of this step
         self.failures = 0  # requests to be tried again
 
     def send(self, *, deadline: float) -> bool:
@@ -250,11 +256,20 @@ class Sender:
         return []
 
     def _spend(self, error: ExporterError) -> None:
-        self._repairs += 1
-        if self._repairs > REPAIR_REQUESTS:
-            raise type(error)(
-                f"Klaviyo refuses too many rows: {REPAIR_REQUESTS} requests did not find them all. {error.message}"
+        self.repairs += 1
+        most = REPAIRS + len(self._reader.plan.batches)
+        if self.repairs > most:
+            found = self._journal.delivery.refused_profiles()
+            raise KlaviyoRejected(
+                f"Klaviyo refuses too many rows: {found:,} were found by {most:,} refusals, and there are more"
+                f"{self._named()}. {error.message}",
+                hint=REPAIR_HINT,
             )
+
+    def _named(self) -> str:
+        """What is refused most often, in Klaviyo's words."""
+        words = Counter(each for rows in self._journal.delivery.refused.values() for each in rows.values())
+        return f"; most often for {words.most_common(1)[0][0]}" if words else ""
 
     def _renew(self, task: _Task, error: KeyRefused) -> None:
         """After a 401 read the key once more: it may have been rotated. If it is the same, the refusal is final."""

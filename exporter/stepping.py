@@ -241,9 +241,13 @@ class Step:
                 renew_key=self._renew_key,
                 clock=self._outside.clock,
                 sleep=self._outside.sleep,
+                repairs=self.run.repairs,
                 progress=lambda accepted: self._outside.progress("send", accepted, plan.profiles),
             )
-            is_all_sent = sender.send(deadline=deadline)
+            try:
+                is_all_sent = sender.send(deadline=deadline)
+            finally:
+                self.run = self.run.model_copy(update={"repairs": sender.repairs})
         self._requests_failed = sender.failures > 0
         return is_all_sent
 

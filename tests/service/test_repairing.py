@@ -138,15 +138,41 @@ def test_a_refusal_of_everything_without_a_name_ends_within_its_budget(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when Klaviyo changes its mind about a field: halving 300 rows one by one would never end."""
-    monkeypatch.setattr("exporter.sending.REPAIR_REQUESTS", 40)
+    monkeypatch.setattr("exporter.sending.REPAIRS", 40)
     world.settings(bad_rows="none")
     world.register()
     world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
     world.deliver()
     run = assert_ended(world, Status.FAILED)
     assert "refuses too many rows" in run.message
-    assert world.job_requests() < 40 + 20
+    assert "column" in run.hint
+    assert world.job_requests() < 40 + 6 + 20
     assert world.report()["rejected"] == len(world.rows_of("rejected.csv"))
+
+
+def test_the_budget_of_repairs_is_the_runs_however_many_steps_it_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under Klaviyo's limits a step ends long before it has spent the budget."""
+    monkeypatch.setattr("exporter.sending.REPAIRS", 100)
+    world.settings(bad_rows="none", limits=True)
+    world.restart(step_s=3)
+    world.register()
+    world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
+    world.deliver(most=2_000)
+    assert_ended(world, Status.FAILED)
+    assert world.run().step > 2
+    assert world.job_requests(400) <= 100 + 6 + 14
+    assert f"{world.report()['rejected']} were found" in world.run().message
+
+
+def test_a_bad_row_in_every_batch_is_no_reason_to_give_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.sending.REPAIRS", 1)
+    bad = {place: f"bad{place}+sync-fail@example.com" for place in range(10, ROWS, 50)}
+    world.register()
+    world.drop_people("a.csv", people(ROWS, planted=bad))
+    world.deliver()
+    _assert_exactly_rejected(world, bad)
 
 
 def test_thousands_of_refused_rows_with_long_words_fit_the_journal(
