@@ -7,15 +7,16 @@ not show it. What is not over yet is asked again later, with growing intervals; 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from exporter import telemetry
+from exporter.errors import LeaseHeld, Transient
 from exporter.journal import Journal
 from exporter.klaviyo_answers import ImportFailure, ImportJob, NotFound
 from exporter.plans import PlanReader
-from exporter.runs import BatchAccepted, JobEnded, JobLost
+from exporter.runs import BatchAccepted, Event, JobEnded, JobLost
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _CLOCKS = timedelta(minutes=10)  # ours and Klaviyo's may differ
 class Jobs(Protocol):
     """What confirming needs of Klaviyo."""
 
-    def jobs_since(self, created_after: datetime) -> Iterable[ImportJob]: ...
+    def jobs_since(self, created_after: datetime, *statuses: str) -> Iterable[ImportJob]: ...
     def job(self, job_id: str) -> ImportJob | None: ...
     def import_errors(self, job_id: str) -> Iterator[ImportFailure]: ...
 
@@ -48,37 +49,82 @@ def confirm(
     check: Callable[[], None],
     clock: Callable[[], float],
     deadline: float,
+    is_last_try: bool = False,
 ) -> bool:
-    """Ask once about every open job and record what ended. True when none is open any more."""
-    waiting = journal.delivery.open_jobs()
+    """Ask once about every open job and record what ended. True when none is open any more.
+
+    A job that cannot be read holds up no other: what it raises comes last. On the last try its failures are counted
+    without their rows. Likewise where the time of a whole step is not enough for the errors of one job.
+    """
+    waiting, accepted = journal.delivery.open_jobs(), journal.delivery.jobs
     if not waiting:
         return True
-    oldest = min(journal.delivery.jobs[job].at for job in waiting)
-    shown = _shown(klaviyo.jobs_since(oldest - _CLOCKS), set(waiting))
-    for job_id in waiting:
+
+    def is_late() -> bool:
         check()
-        if clock() > deadline:
-            return False
-        accepted = journal.delivery.jobs[job_id]
-        job = shown.get(job_id) or klaviyo.job(job_id)
+        return clock() > deadline
+
+    shown = _shown(klaviyo, {job_id: accepted[job_id].at for job_id in waiting}, is_late)
+    over: list[Event] = []
+    failed: list[ImportJob] = []
+    unreadable: Transient | None = None
+    for job_id in waiting:
+        if is_late():
+            break
+        try:
+            job = shown.get(job_id) or klaviyo.job(job_id)
+        except Transient as exc:
+            unreadable = unreadable or exc
+            continue
         if job is not None and job.status == "complete":
-            journal.append([_ended(job, accepted, klaviyo, open_plan)])
-            telemetry.job(telemetry.COMPLETE_JOB)
-        elif why := _lost(job, accepted, now):
+            if job.failed:
+                failed.append(job)
+            else:
+                over.append(_ended(job, accepted[job_id], [], open_plan))
+        elif why := _lost(job, accepted[job_id], now):
             logger.warning("import job lost", extra={"job_id": job_id, "cause": why})
-            journal.append([JobLost(job=job_id, why=why)])
-            telemetry.job(telemetry.LOST_JOB)
+            over.append(JobLost(job=job_id, why=why))
+    _record(journal, over)
+    for place, job in enumerate(failed):
+        if is_late():
+            break
+        try:
+            errors, is_whole = _import_errors(klaviyo, job.id, is_late)
+        except LeaseHeld:
+            raise
+        except Transient as exc:
+            if not is_last_try:
+                unreadable = unreadable or exc
+                continue
+            errors, is_whole = [], True
+            logger.warning("import errors not read", extra={"job_id": job.id, "cause": type(exc).__name__})
+        if is_whole or place == 0:
+            _record(journal, [_ended(job, accepted[job.id], errors, open_plan)])
+    if unreadable:
+        raise unreadable
     return not journal.delivery.open_jobs()
 
 
-def _shown(jobs: Iterable[ImportJob], wanted: set[str]) -> dict[str, ImportJob]:
-    """The wanted ones, reading no further than needed."""
+def _record(journal: Journal, events: Sequence[Event]) -> None:
+    journal.append(events)
+    for event in events:
+        telemetry.job(telemetry.LOST_JOB if isinstance(event, JobLost) else telemetry.COMPLETE_JOB)
+
+
+def _shown(klaviyo: Jobs, waiting: Mapping[str, datetime], is_late: Callable[[], bool]) -> dict[str, ImportJob]:
+    """What the collection tells of the jobs: which are under way, then how the others ended.
+
+    So a job that takes hours does not make every poll read all that ended in the account meanwhile.
+    """
     shown: dict[str, ImportJob] = {}
-    for job in jobs:
-        if job.id in wanted:
-            shown[job.id] = job
-            if len(shown) == len(wanted):
-                break
+    for statuses in (("queued", "processing"), ("complete",)):
+        if wanted := waiting.keys() - shown.keys():
+            oldest = min(waiting[job_id] for job_id in wanted)
+            for job in klaviyo.jobs_since(oldest - _CLOCKS, *statuses):
+                if job.id in wanted:
+                    shown[job.id] = job
+                if wanted <= shown.keys() or is_late():
+                    break
     return shown
 
 
@@ -92,21 +138,29 @@ def _lost(job: ImportJob | None, accepted: BatchAccepted, now: datetime) -> str:
     return f"the job did not end within {LONGEST_JOB}" if age > LONGEST_JOB else ""
 
 
-def _ended(job: ImportJob, accepted: BatchAccepted, klaviyo: Jobs, open_plan: Callable[[], PlanReader]) -> JobEnded:
+def _ended(
+    job: ImportJob, accepted: BatchAccepted, errors: list[ImportFailure], open_plan: Callable[[], PlanReader]
+) -> JobEnded:
     """The end of a job with its failures as positions in the batch."""
     failures: list[tuple[int | None, str]] = []
     if job.failed:
-        failures = _positions(_import_errors(klaviyo, job.id), accepted, open_plan)
+        failures = _positions(errors, accepted, open_plan)
         # Klaviyo counted more than it named: the rest failed too, nobody knows which.
         failures += [(None, "Klaviyo did not say which row, or why")] * (job.failed - len(failures))
     return JobEnded(job=job.id, completed=job.completed, failures=failures[: len(accepted.positions())])
 
 
-def _import_errors(klaviyo: Jobs, job_id: str) -> list[ImportFailure]:
+def _import_errors(klaviyo: Jobs, job_id: str, is_late: Callable[[], bool]) -> tuple[list[ImportFailure], bool]:
+    """The errors of a job as far as there is time, and whether these are all."""
+    errors: list[ImportFailure] = []
     try:
-        return list(klaviyo.import_errors(job_id))
+        for error in klaviyo.import_errors(job_id):
+            errors.append(error)
+            if is_late():
+                return errors, False
     except NotFound:  # the job went between its status and its errors
-        return []
+        pass
+    return errors, True
 
 
 def _positions(

@@ -2,6 +2,9 @@
 
 Whoever holds a stale view (an instance that lost its lease and has not noticed) fails to append, because the log is
 longer than it thinks.
+
+An append blob takes 50,000 appends. A run makes one a batch, one a refusal (which have a budget), and one a job with
+failures: enough for a hundred million profiles and more.
 """
 
 from __future__ import annotations

@@ -203,11 +203,14 @@ class Klaviyo:
         flows = self._pages(path, read_flow, scopes="lists:read and flows:read", list_id=list_id)
         return tuple(name for name in flows if name)
 
-    def jobs_since(self, created_after: datetime) -> Iterator[ImportJob]:
-        """Import jobs of the whole account, newest first, back to a moment."""
+    def jobs_since(self, created_after: datetime, *statuses: str) -> Iterator[ImportJob]:
+        """Import jobs of the whole account, newest first, back to a moment. statuses: queued, processing, complete."""
         if created_after.tzinfo is None:
             raise ValueError("created_after needs a time zone")
-        target = _target(JOBS, {"sort": "-created_at", "page[size]": str(PAGE_SIZE)})
+        query = {"sort": "-created_at", "page[size]": str(PAGE_SIZE)}
+        if statuses:
+            query["filter"] = f"any(status,[{','.join(_quoted(each) for each in statuses)}])"
+        target = _target(JOBS, query)
         jobs = self._pages(target, read_job, scopes="lists:read and profiles:read")
         return itertools.takewhile(lambda job: job.created_at >= created_after, jobs)
 

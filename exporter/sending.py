@@ -47,6 +47,7 @@ REPAIR_HINT = (
 MANY_ROWS, MANY_WORDS = 1_000, 100  # so that the rows refused of a batch fit into one line of the journal
 _AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does not hold up the pace
 _BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
+LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: the step had better end
 _IDLE_S = 0.25  # the longest nap: shorter than knowledge of a withdrawal may be old, so that no batch waits for it
 
 
@@ -100,9 +101,13 @@ class Sender:
         self._key = 0
         self.repairs = repairs  # with those of this step
         self.failures = 0  # requests to be tried again
+        self.pause_s = 0.0  # until anything may be sent again, where that is why `send` ended
 
     def send(self, *, deadline: float) -> bool:
-        """Send until everything is accepted (True) or the deadline is near (False). Raises what ends the attempt."""
+        """Send until everything is accepted (True), or the deadline is near or a long pause ahead (False).
+
+        Raises what ends the attempt.
+        """
         for batch in self._reader.plan.batches:
             for first, last in self._journal.delivery.remaining(batch):
                 self._tasks.append(_Task(batch=batch, first=first, last=last))
@@ -113,6 +118,10 @@ class Sender:
                     self._check()
                     self._launch(pool)
                     failure = self._collect()
+                    pause_s = 0.0 if self._flying else self._pacer.wait_s(self._clock())
+                    if pause_s > LONG_PAUSE_S:
+                        self.pause_s = pause_s
+                        break
             finally:
                 failure = self._land() or failure
         if failure:

@@ -25,7 +25,15 @@ from pydantic import SecretStr
 from exporter import leases, members, reports, telemetry
 from exporter.catalog import Catalog, Connection, is_born
 from exporter.confirming import Jobs, confirm, poll_interval_s
-from exporter.errors import ConfigError, ExporterError, KeyRefused, RunCanceled, SnapshotUnreadable, Transient
+from exporter.errors import (
+    ConfigError,
+    ExporterError,
+    KeyRefused,
+    KlaviyoUnavailable,
+    RunCanceled,
+    SnapshotUnreadable,
+    Transient,
+)
 from exporter.journal import Journal
 from exporter.klaviyo_answers import KlaviyoList
 from exporter.pacing import Pacer
@@ -52,6 +60,8 @@ from exporter.store import Snapshots, Store
 logger = logging.getLogger(__name__)
 
 WITHDRAWAL_S = 0.3  # how old our knowledge of a withdrawal may be when a batch leaves
+PLAN_S, PLAN_STEPS = 1_440.0, 3  # planning cannot be taken up again: it may last so long, or as long as three steps
+LONGEST_PAUSE_S = 300.0  # between two steps; the timer takes a run for stuck that nothing moves for longer
 SETBACKS = 12  # failures in a row without progress, with growing waits: about 40 minutes, then the run ends
 
 
@@ -113,10 +123,11 @@ class Step:
         self._klaviyo: Klaviyo | None = None
         self._journal: Journal | None = None
         self._facts_before = 0
-        self._requests_failed = False
+        self._requests_failed, self._pause_s = False, 0.0
         self._reader: PlanReader | None = None
 
     def take(self, *, deadline: float) -> StepResult:
+        began_at = self._outside.clock()
         self._held.check()
         self._look()
         try:
@@ -127,7 +138,7 @@ class Step:
                             message = "a newer snapshot was delivered before this one could be"
                             self._outside.records.end_early(self.run, self.etag, Status.SKIPPED, message=message)
                             return Done()
-                        self._plan()
+                        self._plan(deadline=began_at + max(PLAN_S, PLAN_STEPS * (deadline - began_at)))
                         self._enter(Phase.SEND)
                     case Phase.SEND:
                         if not self._send(deadline):
@@ -173,7 +184,7 @@ class Step:
     # Phases
 
     @telemetry.phase(Phase.PLAN)
-    def _plan(self) -> None:
+    def _plan(self, *, deadline: float) -> None:
         """Plan, and ask Klaviyo for the list meanwhile. The plan is in the store before the run names it."""
         if not self.run.manifest.partitions:
             raise SnapshotUnreadable(
@@ -186,6 +197,8 @@ class Step:
 
             def progress(rows: int) -> None:
                 outside.progress("plan", rows, 0)
+                if outside.clock() > deadline:
+                    raise _too_slow(run, rows)
                 if asked.done():
                     asked.result()  # no list or no key: no need to plan on
 
@@ -248,7 +261,7 @@ class Step:
                 is_all_sent = sender.send(deadline=deadline)
             finally:
                 self.run = self.run.model_copy(update={"repairs": sender.repairs})
-        self._requests_failed = sender.failures > 0
+        self._requests_failed, self._pause_s = sender.failures > 0, sender.pause_s
         return is_all_sent
 
     @telemetry.phase(Phase.CONFIRM)
@@ -261,6 +274,7 @@ class Step:
             check=self._held.check,
             clock=self._outside.clock,
             deadline=deadline,
+            is_last_try=self.run.setbacks >= SETBACKS,
         )
 
     @telemetry.phase(Phase.FINISH)
@@ -298,11 +312,11 @@ class Step:
 
     def _more(self) -> StepResult:
         # A step that is shorter than the time for which a request is tried again never gives up by itself.
-        setbacks = self.run.setbacks + 1 if self._requests_failed and not self.has_progressed else 0
+        setbacks = 0 if self.has_progressed else self.run.setbacks + self._requests_failed
         if setbacks > SETBACKS:
-            raise Transient("Klaviyo took no batch")
+            raise KlaviyoUnavailable("Klaviyo took no batch")
         self._save(step=self.run.step + 1, setbacks=setbacks)
-        return Next(step_message(self.run))
+        return Next(step_message(self.run), after_s=min(self._pause_s, LONGEST_PAUSE_S))
 
     def _ask_later(self) -> StepResult:
         self._outside.progress("confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs))
@@ -407,6 +421,15 @@ def _check_not_withdrawn(outside: Outside, run: Run) -> None:
         raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
     if (why := outside.records.why_cancelled(run.run_id)) is not None:
         raise RunCanceled(why)
+
+
+def _too_slow(run: Run, rows: int) -> ConfigError:
+    size = sum(part.size_bytes for part in run.manifest.partitions)
+    return ConfigError(
+        f"the snapshot of {size:,} bytes could not be planned in time: {rows:,} rows were read; nothing was sent",
+        hint="Run the export again if storage was slow. Else give the app more memory, or raise STEP_SECONDS, and "
+        "functionTimeout in host.json to four times that.",
+    )
 
 
 def _check_size(run: Run, plan: Plan) -> None:

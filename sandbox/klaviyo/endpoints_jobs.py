@@ -10,7 +10,7 @@ from sandbox.klaviyo.batches import Batch, read_batch
 from sandbox.klaviyo.calls import Call, Route
 from sandbox.klaviyo.jobs import Job
 from sandbox.klaviyo.limits import Tier
-from sandbox.klaviyo.messages import Refused, Response, answer, error, not_found, refusal
+from sandbox.klaviyo.messages import Refused, Response, answer, error, invalid, not_found, refusal
 from sandbox.klaviyo.queries import links, names, read_filter, read_page, read_sort
 
 JOBS = "/api/profile-bulk-import-jobs"
@@ -40,6 +40,8 @@ def get_job(call: Call) -> Response:
 def get_jobs(call: Call) -> Response:
     allowed = {"status": "any equals"}
     wanted = [set(clause.values) for clause in read_filter(call.request, allowed)]
+    if not all(statuses <= {"queued", "processing", "complete"} for statuses in wanted):
+        raise invalid("Invalid filter provided: no such status.", parameter="filter")
     _, newest_first = read_sort(call.request, "created_at")
     jobs = [
         (job.number, job)

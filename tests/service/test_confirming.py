@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from exporter.journal import Journal
 from exporter.runs import Status
 from sandbox.klaviyo.jobs import Job
 from tests.service.world import World, assert_ended, people
@@ -121,6 +122,66 @@ def test_named_failures_are_not_counted_as_unconfirmed_too(world: World) -> None
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=7)
     assert world.report()["rejected_by_reason"] == {"failed_in_klaviyo": 1, "unconfirmed": 2}
+
+
+def test_a_job_whose_errors_cannot_be_read_ends_without_their_rows_and_holds_up_no_other(world: World) -> None:
+    bad = _async_bad({13: "+async-fail"})
+    world.fault("status", match=GET_ERRORS, status=500, times=None)
+    world.register()
+    world.drop_people("a.csv", people(30, planted=bad))
+    world.deliver(until=lambda: world.run().setbacks > 0 if world.runs() else False)
+    assert len(Journal(world.exporter.store, world.run().run_id).delivery.ended) == 2
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=29)
+    [row] = world.rows_of("rejected.csv")
+    assert (row["reason"], row["line"]) == ("failed_in_klaviyo", "")
+
+
+@pytest.mark.parametrize("page_s", [5, 25])
+def test_a_step_ends_itself_while_it_reads_the_errors_of_a_job(
+    world: World, monkeypatch: pytest.MonkeyPatch, page_s: float
+) -> None:
+    """40 pages, one job: in 480 s at most 19 of them can be read where each takes 25 s."""
+    monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 10_000)
+    _change_import_errors(world, lambda _: None, seconds=page_s)
+    longest = _longest_step(world)
+    world.register()
+    bad = _async_bad(dict.fromkeys(range(4_000), "+async-fail"))
+    world.drop_people("a.csv", people(4_100, planted=bad))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=100)
+    assert max(longest) < 480 + 60
+    named = sum(bool(row["line"]) for row in world.rows_of("rejected.csv"))
+    assert named == 4_000 if page_s == 5 else 1_800 <= named < 4_000
+
+
+def _longest_step(world: World) -> list[float]:
+    """How long each message keeps the exporter."""
+    lasted: list[float] = []
+    handle = world.exporter.handle
+
+    def timed(*args: Any, **options: Any) -> None:
+        began = world.clock.now
+        handle(*args, **options)
+        lasted.append(world.clock.now - began)
+
+    world.patch.setattr(world.exporter, "handle", timed)
+    return lasted
+
+
+def test_a_job_that_takes_hours_does_not_make_every_poll_read_the_whole_account(world: World) -> None:
+    _set_fates(world, {1: "stuck"})
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver(until=lambda: bool(world.accepted_rows()))
+    for number in range(350):
+        body = {"type": "profile", "attributes": {"email": f"other{number}@example.com"}}
+        document = {"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": [body]}}}}
+        world.klaviyo.call("POST", "/api/profile-bulk-import-jobs", document)
+    due = world.clock.now + HOUR
+    world.deliver(until=lambda: world.clock.now > due)
+    assert world.run().polls > 10
+    assert world.stats()["requests"]["GET /api/profile-bulk-import-jobs"] <= world.run().polls + 6
 
 
 def test_two_errors_about_one_row_are_one_failure(world: World) -> None:
@@ -272,13 +333,16 @@ def _set_fates(world: World, fates: dict[int, Any]) -> list[Job]:
     return jobs
 
 
-def _change_import_errors(world: World, change: Any, *, keep: int | None = None, repeat: int = 1) -> None:
+def _change_import_errors(
+    world: World, change: Any, *, keep: int | None = None, repeat: int = 1, seconds: float = 0
+) -> None:
     """Let Klaviyo name failures otherwise, or fewer or more of them than it counts."""
     handle = world.klaviyo.handle
 
     def changed(request: Any) -> Any:
         response = handle(request)
-        if request.path.endswith("/import-errors") and response.status == 200:
+        if request.path.rstrip("/").endswith("/import-errors") and response.status == 200:
+            world.clock.move(seconds)
             document = response.json()
             for each in document["data"]:
                 change(each["attributes"])

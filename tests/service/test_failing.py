@@ -20,7 +20,7 @@ from exporter.service import HEALTH_S, SETBACKS, STALE_S
 from exporter.store import decode_message
 from sandbox.klaviyo.settings import READ_SCOPES
 from sandbox.snapshots import Snapshot
-from tests.service.world import FOLDER, World, as_csv, assert_ended, people
+from tests.service.world import FOLDER, JOBS, World, as_csv, assert_ended, people
 
 GET_LIST = r"GET /api/lists/\w+$"
 
@@ -341,6 +341,50 @@ def test_rate_windows_that_cannot_be_read_count_as_unused(world: World, share: o
     world.exporter.store.create("leases/main.json", json.dumps(lease).encode())
     _export(world)
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
+
+
+def test_planning_ends_itself_before_the_platform_does(world: World) -> None:
+    """A slow store: the chunks of the snapshot come in over an hour."""
+    opened = world.exporter.snapshots.open
+
+    class Slow:
+        def __getattr__(self, name: str) -> object:
+            return getattr(world.again().snapshots, name)
+
+        def open(self, name: str, *, etag: str) -> object:
+            for chunk in opened(name, etag=etag):
+                world.clock.move(1_500)
+                yield chunk
+
+    world.exporter = world.again(snapshots=Slow())
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert "could not be planned in time" in run.message
+    assert "STEP_SECONDS" in run.hint
+    assert world.job_requests() == 0
+
+
+def test_a_pause_of_half_an_hour_keeps_no_function_waiting(world: World) -> None:
+    world.fault("throttle", match=JOBS, retry_after=1_800)
+    handle, lasted = world.exporter.handle, []
+
+    def timed(*args: object, **options: object) -> None:
+        began = world.clock.now
+        handle(*args, **options)  # type: ignore[arg-type]
+        lasted.append(world.clock.now - began)
+
+    world.patch.setattr(world.exporter, "handle", timed)
+    _export(world)
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
+    assert max(lasted) < 60
+    assert world.job_requests(429) == 1, "nobody asks before Klaviyo's time has come"
+
+
+def test_a_pause_of_half_an_hour_for_ever_ends_the_run(world: World) -> None:
+    world.patch.setattr("exporter.service.SETBACKS", 2)
+    world.fault("throttle", match=JOBS, times=None, retry_after=1_800)
+    _export(world)
+    assert_ended(world, Status.FAILED)
 
 
 def test_steps_that_end_before_their_retries_do_are_not_repeated_for_ever(world: World) -> None:
