@@ -1,7 +1,7 @@
 """A thin client for the part of Klaviyo's REST API that the exporter uses.
 
     reading   account, probe_scopes, find_list, lists, flows_of_list, jobs_since, job, import_errors, list_members,
-              profiles_by_email
+              members_among, profiles_by_email
     writing   start_import, create_list, add_to_list, remove_from_list, ask_for_deletion
 
 Everything but `start_import` and `create_list` can be sent twice without harm and is retried here by `pacing.decide`;
@@ -236,14 +236,12 @@ class Klaviyo:
 
     def profiles_by_email(self, emails: Sequence[str]) -> dict[str, str]:
         """Profile ids by e-mail as it was asked for, compared without regard to case; unknown ones are left out."""
-        if len(emails) > MAX_EMAILS_PER_QUERY:
-            raise ValueError(f"at most {MAX_EMAILS_PER_QUERY} addresses at once")
-        found: dict[str, str] = {}
-        for group in _groups([_quoted(each) for each in emails]):
-            query = {"fields[profile]": "email", "page[size]": str(PAGE_SIZE), "filter": f"any(email,[{group}])"}
-            profiles = self._pages(_target("/api/profiles", query), read_profile, scopes="profiles:read")
-            found.update((email.lower(), profile_id) for profile_id, email in profiles if email)
-        return {email: found[email.lower()] for email in emails if email.lower() in found}
+        return self._by_email("/api/profiles", emails, scopes="profiles:read")
+
+    def members_among(self, list_id: str, emails: Sequence[str]) -> set[str]:
+        """Which of these addresses belong to members of a list."""
+        path = f"/api/lists/{_checked_list_id(list_id)}/profiles"
+        return set(self._by_email(path, emails, scopes="lists:read and profiles:read", list_id=list_id))
 
     # writing
 
@@ -302,6 +300,16 @@ class Klaviyo:
             if call.body is None or exc.status != 400:
                 raise
         return True
+
+    def _by_email(self, path: str, emails: Sequence[str], *, scopes: str, list_id: str = "") -> dict[str, str]:
+        if len(emails) > MAX_EMAILS_PER_QUERY:
+            raise ValueError(f"at most {MAX_EMAILS_PER_QUERY} addresses at once")
+        found: dict[str, str] = {}
+        for group in _groups([_quoted(each) for each in emails]):
+            query = {"fields[profile]": "email", "page[size]": str(PAGE_SIZE), "filter": f"any(email,[{group}])"}
+            profiles = self._pages(_target(path, query), read_profile, scopes=scopes, list_id=list_id)
+            found.update((email.lower(), profile_id) for profile_id, email in profiles if email)
+        return {email: found[email.lower()] for email in emails if email.lower() in found}
 
     def _pages(
         self, target: str, read: Callable[[dict[str, Any], Answer], T], *, scopes: str, list_id: str = ""

@@ -45,6 +45,8 @@ def report(run: Run, plan: Plan | None) -> dict[str, Any]:
         "adds_up": counts.adds_up(),
         "jobs": counts.jobs,
         "list_members": counts.list_members,
+        "list_sampled": counts.list_sampled,
+        "list_missing": counts.list_missing,
         "snapshots": run.manifest.snapshots,
         "notes": run.manifest.notes,
         "missing_segments": run.manifest.missing,

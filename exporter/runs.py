@@ -113,6 +113,8 @@ class Counts(BaseModel):
     dropped: dict[str, int] = Field(default_factory=dict)
     jobs: int = 0
     list_members: int | None = None  # as Klaviyo counts them at the end, where the export reconciles
+    list_sampled: int | None = None  # delivered profiles that were then looked up in the list
+    list_missing: int = 0  # of these
 
     def adds_up(self) -> bool:
         return self.rows == self.delivered + self.duplicates + sum(self.rejected.values())
@@ -143,6 +145,7 @@ class Run(BaseModel):
     step: int = 0  # counts the steps taken; a message for an earlier one is stale
     plan: str = ""  # the folder of the plan in use, once it is whole
     repairs: int = 0  # refusals spent on finding bad rows
+    list_looks: int = 0  # how often the list was looked at in the end, and did not agree
     polls: int = 0  # how often Klaviyo was asked about the jobs
     setbacks: int = 0  # steps put off in a row without progress
     restarts: int = 0  # how many runs before it found their snapshot changed while they read it
@@ -373,6 +376,18 @@ class Delivery:
     def lost_profiles(self) -> int:
         return sum(len(self.jobs[job].positions()) for job in self.lost)
 
+    def sample(self, most: int, *, jobs: int = 20) -> dict[int, list[int]]:
+        """Positions of delivered profiles by batch: at most so many, of at most so many jobs, spread over all."""
+        known = [(self.jobs[job], end) for job, end in self.ended.items() if None not in dict(end.failures)]
+        chosen = known[:: -(-len(known) // jobs) or 1]
+        sampled: dict[int, list[int]] = {}
+        for accepted, end in chosen:
+            failed = dict(end.failures)
+            delivered = [position for position in accepted.positions() if position not in failed]
+            share = most // len(chosen)
+            sampled.setdefault(accepted.batch, []).extend(delivered[:: -(-len(delivered) // share) or 1])
+        return sampled
+
     def failed_profiles(self) -> int:
         return sum(len(job.failures) for job in self.ended.values())
 
@@ -413,9 +428,29 @@ EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as
 EMPTY_HINT = "Check the segment in Customer Insights: it has no members, or its export did not write them."
 
 
-def verdict(counts: Counts, missing: Sequence[str] = ()) -> tuple[Status, str, str]:
+def doubt(counts: Counts) -> tuple[str, str]:
+    """What of the list does not agree with what was delivered, and what to do; empty where all of it does."""
+    if counts.list_missing:
+        return (
+            f"{counts.list_missing:,} of {counts.list_sampled:,} that were looked up are not in the list",
+            "Look at the list in an hour: Klaviyo may be late. If they are missing then, run the export again.",
+        )
+    if counts.list_members is None or counts.list_sampled is None:
+        return (
+            "Klaviyo did not answer who is in the list",
+            "Look at the list in Klaviyo, and at status.klaviyo.com.",
+        )
+    if counts.list_members < counts.delivered:
+        return (
+            f"Klaviyo counts {counts.list_members:,} members of the list",
+            "Klaviyo counts late: look at the list in an hour. If members are missing then, it has merged profiles.",
+        )
+    return "", ""
+
+
+def verdict(counts: Counts, missing: Sequence[str] = (), *, reconciles: bool = False) -> tuple[Status, str, str]:
     """How a run whose every batch is settled ended: status, message, hint. missing: see Manifest."""
-    status, message, hint = _verdict_on(counts)
+    status, message, hint = _verdict_on(counts, *(doubt(counts) if reconciles else ("", "")))
     if not missing or status is Status.FAILED:
         return status, message, hint
     message += f"; there is no snapshot of {', '.join(missing)}"
@@ -423,7 +458,7 @@ def verdict(counts: Counts, missing: Sequence[str] = ()) -> tuple[Status, str, s
     return Status.WARNINGS, message, hint
 
 
-def _verdict_on(counts: Counts) -> tuple[Status, str, str]:
+def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str, str]:
     if not counts.adds_up():
         return (
             Status.FAILED,
@@ -442,15 +477,12 @@ def _verdict_on(counts: Counts) -> tuple[Status, str, str]:
     if rejected:
         return (
             Status.WARNINGS,
-            f"{counts.delivered:,} of {counts.rows:,} rows delivered, {rejected:,} rejected",
-            _rejected_hint(counts),
+            f"{counts.delivered:,} of {counts.rows:,} rows delivered, {rejected:,} rejected"
+            + (f"; {doubtful}" if doubtful else ""),
+            f"{_rejected_hint(counts)} {advice}".strip(),
         )
-    if counts.list_members is not None and counts.list_members < counts.delivered:
-        return (
-            Status.WARNINGS,
-            f"{counts.delivered:,} profiles delivered, but Klaviyo counts {counts.list_members:,} members of the list",
-            "Klaviyo counts late: look at the list in an hour. If members are missing then, it has merged profiles.",
-        )
+    if doubtful:
+        return Status.WARNINGS, f"{counts.delivered:,} profiles delivered, but {doubtful}", advice
     return Status.SUCCESSFUL, f"{counts.delivered:,} profiles delivered", ""
 
 

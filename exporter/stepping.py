@@ -14,11 +14,11 @@ import logging
 import math
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
 
@@ -43,6 +43,7 @@ from exporter.records import Records
 from exporter.runs import (
     EMPTY_HINT,
     EMPTY_MESSAGE,
+    Counts,
     Delivery,
     ManifestPartition,
     Phase,
@@ -50,6 +51,7 @@ from exporter.runs import (
     Status,
     close,
     count,
+    doubt,
     enter,
     verdict,
 )
@@ -59,9 +61,13 @@ from exporter.store import Snapshots, Store
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 WITHDRAWAL_S = 0.3  # how old our knowledge of a withdrawal may be when a batch leaves
 PLAN_S, PLAN_STEPS = 1_440.0, 3  # planning cannot be taken up again: it may last so long, or as long as three steps
 LONGEST_PAUSE_S = 300.0  # between two steps; the timer takes a run for stuck that nothing moves for longer
+LIST_LOOKS, LIST_LOOK_S = 4, 30.0  # looks again at a list that does not agree, each after twice the time: 8 minutes
+LIST_SAMPLE = 100  # delivered profiles that are looked up in it: one request
 SETBACKS = 12  # failures in a row without progress, with growing waits: about 40 minutes, then the run ends
 
 
@@ -70,6 +76,7 @@ class Klaviyo(Imports, Jobs, Protocol):
 
     def find_list(self, list_id: str) -> KlaviyoList: ...
     def count_members(self, list_id: str) -> int: ...
+    def members_among(self, list_id: str, emails: Sequence[str]) -> set[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,8 @@ class Step:
                             return self._ask_later()
                         self._enter(Phase.FINISH)
                     case Phase.FINISH:
-                        self._finish()
+                        if not self._finish():
+                            return self._look_at_list_again()
                         return Done()
                     case Phase.CLOSED:
                         return Done()
@@ -278,13 +286,18 @@ class Step:
         )
 
     @telemetry.phase(Phase.FINISH)
-    def _finish(self) -> None:
-        """The lists of rows, the report, then the run closes: whoever sees it closed finds its report."""
+    def _finish(self) -> bool:
+        """The lists of rows, the report, then the run closes: whoever sees it closed finds its report.
+
+        False when the list does not agree with what was delivered, and may be late.
+        """
         plan, delivery = self.reader.plan, self.journal.delivery
         counts = count(plan, delivery)
         if self.run.reconcile:
-            counts = counts.model_copy(update={"list_members": self.klaviyo.count_members(self.run.list_id)})
-        status, message, hint = verdict(counts, self.run.manifest.missing)
+            counts = self._reconciled(counts)
+            if doubt(counts)[0] and self.run.list_looks < LIST_LOOKS:
+                return False
+        status, message, hint = verdict(counts, self.run.manifest.missing, reconciles=self.run.reconcile)
         self._save_rows()
         closed = close(
             self.run.model_copy(update={"counts": counts}), status, now=self._outside.now(), message=message, hint=hint
@@ -295,6 +308,25 @@ class Step:
         self._outside.records.tidy(self.run)
         telemetry.run_closed(self.run)
         logger.info("run finished", extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows})
+        return True
+
+    def _reconciled(self, counts: Counts) -> Counts:
+        """The numbers with what Klaviyo says of the list. It may not answer: what was delivered is delivered."""
+        list_id, emails = self.run.list_id, self._sample()
+        members = _answered(lambda: self.klaviyo.count_members(list_id))
+        found = _answered(lambda: self.klaviyo.members_among(list_id, emails) if emails else set())
+        sampled, missing = (None, 0) if found is None else (len(emails), len(emails) - len(found))
+        update = {"list_members": members, "list_sampled": sampled, "list_missing": missing}
+        return counts.model_copy(update=update)
+
+    def _sample(self) -> list[str]:
+        """Addresses of delivered profiles from all over the run; none where people are not known by their address."""
+        plan = self.reader.plan
+        if plan.identifier != "email":
+            return []
+        sampled = self.journal.delivery.sample(LIST_SAMPLE)
+        rows = [self.reader.rows_at(plan.batches[batch], positions) for batch, positions in sampled.items()]
+        return [row.identifier for found in rows for row in found.values()]
 
     def _save_rows(self) -> None:
         folder = self.reader.folder
@@ -322,6 +354,11 @@ class Step:
         self._outside.progress("confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs))
         self._save(step=self.run.step + 1, polls=self.run.polls + 1, setbacks=0)
         return Next(step_message(self.run), after_s=poll_interval_s(self.run.polls))
+
+    def _look_at_list_again(self) -> StepResult:
+        looks = self.run.list_looks
+        self._save(step=self.run.step + 1, list_looks=looks + 1)
+        return Next(step_message(self.run), after_s=LIST_LOOK_S * 2**looks)
 
     def _close_reader(self) -> None:
         if self._reader:
@@ -430,6 +467,15 @@ def _too_slow(run: Run, rows: int) -> ConfigError:
         hint="Run the export again if storage was slow. Else give the app more memory, or raise STEP_SECONDS, and "
         "functionTimeout in host.json to four times that.",
     )
+
+
+def _answered(ask: Callable[[], T]) -> T | None:
+    """An answer of Klaviyo's that we can do without."""
+    try:
+        return ask()
+    except ExporterError as exc:
+        logger.warning("list not looked at", extra={"cause": type(exc).__name__})
+        return None
 
 
 def _check_size(run: Run, plan: Plan) -> None:

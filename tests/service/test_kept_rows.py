@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
 import pytest
 
@@ -133,9 +134,70 @@ def test_a_list_with_fewer_members_than_were_delivered_is_a_warning(world: World
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_count_that_is_throttled_is_asked_for_again(world: World, times: int) -> None:
-    world.fault("throttle", match=f"GET /api/lists/{LIST}.additional", retry_after=1, times=times)
+    world.fault("throttle", match=f"GET /api/lists/{LIST}$", retry_after=1, after=1, times=times)
     run = reconciled(world)
     assert (run.status, run.counts.list_members) == (Status.SUCCESSFUL, 5)
+
+
+def _join_nobody(world: World) -> None:
+    """Klaviyo imports the profiles and forgets about the list."""
+    accept = world.klaviyo.account.jobs.accept
+
+    def forgetful(batch: Any, **options: Any) -> Any:
+        job = accept(batch, **options)
+        job.list_ids = ()
+        return job
+
+    world.patch.setattr(world.klaviyo.account.jobs, "accept", forgetful)
+
+
+def test_profiles_that_did_not_join_a_list_of_many_members_are_a_warning(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(100, first=1_000))
+    world.deliver()
+    world.patch.setattr("exporter.planning.MAX_BATCH_PROFILES", 10)
+    _join_nobody(world)
+    _register(world, reconcile=True)
+    world.drop_people("a.csv", people(40))
+    world.deliver()
+    run = world.runs()[-1]
+    assert_ended(world, Status.WARNINGS, run=run, delivered=40)
+    assert "40 of 40 that were looked up are not in the list" in run.message
+    report = world.report(run)
+    assert (report["list_members"], report["list_sampled"], report["list_missing"]) == (100, 40, 40)
+
+
+def test_profiles_that_join_late_are_waited_for(world: World) -> None:
+    _join_nobody(world)
+    _register(world, reconcile=True)
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: bool(world.runs()) and world.run().list_looks > 0)
+    account = world.klaviyo.account
+    found = account.lists.get(LIST)
+    assert found is not None
+    found.members.add(range(account.profiles.count), world.clock.now)
+    world.deliver()
+    run = assert_ended(world, Status.SUCCESSFUL, delivered=5)
+    assert (run.counts.list_sampled, run.counts.list_missing) == (5, 0)
+
+
+@pytest.mark.parametrize("match", [f"GET /api/lists/{LIST}$", f"GET /api/lists/{LIST}/profiles"])
+def test_a_list_that_klaviyo_does_not_tell_about_is_a_warning(world: World, match: str) -> None:
+    world.fault("status", status=503, match=match, after=1 if match.endswith("$") else 0, times=None)
+    reconciled(world)
+    run = assert_ended(world, Status.WARNINGS, delivered=5)
+    assert "did not answer" in run.message
+    assert run.hint
+
+
+def test_a_large_run_is_sampled_all_over(world: World) -> None:
+    world.patch.setattr("exporter.planning.MAX_BATCH_PROFILES", 10)
+    _register(world, reconcile=True)
+    world.drop_people("a.csv", people(1_000))
+    world.deliver()
+    run = assert_ended(world, Status.SUCCESSFUL, delivered=1_000)
+    assert run.counts.list_sampled == 100
+    assert world.stats()["requests"]["GET /api/lists/{id}/profiles"] == 1
 
 
 def test_the_list_is_not_counted_by_default(world: World) -> None:
