@@ -38,6 +38,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporter.pacing import RateInfo
+
 
 class ExporterError(Exception):
     """Anything that the exporter says about itself; `hint` is the one next action for an operator."""
@@ -73,9 +75,16 @@ class LeaseHeld(Transient):
 class RateLimited(Transient):
     """Klaviyo answered 429; `retry_after_s` is its own word, None when it gave none."""
 
+    hint = (
+        "Other tools use the account's quota, or Klaviyo lowered it: run the export again when they are quiet, which "
+        "is harmless, and set KLAVIYO_SHARE to the part that they leave."
+    )
+
 
 class KlaviyoUnavailable(Transient):
     """Klaviyo, or what stands before it, could not answer; the request may or may not have been taken."""
+
+    hint = "Look at status.klaviyo.com; run the export again when Klaviyo is well, which is harmless."
 
 
 class ConfigError(Terminal):
@@ -135,6 +144,8 @@ class RunCanceled(Terminal):
 
 class KlaviyoRejected(Terminal):
     """Klaviyo gave an answer that repeating the request would not change."""
+
+    rate: RateInfo | None = None  # what the answer said of the steady window
 
     def __init__(self, message: str, *, status: int = 0, request_id: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)

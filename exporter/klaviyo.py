@@ -55,7 +55,6 @@ from exporter.klaviyo_answers import (
     ImportJob,
     KlaviyoList,
     NotFound,
-    RateInfo,
     Unavailable,
     error_for,
     outcome_of,
@@ -73,7 +72,7 @@ from exporter.klaviyo_answers import (
     read_taken,
     single,
 )
-from exporter.pacing import GiveUp, Outcome, Wait, decide
+from exporter.pacing import GiveUp, Outcome, Pacer, RateInfo, Wait, decide
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +132,7 @@ class Klaviyo:
         self._clock = clock
         self._jitter = jitter
         self._patience_s = patience_s
+        self._pacers: dict[str, Pacer] = {}
         self._session = _session(_checked_revision(revision), concurrency)
         for name in ("urllib3.connectionpool", "urllib3.util.retry"):
             logging.getLogger(name).addFilter(_hide_queries)
@@ -345,6 +345,7 @@ class Klaviyo:
         started, attempt = self._clock(), 0
         while True:
             attempt += 1
+            self._pace(call)
             try:
                 return self._once(call, read)
             except Transient as exc:
@@ -367,12 +368,28 @@ class Klaviyo:
                         telemetry.waited(seconds, telemetry.RETRY_WAIT)
                         self._sleep(seconds)
 
+    def _pace(self, call: Call) -> None:
+        """Wait for Klaviyo's limits where many requests follow each other: what is read of jobs, one thread at a time.
+
+        Each of these endpoints has the limits of the imports.
+        """
+        if call.method != "GET" or not call.target.startswith(JOBS):
+            return
+        pacer, now = self._pacers.setdefault(telemetry.endpoint(call.target), Pacer()), self._clock()
+        if wait_s := pacer.wait_s(now):
+            telemetry.waited(wait_s, telemetry.PACE_WAIT)
+            self._sleep(wait_s)
+        pacer.sent(now + wait_s)
+
     def _once(self, call: Call, read: Callable[[Answer], T]) -> T:
         with telemetry.request(call.method, self._base_url, call.target) as exchange:
             answer = self._exchange(call)
             exchange.status = answer.status
         if not 200 <= answer.status < 300:
-            raise error_for(answer)
+            error = error_for(answer)
+            if isinstance(error, KlaviyoRejected):
+                error.rate = answer.rate
+            raise error
         return read(answer)
 
     def _exchange(self, call: Call) -> Answer:

@@ -35,7 +35,7 @@ from exporter.errors import (
     ScopeMissing,
     Transient,
 )
-from exporter.pacing import Outcome
+from exporter.pacing import Outcome, RateInfo
 
 T = TypeVar("T")
 
@@ -100,15 +100,6 @@ class ImportFailure:
     code: str
     title: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateInfo:
-    """The steady window of the endpoint that answered, as `Pacer.told` takes it."""
-
-    limit: int | None
-    remaining: int | None
-    reset_s: float | None
 
 
 class Unavailable(KlaviyoUnavailable):

@@ -52,6 +52,15 @@ class Limits:
 BULK_IMPORT = Limits(10, 150)  # tier M; unchanged from revision 2024-10-15 to 2026-10-15
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateInfo:
+    """The steady window of the endpoint that answered, in Klaviyo's words; None where a header is missing."""
+
+    limit: int | None
+    remaining: int | None
+    reset_s: float | None
+
+
 class Pacer:
     """Keeps sends within `limits`, in any second and any minute, however Klaviyo aligns its own windows.
 

@@ -31,8 +31,8 @@ from exporter.errors import (
     Transient,
 )
 from exporter.journal import Journal
-from exporter.klaviyo_answers import ImportJob, RateInfo, outcome_of
-from exporter.pacing import GiveUp, Pacer, decide
+from exporter.klaviyo_answers import ImportJob, outcome_of
+from exporter.pacing import GiveUp, Pacer, RateInfo, decide
 from exporter.plans import PlannedBatch, PlanReader
 from exporter.runs import BatchAccepted, Event, RowsRefused
 
@@ -203,10 +203,15 @@ class Sender:
         try:
             job, rate = future.result()
         except ExporterError as exc:
+            if isinstance(exc, KlaviyoRejected) and exc.rate:
+                self._told(exc.rate)
             return self._after(task, exc)
+        self._told(rate)
+        return [self._accepted(task, job)]
+
+    def _told(self, rate: RateInfo) -> None:
         self._pacer.told(rate.limit, rate.remaining, rate.reset_s, self._clock())
         self._throttles_before = min(self._throttles_before, self._pacer.throttles)
-        return [self._accepted(task, job)]
 
     def _accepted(self, task: _Task, job: ImportJob) -> Event:
         telemetry.job(telemetry.ACCEPTED_JOB)

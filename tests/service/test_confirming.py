@@ -184,6 +184,18 @@ def test_a_job_that_takes_hours_does_not_make_every_poll_read_the_whole_account(
     assert world.stats()["requests"]["GET /api/profile-bulk-import-jobs"] <= world.run().polls + 6
 
 
+def test_the_errors_of_many_jobs_are_read_within_klaviyos_limits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 100)
+    world.settings(limits=True)
+    bad = _async_bad(dict.fromkeys(range(0, 6_000, 100), "+async-fail"))
+    bad |= _async_bad(dict.fromkeys(range(6_000, 6_100), "+async-fail"))
+    world.register()
+    world.drop_people("a.csv", people(6_100, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 6_100)
+    assert world.stats()["throttled"] == 0
+
+
 def test_two_errors_about_one_row_are_one_failure(world: World) -> None:
     bad = _async_bad({3: "+async-fail"})
     _change_import_errors(world, lambda _: None, repeat=2)

@@ -364,6 +364,24 @@ def test_planning_ends_itself_before_the_platform_does(world: World) -> None:
     assert world.job_requests() == 0
 
 
+@pytest.mark.parametrize(
+    ("rule", "advice"),
+    [
+        ({"kind": "status", "status": 503}, "status.klaviyo.com"),
+        ({"kind": "drop_before"}, "status.klaviyo.com"),
+        ({"kind": "throttle"}, "KLAVIYO_SHARE"),
+    ],
+    ids=["503", "dropped", "429"],
+)
+def test_what_klaviyo_must_mend_is_not_asked_of_people(world: World, rule: dict[str, object], advice: str) -> None:
+    world.patch.setattr("exporter.service.SETBACKS", 1)
+    world.fault(match=JOBS, times=None, **rule)  # type: ignore[arg-type]
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert advice in run.hint
+    assert "Mend" not in run.hint
+
+
 def test_a_pause_of_half_an_hour_keeps_no_function_waiting(world: World) -> None:
     world.fault("throttle", match=JOBS, retry_after=1_800)
     handle, lasted = world.exporter.handle, []

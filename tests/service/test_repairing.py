@@ -12,6 +12,7 @@ from sandbox.klaviyo.messages import Refused, error
 from tests.service.world import JOBS, World, assert_ended, people
 
 ROWS = 300
+IMPORTS = "POST /api/profile-bulk-import-jobs"
 BAD = {7: "one+sync-fail@example.com", 8: "two+sync-fail@example.com", 155: "three+sync-fail@example.com"}
 
 
@@ -110,6 +111,28 @@ def test_rows_that_klaviyo_names_by_a_number_it_was_never_sent_are_not_believed(
     world.drop_people("a.csv", people(20))
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=20)
+
+
+def test_refusals_tell_how_much_of_the_minute_others_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Halving alone, beside a tool that used most of the account's minute: refusals are all that says so."""
+    monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 1_000)
+    world.settings(bad_rows="none", limits=True)
+    bad = {place: f"bad{place}+sync-fail@example.com" for place in range(64)}
+    limits, of_others = world.klaviyo.limits, [140]
+    take = limits.take
+
+    def beside_others(wanted: Any, **options: Any) -> Any:
+        headers = take(wanted, **options)
+        if wanted[0][0] == IMPORTS and of_others:
+            limits._counter(*wanted[0], 750, None).steady.used += of_others.pop()
+        return headers
+
+    world.patch.setattr(limits, "take", beside_others)
+    world.register()
+    world.drop_people("a.csv", people(100, planted=bad))
+    world.deliver()
+    _assert_exactly_rejected(world, bad, 100)
+    assert world.stats()["throttled"] == 0
 
 
 def test_a_batch_over_the_size_limit_is_split(world: World) -> None:
