@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from exporter.sending import IN_FLIGHT
 from sandbox.azurite import Azurite
 from tests.crash.rig import Rig, rig
 
@@ -27,15 +28,20 @@ def world(tmp_path_factory: pytest.TempPathFactory, azurite: Azurite) -> Iterato
 def test_a_host_killed_at_random_points_of_a_run_leaves_the_right_list(world: Rig) -> None:
     dice = random.Random(1)
     case = world.case(1, rows=40_000)
+    jobs_before, hit = world.jobs(), 0
     for number, at_s in enumerate((dice.uniform(2.0, 3.0), dice.uniform(0.5, 1.5), dice.uniform(1.5, 2.5))):
         with world.host(f"killed-{number % 2}") as host:
             if number == 0:
                 case.drop()
             time.sleep(at_s)
             host.kill()
+            run = case.run()
+            hit += run is not None and run.status.is_open
     with world.host("killed-0"):
         case.wait()
     case.check()
+    assert hit, "a host was killed while the run was open"
+    assert world.jobs() - jobs_before - len(case.accepted_at()) <= hit * IN_FLIGHT, "only the unrecorded are sent twice"
     assert world.addresses_in_logs() == []
 
 
@@ -50,6 +56,8 @@ def test_two_hosts_on_one_storage(world: Rig) -> None:
             case.wait()
     for case in [*apart, *together]:
         case.check()
+    for name in ("left", "right"):
+        assert "phase done" in (world.folder / f"host-{name}.log").read_text("utf-8"), f"{name} took no part"
     runs = [case.wait() for case in apart]
     starts, ends = [run.started_at for run in runs], [run.finished_at for run in runs]
     assert max(each for each in starts if each) < min(each for each in ends if each), "side by side"

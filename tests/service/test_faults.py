@@ -112,6 +112,14 @@ def test_slow_answers_are_waited_for_side_by_side(world: World) -> None:
     assert world.accepted_rows() == ROWS
 
 
+def test_at_least_ten_batches_wait_for_their_answers_side_by_side(world: World) -> None:
+    """So many leave in a second: with fewer, a second of latency would set the pace."""
+    world.fault("latency", seconds=0.5, times=None)
+    _export(world, rows=200)
+    assert_ended(world, Status.SUCCESSFUL, delivered=200)
+    assert world.stats()["max_concurrency"] >= 10
+
+
 def test_an_answer_without_end_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.klaviyo.MAX_ANSWER_BYTES", 100)
     _export(world)

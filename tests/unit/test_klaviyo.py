@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import logging
+import socket
 import threading
 import time
 import tomllib
@@ -803,6 +804,23 @@ def test_a_server_that_says_nothing_is_a_time_out(
     with pytest.raises(Unavailable) as caught:
         asking.start_import(b"{}")
     assert caught.value.outcome is Outcome.NO_ANSWER
+
+
+def test_a_connection_that_nobody_takes_is_a_time_out_before_anything_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose queue of connections is full leaves the next one hanging."""
+    monkeypatch.setattr(client, "CONNECT_S", 0.1)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        klaviyo = stack.enter_context(Klaviyo(SecretStr(KEY), base_url=f"http://127.0.0.1:{full.getsockname()[1]}"))
+        with pytest.raises(Unavailable, match="ConnectTimeout") as caught:
+            klaviyo.start_import(b"{}")
+    assert caught.value.outcome is Outcome.NOT_CONNECTED
 
 
 @pytest.mark.parametrize("depth", [100, 200_000])
