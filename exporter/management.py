@@ -380,15 +380,25 @@ class Management:
         with self._recording(actor, Action.REMOVE_EXPORT, old, None):
             self.catalog.remove(Export, export_id, etag=current)
 
-    def plan_export(self, actor: Actor, export_id: str) -> dict[str, Any]:
-        """What a run would do now, as `reports.plan_summary`. Sends and changes nothing."""
+    def plan_export(self, actor: Actor, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
+        """What a run would do now, as `reports.plan_summary`. Sends and changes nothing.
+
+        show_values: the first profiles as they are, for whoever may read rows.
+        """
         export, _ = self._permitted_export(actor, Action.PLAN_EXPORT, export_id)
+        if show_values:
+            self._permitted_export(actor, Action.READ_ROWS, export_id)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             planned = self.exporter.dry_run(export, folder)
             reader = PlanReader(planned, folder, list_id=export.list_id, memory_mb=MEMORY_MB)
             try:
-                return reports.plan_summary(planned, [json.loads(text) for text in reader.sample(SAMPLES)])
+                return reports.plan_summary(
+                    planned,
+                    reader.sample(SAMPLES),
+                    share=self.exporter.limits.pacer_share,
+                    show_values=show_values,
+                )
             finally:
                 reader.close()
 

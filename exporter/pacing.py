@@ -221,6 +221,15 @@ class Pacer:
         self._wide_until = min(self._wide_until, now + WIDE_FOR_S)
 
 
+def seconds_to_send(requests: int, *, share: float = 1.0) -> float:
+    """How long so many requests take at the pacer's pace, from the first to the last, when nobody else sends."""
+    pacer, now = Pacer(share=share), 0.0
+    for _ in range(requests):
+        now += pacer.wait_s(now)
+        pacer.sent(now)
+    return now
+
+
 class Outcome(StrEnum):
     """How a request failed, as far as trying again goes."""
 

@@ -134,8 +134,9 @@ class RemoteApp:
     def remove_export(self, export_id: str, *, etag: str) -> None:
         self._send("DELETE", _export(export_id), etag=etag).close()
 
-    def plan_export(self, export_id: str) -> dict[str, Any]:
-        return self._ask(dict[str, Any], "POST", _export(export_id) + "/plan")
+    def plan_export(self, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
+        params = {"show_values": "true"} if show_values else {}
+        return self._ask(dict[str, Any], "POST", _export(export_id) + "/plan", params=params)
 
     def run_export(self, export_id: str) -> RunView:
         return self._ask(RunView, "POST", _export(export_id) + "/runs")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.mapping import Empty, MappedField, ValueType
+from exporter.pacing import seconds_to_send
 from exporter.planning import NEWEST_BY, csv_writer, rejected_row, safe_cell
 from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
@@ -134,14 +135,13 @@ def _left_out(attribute: str) -> str:
     return f"cells for {attribute} could not be read and were left out"
 
 
-SECONDS_A_MINUTE = 60
-JOBS_A_MINUTE, JOBS_A_SECOND = 150, 10  # Klaviyo, bulk import
+def plan_summary(plan: Plan, samples: list[str], *, share: float = 1.0, show_values: bool = False) -> dict[str, Any]:
+    """What a run of this plan would do.
 
-
-def plan_summary(plan: Plan, samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run of this plan would do. Identifiers in the samples are masked."""
-    jobs = len(plan.batches)
-    seconds = max(jobs / JOBS_A_SECOND, (jobs - JOBS_A_MINUTE) / JOBS_A_MINUTE * SECONDS_A_MINUTE)
+    samples: profiles as Klaviyo would get them; their values are masked unless `show_values`. share: the part of
+    Klaviyo's steady rate that the run may use.
+    """
+    profiles = [json.loads(text) for text in samples]
     return {
         "rows": plan.rows,
         "profiles": plan.profiles,
@@ -151,31 +151,37 @@ def plan_summary(plan: Plan, samples: list[dict[str, Any]]) -> dict[str, Any]:
         "cells_left_out": plan.dropped,
         "examples": plan.examples,
         "adds_up": plan.adds_up(),
-        "jobs": jobs,
-        "seconds_at_klaviyos_pace": round(seconds, 1),
+        "jobs": len(plan.batches),
+        "seconds_at_klaviyos_pace": round(seconds_to_send(len(plan.batches), share=share), 1),
         "identifier": plan.identifier,
         "mapping": [_mapped(field, plan) for field in plan.fields],
         "files": [note.model_dump() for note in plan.sources],
-        "samples": [mask(sample) for sample in samples],
+        "samples": profiles if show_values else [mask(profile) for profile in profiles],
     }
 
 
 def _mapped(field: MappedField, plan: Plan) -> str:
-    """How one attribute is filled, by the columns of the first file."""
-    columns = plan.sources[0].columns if plan.sources else ()
-    column = columns[field.column] if field.column < len(columns) else "?"
+    """How one attribute is filled, by the columns of the first file that has any: the fields were found in these."""
+    column = next(note.columns for note in plan.sources if note.columns)[field.column]
     target = f"{field.group}.{field.name}" if field.group else field.name
     kind = "" if field.type is ValueType.STRING else f" as {field.type}"
     return f"{target} from {column}{kind}{', empty clears' if field.empty is Empty.CLEAR else ''}"
 
 
 def mask(profile: dict[str, Any]) -> dict[str, Any]:
-    """A profile without what names the person: identifiers keep their first character, names go."""
-    attributes = dict(profile.get("attributes", {}))
-    for name in ("email", "phone_number", "external_id", "first_name", "last_name"):
-        if name in attributes:
-            attributes[name] = str(attributes[name])[:1] + "***"
-    return {**profile, "attributes": attributes}
+    """A profile without its values: a column of any name may hold an address. Of each its first character is left."""
+    return {**profile, "attributes": _masked(profile["attributes"])}
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _masked(each) for name, each in value.items()}
+        case list():
+            return [_masked(each) for each in value]
+        case bool():
+            return value
+    return str(value)[:1] + "***"
 
 
 def _culture(file: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ from exporter.cli.shared import (
 )
 from exporter.errors import ConfigError, ExporterError, Unknown
 from exporter.klaviyo import BASE_URL, REVISION, Klaviyo
+from exporter.management import SAMPLES
 from exporter.mapping import suggest as mapping_suggestion
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import PlanReader
@@ -95,6 +96,9 @@ def plan(
     what: Annotated[list[str], typer.Argument(metavar="EXPORT|FILE...", help="An export's id, or files.")],
     email: Email = "",
     mapping: MappingFile = None,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="Show the first profiles as they are, not masked.")
+    ] = False,
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
@@ -105,7 +109,7 @@ def plan(
     if len(what) == 1 and not Path(what[0]).exists() and not (email or mapping):
         with using(app) as it:
             try:
-                summary = it.plan_export(what[0])
+                summary = it.plan_export(what[0], show_values=show_values)
             except Unknown as exc:
                 hint = "python -m exporter exports lists them."
                 raise ConfigError(f"there is no file and no export {what[0]}", hint=hint) from exc
@@ -117,7 +121,7 @@ def plan(
         folder = Path(name)
         planned = make_plan(sources, document, folder, progress=lambda rows: progress("plan", rows, 0))
         reader = PlanReader(planned, folder, list_id="LIST", memory_mb=LOCAL_LIMITS.memory_mb)
-        summary = reports.plan_summary(planned, [json.loads(text) for text in reader.sample(3)])
+        summary = reports.plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
         reader.close()
     print_document(summary, reports.plan_as_text, as_json)
 

@@ -264,9 +264,12 @@ def _add_exports(route: Router, management: Callable[[], Management]) -> None:
         return _saved_export(management().pause_export(who, export_id, paused=False), response)
 
     @route("POST", "/exports/{export_id}/plan", Action.PLAN_EXPORT)
-    def plan_export(who: Who, export_id: str) -> dict[str, Any]:
-        """What a run would do now. Sends nothing, changes nothing; takes as long as reading the snapshot does."""
-        return management().plan_export(who, export_id)
+    def plan_export(who: Who, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
+        """What a run would do now. Sends nothing, changes nothing; takes as long as reading the snapshot does.
+
+        The values of the first profiles are masked, unless somebody who may read rows asks to see them.
+        """
+        return management().plan_export(who, export_id, show_values=show_values)
 
 
 def _add_runs(route: Router, management: Callable[[], Management]) -> None:

@@ -301,6 +301,7 @@ READING = (
     ("segments", "--json"),
     ("plan", EXPORT),
     ("plan", EXPORT, "--json"),
+    ("plan", EXPORT, "--show-values"),
     ("runs", EXPORT),
     ("suggest", "--segment", SEGMENT),
     ("connections", "show", "nowhere"),

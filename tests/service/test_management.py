@@ -877,7 +877,29 @@ def test_plan_shows_what_a_run_would_do_and_sends_nothing(world: World, manageme
     arrive(world)
     summary = management.plan_export(ADMIN, "high-value")
     assert (summary["profiles"], world.runs("high-value"), world.accepted_rows()) == (3, [], 0)
-    assert "p0@example.com" not in str(summary)
+    assert [sample["attributes"]["email"] for sample in summary["samples"]] == ["p***"] * 3
+
+
+def test_plan_shows_values_to_those_who_ask_and_may_read_rows(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    summary = management.plan_export(ADMIN, "high-value", show_values=True)
+    assert [sample["attributes"]["email"] for sample in summary["samples"]] == [email for email, _ in people(3)]
+    with pytest.raises(NotAllowed):
+        management.plan_export(VIEWER, "high-value", show_values=True)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_plan_keeps_the_pace_of_the_apps_share(world: World) -> None:
+    world.restart(pacer_share=0.01)  # one a minute
+    shared = managed(world)
+    connect(shared)
+    add_export(shared)
+    world.put(f"segments/{SEGMENT}/a.csv", as_csv(people(30)))
+    world.clock.move(3_600)
+    summary = shared.plan_export(ADMIN, "high-value")
+    assert (summary["jobs"], round(summary["seconds_at_klaviyos_pace"])) == (3, 120)
 
 
 def test_segments_show_age_and_members(world: World, management: Management) -> None:
