@@ -59,7 +59,7 @@ _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only ta
 _BLOCK_PROFILES = 100  # batches are filled by blocks of profiles: 100 blocks are a full batch
 _KEYS_A_PASS = 2_000_000  # keys compared at a time: bounds the memory that finding duplicates takes
 _PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
-_EXAMPLES = 3
+MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +307,7 @@ class _Planner:
         duplicates = self._find_duplicates()
         self._list_rejected()
         batches = tuple(_fill(self._blocks(), self._single_rows))
+        dropped, dropped_examples = self._dropped()
         plan = Plan(
             sources=self.notes,
             fields=list(self.fields),
@@ -317,7 +318,8 @@ class _Planner:
             profiles=sum(batch.profiles for batch in batches),
             duplicates=duplicates,
             rejected=dict(self.rejected),
-            dropped=self._dropped(),
+            dropped=dropped,
+            dropped_examples=dropped_examples,
             examples=self.examples,
             keeps_rows=self.keep_rows,
         )
@@ -389,22 +391,30 @@ class _Planner:
 
     def _example(self, reason: str, source: str, line: int) -> None:
         examples = self.examples.setdefault(reason, [])
-        if len(examples) < _EXAMPLES:
+        if len(examples) < MAX_EXAMPLES:
             examples.append(f"{source}:{line}")
 
     def _identifier_column(self) -> str:
         return str(getattr(self.mapping, self.mapping.identified_by))
 
-    def _dropped(self) -> dict[str, int]:
+    def _dropped(self) -> tuple[dict[str, int], dict[str, list[str]]]:
+        """The cells left out of rows that are sent, by attribute: their number, and the first of them."""
         if not self.pieces:
-            return {}
+            return {}, {}
         rows = self.database.execute(
-            f"SELECT attribute, count(*) FROM (SELECT unnest(string_split(dropped, chr(31))) AS attribute"
+            f"SELECT attribute, count(*), min([rows.piece, file_row_number], {MAX_EXAMPLES})"
+            " FROM (SELECT *, unnest(string_split(dropped, chr(31))) AS attribute"
             f" FROM {self._all_rows()} AS rows ANTI JOIN duplicates"
             " ON rows.piece = duplicates.piece AND file_row_number = duplicates.row"
-            " WHERE reason IS NULL AND dropped IS NOT NULL) GROUP BY 1 ORDER BY 1"
+            " WHERE reason IS NULL AND dropped IS NOT NULL) AS rows GROUP BY 1 ORDER BY 1"
         ).fetchall()
-        return {**{str(name): int(count) for name, count in rows}, **self._unreadable_moments()}
+        examples = {}
+        for name, _, first in rows:
+            places = [(piece, row) for piece, row in first]
+            lines = self._locate(places)
+            examples[str(name)] = ["{}:{}".format(*lines[place]) for place in places]
+        counts = {str(name): int(count) for name, count, _ in rows}
+        return {**counts, **self._unreadable_moments()}, examples
 
     def _unreadable_moments(self) -> dict[str, int]:
         """Cells of the `newest_by` column that are neither moment nor number, of all rows that are compared by them."""

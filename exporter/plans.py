@@ -110,6 +110,7 @@ class Plan(BaseModel):
     duplicates: int
     rejected: dict[str, int]  # by reason
     dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute; see also planning.NEWEST_BY
+    dropped_examples: dict[str, list[str]] = Field(default_factory=dict)  # attribute -> the first rows
     examples: dict[str, list[str]]  # reason -> the first rows, as "source:line"
     keeps_rows: bool = False  # rejected.csv holds the rejected rows themselves
 

@@ -409,6 +409,18 @@ def test_bad_phone_is_dropped_beside_a_good_email_and_counted():
             {"email": "a@x.co"},
         ]
         assert found.plan.dropped == {"phone_number": 1}  # of rows that are sent
+        assert found.plan.dropped_examples == {"phone_number": ["1.csv:5"]}
+
+
+def test_cells_left_out_are_named_by_line_three_of_each_attribute():
+    rows = "".join(f"p{number}@x.co,12,{'' if number % 2 else 'many'}\n" for number in range(8))
+    mapping = {"email": "EMail", "phone_number": "Phone", "properties": {"n": {"column": "N", "type": "number"}}}
+    with planned({"1.csv": "EMail,Phone,N\n", "2.csv": f'EMail,Phone,N\n"q@x.co",,"5\n"\n{rows}'}, mapping) as found:
+        assert found.plan.dropped == {"n": 4, "phone_number": 8}
+        assert found.plan.dropped_examples == {
+            "n": ["2.csv:4", "2.csv:6", "2.csv:8"],
+            "phone_number": ["2.csv:4", "2.csv:5", "2.csv:6"],
+        }
 
 
 def test_phone_identifies_and_a_bad_email_beside_it_is_dropped():
