@@ -28,6 +28,7 @@ from exporter.errors import AlreadyThere, ConfigError, DocumentUnreadable, Expor
 from exporter.journal import Journal
 from exporter.notices import Notices, of_run
 from exporter.plans import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, rows_name
+from exporter.reports import NO_EXAMPLES, Examples
 from exporter.runs import DELIVERED, Counts, Phase, Run, Status, close, count, run_folder, snapshot_minute
 from exporter.store import ABANDONED_AFTER_S, Document, Store, is_name, parse_document
 
@@ -137,9 +138,12 @@ class Records:
             if found and found >= minute and (run := self.readable(f"{export_id}/{name}")):
                 yield run
 
-    def save_report(self, run: Run, plan: Plan | None) -> None:
-        """Write the report, over that of an attempt to close which did not get to its end."""
-        document = reports.report(run, plan)
+    def save_report(self, run: Run, plan: Plan | None, undelivered: Examples = NO_EXAMPLES) -> None:
+        """Write the report, over that of an attempt to close which did not get to its end.
+
+        undelivered: see `reports.append_undelivered`.
+        """
+        document = reports.report(run, plan, undelivered)
         name, data = run.folder + "report.json", json.dumps(document, ensure_ascii=False, indent=1).encode()
         found = self._store.read(name)
         if found is None:
@@ -209,9 +213,19 @@ class Records:
 
     # The end
 
-    def end_early(self, run: Run, etag: str, status: Status, *, message: str, hint: str = "") -> None:
+    def end_early(
+        self,
+        run: Run,
+        etag: str,
+        status: Status,
+        *,
+        message: str,
+        hint: str = "",
+        undelivered: Examples = NO_EXAMPLES,
+    ) -> None:
         """End a run that did not get to its finish. The report says how far it came, and is there first.
 
+        undelivered: see `reports.append_undelivered`.
         Nothing happens to a run that is closed. Raises StoreMoved when somebody else has it by now.
         """
         if not run.status.is_open:
@@ -222,7 +236,7 @@ class Records:
             raise StoreMoved("somebody else has this run by now")  # before its report is written over
         counts, plan = self._counts_so_far(run)
         closed = close(run.model_copy(update={"counts": counts}), status, now=self._now(), message=message, hint=hint)
-        self.save_report(closed, plan)
+        self.save_report(closed, plan, undelivered)
         self.write(closed, etag)
         self.tidy(closed)
         telemetry.run_closed(closed)

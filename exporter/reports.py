@@ -13,20 +13,24 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from exporter.mapping import Empty, MappedField, ValueType
 from exporter.pacing import seconds_to_send
-from exporter.planning import NEWEST_BY, csv_writer, rejected_row, safe_cell
+from exporter.planning import MAX_EXAMPLES, NEWEST_BY, csv_writer, rejected_row, safe_cell
 from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
 from exporter.runs import Delivery, Run
 
+Examples = Mapping[str, list[str]]  # reason -> the first rows, as "source:line"
+NO_EXAMPLES: Examples = MappingProxyType({})
 
-def report(run: Run, plan: Plan | None) -> dict[str, Any]:
-    """The report as a document, from what is recorded."""
+
+def report(run: Run, plan: Plan | None, undelivered: Examples = NO_EXAMPLES) -> dict[str, Any]:
+    """The report as a document, from what is recorded. undelivered: see `append_undelivered`."""
     counts = run.counts
     return {
         "schema": 1,
@@ -43,6 +47,7 @@ def report(run: Run, plan: Plan | None) -> dict[str, Any]:
         "rejected": sum(counts.rejected.values()),
         "rejected_by_reason": counts.rejected,
         "cells_left_out": counts.dropped,
+        "cells_left_out_examples": plan.dropped_examples if plan else {},
         "adds_up": counts.adds_up(),
         "jobs": counts.jobs,
         "list_members": counts.list_members,
@@ -57,7 +62,7 @@ def report(run: Run, plan: Plan | None) -> dict[str, Any]:
         "sent_at": _iso(run.sent_at),
         "finished_at": _iso(run.finished_at),
         "files": [note.model_dump() for note in plan.sources] if plan else [],
-        "examples": plan.examples if plan else {},
+        "examples": {**plan.examples, **undelivered} if plan else {},
     }
 
 
@@ -65,9 +70,12 @@ def _iso(moment: Any) -> str | None:
     return moment.isoformat(timespec="seconds") if moment else None
 
 
-def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> None:
-    """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, does not
-    account for, or lost."""
+def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> Examples:
+    """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, does not account for, or lost.
+
+    Returns the first of them.
+    """
+    examples: dict[str, list[str]] = {}
     with target.open("a", encoding="utf-8", newline="") as file:
         writer = csv_writer(file)
         for batch, reason, rows in _undelivered(delivery):
@@ -77,9 +85,12 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
             for position, words in rows:
                 row = found.get(position) if position is not None else None
                 source, line = lines[row.piece, row.row] if row else ("", "")
+                if row and len(examples.setdefault(reason, [])) < MAX_EXAMPLES:
+                    examples[reason].append(f"{source}:{line}")
                 cells = rejected_row(source, line, reason, identifier=row.identifier if row else "", detail=words)
                 kept = [safe_cell(row.profile) if row else ""] if reader.plan.keeps_rows else []
                 writer.writerow([*cells, *kept])
+    return examples
 
 
 def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterable[tuple[int | None, str]]]]:
@@ -123,16 +134,21 @@ def _members(count: int | None) -> str:
 
 def _write_reasons(out: io.StringIO, document: dict[str, Any]) -> None:
     for reason, number in sorted(document["rejected_by_reason"].items()):
-        examples = ", ".join(document["examples"].get(reason, []))
-        out.write(f"  {number:>9,}  {MESSAGES[RejectReason(reason)]}{f'  e.g. {examples}' if examples else ''}\n")
+        examples = _examples(document["examples"].get(reason))
+        out.write(f"  {number:>9,}  {MESSAGES[RejectReason(reason)]}{examples}\n")
     for attribute, number in sorted(document["cells_left_out"].items()):
-        out.write(f"  {number:>9,}  {_left_out(attribute)}\n")
+        examples = _examples(document.get("cells_left_out_examples", {}).get(attribute))
+        out.write(f"  {number:>9,}  {_left_out(attribute)}{examples}\n")
 
 
 def _left_out(attribute: str) -> str:
     if attribute == NEWEST_BY:
         return "cells of the newest_by column are no moment and no number: their rows count as the oldest"
     return f"cells for {attribute} could not be read and were left out"
+
+
+def _examples(lines: list[str] | None) -> str:
+    return f"  e.g. {', '.join(lines)}" if lines else ""
 
 
 def plan_summary(plan: Plan, samples: list[str], *, share: float = 1.0, show_values: bool = False) -> dict[str, Any]:
@@ -149,6 +165,7 @@ def plan_summary(plan: Plan, samples: list[str], *, share: float = 1.0, show_val
         "rejected": sum(plan.rejected.values()),
         "rejected_by_reason": plan.rejected,
         "cells_left_out": plan.dropped,
+        "cells_left_out_examples": plan.dropped_examples,
         "examples": plan.examples,
         "adds_up": plan.adds_up(),
         "jobs": len(plan.batches),

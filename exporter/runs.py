@@ -428,6 +428,10 @@ EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as
 EMPTY_HINT = "Check the segment in Customer Insights: it has no members, or its export did not write them."
 
 
+def _dropped(counts: Counts) -> str:
+    return ", ".join(f"{number:,} of {attribute}" for attribute, number in sorted(counts.dropped.items()))
+
+
 def doubt(counts: Counts) -> tuple[str, str]:
     """What of the list does not agree with what was delivered, and what to do; empty where all of it does."""
     if counts.list_missing:
@@ -478,8 +482,17 @@ def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str
         return (
             Status.WARNINGS,
             f"{counts.delivered:,} of {counts.rows:,} rows delivered, {rejected:,} rejected"
+            + (f"; cells left out: {_dropped(counts)}" if counts.dropped else "")
             + (f"; {doubtful}" if doubtful else ""),
             f"{_rejected_hint(counts)} {advice}".strip(),
+        )
+    if counts.dropped:
+        return (
+            Status.WARNINGS,
+            f"{counts.delivered:,} profiles delivered, without cells that could not be read: {_dropped(counts)}"
+            + (f"; {doubtful}" if doubtful else ""),
+            "The report names the first of these cells by file and line. Check them, and how the mapping reads them."
+            + (f" {advice}" if advice else ""),
         )
     if doubtful:
         return Status.WARNINGS, f"{counts.delivered:,} profiles delivered, but {doubtful}", advice

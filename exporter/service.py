@@ -717,25 +717,27 @@ class Exporter:
             case PartitionChanged():
                 return self._start_over(taken)
             case RunCanceled():
-                taken.save_rows_so_far()
-                self.records.end_early(taken.run, taken.etag, Status.CANCELED, message=error.message, hint=error.hint)
+                self._end_early(taken, Status.CANCELED, message=error.message, hint=error.hint)
                 return Done()
             case Transient():
                 return self._set_back(taken, error)
             case _:
-                taken.save_rows_so_far()
-                run = taken.run.model_copy(update={"cause": type(error).__name__})
-                self.records.end_early(run, taken.etag, Status.FAILED, message=error.message, hint=error.hint)
+                taken.run = taken.run.model_copy(update={"cause": type(error).__name__})
+                self._end_early(taken, Status.FAILED, message=error.message, hint=error.hint)
                 return Done()
+
+    def _end_early(self, taken: Step, status: Status, *, message: str, hint: str) -> None:
+        """End the run of a step that cannot go on, with the lists of rows so far."""
+        undelivered = taken.save_rows_so_far()
+        self.records.end_early(taken.run, taken.etag, status, message=message, hint=hint, undelivered=undelivered)
 
     def _set_back(self, taken: Step, error: Transient) -> StepResult:
         """Wait and try again, a limited number of times: nothing is retried for ever."""
         run, etag = taken.run, taken.etag
         setbacks = 1 if taken.has_progressed else run.setbacks + 1
         if setbacks > self.limits.setbacks:
-            taken.save_rows_so_far()
             message = f"gave up after {self.limits.setbacks} tries without progress: {error.message}"
-            self.records.end_early(run, etag, Status.FAILED, message=message, hint=error.hint)
+            self._end_early(taken, Status.FAILED, message=message, hint=error.hint)
             return Done()
         wait_s = _backoff_s(setbacks, error)
         logger.warning("step put off", extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks})

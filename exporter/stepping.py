@@ -40,6 +40,7 @@ from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
 from exporter.records import Records
+from exporter.reports import NO_EXAMPLES, Examples
 from exporter.runs import (
     EMPTY_HINT,
     EMPTY_MESSAGE,
@@ -178,14 +179,18 @@ class Step:
         """Whether this step recorded anything about the batches."""
         return self._journal is not None and self._journal.length > self._facts_before
 
-    def save_rows_so_far(self) -> None:
-        """The lists of rows of a run that ends early, where that is possible: closing it must not fail for them."""
+    def save_rows_so_far(self) -> Examples:
+        """The lists of rows of a run that ends early, where that is possible: closing it must not fail for them.
+
+        Returns the first rows that Klaviyo did not take.
+        """
         if not self.run.plan:
-            return
+            return NO_EXAMPLES
         try:
-            self._save_rows()
+            return self._save_rows()
         except ExporterError as exc:
             logger.warning("rows not listed", extra={"cause": exc.message})
+            return NO_EXAMPLES
         finally:
             self._close_reader()
 
@@ -298,11 +303,11 @@ class Step:
             if doubt(counts)[0] and self.run.list_looks < LIST_LOOKS:
                 return False
         status, message, hint = verdict(counts, self.run.manifest.missing, reconciles=self.run.reconcile)
-        self._save_rows()
+        undelivered = self._save_rows()
         closed = close(
             self.run.model_copy(update={"counts": counts}), status, now=self._outside.now(), message=message, hint=hint
         )
-        self._outside.records.save_report(closed, plan)
+        self._outside.records.save_report(closed, plan, undelivered)
         self.run, self.etag = self._outside.records.write(closed, self.etag)
         self._close_reader()
         self._outside.records.tidy(self.run)
@@ -328,13 +333,14 @@ class Step:
         rows = [self.reader.rows_at(plan.batches[batch], positions) for batch, positions in sampled.items()]
         return [row.identifier for found in rows for row in found.values()]
 
-    def _save_rows(self) -> None:
+    def _save_rows(self) -> Examples:
         folder = self.reader.folder
         rejected = folder / "undelivered.csv"
         shutil.copyfile(folder / REJECTED_CSV, rejected)
-        reports.append_undelivered(rejected, self.reader, self.journal.delivery)
+        undelivered = reports.append_undelivered(rejected, self.reader, self.journal.delivery)
         self._outside.store.upload(self.run.folder + REJECTED_CSV, rejected)
         self._outside.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
+        return undelivered
 
     # Between phases
 

@@ -401,6 +401,7 @@ def test_no_order_of_records_is_too_odd_to_replay(events: list[Event]) -> None:
         (Counts(rows=3, delivered=3), Status.SUCCESSFUL),
         (Counts(rows=3, delivered=2, duplicates=1), Status.SUCCESSFUL),
         (Counts(rows=3, delivered=2, rejected={"job_lost": 1}), Status.WARNINGS),
+        (Counts(rows=3, delivered=3, dropped={"phone_number": 2}), Status.WARNINGS),
         (Counts(rows=3, delivered=0, rejected={"job_lost": 3}), Status.FAILED),
         (Counts(rows=3, delivered=2), Status.FAILED),
         (Counts(rows=3, delivered=4), Status.FAILED),
