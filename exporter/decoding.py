@@ -60,8 +60,8 @@ def is_parquet(first_bytes: bytes) -> bool:
     return bool(re.match(rb"PAR1(?![\s -~])", first_bytes))
 
 
-def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> Iterator[bytes]:
-    """Unpack gzip and turn any encoding into UTF-8 without a byte-order mark.
+def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> tuple[Iterator[bytes], str]:
+    """Unpack gzip and turn any encoding into UTF-8 without a byte-order mark. Also gives the encoding's name.
 
     Bytes that the encoding does not know become UNDECODABLE, so that they cost no more than their line. A byte-order
     mark wins over the declared encoding, and so do zero bytes in the first letters, which show UTF-16. With neither
@@ -78,20 +78,21 @@ def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> Itera
         )
     mark, codec = _encoding_of(head, encoding, name)
     text = _drop(source, len(mark))
-    return _checked_utf8(text) if codec == "utf-8" else _transcoded(text, codec, name)
+    return (_checked_utf8(text) if codec == "utf-8" else _transcoded(text, codec, name)), codec
 
 
-def table_text(chunks: Iterable[bytes], declared: Dialect, name: str) -> tuple[bytes, Iterator[bytes]]:
+def table_text(chunks: Iterable[bytes], declared: Dialect, name: str) -> tuple[bytes, Iterator[bytes], str]:
     """Decode, refuse what is no table, and turn CR line ends into LF where a file has no others.
 
-    Gives the beginning, and an iterator over all.
+    Gives the beginning, an iterator over all, and the encoding that the file was in.
     """
-    head, text = _peek(decode(chunks, declared.encoding, name=name), BUFFER_BYTES)
+    decoded, encoding = decode(chunks, declared.encoding, name=name)
+    head, text = _peek(decoded, BUFFER_BYTES)
     head = head[:BUFFER_BYTES]
     _refuse_other_text(head[:HEAD_BYTES], declared, name)
     if b"\r" in head and LF not in head:
-        return head.replace(b"\r", LF), (chunk.replace(b"\r", LF) for chunk in text)
-    return head, text
+        return head.replace(b"\r", LF), (chunk.replace(b"\r", LF) for chunk in text), encoding
+    return head, text, encoding
 
 
 def _refuse_other_text(head: bytes, declared: Dialect, name: str) -> None:

@@ -209,6 +209,7 @@ class _Planner:
                 lines=read.lines,
                 rows=rows,
                 delimiter=read.delimiter,
+                encoding=read.encoding,
                 columns=read.columns,
                 header=read.header.why,
                 culture=culture or "",

@@ -89,6 +89,7 @@ class SourceNote(BaseModel):
     lines: int = 0
     rows: int = 0
     delimiter: str = ","
+    encoding: str = ""
     columns: tuple[str, ...] = ()
     header: str = ""
     culture: str = ""  # by which dates and numbers were read; "" for ISO 8601, en-US dates and decimal points

@@ -143,20 +143,20 @@ def read_partition(
     Raises SnapshotUnreadable at once, or from a later piece where a gzip file turns out to be damaged.
     """
     declared = declared or Dialect()
-    head, text = table_text(chunks, declared, name)
+    head, text, encoding = table_text(chunks, declared, name)
     delimiter = _delimiter(head, declared, name)
     buffer = _Buffer(text, size=min(BUFFER_BYTES, max(piece_bytes // 2, 1)))
     buffer.skip_blank_lines()
     header = _read_header(buffer, delimiter, declared, expected, name)
     writer = _PieceWriter(folder, name, delimiter, piece_bytes)
-    return Reading(buffer, header, delimiter, declared.quoting, writer, on_rejected)
+    return Reading(buffer, header, delimiter, encoding, declared.quoting, writer, on_rejected)
 
 
 class Reading:
     """The pieces of one partition, in order, each written when it is asked for.
 
-    Known at once: `header`, `columns`, `delimiter`. Complete after the last piece: `lines` (of the source) and
-    `rejected` (a count for each reason).
+    Known at once: `header`, `columns`, `delimiter`, `encoding`. Complete after the last piece: `lines` (of the source)
+    and `rejected` (a count for each reason).
     """
 
     def __init__(
@@ -164,12 +164,14 @@ class Reading:
         buffer: _Buffer,
         header: HeaderDecision,
         delimiter: str,
+        encoding: str,
         quoting: bool,
         writer: _PieceWriter,
         on_rejected: Callable[[RejectedLine], None],
     ) -> None:
         self.header = header
         self.delimiter = delimiter
+        self.encoding = encoding
         self.rejected: Counter[LineReason] = Counter()
         self._buffer = buffer
         self._writer = writer

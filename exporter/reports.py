@@ -25,6 +25,9 @@ from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
 from exporter.runs import Delivery, Run
 
+MAX_FILES = 5  # told of in a text
+DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+
 Examples = Mapping[str, list[str]]  # reason -> the first rows, as "source:line"
 NO_EXAMPLES: Examples = MappingProxyType({})
 
@@ -125,6 +128,7 @@ def as_text(document: dict[str, Any]) -> str:
         if value:
             out.write(f"{name:12}{value}\n")
     _write_reasons(out, document)
+    _write_files(out, document["files"])
     return out.getvalue()
 
 
@@ -145,6 +149,26 @@ def _left_out(attribute: str) -> str:
     if attribute == NEWEST_BY:
         return "cells of the newest_by column are no moment and no number: their rows count as the oldest"
     return f"cells for {attribute} could not be read and were left out"
+
+
+def _write_files(out: io.StringIO, files: list[dict[str, Any]]) -> None:
+    """How the first files were read; the document has all."""
+    for file in files[:MAX_FILES]:
+        out.write(
+            f"File        {file['name']}: {file['rows']:,} rows. {file['header']}{_written(file)}{_culture(file)}\n"
+        )
+    if len(files) > MAX_FILES:
+        out.write(f"            and {len(files) - MAX_FILES:,} more\n")
+
+
+def _written(file: dict[str, Any]) -> str:
+    """Delimiter and encoding. A Parquet file has neither; reports of old runs do not know the encoding."""
+    delimiter, encoding = file["delimiter"], file.get("encoding")
+    if not delimiter:
+        return ""
+    return (
+        f" Delimiter {DELIMITER_NAMES.get(delimiter, repr(delimiter))}{f', encoding {encoding}' if encoding else ''}."
+    )
 
 
 def _examples(lines: list[str] | None) -> str:
@@ -202,7 +226,7 @@ def _masked(value: Any) -> Any:
 
 
 def _culture(file: dict[str, Any]) -> str:
-    return f" Dates and numbers are read as in {file['culture']}." if file["culture"] else ""
+    return f" Dates and numbers are read as in {file['culture']}." if file.get("culture") else ""
 
 
 def erasure_as_text(document: dict[str, Any]) -> str:
@@ -228,8 +252,7 @@ def plan_as_text(summary: dict[str, Any]) -> str:
     out.write(f"Identifier  {summary['identifier']}\n")
     for line in summary["mapping"]:
         out.write(f"Mapping     {line}\n")
-    for file in summary["files"]:
-        out.write(f"File        {file['name']}: {file['rows']:,} rows. {file['header']}{_culture(file)}\n")
+    _write_files(out, summary["files"])
     for sample in summary["samples"]:
         out.write(f"Sample      {json.dumps(sample, ensure_ascii=False)}\n")
     return out.getvalue()

@@ -64,3 +64,33 @@ def test_cells_left_out_are_a_warning_and_shown_by_line(world: World) -> None:
     assert f"5  cells for phone_number could not be read and were left out  e.g. {FOLDER}a.csv:2," in reports.as_text(
         report
     )
+
+
+def test_report_says_how_each_file_was_read(world: World) -> None:
+    world.register(mapping={"email": "column_1"})
+    world.put(FOLDER + "a.csv", "ada@example.com;Ada\n")
+    world.put(FOLDER + "b.csv", "bo@example.com\tB\u00f6\n".encode("utf-16"))
+    world.exporter.note(FOLDER + "a.csv")
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=2)
+    names = ("name", "rows", "delimiter", "encoding", "columns")
+    report = world.report()
+    assert [[file[name] for name in names] for file in report["files"]] == [
+        [FOLDER + "a.csv", 1, ";", "utf-8", ["column_1", "column_2"]],
+        [FOLDER + "b.csv", 1, "\t", "utf-16-le", ["column_1", "column_2"]],
+    ]
+    header = "The first line holds an address, so it is a row; the columns are called column_1 and so on."
+    assert [file["header"] for file in report["files"]] == [header, header]
+    text = reports.as_text(report)
+    assert f"File        {FOLDER}a.csv: 1 rows. {header} Delimiter semicolon, encoding utf-8.\n" in text
+    assert "Delimiter tab, encoding utf-16-le.\n" in text
+
+
+def test_text_tells_of_the_first_files_and_how_many_more_there_are(world: World) -> None:
+    world.register()
+    for number in range(8):
+        world.put(f"{FOLDER}{number}.csv", as_csv(people(1, first=number)))
+    world.exporter.note(FOLDER + "0.csv")
+    world.deliver()
+    text = reports.as_text(world.report())
+    assert (text.count("File  "), "and 3 more\n" in text, len(world.report()["files"])) == (5, True, 8)

@@ -48,15 +48,16 @@ def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
     assert (summary["rows"], summary["profiles"], summary["duplicates"], summary["rejected"]) == (6, 4, 1, 1)
     assert (summary["jobs"], summary["adds_up"], summary["identifier"]) == (1, True, "email")
     assert summary["mapping"] == ["email from EMail", "properties.points from Points as number, empty clears"]
-    assert [(file["name"], file["rows"], file["header"]) for file in summary["files"]] == [
-        ("empty.csv", 0, "The file is empty."),
-        ("vips.csv", 6, "The first line holds the column names."),
+    read = [[file[each] for each in ("name", "rows", "header", "delimiter", "encoding")] for file in summary["files"]]
+    assert read == [
+        ["empty.csv", 0, "The file is empty.", ",", "utf-8"],
+        ["vips.csv", 6, "The first line holds the column names.", ",", "utf-8"],
     ]
     assert summary["examples"] == {"placeholder": ["vips.csv:2"], "duplicate": ["vips.csv:3"]}
     text = reports.plan_as_text(summary)
     assert "Mapping     email from EMail\n" in text
     assert "e.g. vips.csv:2\n" in text
-    assert "vips.csv: 6 rows. The first line holds the column names." in text
+    assert "vips.csv: 6 rows. The first line holds the column names. Delimiter comma, encoding utf-8.\n" in text
 
 
 @pytest.mark.parametrize(
