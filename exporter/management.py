@@ -396,6 +396,7 @@ class Management:
                 return reports.plan_summary(
                     planned,
                     reader.sample(SAMPLES),
+                    max_profiles=export.max_profiles,
                     share=self.exporter.limits.pacer_share,
                     show_values=show_values,
                 )

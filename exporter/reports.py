@@ -23,7 +23,7 @@ from exporter.pacing import seconds_to_send
 from exporter.planning import MAX_EXAMPLES, NEWEST_BY, csv_writer, rejected_row, safe_cell
 from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
-from exporter.runs import Delivery, Run
+from exporter.runs import Delivery, Run, refusal
 
 MAX_FILES = 5  # told of in a text
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
@@ -175,14 +175,24 @@ def _examples(lines: list[str] | None) -> str:
     return f"  e.g. {', '.join(lines)}" if lines else ""
 
 
-def plan_summary(plan: Plan, samples: list[str], *, share: float = 1.0, show_values: bool = False) -> dict[str, Any]:
-    """What a run of this plan would do.
+def plan_summary(
+    plan: Plan,
+    samples: list[str],
+    *,
+    max_profiles: int | None = None,
+    share: float = 1.0,
+    show_values: bool = False,
+) -> dict[str, Any]:
+    """What a run of this plan would do; `message` and `hint` where it would end Failed before it sends anything.
 
-    samples: profiles as Klaviyo would get them; their values are masked unless `show_values`. share: the part of
-    Klaviyo's steady rate that the run may use.
+    samples: profiles as Klaviyo would get them; their values are masked unless `show_values`. max_profiles: the
+    export's maximum. share: the part of Klaviyo's steady rate that the run may use.
     """
     profiles = [json.loads(text) for text in samples]
+    refused = refusal(plan, max_profiles)
     return {
+        "message": refused.message if refused else "",
+        "hint": refused.hint if refused else "",
         "rows": plan.rows,
         "profiles": plan.profiles,
         "duplicates": plan.duplicates,
@@ -245,6 +255,8 @@ def erasure_as_text(document: dict[str, Any]) -> str:
 def plan_as_text(summary: dict[str, Any]) -> str:
     """A dry run for a person at a console."""
     out = io.StringIO()
+    if summary["message"]:
+        out.write(f"Would fail  {summary['message']}\nDo          {summary['hint']}\n")
     out.write(f"Rows        {summary['rows']:,}\nTo send     {summary['profiles']:,} profiles\n")
     out.write(f"Jobs        {summary['jobs']:,}, about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace\n")
     out.write(f"Duplicates  {summary['duplicates']:,}\nRejected    {summary['rejected']:,}\n")

@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from exporter.errors import ConfigError, ExporterError, SnapshotUnreadable
 from exporter.mapping import MappingDocument
 from exporter.model_json import Dialect
 from exporter.plans import Plan, PlannedBatch
@@ -426,6 +427,19 @@ def count(plan: Plan, delivery: Delivery) -> Counts:
 
 EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as it is"
 EMPTY_HINT = "Check the segment in Customer Insights: it has no members, or its export did not write them."
+
+
+def refusal(plan: Plan, max_profiles: int | None) -> ExporterError | None:
+    """Why a plan is not sent, if it is not."""
+    if not plan.rows:
+        return SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
+    if max_profiles is not None and plan.profiles > max_profiles:
+        return ConfigError(
+            f"{plan.profiles:,} profiles to send are more than the export's maximum of {max_profiles:,}; "
+            "nothing was sent",
+            hint="Check the segment in Customer Insights. If it is right, raise the export's maximum and run it again.",
+        )
+    return None
 
 
 def _dropped(counts: Counts) -> str:

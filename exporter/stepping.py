@@ -38,12 +38,10 @@ from exporter.journal import Journal
 from exporter.klaviyo_answers import KlaviyoList
 from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
-from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
+from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
 from exporter.records import Records
 from exporter.reports import NO_EXAMPLES, Examples
 from exporter.runs import (
-    EMPTY_HINT,
-    EMPTY_MESSAGE,
     Counts,
     Delivery,
     ManifestPartition,
@@ -54,6 +52,7 @@ from exporter.runs import (
     count,
     doubt,
     enter,
+    refusal,
     verdict,
 )
 from exporter.sending import Imports, Sender
@@ -225,14 +224,13 @@ class Step:
                 finished_file=lambda path: outside.store.upload(f"{run.folder}{token}/{path.name}", path),
             )
             asked.result()
-        if not plan.rows:
-            raise SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
         self._held.check()
         created = _connection(outside, run).created
         counts = count(plan, Delivery())  # known from here on, for whoever watches
         self._save(plan=token, counts=counts, connection_created_at=created.at if created else None)
         self._note_members(plan)
-        _check_size(run, plan)
+        if error := refusal(plan, run.max_profiles):
+            raise error
 
     def _note_members(self, plan: Plan) -> None:
         """Note how many people each segment has by this plan; the run does without."""
@@ -482,12 +480,3 @@ def _answered(ask: Callable[[], T]) -> T | None:
     except ExporterError as exc:
         logger.warning("list not looked at", extra={"cause": type(exc).__name__})
         return None
-
-
-def _check_size(run: Run, plan: Plan) -> None:
-    if run.max_profiles is not None and plan.profiles > run.max_profiles:
-        raise ConfigError(
-            f"{plan.profiles:,} profiles to send are more than the export's maximum of {run.max_profiles:,}; "
-            "nothing was sent",
-            hint="Check the segment in Customer Insights. If it is right, raise the export's maximum and run it again.",
-        )

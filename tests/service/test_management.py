@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from exporter import consent
+from exporter import consent, reports
 from exporter.catalog import Connection, Export
 from exporter.errors import (
     ConfigError,
@@ -888,6 +888,30 @@ def test_plan_shows_values_to_those_who_ask_and_may_read_rows(world: World, mana
     assert [sample["attributes"]["email"] for sample in summary["samples"]] == [email for email, _ in people(3)]
     with pytest.raises(NotAllowed):
         management.plan_export(VIEWER, "high-value", show_values=True)
+
+
+def test_plan_says_that_a_run_would_fail_and_what_to_do(world: World, management: Management) -> None:
+    connect(management)
+    export = add_export(management, max_profiles=2)
+    arrive(world)
+    summary = management.plan_export(ADMIN, export.id)
+    management.run_export(ADMIN, export.id)
+    world.deliver()
+    run = world.runs(export.id)[0]
+    assert (summary["message"], summary["hint"]) == (run.message, run.hint)
+    assert "3 profiles to send are more than the export's maximum of 2" in summary["message"]
+    assert reports.plan_as_text(summary).startswith(f"Would fail  {run.message}\nDo          {run.hint}\n")
+
+
+def test_plan_of_an_empty_snapshot_says_so(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.put(f"segments/{SEGMENT}/a.csv", as_csv([]))
+    world.clock.move(3_600)
+    assert "the snapshot is empty" in management.plan_export(ADMIN, "high-value")["message"]
+    world.put(f"segments/{SEGMENT}/b.csv", as_csv(people(1)))
+    world.clock.move(3_600)
+    assert management.plan_export(ADMIN, "high-value")["message"] == ""
 
 
 @pytest.mark.usefixtures("small_batches")
