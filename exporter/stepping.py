@@ -38,7 +38,7 @@ from exporter.journal import Journal
 from exporter.klaviyo_answers import KlaviyoList
 from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
-from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
+from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
 from exporter.records import Records
 from exporter.reports import NO_EXAMPLES, Examples
 from exporter.runs import (

@@ -3,9 +3,10 @@
     make bench                 everything, 1,000,000 rows
     make bench ARGS="plan --rows 10000000"
 
-Parts: plan (CPU and memory of planning), floor (ready-made batches under Klaviyo's limits), push (a whole run under the
-limits, and with a second of latency), cpu (limits off, beside two plain scripts: standard library, official package),
-stand-in (what Klaviyo's stand-in itself takes: below 10 jobs a second the other parts would measure it).
+Parts: plan (CPU and memory of planning), linear (the same for ten times the rows, beside its limits), floor (ready-made
+batches under Klaviyo's limits), push (a whole run under the limits, and with a second of latency), cpu (limits off, beside
+two plain scripts: standard library, official package), stand-in (what Klaviyo's stand-in itself takes: below 10 jobs a
+second the other parts would measure it).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ properties:
   loyalty_tier: LoyaltyTier
   lifetime_value: {column: LifetimeValue, type: number}
 """
+LINEAR_CPU, LINEAR_MB = 10.5, 350  # planning 10,000,000 rows: at most so much CPU of 1,000,000, and so much memory
 PLAN = """
 import json, sys
 from pathlib import Path
@@ -173,7 +175,8 @@ print(time.monotonic() - started)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "plan", "push", "cpu", "stand-in"), default="all")
+    parts = ("all", "plan", "linear", "push", "cpu", "stand-in")
+    parser.add_argument("part", nargs="?", choices=parts, default="all")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--no-official", action="store_true", help="leave the official package out: it takes minutes")
     parser.add_argument("--rounds", type=int, default=3, help="how often cpu is measured")
@@ -187,6 +190,8 @@ def main() -> int:
         file = _snapshot(folder, options.rows)
         if options.part in ("all", "plan"):
             _plan(folder, file, options.rows)
+        if options.part in ("all", "linear"):
+            _linear(folder, file, options.rows)
         if options.part in ("all", "push"):
             _push(folder, file, options.rows)
         if options.part in ("all", "cpu"):
@@ -216,6 +221,22 @@ def _snapshot(folder: Path, rows: int) -> Path:
 def _plan(folder: Path, file: Path, rows: int) -> None:
     used = _run([sys.executable, "-c", PLAN, str(file), str(folder / "plan"), MAPPING])
     _emit(bench="plan", rows=rows, **used, cpu_s_per_million=used["cpu_s"] / rows * 1e6)
+
+
+def _linear(folder: Path, file: Path, rows: int) -> None:
+    """Planning ten times the rows, beside the limits on its CPU and memory."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        many = _snapshot(Path(name), 10 * rows)
+        tenth = _run([sys.executable, "-c", PLAN, str(file), f"{name}/tenth", MAPPING])
+        used = _run([sys.executable, "-c", PLAN, str(many), f"{name}/all", MAPPING])
+    _emit(
+        bench="linear",
+        rows=10 * rows,
+        **used,
+        of_a_tenth=used["cpu_s"] / tenth["cpu_s"],
+        most_of_a_tenth=LINEAR_CPU,
+        most_peak_mb=LINEAR_MB,
+    )
 
 
 def _push(folder: Path, file: Path, rows: int) -> None:
