@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,10 +21,11 @@ from exporter.klaviyo import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management import Management
 from exporter.mapping import MappingDocument
+from exporter.model_json import Dialect, parse_table
 from exporter.records import open_work
 from exporter.runs import Manifest, ManifestPartition, Run
 from exporter.service import Exporter, Limits
-from exporter.snapshots import DATA_SUFFIXES
+from exporter.snapshots import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
 from exporter.store import (
     ABANDONED_AFTER_S,
     BlobInfo,
@@ -69,7 +72,10 @@ class LocalFiles:
 
 
 def data_files(paths: Sequence[Path]) -> list[Path]:
-    """The files of one snapshot: those given, and the data files directly in the folders given. Raises ConfigError."""
+    """The files of one snapshot: those given, and the data files directly in the folders given, each once.
+
+    Raises ConfigError.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -85,7 +91,7 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
             raise ConfigError(f"there is no file {path}", hint="Check the path.")
     if not files:
         raise ConfigError("the folder holds no data files", hint=f"Only {', '.join(DATA_SUFFIXES)} are read.")
-    return [_readable(file.resolve()) for file in files]
+    return [_readable(file) for file in dict.fromkeys(file.resolve() for file in files)]
 
 
 def _readable(file: Path) -> Path:
@@ -95,6 +101,23 @@ def _readable(file: Path) -> Path:
         hint = "Give it a short name without backslash, control characters, or a dot at either end."
         raise ConfigError(f"{file} cannot be read by this name", hint=hint) from exc
     return file
+
+
+def dialect_of(file: Path) -> Dialect:
+    """What model.json says of a file: the one where Customer Insights puts it, else the one beside the file.
+
+    Of the latter the table is called like the folder, as in storage, or like the file.
+    """
+    path, beside = file.as_posix().lstrip("/"), file.with_name(MODEL_NAME)
+    places = [(beside, file.parent.name), (beside, re.sub(r"(_\d+)?(\.csv)?\.\w+$", "", file.name))]
+    with contextlib.suppress(NotASnapshot):
+        ref = parse_blob_name(path)
+        if ref.model:
+            places.insert(0, (Path(file.anchor) / ref.model, ref.segment))
+    for model, table in places:
+        if model.is_file() and (found := parse_table(model.read_bytes(), table)):
+            return found.dialect_of(path)
+    return Dialect()
 
 
 def push(
@@ -229,7 +252,12 @@ def _handle(exporter: Exporter, message: dict[str, object]) -> None:
 
 def _manifest(snapshots: LocalFiles) -> Manifest:
     blobs = list(snapshots.list(""))
-    partitions = [ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes) for blob in blobs]
+    partitions = [
+        ManifestPartition(
+            name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes, dialect=dialect_of(Path(blob.name))
+        )
+        for blob in blobs
+    ]
     exported_at = max(blob.modified_at for blob in blobs)
     return Manifest(snapshots=[blob.name for blob in blobs], exported_at=exported_at, partitions=partitions)
 

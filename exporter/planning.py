@@ -109,18 +109,12 @@ def count_rows(source: PartitionSource, folder: Path, *, memory_mb: int = 96) ->
 
     Raises SnapshotUnreadable, and whatever opening the source raises.
     """
-    first_bytes, chunks = _peek(source.open())
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
+        is_parquet, chunks = _looked_at(source)
         with contextlib.closing(open_database(work, memory_mb=memory_mb)) as database:
-            if source.name.lower().endswith(".parquet") or decoding.is_parquet(first_bytes):
-                path = work / "partition.parquet"
-                with path.open("wb") as file:
-                    file.writelines(chunks)
-                try:
-                    return _parquet_columns(database, path)[2]
-                except duckdb.Error as exc:
-                    raise SnapshotUnreadable(f"{source.name} is no Parquet file, or a damaged one") from exc
+            if is_parquet:
+                return _open_parquet(database, source.name, chunks, work / "partition.parquet")[2]
             rows = 0
             read = reading.read_partition(chunks, folder=work, name=source.name, declared=source.dialect)
             with contextlib.closing(read):
@@ -130,6 +124,23 @@ def count_rows(source: PartitionSource, folder: Path, *, memory_mb: int = 96) ->
                     rows += int(found[0]) if found else 0
                     piece.path.unlink()
             return rows + read.rejected.total()
+
+
+def read_columns(source: PartitionSource) -> tuple[str, ...]:
+    """The columns of a partition, empty if it is. A CSV file is read up to its header, a Parquet file to its end.
+
+    Raises SnapshotUnreadable, and whatever opening the source raises.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        is_parquet, chunks = _looked_at(source)
+        if not is_parquet:
+            with contextlib.closing(
+                reading.read_partition(chunks, folder=Path(name), name=source.name, declared=source.dialect)
+            ) as read:
+                return read.columns
+        path = Path(name) / "partition.parquet"
+        with contextlib.closing(open_database(Path(name), memory_mb=64)) as database:
+            return tuple(_open_parquet(database, source.name, chunks, path)[0])
 
 
 class _Planner:
@@ -175,8 +186,8 @@ class _Planner:
         """Read a partition and stage its pieces, two at a time, while reading goes on."""
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
-        first_bytes, chunks = _peek(source.open())
-        if source.name.lower().endswith(".parquet") or decoding.is_parquet(first_bytes):
+        is_parquet, chunks = _looked_at(source)
+        if is_parquet:
             self._stage_parquet(number, source.name, chunks, work / f"{number:05d}.parquet")
         else:
             self._stage_csv(number, source, chunks, work)
@@ -218,10 +229,8 @@ class _Planner:
 
     def _stage_parquet(self, number: int, name: str, chunks: Iterable[bytes], path: Path) -> None:
         """Stage a Parquet partition in slices. Its rows are its lines: the first is line 1."""
-        with path.open("wb") as file:
-            file.writelines(chunks)
+        columns, texts, rows = _open_parquet(self.database.cursor(), name, chunks, path)
         try:
-            columns, texts, rows = _parquet_columns(self.database.cursor(), path)
             resolved = self._resolve(columns, name)
             for first in range(0, rows, _PARQUET_ROWS):
                 piece = PlannedPiece(source=number, rows=0, line_breaks=((1, first + 1),))
@@ -232,8 +241,7 @@ class _Planner:
             hint = "Write the file with row groups of at most 100,000 rows, or as CSV."
             raise SnapshotUnreadable(f"{name}: its row groups are too large to be read", hint=hint) from exc
         except duckdb.Error as exc:
-            hint = "Export or upload the file again."
-            raise SnapshotUnreadable(f"{name} is no Parquet file, or a damaged one", hint=hint) from exc
+            raise _no_parquet(name) from exc
         path.unlink()
         header = "A Parquet file names its columns itself."
         self.notes.append(
@@ -532,6 +540,29 @@ def _duplicates(rows: str, identifier: str, *, number: int, of: int) -> str:
 
 
 # Parquet
+
+
+def _looked_at(source: PartitionSource) -> tuple[bool, Iterator[bytes]]:
+    """Whether a partition is a Parquet file, and its bytes."""
+    first_bytes, chunks = _peek(source.open())
+    return source.name.lower().endswith(".parquet") or decoding.is_parquet(first_bytes), chunks
+
+
+def _open_parquet(
+    cursor: duckdb.DuckDBPyConnection, name: str, chunks: Iterable[bytes], path: Path
+) -> tuple[list[str], list[str], int]:
+    """Write a Parquet partition to `path`; see `_parquet_columns`. Raises SnapshotUnreadable."""
+    with path.open("wb") as file:
+        file.writelines(chunks)
+    try:
+        return _parquet_columns(cursor, path)
+    except duckdb.Error as exc:
+        raise _no_parquet(name) from exc
+
+
+def _no_parquet(name: str) -> SnapshotUnreadable:
+    hint = "Export or upload the file again."
+    return SnapshotUnreadable(f"{name} is no Parquet file, or a damaged one", hint=hint)
 
 
 def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:

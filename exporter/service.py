@@ -47,7 +47,7 @@ from exporter.logs import bound_run, kind_and_place
 from exporter.mapping import MappingDocument
 from exporter.model_json import MAX_MODEL_BYTES, Dialect, TableModel, parse_table
 from exporter.pacing import Pacer
-from exporter.planning import count_rows, make_plan
+from exporter.planning import count_rows, make_plan, read_columns
 from exporter.plans import Plan
 from exporter.reading import read_partition
 from exporter.records import AGAIN_HINT, Records
@@ -265,11 +265,12 @@ class Exporter:
         )
 
     def columns_of(self, segment: str) -> tuple[str, ...]:
-        """The columns of a segment's newest snapshot, from one partition's header. Raises NoSnapshot."""
+        """The columns of a segment's newest snapshot, from the first partition that has any. Raises NoSnapshot."""
         ref = self._newest_of(segment)
         if ref is None:
             raise NoSnapshot(f"no snapshot of {segment} has arrived yet", hint="Check the segment's name.")
-        return self._header(self._freeze([ref]).partitions[0]).columns
+        found = (read_columns(self._outside.source(part)) for part in self._freeze([ref]).partitions)
+        return next(filter(None, found), ())
 
     def count_members(self, ref: SnapshotRef) -> int:
         """The rows of a snapshot, by reading all of it. Raises what reading may raise."""

@@ -15,7 +15,7 @@ import typer
 import yaml
 from pydantic import SecretStr
 
-from exporter import emails, forgetting, local, phones, reading, reports
+from exporter import emails, forgetting, local, phones, reports
 from exporter.catalog import LIST_ID_PATTERN
 from exporter.cli.shared import (
     AppUrl,
@@ -33,7 +33,7 @@ from exporter.errors import ConfigError, ExporterError, Unknown
 from exporter.klaviyo import BASE_URL, REVISION, Klaviyo
 from exporter.management import SAMPLES
 from exporter.mapping import suggest as mapping_suggestion
-from exporter.planning import PartitionSource, make_plan
+from exporter.planning import PartitionSource, make_plan, read_columns
 from exporter.plans import PlanReader
 from exporter.runs import Status
 from exporter.service import Exporter, Limits
@@ -142,9 +142,8 @@ def suggest(
             found = as_json_document(it.suggest_mapping(segment))
         columns, mapping = found["columns"], found["mapping"]
     else:
-        source = _local_source(local.data_files([file])[0])
-        with tempfile.TemporaryDirectory() as folder:
-            columns = reading.read_partition(source.open(), folder=Path(folder), name=source.name).columns
+        of_each = (read_columns(_local_source(each)) for each in local.data_files([file]))
+        columns = next(filter(None, of_each), ())
         mapping = mapping_suggestion(columns)
     print(f"# columns: {', '.join(' '.join(column.split()) for column in columns)}")
     print(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True), end="")
@@ -243,4 +242,6 @@ def _cloud_store() -> Exporter:
 def _local_source(file: Path) -> PartitionSource:
     files = local.LocalFiles([file])
     [blob] = files.list("")
-    return PartitionSource(name=blob.name, open=lambda: files.open(blob.name, etag=blob.etag))
+    return PartitionSource(
+        name=blob.name, open=lambda: files.open(blob.name, etag=blob.etag), dialect=local.dialect_of(file)
+    )

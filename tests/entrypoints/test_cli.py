@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import requests
 
@@ -217,6 +218,42 @@ def test_suggest_prints_a_mapping_that_push_takes(vips: Path) -> None:
         0,
         "# columns: EMail, City\nemail: EMail\nlocation:\n  city: City\n",
     )
+
+
+def test_a_folder_is_read_with_its_model(klaviyo: str, tmp_path: Path) -> None:
+    """As the app reads it, and so is a copy of what Customer Insights wrote, dated folders and all."""
+    attributes = [{"name": "City"}, {"name": "EMail"}]
+    model = json.dumps({"entities": [{"name": "VIPs", "attributes": attributes}]})
+    for file in ("a/VIPs/any.csv", "b/any/VIPs_1.csv", "c/Export/VIPs/2026/11/23/1433/VIPs_1.csv"):
+        path = tmp_path / file
+        path.parent.mkdir(parents=True)
+        path.write_text("Rome,ada@example.com\nOslo,bo@example.com\n")
+        (path.parent if file[0] != "c" else tmp_path / "c" / "Export").joinpath("model.json").write_text(model)
+        summary = json.loads(run("plan", path.parent, "--email", "EMail", "--json").stdout)
+        assert (summary["profiles"], summary["files"][0]["columns"]) == (2, ["City", "EMail"])
+        assert run("suggest", path).stdout.startswith("# columns: City, EMail\nemail: EMail\n")
+    pushed = run("push", path, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s", url=klaviyo)
+    assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+    assert set(members(klaviyo)) == {"ada@example.com", "bo@example.com"}
+
+
+def test_columns_without_names_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "vips.csv"
+    file.write_text("Rome,ada@example.com\n")
+    summary = json.loads(run("plan", file, "--email", "column_2", "--json").stdout)
+    assert (summary["profiles"], summary["mapping"]) == (1, ["email from column_2"])
+
+
+def test_suggest_reads_the_columns_of_parquet_files(tmp_path: Path) -> None:
+    file = tmp_path / "vips.parquet"
+    duckdb.sql(f"COPY (SELECT 'ada@example.com' AS EMail, 5 AS Points) TO '{file}' (FORMAT parquet)")
+    done = run("suggest", file)
+    assert (done.returncode, done.stdout) == (0, "# columns: EMail, Points\nemail: EMail\n"), done.stderr
+
+
+def test_a_file_that_is_given_twice_is_read_once(vips: Path) -> None:
+    summary = json.loads(run("plan", vips, vips, vips.parent, "--email", "EMail", "--json").stdout)
+    assert (summary["rows"], summary["profiles"], summary["duplicates"]) == (4, 2, 1)
 
 
 @pytest.mark.parametrize(

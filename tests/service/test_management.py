@@ -6,6 +6,7 @@ import json
 import threading
 from typing import Any
 
+import duckdb
 import pytest
 from pydantic import SecretStr
 
@@ -1025,6 +1026,21 @@ def test_mapping_is_suggested_from_the_newest_snapshot(world: World, management:
     assert found.mapping == {"email": "EMail", "first_name": "FirstName"}
     with pytest.raises(ExporterError, match="no snapshot"):
         management.suggest_mapping(ADMIN, "Ghosts")
+
+
+def test_columns_of_a_parquet_snapshot_are_known_and_so_are_those_behind_an_empty_file(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    file = world.folder / "people.parquet"
+    duckdb.sql(f"COPY (SELECT 'ada@example.com' AS EMail, 'Ada' AS FirstName) TO '{file}' (FORMAT parquet)")
+    world.put(FOLDER + "a.csv", "")
+    world.put(FOLDER + "b.parquet", file.read_bytes())
+    world.clock.move(3_600)
+    assert management.suggest_mapping(ADMIN, SEGMENT).columns == ["EMail", "FirstName"]
+    assert not any("newest snapshot" in warning for warning in add_export(management).warnings)
+    wrong = add_export(management, name="Wrong", mapping={"email": "Mail"})
+    assert any("no column 'Mail'" in warning for warning in wrong.warnings)
 
 
 def test_suggestion_takes_up_the_data_types_of_the_model(world: World, management: Management) -> None:
