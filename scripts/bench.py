@@ -3,10 +3,10 @@
     make bench                 everything, 1,000,000 rows
     make bench ARGS="plan --rows 10000000"
 
-Parts: plan (CPU and memory of planning), linear (the same for ten times the rows, beside its limits), floor (ready-made
-batches under Klaviyo's limits), push (a whole run under the limits, and with a second of latency), cpu (limits off, beside
-two plain scripts: standard library, official package), stand-in (what Klaviyo's stand-in itself takes: below 10 jobs a
-second the other parts would measure it).
+Parts: plan (CPU and memory of planning), linear (the same for ten times the rows, beside its limits), push (a whole run
+under Klaviyo's limits, beside ready-made batches, and with a second of latency), cpu (limits off, beside two plain
+scripts: standard library, official package), stand-in (what Klaviyo's stand-in itself takes: below 10 jobs a second the
+other parts would measure it).
 """
 
 from __future__ import annotations
