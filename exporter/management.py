@@ -79,7 +79,6 @@ CHUNK_BYTES = 65_536
 SAMPLES = 3
 COUNTED_BYTES = 64_000_000  # read at most to count members for one answer: about a second
 GZIP_RATIO = 10
-MEMORY_MB = 96  # for reading a few profiles of a plan
 
 AnyDocument = TypeVar("AnyDocument", Connection, Export)
 
@@ -391,7 +390,7 @@ class Management:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             planned = self.exporter.dry_run(export, folder)
-            reader = PlanReader(planned, folder, list_id=export.list_id, memory_mb=MEMORY_MB)
+            reader = PlanReader(planned, folder, list_id=export.list_id, memory_mb=self.exporter.limits.memory_mb)
             try:
                 return reports.plan_summary(
                     planned,

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import os
 import re
 import shutil
 import tempfile
@@ -41,9 +43,10 @@ from exporter.plans import (
     locate,
     open_database,
     rows_name,
+    within_memory,
 )
 from exporter.rules import RejectReason, literal
-from exporter.staging import as_csv, line_breaks, stage
+from exporter.staging import RawPiece, stage
 
 MAX_BATCH_PROFILES = 10_000  # Klaviyo, bulk import, revision 2026-07-15
 MAX_BATCH_BYTES = 4_500_000  # Klaviyo takes 5 MB, decimal or binary is not said; others keep 4.5 to 4.7 MB
@@ -56,6 +59,9 @@ DUPLICATES_COLUMNS = ("source", "line", "kept_source", "kept_line")
 NEWEST_BY = "newest_by"  # what is counted under this name was left out of a comparison, not of a profile
 
 _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only takes memory
+_MOST_FIELDS_BESIDE = 40  # with more, a piece is staged by itself: DuckDB takes 0.8 MB for each field, and 0.2 a column
+_MOST_COLUMNS_BESIDE = 120
+_HUGE_ROW_BYTES = 2 * decoding.BUFFER_BYTES  # more than the records of one buffer: a single one must be larger
 _BLOCK_PROFILES = 100  # batches are filled by blocks of profiles: 100 blocks are a full batch
 _KEYS_A_PASS = 2_000_000  # keys compared at a time: bounds the memory that finding duplicates takes
 _PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
@@ -89,10 +95,11 @@ def make_plan(
     keep_rows: put the rejected rows themselves into rejected.csv; they are personal data.
     progress: told the rows staged so far. finished_file: called for each file of the plan when it is whole, from
     several threads, plan.json last and after all others (to put them where they are safe while planning goes on).
-    Raises SnapshotUnreadable, MappingError, and whatever opening a source raises.
+    Raises SnapshotUnreadable, MappingError, ConfigError for want of memory, and whatever opening a source raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (
+        within_memory(),
         contextlib.closing(open_database(folder, memory_mb=memory_mb)) as database,
         _Planner(database, folder, mapping, keep_rows, progress, finished_file) as planner,
     ):
@@ -207,9 +214,15 @@ class _Planner:
         with contextlib.closing(read):
             for piece in read:
                 resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
-                table = reading.read_csv_call(piece, [f"c{position}" for position in range(len(read.columns))])
-                planned = PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks)
-                self._stage_piece(planned, table, resolved, len(read.columns), piece.lines, piece.path)
+                columns = [f"c{position}" for position in range(len(read.columns))]
+                raw = RawPiece(
+                    table=reading.read_csv_call(piece, columns),
+                    columns=len(columns),
+                    lines=piece.lines,
+                    path=piece.path,
+                    has_huge_rows=piece.longest_line_bytes > _HUGE_ROW_BYTES,
+                )
+                self._stage_piece(PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks), raw, resolved)
         if read.columns:
             self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
         self._wait_for_staging(0)
@@ -235,12 +248,12 @@ class _Planner:
             for first in range(0, rows, _PARQUET_ROWS):
                 piece = PlannedPiece(source=number, rows=0, line_breaks=((1, first + 1),))
                 lines = min(rows - first, _PARQUET_ROWS)
-                self._stage_piece(piece, _parquet_slice(path, texts, first), resolved, len(texts), lines)
+                raw = RawPiece(table=_parquet_slice(path, texts, first), columns=len(texts), lines=lines)
+                self._stage_piece(piece, raw, resolved)
             self._wait_for_staging(0)
-        except duckdb.OutOfMemoryException as exc:
-            hint = "Write the file with row groups of at most 100,000 rows, or as CSV."
-            raise SnapshotUnreadable(f"{name}: its row groups are too large to be read", hint=hint) from exc
         except duckdb.Error as exc:
+            if isinstance(exc, duckdb.OutOfMemoryException) or os.strerror(errno.ENOSPC) in str(exc):
+                raise
             raise _no_parquet(name) from exc
         path.unlink()
         header = "A Parquet file names its columns itself."
@@ -264,39 +277,21 @@ class _Planner:
         fields = sorted(resolved.fields, key=lambda one: order[one.group, one.name])
         return replace(resolved, fields=tuple(fields))
 
-    def _stage_piece(
-        self,
-        piece: PlannedPiece,
-        table: str,
-        mapping: ResolvedMapping,
-        columns: int,
-        lines: int,
-        path: Path | None = None,
-    ) -> None:
-        """Stage what `table` (SQL) gives, and delete `path`, the piece of a CSV partition, thereafter."""
+    def _stage_piece(self, piece: PlannedPiece, raw: RawPiece, mapping: ResolvedMapping) -> None:
         number = len(self.pieces)
         self.pieces.append(piece)
-        self._staging.append(self._pool.submit(self._stage_file, number, table, mapping, columns, lines, path))
-        self._wait_for_staging(_STAGERS)
+        is_alone = raw.has_huge_rows or raw.columns > _MOST_COLUMNS_BESIDE or len(mapping.fields) > _MOST_FIELDS_BESIDE
+        self._wait_for_staging(0 if is_alone else _STAGERS - 1)
+        self._staging.append(self._pool.submit(self._stage_file, number, raw, mapping))
+        self._wait_for_staging(0 if is_alone else _STAGERS)
 
-    def _stage_file(
-        self, number: int, table: str, mapping: ResolvedMapping, columns: int, lines: int, path: Path | None
-    ) -> int:
-        """Stage one piece; runs in a thread of the pool. Returns its rows."""
+    def _stage_file(self, number: int, raw: RawPiece, mapping: ResolvedMapping) -> int:
+        """Stage one piece, and delete its file; runs in a thread of the pool. Returns its rows."""
         target = self.folder / rows_name(number)
         with contextlib.closing(self.database.cursor()) as cursor:
-            rows = stage(
-                cursor,
-                table,
-                mapping,
-                number=number,
-                lines=lines,
-                breaks=line_breaks(columns) if path else "0",
-                source_row=as_csv(columns) if self.keep_rows else "NULL::VARCHAR",
-                target=target,
-            )
-        if path:
-            path.unlink()
+            rows = stage(cursor, raw, mapping, number=number, keep_rows=self.keep_rows, target=target)
+        if raw.path:
+            raw.path.unlink()
         self.pieces[number] = self.pieces[number].model_copy(update={"rows": rows})
         self.finished_file(target)
         self.staged_rows += rows

@@ -17,6 +17,7 @@ A row is addressed by piece and position in it. A batch is a range of rows, minu
 from __future__ import annotations
 
 import bisect
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
 from exporter import payload
-from exporter.errors import RowsLost
+from exporter.errors import ConfigError, RowsLost
 from exporter.mapping import MappedField
 from exporter.rules import literal
 
@@ -166,6 +167,19 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
     return database
 
 
+@contextlib.contextmanager
+def within_memory() -> Iterator[None]:
+    """Raises ConfigError where DuckDB needs more memory than it was given, and cannot spill."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as exc:
+        raise ConfigError(
+            "the snapshot needs more memory than MEMORY_MB allows",
+            hint="Raise MEMORY_MB: each mapped column takes about 1 MB, and the largest row group of a Parquet file has to "
+            "fit. Or map fewer columns.",
+        ) from exc
+
+
 class PlanReader:
     """The plan of a run, open for sending: bodies by batch, rows by position, lines by row. One thread at a time."""
 
@@ -200,7 +214,8 @@ class PlanReader:
         order = "" if is_plain else " ORDER BY piece, file_row_number"
         profiles = f"string_agg({self._profile}, ','{order})"
         body = f"encode(concat({literal(self._before)}, {profiles}, {literal(self._after)}))"
-        found = self._database.execute(f"SELECT count(*), {body} FROM ({rows})").fetchone()
+        with within_memory():
+            found = self._database.execute(f"SELECT count(*), {body} FROM ({rows})").fetchone()
         assert found is not None
         if found[0] != len(sent):
             raise RowsLost(f"{found[0]:,} of {len(sent):,} profiles of batch {batch.number} came out of the plan")

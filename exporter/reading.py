@@ -38,6 +38,8 @@ from exporter.headers import HeaderDecision, decide_header, no_header
 from exporter.model_json import Dialect
 
 PIECE_BYTES = 32_000_000  # enough to make opening one cheap, few enough to hold several on disk
+LONG_RECORD_BYTES = 2_000  # on average: DuckDB holds 2,048 records at a time, several times over
+LONG_RECORDS_BYTES = 2_000_000  # a piece holds no more of long records
 MAX_RECORD_BYTES = 16_000_000  # a longer record is rejected; one buffer more may pass
 MAX_COLUMNS = 4_096
 MAX_LINE_BREAKS = 50_000  # of one piece: keeps memory flat when every other line is left out
@@ -449,6 +451,11 @@ class _Span:
     line: int
     lines: int
 
+    @property
+    def long_bytes(self) -> int:
+        """Its bytes, if its records are long."""
+        return len(self.data) if len(self.data) > LONG_RECORD_BYTES * self.lines else 0
+
 
 class _Buffer:
     """What was read and is still to be used: `data` from `at` on, which is line `line` of the source.
@@ -536,7 +543,8 @@ class _PieceWriter:
         piece = self._open
         if piece is None:
             return False
-        return piece.size + len(span.data) > self._piece_bytes or len(piece.breaks) >= MAX_LINE_BREAKS
+        is_long = piece.long_bytes + span.long_bytes > LONG_RECORDS_BYTES
+        return piece.size + len(span.data) > self._piece_bytes or is_long or len(piece.breaks) >= MAX_LINE_BREAKS
 
     def add(self, span: _Span) -> None:
         if self._open is None:
@@ -572,6 +580,7 @@ class _OpenPiece:
         self.file = path.open("wb")
         self.size = 0
         self.longest = 0
+        self.long_bytes = 0
         self.breaks: list[tuple[int, int]] = []
         self.line = 1
 
@@ -582,6 +591,7 @@ class _OpenPiece:
         data = _with_lf(span.data)
         self.size += self.file.write(data)
         self.longest = max(self.longest, len(data))
+        self.long_bytes += span.long_bytes
         self.line += span.lines
 
 

@@ -27,41 +27,65 @@ from exporter.rules import RejectReason, literal
 _PARQUET = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false, ROW_GROUP_SIZE 10240"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawPiece:
+    """The rows of a piece as they were read.
+
+    table: SQL of a table with the columns c0, c1, ..., `columns` of them, as text. lines: of the piece, as they were
+    counted when it was written; the rows of a slice of Parquet. path: the file that is no longer needed thereafter, of
+    CSV. has_huge_rows: some have megabytes.
+    """
+
+    table: str
+    columns: int
+    lines: int
+    path: Path | None = None
+    has_huge_rows: bool = False
+
+    def cells(self) -> tuple[str, str]:
+        """SQL: the table, and the line breaks in a row's cells. Of huge cells what no profile can hold is cut off."""
+        if self.path is None:
+            return self.table, "0"
+        if not self.has_huge_rows:
+            return self.table, _line_breaks(self.columns)
+        cells = [f"c{position}" for position in range(self.columns)]
+        short = ", ".join(f"left({cell}, {rules.MAX_PROFILE_BYTES + 1}) AS {cell}" for cell in cells)
+        breaks = " + ".join(f"coalesce(length({cell}) - length(replace({cell}, chr(10), '')), 0)" for cell in cells)
+        return f"(SELECT {short}, {breaks} AS all_breaks FROM {self.table})", "all_breaks"
+
+
 def stage(
     cursor: duckdb.DuckDBPyConnection,
-    table: str,
+    raw: RawPiece,
     mapping: ResolvedMapping,
     *,
     number: int,
-    lines: int,
-    breaks: str,
-    source_row: str,
+    keep_rows: bool,
     target: Path,
 ) -> int:
     """Write the staged rows of one piece to `target`, see `plans`. Returns their number.
 
-    table: SQL of a table with the columns c0, c1, ... lines: of the piece, as they were counted when it was written.
-    breaks: SQL of the line breaks inside a row's cells. source_row: SQL of what is kept of a row that is rejected.
-    Raises RowsLost when the rows staged are not all that the piece holds.
+    keep_rows: keep what is rejected as it was read. Raises RowsLost when the rows staged are not all that there are.
     """
-    staged = partial(_staged, table, mapping, number=number, breaks=breaks, source_row=source_row)
+    source_row = _as_csv(raw.columns) if keep_rows else "NULL::VARCHAR"
+    staged = partial(_staged, *raw.cells(), mapping, number=number, source_row=source_row)
     _write(cursor, staged(Lookup()), target)
     written = _look_back(cursor, target)
     if written.has_odd_cells:
-        _write(cursor, staged(_look_up(cursor, table, mapping)), target)
+        _write(cursor, staged(_look_up(cursor, raw.table, mapping)), target)
         written = _look_back(cursor, target)
-    if written.rows + written.breaks != lines:
-        raise RowsLost(f"{written.rows:,} rows with {written.breaks:,} line breaks were staged of {lines:,} lines")
+    if written.rows + written.breaks != raw.lines:
+        raise RowsLost(f"{written.rows:,} rows with {written.breaks:,} line breaks were staged of {raw.lines:,} lines")
     return written.rows
 
 
-def line_breaks(columns: int) -> str:
+def _line_breaks(columns: int) -> str:
     """SQL: the line breaks inside the row's cells. Looked for before they are counted: most rows have none."""
     text = f"concat({', '.join(f'c{position}' for position in range(columns))})"
     return f"CASE WHEN contains({text}, chr(10)) THEN length({text}) - length(replace({text}, chr(10), '')) ELSE 0 END"
 
 
-def as_csv(columns: int) -> str:
+def _as_csv(columns: int) -> str:
     """SQL: the row's cells as a record of a CSV file, cut off where it is very long."""
     cells = (
         f"CASE WHEN regexp_matches(c{position}, '[\",\\r\\n]')"
@@ -75,7 +99,7 @@ def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
     cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET})")
 
 
-def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, breaks: str, source_row: str) -> str:
+def _staged(table: str, breaks: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, source_row: str) -> str:
     """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
     fields = mapping.fields
     values = ", ".join(f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields))
@@ -83,8 +107,9 @@ def _staged(table: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int
         payload.sortable(f"c{mapping.newest_by}", mapping.culture) if mapping.newest_by is not None else "NULL::DOUBLE"
     )
     email = next((f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL")
-    cells = f"SELECT *, {rules.is_usual_email(email)} AS is_usual_email FROM {table}{lookup.joins}"
-    valued = f"SELECT *, {breaks} AS breaks, {newest} AS newest, {values} FROM ({cells})"
+    is_usual = rules.is_usual_email(email)
+    cells = f"SELECT *, {breaks} AS breaks, {is_usual} AS is_usual_email FROM {table}{lookup.joins}"
+    valued = f"SELECT *, {newest} AS newest, {values} FROM ({cells})"
     measured = f"SELECT *, {_dropped(mapping)} AS dropped, {payload.measures(fields)} FROM ({valued})"
     built = f"SELECT *, {payload.unusual_profile(fields)} AS unusual_profile FROM ({measured})"
     checked = f"SELECT *, {_reason(mapping)} AS reason0, {payload.profile_size(fields)} AS size FROM ({built})"

@@ -203,7 +203,7 @@ def look_for_missed(exporter: Exporter, now: datetime) -> None:
     for export, since in waiting:
         for segment in export.segments:
             newest = next((each for each in found if each.ref.is_of(segment)), None)
-            if newest is None or not since < newest.last.modified_at <= settled_by_now:
+            if newest is None or not since <= newest.last.modified_at <= settled_by_now:
                 continue
             if not exporter.has_run(export, newest.ref, since=newest.last.modified_at):
                 missed[newest.last.name] = newest.ref.segment
@@ -213,12 +213,12 @@ def look_for_missed(exporter: Exporter, now: datetime) -> None:
 
 
 def _waits_since(exporter: Exporter, export: Export) -> datetime | None:
-    """Since when an export waits for snapshots to arrive; None when it does not."""
+    """Since when an export waits for snapshots to arrive; None when it does not. Storage tells times by the second."""
     table = _parse(exporter.store.read(_name(export.id)))
     if table is None or not export.is_active or export.schedule.on != "arrival":
         return None
     saved = export.changed.at if export.changed else table.since
-    return max(table.since, saved) if saved.tzinfo else table.since
+    return max(table.since, saved if saved.tzinfo else table.since).replace(microsecond=0)
 
 
 def _claim_look(store: Store, now: datetime) -> bool:

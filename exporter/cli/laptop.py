@@ -77,7 +77,7 @@ def push(
                 base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
                 revision=os.environ.get("KLAVIYO_REVISION", REVISION),
                 compress=os.environ.get("KLAVIYO_COMPRESS", "off").lower() == "on",
-                limits=dataclasses.replace(LOCAL_LIMITS, pacer_share=setting("KLAVIYO_SHARE", os.environ)),
+                limits=_limits(),
                 progress=progress,
                 tell=lambda sentence: errors.print(sentence, markup=False),
             )
@@ -118,9 +118,12 @@ def plan(
     document = read_mapping(email, mapping)
     sources = [_local_source(file) for file in local.data_files([Path(file) for file in what])]
     with tempfile.TemporaryDirectory() as name, progress_bar() as progress:
-        folder = Path(name)
-        planned = make_plan(sources, document, folder, progress=lambda rows: progress("plan", rows, 0))
-        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=LOCAL_LIMITS.memory_mb)
+        folder, limits = Path(name), _limits()
+        memory_mb = limits.memory_mb
+        planned = make_plan(
+            sources, document, folder, memory_mb=memory_mb, progress=lambda rows: progress("plan", rows, 0)
+        )
+        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=memory_mb)
         summary = reports.plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
         reader.close()
     print_document(summary, reports.plan_as_text, as_json)
@@ -220,6 +223,12 @@ def _ask_klaviyo(
     except ExporterError as exc:
         failed[exc.message, exc.hint] = None
     return list(failed)
+
+
+def _limits() -> Limits:
+    """Those of a laptop, with what the environment says of them."""
+    share, memory_mb = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
+    return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, memory_mb=memory_mb)
 
 
 def _key_of_environment() -> SecretStr:

@@ -72,6 +72,9 @@ resource site 'Microsoft.Web/sites@2024-11-01' = {
   }
 }
 
+// Two runs at a time (host.json); the smallest instance has room for little more than host and code.
+var memorySettings = { MEMORY_MB: string(instanceMemoryMB == 512 ? 96 : instanceMemoryMB / 4) }
+
 var hostSettings = {
   AzureWebJobsStorage__accountName: stateAccountName
   AzureWebJobsStorage__credential: 'managedidentity'
@@ -111,7 +114,7 @@ var authenticationSettings = withAuthentication
 resource appSettings 'Microsoft.Web/sites/config@2024-11-01' = {
   parent: site
   name: 'appsettings'
-  properties: union(settings, hostSettings, telemetrySettings, authenticationSettings)
+  properties: union(memorySettings, settings, hostSettings, telemetrySettings, authenticationSettings)
 }
 
 var entra = {

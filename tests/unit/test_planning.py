@@ -24,12 +24,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter import planning, reading, staging
-from exporter.errors import MappingError, PartitionChanged, RowsLost, SnapshotUnreadable
+from exporter.errors import ConfigError, MappingError, PartitionChanged, RowsLost, SnapshotUnreadable
 from exporter.mapping import parse_mapping
 from exporter.model_json import Dialect
 from exporter.planning import PartitionSource, count_rows, make_plan, safe_cell
-from exporter.plans import open_database
+from exporter.plans import PlanReader, open_database
 from exporter.rules import PLACEHOLDERS
+from exporter.service import Limits
 from tests.planned import Place, Planned, as_csv, planned
 
 CORPUS = Path(__file__).parent.parent / "data"
@@ -851,7 +852,59 @@ def test_parquet_whose_row_groups_do_not_fit_says_so():
     query = "SELECT 'user' || i || '@example.com' AS EMail, repeat(md5(i::VARCHAR), 20) AS note FROM range(120000) t(i)"
     data = parquet(query, "ROW_GROUP_SIZE 122880")
     mapping = {"email": "EMail", "properties": {"note": "note"}}
-    with pytest.raises(SnapshotUnreadable, match="too large"), planned({"1.parquet": data}, mapping, memory_mb=32):
+    with pytest.raises(ConfigError, match="MEMORY_MB") as refused, planned({"1.parquet": data}, mapping, memory_mb=32):
+        pass
+    assert "row group" in refused.value.hint
+
+
+MEMORY_MB = Limits().memory_mb
+
+
+def wide(columns: int, rows: int) -> bytes:
+    header = ",".join(["EMail", *(f"Column{number}" for number in range(1, columns))])
+    lines = (f"u{row}@x.co" + ",value" * (columns - 1) for row in range(rows))
+    return "\n".join([header, *lines]).encode()
+
+
+def long(cells: int, bytes_each: int) -> bytes:
+    return "\n".join(["EMail,Note", *(f"u{row}@x.co,{'x' * bytes_each}" for row in range(cells))]).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "properties", "profiles"),
+    [
+        (wide(80, 12_000), "*", 12_000),
+        (wide(300, 12_000), {"one": "Column1"}, 12_000),
+        (long(30_000, 2_000), "*", 30_000),
+        (long(300, 90_000), "*", 300),
+        (long(3, 9_000_000), "*", 0),
+    ],
+    ids=["80 fields", "300 columns", "2 KB cells", "90 KB cells", "9 MB cells"],
+)
+def test_wide_and_long_rows_are_planned_in_the_memory_that_is_the_default(
+    data: bytes, properties: object, profiles: int
+):
+    with planned({"1.csv": data}, {"email": "EMail", "properties": properties}, memory_mb=MEMORY_MB) as found:
+        assert found.plan.profiles == profiles
+        assert found.plan.rejected == ({} if profiles else {"profile_too_large": 3})
+        reader = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=MEMORY_MB)
+        sizes = [len(reader.body(each)) for each in found.plan.batches]
+        assert max(sizes, default=0) < 5_000_000
+
+
+def test_a_thousand_properties_are_planned_where_there_is_memory_for_them():
+    with planned({"1.csv": wide(1_500, 3)}, {"email": "EMail", "properties": "*"}, memory_mb=2_000) as found:
+        body = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=2_000).body(found.plan.batches[0])
+        profiles = json.loads(body)["data"]["attributes"]["profiles"]["data"]
+        assert [len(each["attributes"]["properties"]) for each in profiles] == [1_499] * 3
+
+
+def test_too_little_memory_says_which_setting_to_raise():
+    snapshot = {"1.csv": wide(300, 3_000)}
+    with (
+        pytest.raises(ConfigError, match="MEMORY_MB"),
+        planned(snapshot, {"email": "EMail", "properties": "*"}, memory_mb=64),
+    ):
         pass
 
 
