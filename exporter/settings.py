@@ -148,8 +148,8 @@ ROWS = (
         name="MEMORY_MB",
         default="96",
         parse=_between(64, 4096, int),
-        meaning="DuckDB's memory; rows beyond it go to disk, but each mapped column takes about 1 MB. The process needs "
-        "about 120 MB more. The templates set a quarter of an instance's memory.",
+        meaning="DuckDB's memory; rows beyond it go to disk, but each mapped column takes about 1 MB. The process "
+        "needs about 120 MB more. The templates set a quarter of an instance's memory.",
     ),
     Row(
         name="RUNS_KEPT_DAYS",

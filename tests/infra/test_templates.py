@@ -106,7 +106,7 @@ def app_settings() -> dict[str, Any]:
     """Every setting that the site gets, wherever it is put together."""
     app = template("app.bicep")
     assert next(each for each in app.resources if each.body.get("name") == "appsettings").body["properties"] == (
-        "union(settings, hostSettings, telemetrySettings, authenticationSettings)"
+        "union(memorySettings, settings, hostSettings, telemetrySettings, authenticationSettings)"
     )
     named = re.search(r"(?s)var settings = union\(otherSettings, (\{.*?\n\})\)", MAIN.source)
     assert named is not None
@@ -114,7 +114,13 @@ def app_settings() -> dict[str, Any]:
     signed_in = dict.fromkeys(
         re.findall(r"(?m)^      ([A-Z_]+):", app.variables["authenticationSettings"]), Expr("...")
     )
-    return own | app.variables["hostSettings"] | app.variables["telemetrySettings"] | signed_in
+    return (
+        app.variables["memorySettings"]
+        | own
+        | app.variables["hostSettings"]
+        | app.variables["telemetrySettings"]
+        | signed_in
+    )
 
 
 def values(node: Any) -> list[Any]:
