@@ -221,8 +221,9 @@ class _Planner:
                     lines=piece.lines,
                     path=piece.path,
                     has_huge_rows=piece.longest_line_bytes > _HUGE_ROW_BYTES,
+                    line_breaks=piece.line_breaks,
                 )
-                self._stage_piece(PlannedPiece(source=number, rows=0, line_breaks=piece.line_breaks), raw, resolved)
+                self._stage_piece(number, raw, resolved)
         if read.columns:
             self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
         self._wait_for_staging(0)
@@ -246,10 +247,13 @@ class _Planner:
         try:
             resolved = self._resolve(columns, name)
             for first in range(0, rows, _PARQUET_ROWS):
-                piece = PlannedPiece(source=number, rows=0, line_breaks=((1, first + 1),))
-                lines = min(rows - first, _PARQUET_ROWS)
-                raw = RawPiece(table=_parquet_slice(path, texts, first), columns=len(texts), lines=lines)
-                self._stage_piece(piece, raw, resolved)
+                raw = RawPiece(
+                    table=_parquet_slice(path, texts, first),
+                    columns=len(texts),
+                    lines=min(rows - first, _PARQUET_ROWS),
+                    line_breaks=((1, first + 1),),
+                )
+                self._stage_piece(number, raw, resolved)
             self._wait_for_staging(0)
         except duckdb.Error as exc:
             if isinstance(exc, duckdb.OutOfMemoryException) or os.strerror(errno.ENOSPC) in str(exc):
@@ -277,9 +281,9 @@ class _Planner:
         fields = sorted(resolved.fields, key=lambda one: order[one.group, one.name])
         return replace(resolved, fields=tuple(fields))
 
-    def _stage_piece(self, piece: PlannedPiece, raw: RawPiece, mapping: ResolvedMapping) -> None:
+    def _stage_piece(self, source: int, raw: RawPiece, mapping: ResolvedMapping) -> None:
         number = len(self.pieces)
-        self.pieces.append(piece)
+        self.pieces.append(PlannedPiece(source=source, rows=0))
         is_alone = raw.has_huge_rows or raw.columns > _MOST_COLUMNS_BESIDE or len(mapping.fields) > _MOST_FIELDS_BESIDE
         self._wait_for_staging(0 if is_alone else _STAGERS - 1)
         self._staging.append(self._pool.submit(self._stage_file, number, raw, mapping))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from exporter import payload
 from exporter.errors import ConfigError, RowsLost
 from exporter.mapping import MappedField
+from exporter.reading import source_line
 from exporter.rules import literal
 
 PLAN_NAME = "plan.json"
 DUPLICATES_NAME = "duplicates.parquet"
 REJECTED_CSV = "rejected.csv"
 DUPLICATES_CSV = "duplicates.csv"
+LINE_BREAKS = "line_breaks"  # metadata of the file of a piece's staged rows, see `reading.Piece`
 IDENTIFIER = "f0"  # the staged column of the identifier, which is the first of the fields
 
 
@@ -43,23 +46,12 @@ def rows_name(piece: int) -> str:
 
 
 class PlannedPiece(BaseModel):
-    """One stretch of a partition. `source` is its position in `Plan.sources`.
-
-    line_breaks: (first line in the piece, line in the source) wherever the two begin to differ otherwise than by
-    counting on; lines count from 1, line breaks inside cells included.
-    """
+    """One stretch of a partition. `source` is its position in `Plan.sources`."""
 
     model_config = ConfigDict(frozen=True)
 
     source: int
     rows: int
-    line_breaks: tuple[tuple[int, int], ...] = ((1, 1),)
-
-    def source_line(self, local_line: int) -> int:
-        """The line in the source file of a line of the piece."""
-        at = max(bisect.bisect_right(self.line_breaks, (local_line, 1 << 62)) - 1, 0)
-        local, source = self.line_breaks[at]
-        return source + local_line - local
 
 
 class Span(BaseModel):
@@ -294,17 +286,26 @@ def locate(
     """Source file and line of rows given by piece and position in it.
 
     A row's line is its position plus the line breaks inside the cells of the rows before it, which are staged as
-    `breaks`, plus whatever was left out of the piece, which `PlannedPiece.line_breaks` knows.
+    `breaks`, plus whatever was left out of the piece, which its `line_breaks` know.
     """
     by_piece: dict[int, list[int]] = {}
     for piece, row in rows:
         by_piece.setdefault(piece, []).append(row)
     found = {}
     for piece, wanted in by_piece.items():
-        planned = pieces[piece]
-        for row, local in _local_lines(database, folder / rows_name(piece), wanted):
-            found[piece, row] = (sources[planned.source], planned.source_line(local))
+        path = folder / rows_name(piece)
+        line_breaks = _line_breaks(database, path)
+        for row, local in _local_lines(database, path, wanted):
+            found[piece, row] = (sources[pieces[piece].source], source_line(line_breaks, local))
     return found
+
+
+def _line_breaks(database: duckdb.DuckDBPyConnection, rows: Path) -> list[tuple[int, int]]:
+    found = database.execute(
+        f"SELECT decode(value) FROM parquet_kv_metadata({_path(rows)}) WHERE decode(key) = {literal(LINE_BREAKS)}"
+    ).fetchone()
+    assert found is not None
+    return [(local, source) for local, source in json.loads(found[0])]
 
 
 def _local_lines(database: duckdb.DuckDBPyConnection, rows: Path, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:

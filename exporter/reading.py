@@ -99,9 +99,14 @@ class Piece:
 
     def source_line(self, local_line: int) -> int:
         """Give the line of the source for a line of this file, both from 1; line ends inside quotes count."""
-        at = bisect_right(self.line_breaks, local_line, key=lambda pair: pair[0]) - 1
-        local, source = self.line_breaks[max(at, 0)]
-        return source + local_line - local
+        return source_line(self.line_breaks, local_line)
+
+
+def source_line(line_breaks: Sequence[tuple[int, int]], local_line: int) -> int:
+    """The line of the source for a line of a piece, see `Piece`."""
+    at = bisect_right(line_breaks, local_line, key=lambda pair: pair[0]) - 1
+    local, source = line_breaks[max(at, 0)]
+    return source + local_line - local
 
 
 def read_csv_call(piece: Piece, columns: Sequence[str]) -> str:

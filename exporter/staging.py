@@ -9,7 +9,8 @@ each distinct text, and only in pieces that have any.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import duckdb
 from exporter import emails, payload, phones, rules
 from exporter.errors import RowsLost
 from exporter.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
+from exporter.plans import LINE_BREAKS
 from exporter.reading import MAX_SHOWN_CHARS
 from exporter.rules import RejectReason, literal
 
@@ -32,13 +34,14 @@ class RawPiece:
     """The rows of a piece as they were read.
 
     table: SQL of a table with the columns c0, c1, ..., `columns` of them, as text. lines: of the piece, as they were
-    counted when it was written; the rows of a slice of Parquet. path: the file that is no longer needed thereafter, of
-    CSV. has_huge_rows: some have megabytes.
+    counted when it was written; the rows of a slice of Parquet. line_breaks: see `reading.Piece`. path: the file of a
+    piece of CSV, not needed thereafter. has_huge_rows: some have megabytes.
     """
 
     table: str
     columns: int
     lines: int
+    line_breaks: Sequence[tuple[int, int]]
     path: Path | None = None
     has_huge_rows: bool = False
 
@@ -69,10 +72,10 @@ def stage(
     """
     source_row = _as_csv(raw.columns) if keep_rows else "NULL::VARCHAR"
     staged = partial(_staged, *raw.cells(), mapping, number=number, source_row=source_row)
-    _write(cursor, staged(Lookup()), target)
+    _write(cursor, staged(Lookup()), raw, target)
     written = _look_back(cursor, target)
     if written.has_odd_cells:
-        _write(cursor, staged(_look_up(cursor, raw.table, mapping)), target)
+        _write(cursor, staged(_look_up(cursor, raw.table, mapping)), raw, target)
         written = _look_back(cursor, target)
     if written.rows + written.breaks != raw.lines:
         raise RowsLost(f"{written.rows:,} rows with {written.breaks:,} line breaks were staged of {raw.lines:,} lines")
@@ -95,8 +98,9 @@ def _as_csv(columns: int) -> str:
     return f"left(concat_ws(',', {', '.join(cells)}), {MAX_SHOWN_CHARS})"
 
 
-def _write(cursor: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
-    cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET})")
+def _write(cursor: duckdb.DuckDBPyConnection, query: str, raw: RawPiece, target: Path) -> None:
+    metadata = f"KV_METADATA {{{LINE_BREAKS}: {literal(json.dumps(raw.line_breaks))}}}"
+    cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET}, {metadata})")
 
 
 def _staged(table: str, breaks: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, source_row: str) -> str:

@@ -96,7 +96,7 @@ def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
             time.sleep(0.2)
         assert [look(url, user, words).returncode for user, words in LOOKS] == [0, 0, 0, 1]
         assert requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=30).status_code == 403
-        assert requests.get(f"{url}{run}/rejected.csv", headers=admin, timeout=30).text.startswith("source,line")
+        assert requests.get(f"{url}{run}/rejected.csv", headers=admin, timeout=30).text.startswith('"source","line"')
     finally:
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=60)

@@ -209,19 +209,16 @@ def test_lines_are_those_that_csv_reader_counts(rows: list[list[str]], line_end:
     ],
 )
 def test_source_line_of_a_local_line(breaks: tuple[tuple[int, int], ...], lines: dict[int, int]):
-    piece = PlannedPiece(source=0, rows=9, line_breaks=breaks)
-    assert {local: piece.source_line(local) for local in lines} == lines
+    assert {local: reading.source_line(breaks, local) for local in lines} == lines
 
 
 def test_locate_counts_the_breaks_of_rows_before(tmp_path: Path):
     database = open_database(tmp_path, memory_mb=64)
     rows = [tmp_path / rows_name(piece) for piece in range(2)]
-    database.execute(f"COPY (SELECT unnest([0, 2, 0, 0, 3, 0]) AS breaks) TO '{rows[0]}'")
-    database.execute(f"COPY (SELECT unnest([0, 0]) AS breaks) TO '{rows[1]}'")
-    pieces = [
-        PlannedPiece(source=1, rows=6, line_breaks=((1, 2), (6, 10))),
-        PlannedPiece(source=0, rows=2, line_breaks=((1, 5),)),
-    ]
+    first, second = "KV_METADATA {line_breaks: '[[1, 2], [6, 10]]'}", "KV_METADATA {line_breaks: '[[1, 5]]'}"
+    database.execute(f"COPY (SELECT unnest([0, 2, 0, 0, 3, 0]) AS breaks) TO '{rows[0]}' ({first})")
+    database.execute(f"COPY (SELECT unnest([0, 0]) AS breaks) TO '{rows[1]}' ({second})")
+    pieces = [PlannedPiece(source=1, rows=6), PlannedPiece(source=0, rows=2)]
     wanted = [(0, row) for row in range(6)] + [(1, 1)]
     found = locate(database, pieces, ["zero", "one"], tmp_path, wanted)
     database.close()
