@@ -1,6 +1,6 @@
 """The one place that orders things. Triggers, CLI and console call these methods and nothing deeper.
 
-    note(blob)  ->  settle message  ->  settle: freeze manifest, start runs  ->  step message  ->  step, step, ...
+    note(blob)  ->  settle message  ->  settle: settling.py  ->  step message  ->  step, step, ...: stepping.py
     tick()      ->  what the timer does: timer.py
 
 A step takes a run as far as its time allows and answers with a value; `handle` turns that value into the next message.
@@ -15,8 +15,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +29,6 @@ from exporter import leases, members, notices, telemetry, timer
 from exporter.catalog import Catalog, Connection, Export, is_born
 from exporter.errors import (
     AlreadyThere,
-    BlobTooLarge,
     ConfigError,
     DocumentUnreadable,
     ExporterError,
@@ -38,42 +37,23 @@ from exporter.errors import (
     NoSnapshot,
     PartitionChanged,
     RunCanceled,
-    SnapshotUnreadable,
     StoreMoved,
     Transient,
 )
-from exporter.headers import HeaderDecision, counts_columns
 from exporter.logs import bound_run, kind_and_place
-from exporter.mapping import MappingDocument
-from exporter.model_json import MAX_MODEL_BYTES, Dialect, TableModel, parse_table
 from exporter.pacing import Pacer
 from exporter.planning import count_rows, make_plan, read_columns
 from exporter.plans import Plan
-from exporter.reading import read_partition
-from exporter.records import AGAIN_HINT, Records
-from exporter.runs import Manifest, ManifestPartition, Run, Status, close, new_run_id
-from exporter.snapshots import (
-    MODEL_NAME,
-    Completeness,
-    Layout,
-    NeverCame,
-    NotASnapshot,
-    NotYet,
-    Settled,
-    SnapshotRef,
-    completeness,
-    is_model,
-    parse_blob_name,
-)
-from exporter.stepping import SETBACKS, Done, Klaviyo, Next, Outside, Step, StepResult, step_message
-from exporter.store import BlobInfo, Snapshots, Steps, Store
+from exporter.records import Records
+from exporter.runs import Manifest, Run, Status, new_run_id
+from exporter.settling import Settling
+from exporter.snapshots import NotASnapshot, NotYet, Settled, SnapshotRef, parse_blob_name
+from exporter.stepping import SETBACKS, Done, Klaviyo, Next, Outside, Step, StepResult, backoff_s, step_message
+from exporter.store import Snapshots, Steps, Store
 
 logger = logging.getLogger(__name__)
 
 STALE_S = 900.0  # an open run that nothing moved for so long lost its message: half as much again as a hidden one
-LONGEST_WAIT_S = 300.0
-LOOKED_S = 3600.0  # longer than a look at a snapshot goes on, from the first try to the last
-UNKNOWN_HINT = "Look for it in the logs; mend the cause, then run the export again, which is harmless."
 DEFECT_HINT = (
     "This is a defect: report it with the message, which holds no data of persons, and the version. "
     "Running the export again, or on another snapshot, is harmless."
@@ -101,18 +81,6 @@ class Limits:
     runs_kept_days: int = 365
     rejected_kept_days: int = 30  # lists of rows; that of rejected ones holds personal data
     no_snapshot_days: int = 8  # without a new one, after which somebody is told; 0 for never
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A snapshot that is in the container, complete or not, and the blob of it that was written last."""
-
-    ref: SnapshotRef
-    last: BlobInfo
-
-    @property
-    def moment(self) -> datetime:
-        return self.ref.exported_at or self.last.modified_at
 
 
 class Exporter:
@@ -146,7 +114,7 @@ class Exporter:
         self.notices = notices.Notices(store, notify)
         self.limits = limits
         self.records = Records(store, self.notices, work=work, now=self._now)
-        self._container, self._clock, self._progress = container, clock, progress
+        self._clock, self._progress = clock, progress
         self._checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
         self._health: dict[str, str] = {}
         self._health_at, self._health_lock = -HEALTH_S, threading.Lock()
@@ -163,26 +131,20 @@ class Exporter:
             progress=progress,
             memory_mb=limits.memory_mb,
         )
+        self.settling = Settling(
+            self._outside,
+            steps,
+            container=container,
+            settle_s=limits.settle_s,
+            patience_s=limits.patience_s,
+            setbacks=limits.setbacks,
+        )
 
     # What triggers call
 
     def note(self, blob_name: str) -> None:
         """A blob arrived: look at its snapshot once it has settled. What is no snapshot is noted and ignored."""
-        if is_model(blob_name):
-            self.steps.put({"do": "settle", "blob": blob_name}, delay_s=self.limits.settle_s)
-            return
-        try:
-            ref = parse_blob_name(blob_name)
-        except NotASnapshot as exc:
-            logger.info("blob ignored", extra={"cause": exc.message})
-            return
-        delay_s = 0.0 if ref.is_one_file else self.limits.settle_s
-        logger.info("blob noted", extra={"segment": ref.segment, "wait_s": delay_s})
-        self.look_at(blob_name, delay_s=delay_s)
-
-    def look_at(self, blob_name: str, *, delay_s: float = 0) -> None:
-        """Queue a look at the snapshot of a blob."""
-        self.steps.put({"do": "settle", "blob": blob_name}, delay_s=delay_s)
+        self.settling.note(blob_name)
 
     def handle(self, message: Mapping[str, Any], *, redelivered: bool = False) -> None:
         """Do what a message says and queue what follows from it.
@@ -201,7 +163,7 @@ class Exporter:
         """Do what a message says."""
         match message:
             case {"do": "settle", "blob": str(blob_name)}:
-                return self._look(message, blob_name, redelivered=redelivered)
+                return self.settling.look(message, blob_name, redelivered=redelivered)
             case {"do": "step", "run": str(run_id), "step": int(step)}:
                 return self._step(run_id, step, redelivered=redelivered)
             case _:
@@ -215,7 +177,7 @@ class Exporter:
     def close_poisoned(self, message: Mapping[str, Any]) -> None:
         """A message failed too often: its run, or that of the snapshot it was about, is Failed: nobody waits for it."""
         if message.get("do") == "settle":
-            self._close_poisoned_look(str(message.get("blob")))
+            self.settling.close_poisoned(str(message.get("blob")))
             return
         run_id = message.get("run")
         try:
@@ -249,11 +211,11 @@ class Exporter:
         """Start a run on the newest snapshots, now. Raises ConfigError when there is none, or no connection."""
         if export.connection is None:
             raise ConfigError(f"{export.name} is detached", hint="Give the export a connection.")
-        return self.start_on(export, self.freeze_newest(export), because=because)
+        return self.start_on(export, self.settling.freeze_newest(export), because=because)
 
     def dry_run(self, export: Export, folder: Path) -> Plan:
         """The plan that a run of the newest snapshots would make, in a local folder. Sends and changes nothing."""
-        manifest = self.freeze_newest(export)
+        manifest = self.settling.freeze_newest(export)
         sources = [self._outside.source(part) for part in manifest.partitions]
         show = self._progress
         return make_plan(
@@ -266,15 +228,15 @@ class Exporter:
 
     def columns_of(self, segment: str) -> tuple[str, ...]:
         """The columns of a segment's newest snapshot, from the first partition that has any. Raises NoSnapshot."""
-        ref = self._newest_of(segment)
+        ref = self.settling.newest_of(segment)
         if ref is None:
             raise NoSnapshot(f"no snapshot of {segment} has arrived yet", hint="Check the segment's name.")
-        found = (read_columns(self._outside.source(part)) for part in self._freeze([ref]).partitions)
+        found = (read_columns(self._outside.source(part)) for part in self.settling.freeze([ref]).partitions)
         return next(filter(None, found), ())
 
     def count_members(self, ref: SnapshotRef) -> int:
         """The rows of a snapshot, by reading all of it. Raises what reading may raise."""
-        parts = self._freeze([ref]).partitions
+        parts = self.settling.freeze([ref]).partitions
         with tempfile.TemporaryDirectory() as folder:
             rows = sum(
                 count_rows(self._outside.source(part), Path(folder), memory_mb=self.limits.memory_mb) for part in parts
@@ -284,8 +246,8 @@ class Exporter:
 
     def types_of(self, segment: str) -> Mapping[str, str]:
         """The data types that model.json gives to the columns of a segment's newest snapshot."""
-        ref = self._newest_of(segment)
-        model = self._model(ref) if ref else None
+        ref = self.settling.newest_of(segment)
+        model = self.settling.model_of(ref) if ref else None
         return model.types if model else {}
 
     def start_on(
@@ -304,16 +266,16 @@ class Exporter:
         `skip`.
         """
         attempt = 1
-        while (run := self._create(export, manifest, because=because, attempt=attempt, due_at=due_at)) is None:
+        while (run := self.settling.create(export, manifest, because=because, attempt=attempt, due_at=due_at)) is None:
             found = self.records.readable(new_run_id(export.id, manifest, attempt))
             if found and found.status.is_open:
                 if self._is_as(found, export):
-                    self._set_going(found)  # its own message may be lost
+                    self.settling.set_going(found)  # its own message may be lost
                     if self.records.why_cancelled(found.run_id) is None:
                         return found
                 else:
                     self.cancel(found.run_id, why="the export was changed; a new run follows")
-                    self._set_going(found)
+                    self.settling.set_going(found)
             elif found and because == "schedule":
                 if due_at and found.due_at == due_at:
                     return found  # another instance started it
@@ -347,294 +309,6 @@ class Exporter:
         """The runs of an export, newest snapshot first."""
         return self.records.of_export(export_id)
 
-    # Settling
-
-    def _look(self, message: Mapping[str, Any], blob_name: str, *, redelivered: bool) -> StepResult:
-        """Settle the snapshot of a blob; whatever keeps us from it, come back a limited number of times.
-
-        A new role takes minutes to count, so what a person must mend is waited for as well.
-        """
-        try:
-            ref = None if is_model(blob_name) else parse_blob_name(blob_name)
-        except NotASnapshot:
-            logger.error("message not understood and dropped")  # noqa: TRY400
-            return Done()
-        tries = int(message.get("tries", 0))
-        try:
-            if ref is None:
-                return self._settle_described(blob_name)
-            return self._settle(ref, message, redelivered=redelivered or tries > 0)
-        except ExporterError as exc:
-            tries += 1
-            if tries > self.limits.setbacks:
-                if ref is not None:  # what a model.json is about is looked at for itself, too
-                    self._fail_unsettled(ref, f"{exc.message}, {self.limits.setbacks} times in a row", hint=exc.hint)
-                return Done()
-            logger.warning("settling put off", extra={"cause": exc.message, "attempt": tries})
-            return Next({**message, "tries": tries}, after_s=_backoff_s(tries, exc))
-
-    def _settle(self, ref: SnapshotRef, message: Mapping[str, Any], *, redelivered: bool) -> StepResult:
-        exports = [export for export in self.catalog.exports() if _wants(export, ref)]
-        if not exports:
-            logger.info("no export for this segment", extra={"segment": ref.segment})
-            return Done()
-        state = self._completeness(ref, [export.mapping for export in exports])
-        match state:
-            case NotYet(wait_s):
-                return Next({**message, "tries": 0}, after_s=wait_s)
-            case Settled():
-                self._start_each_on_arrival(exports, ref, redelivered=redelivered)
-            case NeverCame(missing):
-                logger.error("snapshot incomplete", extra={"segment": ref.segment, "missing": len(missing)})
-                for export in exports:
-                    self._fail_incomplete(export, ref, len(missing))
-        return Done()
-
-    def _settle_described(self, model_name: str) -> StepResult:
-        """A model.json came or changed: the newest snapshots that it may be about are looked at, again or at last."""
-        newest: dict[str, tuple[datetime, str]] = {}
-        for blob in self.snapshots.list(model_name.removesuffix(MODEL_NAME)):
-            with contextlib.suppress(NotASnapshot):
-                ref = parse_blob_name(blob.name)
-                if ref.model == model_name:
-                    found = (ref.exported_at or blob.modified_at, blob.name)
-                    newest[ref.segment] = max(newest.get(ref.segment, found), found)
-        for _, name in newest.values():
-            self.steps.put({"do": "settle", "blob": name})
-        return Done()
-
-    def _completeness(self, ref: SnapshotRef, mappings: Sequence[MappingDocument] = ()) -> Completeness:
-        """mappings: by which the snapshot is to be read; their columns may have to be named by a model.json to come."""
-        model = self._model(ref)
-        state = completeness(
-            ref,
-            list(self.snapshots.list(ref.prefix)),
-            named=model.named_in(ref.prefix) if model else (),
-            now=self._now(),
-            quiet_s=self.limits.settle_s,
-            patience_s=self.limits.patience_s,
-        )
-        if isinstance(state, Settled) and self._awaits_model(ref, model, state.partitions, mappings):
-            return NotYet(max(self.limits.settle_s, 1), "model.json does not say yet what the columns are called")
-        return state
-
-    def _awaits_model(
-        self,
-        ref: SnapshotRef,
-        model: TableModel | None,
-        partitions: Sequence[BlobInfo],
-        mappings: Sequence[MappingDocument],
-    ) -> bool:
-        """Whether only a model.json that is still to come can say what the columns are called. Patience has an end."""
-        arrived_at = max(blob.modified_at for blob in partitions)
-        patience = timedelta(seconds=self.limits.patience_s)
-        if ref.model is None or _describes(model, ref) or self._now() - arrived_at >= patience:
-            return False
-        part = _frozen(max(partitions, key=lambda blob: blob.size_bytes), ref, model)
-        names = [mapping.named_columns() for mapping in mappings]
-        try:
-            headers = [self._header(part, expected=each) for each in names if not counts_columns(each)]
-        except (SnapshotUnreadable, PartitionChanged):
-            return False  # that is for a run to say
-        return any(header.columns and not header.has_header for header in headers)
-
-    def _header(self, part: ManifestPartition, *, expected: Sequence[str] = ()) -> HeaderDecision:
-        """What the columns of a partition are called, from its first line."""
-        chunks = self.snapshots.open(part.name, etag=part.etag)
-        with tempfile.TemporaryDirectory() as folder:
-            read = read_partition(chunks, folder=Path(folder), name=part.name, declared=part.dialect, expected=expected)
-            with contextlib.closing(read):
-                return read.header
-
-    def _model(self, ref: SnapshotRef) -> TableModel | None:
-        """What model.json says of a snapshot's table; nothing in it is needed."""
-        try:
-            return self._read_model(ref)
-        except BlobTooLarge as exc:
-            logger.warning("model.json left aside", extra={"segment": ref.segment, "cause": exc.message})
-            return None
-
-    def _read_model(self, ref: SnapshotRef) -> TableModel | None:
-        found = self.snapshots.read(ref.model, max_bytes=MAX_MODEL_BYTES) if ref.model else None
-        return parse_table(found.data, ref.segment, container=self._container) if found else None
-
-    def _start_each_on_arrival(self, exports: Sequence[Export], ref: SnapshotRef, *, redelivered: bool) -> None:
-        """One that cannot be started does not keep the others from it. Raises the first error at the end."""
-        errors = []
-        for export in exports:
-            try:
-                self._start_on_arrival(export, ref, redelivered=redelivered)
-            except ExporterError as exc:
-                errors.append(exc)
-        if errors:
-            raise errors[0]
-
-    def _start_on_arrival(self, export: Export, ref: SnapshotRef, *, redelivered: bool) -> None:
-        others = [segment for segment in export.segments if not ref.is_of(segment)]
-        newest = self._newest_of_each(others, [export.mapping])
-        manifest = self._freeze_all(export, {**dict.fromkeys(export.segments, ref), **newest})
-        attempt = 1
-        while self._create(export, manifest, because="arrival", attempt=attempt) is None:
-            found = self.records.readable(new_run_id(export.id, manifest, attempt))
-            if found and found.status is Status.FAILED and found.manifest != manifest:
-                attempt += 1  # by now model.json says something else of the same files
-                continue
-            if found and found.status is Status.QUEUED and redelivered:
-                # Whoever had this message before may have died between creating the run and queueing its first step.
-                self._set_going(found)
-            return
-
-    def _fail_incomplete(self, export: Export, ref: SnapshotRef, missing: int) -> None:
-        run = self._new_run(export, self._freeze([ref]), because="arrival", attempt=1)
-        self._create_closed(
-            run,
-            Status.FAILED,
-            message=f"the snapshot is incomplete: {missing} partitions that model.json names never came",
-            hint="Look at the export's status in Customer Insights and run it again there.",
-        )
-
-    def _close_poisoned_look(self, blob_name: str) -> None:
-        try:
-            ref = parse_blob_name(blob_name)
-        except NotASnapshot:
-            logger.error("poison message without a snapshot")  # noqa: TRY400
-            return
-        self._fail_unsettled(ref, "the exporter fails, for a reason that it does not know", hint=UNKNOWN_HINT)
-
-    def _fail_unsettled(self, ref: SnapshotRef, why: str, *, hint: str = "") -> None:
-        """Record a Failed run for each export that waits for a snapshot which could not be looked at."""
-        now = self._now()
-        manifest = Manifest(snapshots=[ref.prefix], exported_at=ref.exported_at or now, partitions=[])
-        for export in self.catalog.exports():
-            if _wants(export, ref) and not self.has_run(export, ref, since=now - timedelta(seconds=LOOKED_S)):
-                run = self._new_run(export, manifest, because="arrival", attempt=1)
-                message = f"a snapshot arrived and could not be looked at: {why}"
-                self._create_closed(run, Status.FAILED, message=message, hint=hint or AGAIN_HINT)
-
-    def has_run(self, export: Export, ref: SnapshotRef, *, since: datetime) -> bool:
-        """Whether a run of an export on a snapshot was created since then."""
-        return any(
-            ref.prefix in run.manifest.snapshots and run.created_at >= since
-            for run in self.records.on_snapshots_since(export.id, ref.exported_at or since)
-        )
-
-    def freeze_newest(self, export: Export) -> Manifest:
-        """The manifest of the newest complete snapshots of an export's segments. Raises NoSnapshot."""
-        found = self._newest_of_each(export.segments, [export.mapping])
-        if not any(found.values()):
-            raise NoSnapshot(
-                f"no snapshot of {', '.join(export.segments)} has arrived yet",
-                hint="Check the segment's name and that Customer Insights exports it to the snapshots container.",
-            )
-        return self._freeze_all(export, found)
-
-    def _newest_of(self, segment: str) -> SnapshotRef | None:
-        """The newest complete snapshot of a segment."""
-        return self._newest_of_each([segment])[segment]
-
-    def _newest_of_each(
-        self, segments: Sequence[str], mappings: Sequence[MappingDocument] = ()
-    ) -> dict[str, SnapshotRef | None]:
-        """The newest complete snapshot of each segment, if any."""
-        newest_first = [each.ref for each in self.arrived(segments)]
-        newest: dict[str, SnapshotRef | None] = dict.fromkeys(segments)
-        for segment in segments:
-            for ref in newest_first:
-                if ref.is_of(segment) and isinstance(self._completeness(ref, mappings), Settled):
-                    newest[segment] = ref
-                    break
-        return newest
-
-    def arrived(self, segments: Sequence[str]) -> list[Arrived]:
-        """The snapshots of some segments in the container, newest first. Lists all of it: paths vary too much.
-
-        Of however many blobs, only the snapshots of these segments are kept in mind.
-        """
-        found: dict[str, Arrived] = {}
-        for blob in self.snapshots.list(""):
-            with contextlib.suppress(NotASnapshot):
-                ref = parse_blob_name(blob.name)
-                if not any(ref.is_of(segment) for segment in segments):
-                    continue
-                if ref.prefix not in found or found[ref.prefix].last.modified_at < blob.modified_at:
-                    found[ref.prefix] = Arrived(ref, blob)
-        return sorted(found.values(), key=lambda each: each.moment, reverse=True)
-
-    def _freeze_all(self, export: Export, found: Mapping[str, SnapshotRef | None]) -> Manifest:
-        """The manifest of what was found of each segment of an export."""
-        refs = {ref.prefix: ref for segment in export.segments if (ref := found[segment])}
-        missing = [segment for segment in export.segments if not found[segment]]
-        return self._freeze(list(refs.values()), missing=missing)
-
-    def _freeze(self, refs: list[SnapshotRef], *, missing: Sequence[str] = ()) -> Manifest:
-        """The manifest of these snapshots as they are now."""
-        partitions: list[ManifestPartition] = []
-        exported: dict[str, datetime] = {}
-        notes: list[str] = []
-        for ref in refs:
-            try:
-                model = self._read_model(ref)
-            except BlobTooLarge as exc:
-                model = None
-                notes.append(f"{exc.message} and was left aside: the files alone say how they are written")
-            for blob in sorted(self.snapshots.list(ref.prefix), key=lambda blob: blob.name):
-                if ref.holds(blob.name):
-                    moment = ref.exported_at or blob.modified_at
-                    exported[ref.prefix] = max(moment, exported.get(ref.prefix, moment))
-                    partitions.append(_frozen(blob, ref, model))
-        return Manifest(
-            snapshots=[ref.prefix for ref in refs],
-            exported_at=max(exported.values(), default=self._now()),
-            exported=exported,
-            partitions=partitions,
-            notes=notes,
-            missing=list(missing),
-        )
-
-    def _new_run(
-        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, due_at: datetime | None = None
-    ) -> Run:
-        return Run(
-            run_id=new_run_id(export.id, manifest, attempt),
-            export=export.id,
-            export_name=export.name,
-            export_created_at=export.created.at if export.created else None,
-            connection=export.connection or "",  # a detached export is not started
-            list_id=export.list_id,
-            mapping=export.mapping,
-            because=because,
-            due_at=due_at,
-            max_profiles=export.max_profiles,
-            keep_rejected_rows=export.keep_rejected_rows,
-            reconcile=export.reconcile,
-            manifest=manifest,
-            created_at=self._now(),
-        )
-
-    def _create(
-        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, due_at: datetime | None = None
-    ) -> Run | None:
-        """Create a run and queue its first step. None when it exists: somebody was faster, or it ran before."""
-        run = self._new_run(export, manifest, because=because, attempt=attempt, due_at=due_at)
-        try:
-            self.records.create(run)
-        except AlreadyThere:
-            return None
-        logger.info("run created", extra={"run_id": run.run_id})
-        self._set_going(run)
-        return run
-
-    def _set_going(self, run: Run) -> None:
-        """Queue an open run's next step; from here on the timer looks after it."""
-        self.records.list_as_open(run)
-        self.steps.put(step_message(run))
-
-    def _create_closed(self, run: Run, status: Status, *, message: str, hint: str = "") -> Run:
-        """Record a run that ends before it begins, report and all. Never open, so that no nudge sets it going."""
-        closed = close(run, status, now=self._now(), message=message, hint=hint)
-        self.records.create_ended(closed)
-        return closed
-
     def skip(
         self,
         export: Export,
@@ -654,9 +328,9 @@ class Exporter:
         last = self.run(before) if before else None
         if last and (last.message, last.manifest.digest()) == (message, manifest.digest()):
             return last
-        run = self._new_run(export, manifest, because="schedule", attempt=1, due_at=due_at)
+        run = self.settling.new_run(export, manifest, because="schedule", attempt=1, due_at=due_at)
         run = run.model_copy(update={"run_id": f"{export.id}/{due_at:%Y%m%dT%H%M%SZ}-skipped"})
-        return self._create_closed(run, Status.SKIPPED, message=message, hint=hint)
+        return self.settling.create_closed(run, Status.SKIPPED, message=message, hint=hint)
 
     # One step
 
@@ -740,7 +414,7 @@ class Exporter:
             message = f"gave up after {self.limits.setbacks} tries without progress: {error.message}"
             self._end_early(taken, Status.FAILED, message=message, hint=error.hint)
             return Done()
-        wait_s = _backoff_s(setbacks, error)
+        wait_s = backoff_s(setbacks, error)
         logger.warning("step put off", extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks})
         telemetry.waited(wait_s, telemetry.SETBACK_WAIT)
         changed = run.model_copy(update={"setbacks": setbacks, "message": error.message, "hint": error.hint})
@@ -759,10 +433,10 @@ class Exporter:
                 run, etag, status, message=message, hint="Run the export in Customer Insights again."
             )
             return Done()
-        states = {ref: self._completeness(ref, [run.mapping]) for ref in _refs_of(run.manifest)}
+        states = {ref: self.settling.completeness_of(ref, [run.mapping]) for ref in _refs_of(run.manifest)}
         settled = [ref for ref, state in states.items() if isinstance(state, Settled)]
         missing = [segment for segment in export.segments if not any(ref.is_of(segment) for ref in settled)]
-        manifest = self._freeze(settled, missing=missing)
+        manifest = self.settling.freeze(settled, missing=missing)
         waits = [state.wait_s for state in states.values() if isinstance(state, NotYet)]
         if waits or manifest.digest() == run.manifest.digest():
             return self._set_back(taken, Transient(changed, retry_after_s=max(waits, default=0)))
@@ -772,11 +446,11 @@ class Exporter:
             hint = "Run the export again when the snapshot's files no longer change."
             self.records.end_early(run, etag, Status.FAILED, message=changed, hint=hint)
             return Done()
-        following = self._new_run(export, manifest, because=run.because, attempt=1, due_at=run.due_at)
+        following = self.settling.new_run(export, manifest, because=run.because, attempt=1, due_at=run.due_at)
         with contextlib.suppress(AlreadyThere):  # the files' arrival started it, or this step before it died
             self.records.create(following.model_copy(update={"restarts": run.restarts + 1}))
         if (found := self.run(following.run_id)) and found.status is Status.QUEUED:
-            self._set_going(found)
+            self.settling.set_going(found)
         self.records.end_early(
             run, etag, Status.SKIPPED, message=f"{changed}; {following.run_id} reads it as it is now"
         )
@@ -815,11 +489,6 @@ def _pacer(held: leases.HeldLease, share: float) -> Pacer:
         return Pacer(share=share)
 
 
-def _backoff_s(tries: int, error: ExporterError) -> float:
-    asked_s = error.retry_after_s if isinstance(error, Transient) else None
-    return min(max(asked_s or 0, 2.0**tries), LONGEST_WAIT_S)
-
-
 def _refs_of(manifest: Manifest) -> list[SnapshotRef]:
     """The snapshots of a manifest; those of files on a laptop have no names that can be read."""
     refs = {}
@@ -828,25 +497,6 @@ def _refs_of(manifest: Manifest) -> list[SnapshotRef]:
             ref = parse_blob_name(part.name)
             refs[ref.prefix] = ref
     return list(refs.values())
-
-
-def _frozen(blob: BlobInfo, ref: SnapshotRef, model: TableModel | None) -> ManifestPartition:
-    """A partition as it is now. What another refresh called its columns does not count: they may stand otherwise."""
-    dialect = model.dialect_of(blob.name) if model else Dialect()
-    if not _describes(model, ref):
-        dialect = replace(dialect, columns=None)
-    return ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes, dialect=dialect)
-
-
-def _describes(model: TableModel | None, ref: SnapshotRef) -> bool:
-    """Whether a model.json is of the refresh that wrote a snapshot; in a folder made by hand it is the folder's own."""
-    return ref.layout is Layout.FOLDER or (model is not None and model.is_about(ref.prefix))
-
-
-def _wants(export: Export, ref: SnapshotRef) -> bool:
-    return (
-        export.is_active and export.schedule.on == "arrival" and any(ref.is_of(segment) for segment in export.segments)
-    )
 
 
 def _outcome(check: Callable[[], None]) -> str:

@@ -69,6 +69,7 @@ LONGEST_PAUSE_S = 300.0  # between two steps; the timer takes a run for stuck th
 LIST_LOOKS, LIST_LOOK_S = 4, 30.0  # looks again at a list that does not agree, each after twice the time: 8 minutes
 LIST_SAMPLE = 100  # delivered profiles that are looked up in it: one request
 SETBACKS = 12  # failures in a row without progress, with growing waits: about 40 minutes, then the run ends
+LONGEST_WAIT_S = 300.0  # between two of them
 
 
 class Klaviyo(Imports, Jobs, Protocol):
@@ -442,6 +443,11 @@ class _Watch:
 def step_message(run: Run) -> dict[str, object]:
     """The message that takes a run's next step."""
     return {"do": "step", "run": run.run_id, "step": run.step}
+
+
+def backoff_s(tries: int, error: ExporterError) -> float:
+    asked_s = error.retry_after_s if isinstance(error, Transient) else None
+    return min(max(asked_s or 0, 2.0**tries), LONGEST_WAIT_S)
 
 
 def _connection(outside: Outside, run: Run) -> Connection:

@@ -133,7 +133,7 @@ def _claim(exporter: Exporter, export: Export, due: datetime, now: datetime) -> 
         message = "nobody has agreed that data of this connection leaves for Klaviyo"
         return Claim(due=due, at=now, message=message, hint="Agree first.")
     try:
-        return Claim(due=due, at=now, manifest=exporter.freeze_newest(export))
+        return Claim(due=due, at=now, manifest=exporter.settling.freeze_newest(export))
     except NoSnapshot as exc:
         return Claim(due=due, at=now, message=exc.message, hint=exc.hint)
 
@@ -197,7 +197,8 @@ def look_for_missed(exporter: Exporter, now: datetime) -> None:
     except StoreMoved:
         return  # another instance is at it
     waiting = [(export, since) for export in exporter.catalog.exports() if (since := _waits_since(exporter, export))]
-    found = exporter.arrived([segment for export, _ in waiting for segment in export.segments]) if waiting else []
+    segments = [segment for export, _ in waiting for segment in export.segments]
+    found = exporter.settling.arrived(segments) if waiting else []
     settled_by_now = now - timedelta(seconds=exporter.limits.patience_s)
     missed = {}
     for export, since in waiting:
@@ -205,11 +206,11 @@ def look_for_missed(exporter: Exporter, now: datetime) -> None:
             newest = next((each for each in found if each.ref.is_of(segment)), None)
             if newest is None or not since <= newest.last.modified_at <= settled_by_now:
                 continue
-            if not exporter.has_run(export, newest.ref, since=newest.last.modified_at):
+            if not exporter.settling.has_run(export, newest.ref, since=newest.last.modified_at):
                 missed[newest.last.name] = newest.ref.segment
     for blob_name, segment in missed.items():
         logger.warning("snapshot missed", extra={"segment": segment})
-        exporter.look_at(blob_name)
+        exporter.settling.look_at(blob_name)
 
 
 def _waits_since(exporter: Exporter, export: Export) -> datetime | None:
@@ -372,7 +373,7 @@ def _last_snapshots(
     is_quiet = any(last.get(segment, never) <= long_ago for segment in export.segments)
     if is_quiet and export.schedule.on == "schedule":  # there may be newer ones that no run was due for yet
         with contextlib.suppress(NoSnapshot):
-            arrived = _exported(export, [exporter.freeze_newest(export)])
+            arrived = _exported(export, [exporter.settling.freeze_newest(export)])
             last |= {segment: max(moment, last.get(segment, moment)) for segment, moment in arrived.items()}
     return {segment: max(since, last[segment]) if segment in last else never for segment in export.segments}
 

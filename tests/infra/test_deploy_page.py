@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter import confirming, service
+from exporter import confirming, service, stepping
 from exporter.catalog import Connection, Export
 from exporter.settings import ROWS
 from exporter.snapshots import Layout, parse_blob_name
@@ -137,7 +137,7 @@ def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
     assert "every five minutes" in section
     assert f"Nothing moved for {service.STALE_S / 60:.0f} minutes" in section
     assert f"after {service.SETBACKS} times" in section
-    waits_s = sum(min(2.0**tries, service.LONGEST_WAIT_S) for tries in range(1, service.SETBACKS + 1))
+    waits_s = sum(min(2.0**tries, stepping.LONGEST_WAIT_S) for tries in range(1, service.SETBACKS + 1))
     assert 25 * 60 < waits_s < 40 * 60, "about 40 minutes, with what the tries themselves take"
 
 

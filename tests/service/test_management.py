@@ -804,14 +804,14 @@ def test_run_all_goes_on_after_an_export_that_cannot_be_started(world: World, ma
     found = world.exporter.store.read("connections/broken.json")
     assert found is not None
     world.exporter.store.replace("connections/broken.json", b"{}", etag=found.etag)
-    freeze = world.exporter.freeze_newest
+    freeze = world.exporter.settling.freeze_newest
 
     def unlucky(export: Export) -> Manifest:
         if "Unlucky" in export.segments:
             raise Transient("the storage cannot answer")
         return freeze(export)
 
-    world.patch.setattr(world.exporter, "freeze_newest", unlucky)
+    world.patch.setattr(world.exporter.settling, "freeze_newest", unlucky)
     started = management.run_all(ADMIN)
     assert [(one.export[0], one.run is not None) for one in started] == [
         *(("a", False), ("b", False), ("c", False), ("d", True)),

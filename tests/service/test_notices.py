@@ -100,9 +100,9 @@ def test_a_refused_key_is_told_as_such(told: World, hook: Hook) -> None:
 
 def test_an_incomplete_snapshot_is_told(told: World, hook: Hook) -> None:
     told.register()
-    manifest = told.exporter._freeze([])
-    run = told.exporter._new_run(_export(told), manifest, because="arrival", attempt=1)
-    told.exporter._create_closed(run, Status.FAILED, message="the snapshot is incomplete", hint="Look there.")
+    manifest = told.exporter.settling.freeze([])
+    run = told.exporter.settling.new_run(_export(told), manifest, because="arrival", attempt=1)
+    told.exporter.settling.create_closed(run, Status.FAILED, message="the snapshot is incomplete", hint="Look there.")
     _tick(told, 2)
     assert ["the snapshot is incomplete" in text for text in hook.texts] == [True]
 
@@ -345,7 +345,7 @@ def test_a_snapshot_that_is_incomplete_makes_no_other_segment_silent(told: World
     told.deliver()
     told.clock.move(DAY)
     ref = parse_blob_name(told.put("segments/A.csv", as_csv(people(4))))
-    told.exporter._fail_incomplete(_export(told), ref, 1)
+    told.exporter.settling._fail_incomplete(_export(told), ref, 1)
     _tick(told, 2, every_s=DAY)
     assert [text for text in hook.texts if "No new snapshot" in text] == []
 

@@ -547,7 +547,7 @@ def test_of_a_large_container_only_the_snapshots_asked_for_are_kept_in_mind(worl
     exporter = world.again(snapshots=Large())
     tracemalloc.start()
     try:
-        assert len(exporter.freeze_newest(export).partitions) == 1
+        assert len(exporter.settling.freeze_newest(export).partitions) == 1
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()

@@ -408,7 +408,7 @@ def test_a_look_at_what_is_no_snapshot_is_dropped(world: World, blob: str) -> No
 def test_a_model_json_too_large_to_be_read_is_left_aside_and_the_report_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.service.MAX_MODEL_BYTES", 100)
+    monkeypatch.setattr("exporter.settling.MAX_MODEL_BYTES", 100)
     world.register()
     world.drop_snapshot(Snapshot(rows=10, partitions=2))
     world.deliver()
