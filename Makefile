@@ -7,6 +7,7 @@
 
 PY = $(or $(VENV),.venv)/bin/python
 ROWS ?= 5000
+WORKERS ?= 3
 export VENV PYTHON
 
 .PHONY: setup demo test check docs bench chaos fuzz supply lock clean
@@ -24,7 +25,7 @@ check: setup
 	$(PY) scripts/docs.py --check
 
 test: check
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 bench: setup
 	@$(PY) scripts/bench.py $(ARGS)
