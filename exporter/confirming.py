@@ -147,7 +147,7 @@ def _ended(
         failures = _positions(errors, accepted, open_plan)
         # Klaviyo counted more than it named: the rest failed too, nobody knows which.
         failures += [(None, "Klaviyo did not say which row, or why")] * (job.failed - len(failures))
-    return JobEnded(job=job.id, completed=job.completed, failures=failures[: len(accepted.positions())])
+    return JobEnded(job=job.id, completed=job.completed, failures=failures[: accepted.profiles])
 
 
 def _import_errors(klaviyo: Jobs, job_id: str, is_late: Callable[[], bool]) -> tuple[list[ImportFailure], bool]:

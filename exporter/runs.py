@@ -233,6 +233,11 @@ class BatchAccepted(BaseModel):
         """The batch's positions in the order of the request: what Klaviyo's pointers count."""
         return [position for first, last in self.stretches() for position in range(first, last)]
 
+    @property
+    def profiles(self) -> int:
+        """How many Klaviyo took."""
+        return sum(last - first for first, last in self.stretches())
+
     def stretches(self) -> Iterator[tuple[int, int]]:
         """What Klaviyo took, as ranges without gaps."""
         start = self.first
@@ -369,13 +374,13 @@ class Delivery:
         return not any(self.remaining(batch) for batch in plan.batches)
 
     def accepted_profiles(self) -> int:
-        return sum(last - first for one in self.jobs.values() for first, last in one.stretches())
+        return sum(accepted.profiles for accepted in self.jobs.values())
 
     def refused_profiles(self) -> int:
         return sum(len(rows) for rows in self.refused.values())
 
     def lost_profiles(self) -> int:
-        return sum(len(self.jobs[job].positions()) for job in self.lost)
+        return sum(self.jobs[job].profiles for job in self.lost)
 
     def sample(self, most: int, *, jobs: int = 20) -> dict[int, list[int]]:
         """Positions of delivered profiles by batch: at most so many, of at most so many jobs, spread over all."""
@@ -395,7 +400,7 @@ class Delivery:
     def unconfirmed(self, job: str) -> int:
         """How many profiles of an ended job Klaviyo counts as neither completed nor failed."""
         end = self.ended[job]
-        return max(len(self.jobs[job].positions()) - len(end.failures) - end.completed, 0)
+        return max(self.jobs[job].profiles - len(end.failures) - end.completed, 0)
 
     def unconfirmed_profiles(self) -> int:
         return sum(self.unconfirmed(job) for job in self.ended)
@@ -412,7 +417,7 @@ def count(plan: Plan, delivery: Delivery) -> Counts:
     ):
         if number:
             rejected[reason] = rejected.get(reason, 0) + number
-    ended = sum(len(delivery.jobs[job].positions()) for job in delivery.ended)
+    ended = sum(delivery.jobs[job].profiles for job in delivery.ended)
     return Counts(
         rows=plan.rows,
         profiles=plan.profiles,
