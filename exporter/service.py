@@ -130,6 +130,7 @@ class Exporter:
             sleep=sleep,
             progress=progress,
             memory_mb=limits.memory_mb,
+            setbacks=limits.setbacks,
         )
         self.settling = Settling(
             self._outside,
@@ -365,10 +366,7 @@ class Exporter:
             return Next(step_message(taken.run), after_s=5)
         except ExporterError as exc:
             error = exc
-        except (
-            OSError,
-            duckdb.IOException,
-        ) as exc:  # our own files on this machine's disk; the remote has its own errors
+        except (OSError, duckdb.IOException) as exc:  # our own files on this disk; the remote has its own errors
             what = getattr(exc, "strerror", None) or type(exc).__name__
             error = Transient(f"the local disk could not be used: {what}", hint="Is the disk under WORK_FOLDER full?")
         except Exception as exc:  # the message comes again, some times: should it fail each time, this is why
@@ -440,9 +438,8 @@ class Exporter:
         waits = [state.wait_s for state in states.values() if isinstance(state, NotYet)]
         if waits or manifest.digest() == run.manifest.digest():
             return self._set_back(taken, Transient(changed, retry_after_s=max(waits, default=0)))
-        if (
-            not settled or run.restarts >= RESTARTS
-        ):  # files of a laptop, partitions that never came, changes without end
+        # Files of a laptop, partitions that never came, changes without end.
+        if not settled or run.restarts >= RESTARTS:
             hint = "Run the export again when the snapshot's files no longer change."
             self.records.end_early(run, etag, Status.FAILED, message=changed, hint=hint)
             return Done()

@@ -111,6 +111,7 @@ class Outside:
     sleep: Callable[[float], None]
     progress: Callable[[str, int, int], None]
     memory_mb: int
+    setbacks: int  # steps put off in a row without progress, before the run ends
 
     def source(self, part: ManifestPartition) -> PartitionSource:
         """A manifest's partition, to be read as it was when the manifest was frozen."""
@@ -286,7 +287,7 @@ class Step:
             check=self._held.check,
             clock=self._outside.clock,
             deadline=deadline,
-            is_last_try=self.run.setbacks >= SETBACKS,
+            is_last_try=self.run.setbacks >= self._outside.setbacks,
         )
 
     @telemetry.phase(Phase.FINISH)
@@ -350,7 +351,7 @@ class Step:
     def _more(self) -> StepResult:
         # A step that is shorter than the time for which a request is tried again never gives up by itself.
         setbacks = 0 if self.has_progressed else self.run.setbacks + self._requests_failed
-        if setbacks > SETBACKS:
+        if setbacks > self._outside.setbacks:
             raise KlaviyoUnavailable("Klaviyo took no batch")
         self._save(step=self.run.step + 1, setbacks=setbacks)
         return Next(step_message(self.run), after_s=min(self._pause_s, LONGEST_PAUSE_S))

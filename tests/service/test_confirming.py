@@ -124,7 +124,11 @@ def test_named_failures_are_not_counted_as_unconfirmed_too(world: World) -> None
     assert world.report()["rejected_by_reason"] == {"failed_in_klaviyo": 1, "unconfirmed": 2}
 
 
-def test_a_job_whose_errors_cannot_be_read_ends_without_their_rows_and_holds_up_no_other(world: World) -> None:
+@pytest.mark.parametrize("setbacks", [4, 12], ids=["laptop", "app"])
+def test_a_job_whose_errors_cannot_be_read_ends_without_their_rows_and_holds_up_no_other(
+    world: World, setbacks: int
+) -> None:
+    world.restart(setbacks=setbacks)
     bad = _async_bad({13: "+async-fail"})
     world.fault("status", match=GET_ERRORS, status=500, times=None)
     world.register()
