@@ -374,7 +374,7 @@ def test_planning_ends_itself_before_the_platform_does(world: World) -> None:
     ids=["503", "dropped", "429"],
 )
 def test_what_klaviyo_must_mend_is_not_asked_of_people(world: World, rule: dict[str, object], advice: str) -> None:
-    world.patch.setattr("exporter.service.SETBACKS", 1)
+    world.restart(setbacks=1)
     world.fault(match=JOBS, times=None, **rule)  # type: ignore[arg-type]
     _export(world)
     run = assert_ended(world, Status.FAILED)
@@ -399,7 +399,7 @@ def test_a_pause_of_half_an_hour_keeps_no_function_waiting(world: World) -> None
 
 
 def test_a_pause_of_half_an_hour_for_ever_ends_the_run(world: World) -> None:
-    world.patch.setattr("exporter.service.SETBACKS", 2)
+    world.restart(setbacks=2)
     world.fault("throttle", match=JOBS, times=None, retry_after=1_800)
     _export(world)
     assert_ended(world, Status.FAILED)
