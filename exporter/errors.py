@@ -179,13 +179,23 @@ class RowRefusal:
 
 
 class BatchRefused(KlaviyoRejected):
-    """Klaviyo took nothing of a batch (400). `rows` are those it named: all, some, or none."""
+    """Klaviyo took nothing of a batch (400). `rows` are those it named: all, some, or none.
+
+    words: Klaviyo's own where it named none, for the row that turns out to be the one.
+    """
 
     def __init__(
-        self, message: str, *, rows: Sequence[RowRefusal] = (), status: int = 400, request_id: str = ""
+        self,
+        message: str,
+        *,
+        rows: Sequence[RowRefusal] = (),
+        words: str = "",
+        status: int = 400,
+        request_id: str = "",
     ) -> None:
         super().__init__(message, status=status, request_id=request_id)
         self.rows = tuple(rows)
+        self.words = words
 
 
 class Refused(ExporterError):

@@ -185,9 +185,20 @@ class Answer:
 
     @property
     def rate(self) -> RateInfo:
-        limit, remaining, reset_s = (
+        """What the RateLimit headers say of the steady window.
+
+        Klaviyo's documentation has a single number, about that window. What clients recorded (2026) is the list of
+        the IETF's draft: "10, 10;w=1, 150;w=60", where the first number, Remaining and Reset are about the window that
+        is used up the most, be it the burst's. Of that one we know ourselves, and take nothing of it for the minute's.
+        """
+        header = self.headers.get("RateLimit-Limit")
+        first, remaining, reset_s = (
             _number(self.headers.get(f"RateLimit-{name}")) for name in ("Limit", "Remaining", "Reset")
         )
+        minute = _MINUTE.search(header or "")
+        limit = float(minute[1]) if minute else first
+        if minute and first != limit and not (remaining is not None and first is not None and remaining > first):
+            remaining = reset_s = None
         return RateInfo(
             limit=None if limit is None else int(limit),
             remaining=None if remaining is None else int(remaining),
@@ -216,6 +227,7 @@ class Answer:
         return _LIKE_A_NUMBER.sub("[number]", " ".join(named))[:most]
 
 
+_MINUTE = re.compile(r"(?<![\d.])(\d{1,9})\s*;\s*w\s*=\s*60(?!\d)")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ERROR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_WORDS = 2_000  # of an error's text are looked at
@@ -249,7 +261,10 @@ def _bad_request(answer: Answer) -> ExporterError:
         if is_plain_get or _ABOUT_THE_KEY.search(words):
             return _key_refused(answer)
     if answer.call.is_import:
-        return BatchRefused(answer.says("Klaviyo refused the batch"), rows=rows, request_id=answer.request_id)
+        first = answer.errors[0]
+        words = answer.safe_words(first.get("detail")) or answer.safe_words(first.get("title"))
+        message = answer.says("Klaviyo refused the batch")
+        return BatchRefused(message, rows=rows, words=words, request_id=answer.request_id)
     return _rejected(answer)
 
 

@@ -127,7 +127,13 @@ class Klaviyo:
         if not self.settings.limits:
             return {}
         now = self.clock() if request.arrived_at is None else request.arrived_at
-        return self.limits.take(route.counters(request), now=now, l_steady=self.settings.l_steady, daily=route.daily)
+        return self.limits.take(
+            route.counters(request),
+            now=now,
+            l_steady=self.settings.l_steady,
+            daily=route.daily,
+            all_windows=self.settings.rate_headers == "windows",
+        )
 
     def _scopes(self, request: Request) -> frozenset[str]:
         kind, _, key = request.headers.get("authorization", "").partition(" ")

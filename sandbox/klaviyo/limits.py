@@ -1,5 +1,9 @@
 """Rate limits: fixed windows per endpoint, a burst of one second and a steady minute.
 
+RateLimit headers are about the minute, as the documentation says. With `all_windows` they list each window behind the
+one that has the least left, and are about that one: "10, 10;w=1, 150;w=60". Recorded from the real service by the
+tests of public clients (2026), after the IETF's draft draft-ietf-httpapi-ratelimit-headers-03.
+
 A window starts with the first request after the previous one ended (Klaviyo does not say how its windows are
 aligned). A request over a limit is not counted, but shuts its counter until the announced `Retry-After` has
 passed: retrying earlier is always 429, also when the window itself ended sooner.
@@ -38,6 +42,11 @@ class Window:
         if now >= self.started_at + self.length_s:
             self.started_at, self.used = now, 0
 
+    @property
+    def left(self) -> int:
+        """Requests that it still takes."""
+        return self.limit - self.used
+
     def left_s(self, now: float) -> int:
         return max(1, math.ceil(self.started_at + self.length_s - now))
 
@@ -67,11 +76,16 @@ class Counter:
         for window in self._windows:
             window.used += 1
 
-    def headers(self, now: float) -> dict[str, str]:
+    def headers(self, now: float, *, all_windows: bool = False) -> dict[str, str]:
+        told, limit = self.steady, str(self.steady.limit)
+        if all_windows:
+            told = min(self._windows, key=lambda window: window.left)
+            policies = (f"{window.limit};w={window.length_s:.0f}" for window in self._windows)
+            limit = f"{told.limit}, {', '.join(policies)}"
         return {
-            "RateLimit-Limit": str(self.steady.limit),
-            "RateLimit-Remaining": str(self.steady.limit - self.steady.used),
-            "RateLimit-Reset": str(self.steady.left_s(now)),
+            "RateLimit-Limit": limit,
+            "RateLimit-Remaining": str(told.left),
+            "RateLimit-Reset": str(told.left_s(now)),
         }
 
 
@@ -82,7 +96,13 @@ class Limits:
         self._counters: dict[str, Counter] = {}
 
     def take(
-        self, wanted: Sequence[tuple[str, Tier]], *, now: float, l_steady: int, daily: int | None = None
+        self,
+        wanted: Sequence[tuple[str, Tier]],
+        *,
+        now: float,
+        l_steady: int,
+        daily: int | None = None,
+        all_windows: bool = False,
     ) -> dict[str, str]:
         """Count one request against every named counter and return the headers of the first.
 
@@ -97,7 +117,7 @@ class Limits:
             raise throttled(wait_s)
         for counter in counters:
             counter.take()
-        return counters[0].headers(now)
+        return counters[0].headers(now, all_windows=all_windows)
 
     def _counter(self, name: str, tier: Tier, l_steady: int, daily: int | None) -> Counter:
         if name not in self._counters:

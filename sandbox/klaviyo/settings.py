@@ -35,6 +35,9 @@ class Settings:
 
     limits: bool = True
     l_steady: int = 750  # a minute, tier L. The specs say 750 since 2026-01-15, the rate limit page says 700
+    rate_headers: Literal["minute", "windows"] = (
+        "minute"  # as the rate limit page has them; or with all windows, as clients recorded them
+    )
 
     jitter_seconds: float = 0.0  # a request arrives up to so much after it left, each another time; over HTTP only
 

@@ -261,10 +261,11 @@ def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(world:
 # Rate limits
 
 
-def test_klaviyos_limits_are_kept_without_a_429(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("headers", ["minute", "windows"])
+def test_klaviyos_limits_are_kept_without_a_429(world: World, monkeypatch: pytest.MonkeyPatch, headers: str) -> None:
     """310 batches: two steady windows and the beginning of a third."""
     monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 2)
-    world.settings(limits=True)
+    world.settings(limits=True, rate_headers=headers)
     world.register()
     began = world.clock.now
     world.drop_people("a.csv", people(620))

@@ -719,10 +719,26 @@ JOB = {
 }
 
 
-def test_headers_of_every_kind_of_number_are_understood_or_left_out(scripted: Scripted, asking: Klaviyo) -> None:
-    scripted.answers(202, {"data": JOB}, RateLimit_Limit="150, 150;w=60", RateLimit_Remaining="x", RateLimit_Reset="41")
-
-    assert asking.start_import(b"{}")[1] == client.RateInfo(limit=150, remaining=None, reset_s=41)
+@pytest.mark.parametrize(
+    ("limit", "remaining", "reset", "taken"),
+    [
+        ("150", "149", "41", (150, 149, 41)),
+        ("150, 150;w=60", "x", "41", (150, None, 41)),
+        ("10, 10;w=1, 150;w=60", "9", "1", (150, None, None)),  # the burst's window is the one told of
+        ("10, 10;w=1, 150;w=60", "149", "42", (150, 149, 42)),  # more than a burst: the minute's
+        ("150, 10;w=1, 150;w=60", "5", "30", (150, 5, 30)),
+        ("10;w=1, 150;w=60", "9", "1", (150, None, None)),
+        ("1, 1;w=1, 2;w=60, 225;w=86400", "0", "0", (2, None, None)),
+        ("225, 1;w=1, 2;w=60, 225;w=86400", "0", "7000", (2, None, None)),
+        ("many", "x", "", (None, None, None)),
+    ],
+)
+def test_of_the_rate_limit_headers_what_is_about_the_minute_is_taken(
+    scripted: Scripted, asking: Klaviyo, limit: str, remaining: str, reset: str, taken: tuple[int | None, ...]
+) -> None:
+    scripted.answers(202, {"data": JOB}, RateLimit_Limit=limit, RateLimit_Remaining=remaining, RateLimit_Reset=reset)
+    told = asking.start_import(b"{}")[1]
+    assert (told.limit, told.remaining, told.reset_s) == taken
 
 
 def test_an_import_is_sent_as_it_is_with_all_that_klaviyo_asks_for(scripted: Scripted, asking: Klaviyo) -> None:
