@@ -27,9 +27,12 @@ SECOND_S, MINUTE_S = 1.0, 60.0  # Klaviyo's windows: burst and steady
 # cores met a 429, which costs a second and more; with 0.05 s few do. 100 sends at 10/s take 9.5 s.
 GUARD_S = 0.05
 
-# Where the way there takes now 0 and now 0.3 s, that is not enough, and nothing but a 429 says so: after one the guard
-# is wide until there was none for a while. In the long run that costs nothing: the minute binds.
-WIDE_GUARD_S, WIDE_FOR_S = 0.4, 600.0
+# Where the way there takes now 0 and now 0.3 s, or others use the account, that is not enough, and nothing but a 429
+# says so. After one the guard is wide and bursts are smaller, with each further round of 429 still smaller, until there
+# was none for a while. In the long run that costs nothing: the minute binds. Simulated, 100 sends with 1 s from sending
+# to the answer while another tool sends 1, 2 and 5 a second: 1, 1 and 8 to 16 answers 429; with full bursts 20 to 40.
+WIDE_GUARD_S, CAREFUL_FOR_S = 0.4, 600.0
+CAREFUL_SHARE = 0.7  # of the burst that is left to us by each round
 
 MIN_PAUSE_S = 1.0  # after a 429: Klaviyo's "available in 0 seconds" means 1 (klaviyo-api-node issue 66)
 MAX_BACKOFF_S = 60.0  # after 429s without Retry-After: by then the steady window has passed
@@ -54,7 +57,7 @@ BULK_IMPORT = Limits(10, 150)  # tier M; unchanged from revision 2024-10-15 to 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateInfo:
-    """The steady window of the endpoint that answered, in Klaviyo's words; None where a header is missing."""
+    """The steady window of the endpoint that answered, in Klaviyo's words; None where it says nothing of it."""
 
     limit: int | None
     remaining: int | None
@@ -82,7 +85,8 @@ class Pacer:
         self._shut_until = 0.0
         self._throttles = 0
         self._probed_at = 0.0  # when the last request left that found the windows just opened after a 429
-        self._wide_until = 0.0  # the guard is
+        self._careful_until = 0.0  # after a 429
+        self._rounds = 0  # of 429 by then, good answers in between or not
 
     @property
     def throttles(self) -> int:
@@ -103,8 +107,10 @@ class Pacer:
         """Seconds until the next send is allowed; 0 = now. Never more than MAX_PAUSE_S."""
         self._clamp(now)
         ready_at = self._shut_until
-        guard_s = WIDE_GUARD_S if now < self._wide_until else GUARD_S
-        for limit, window_s in ((self.burst_limit, SECOND_S), (self.steady_limit, MINUTE_S)):
+        burst_limit, guard_s = self.burst_limit, GUARD_S
+        if now < self._careful_until:
+            burst_limit, guard_s = max(1, math.floor(burst_limit * CAREFUL_SHARE**self._rounds)), WIDE_GUARD_S
+        for limit, window_s in ((burst_limit, SECOND_S), (self.steady_limit, MINUTE_S)):
             if len(self._sent) >= limit:
                 ready_at = max(ready_at, self._sent[-limit] + window_s + guard_s)
         if self._is_probing:
@@ -148,7 +154,8 @@ class Pacer:
         self._clamp(now)
         if now >= self._shut_until:  # several threads may meet the same closed window: that is one round
             self._throttles += 1
-            self._wide_until = now + WIDE_FOR_S
+            self._rounds = self._rounds + 1 if now < self._careful_until else 1
+            self._careful_until = now + CAREFUL_FOR_S
         if retry_after_s is None or not math.isfinite(retry_after_s):
             pause_s = min(MAX_BACKOFF_S, MIN_PAUSE_S * 2.0 ** min(self._throttles - 1, 10))
         else:
@@ -166,7 +173,8 @@ class Pacer:
             "shut_until_ms": _to_ms(self._shut_until),
             "throttles": self._throttles,
             "probed_at_ms": _to_ms(self._probed_at),
-            "wide_until_ms": _to_ms(self._wide_until),
+            "careful_until_ms": _to_ms(self._careful_until),
+            "rounds": self._rounds,
         }
 
     @classmethod
@@ -187,7 +195,8 @@ class Pacer:
             pacer._shut_until = _from_ms(document.get("shut_until_ms", 0))
             pacer._throttles = max(0, int(document.get("throttles", 0)))
             pacer._probed_at = _from_ms(document.get("probed_at_ms", 0))
-            pacer._wide_until = _from_ms(document.get("wide_until_ms", 0))
+            pacer._careful_until = _from_ms(document.get("careful_until_ms", 0))
+            pacer._rounds = max(0, int(document.get("rounds", 0)))
         except (TypeError, OverflowError) as exc:
             raise ValueError("not a pacer's document") from exc
         return pacer
@@ -218,7 +227,7 @@ class Pacer:
         self._left_until = min(self._left_until, now + MINUTE_S + GUARD_S)
         self._shut_until = min(self._shut_until, now + MAX_PAUSE_S)
         self._probed_at = min(self._probed_at, now)
-        self._wide_until = min(self._wide_until, now + WIDE_FOR_S)
+        self._careful_until = min(self._careful_until, now + CAREFUL_FOR_S)
 
 
 def seconds_to_send(requests: int, *, share: float = 1.0) -> float:
