@@ -16,14 +16,13 @@ from exporter.errors import LeaseHeld, Transient
 from exporter.journal import Journal
 from exporter.klaviyo_answers import ImportFailure, ImportJob, NotFound
 from exporter.plans import PlanReader
-from exporter.runs import BatchAccepted, Event, JobEnded, JobLost
+from exporter.runs import BatchAccepted, Event, JobEnded, JobLost, Saying, grouped
 
 logger = logging.getLogger(__name__)
 
 FIRST_POLL_S, LONGEST_POLL_S = 2.0, 300.0
 UNSEEN_S = 600.0  # ours: a job that Klaviyo does not show this long after it took it is lost
 LONGEST_JOB = timedelta(hours=24)  # ours: Klaviyo's help speaks of hours; no official figure
-MANY_ERRORS, MANY_WORDS = 1_000, 100  # so that the errors of a job fit into one line of the journal
 _CLOCKS = timedelta(minutes=10)  # ours and Klaviyo's may differ
 
 
@@ -49,12 +48,14 @@ def confirm(
     check: Callable[[], None],
     clock: Callable[[], float],
     deadline: float,
+    may_cut: bool = False,
     is_last_try: bool = False,
 ) -> bool:
     """Ask once about every open job and record what ended. True when none is open any more.
 
     A job that cannot be read holds up no other: what it raises comes last. On the last try its failures are counted
-    without their rows. Likewise where the time of a whole step is not enough for the errors of one job.
+    without their rows.
+    may_cut: a whole step is to be had, so where that is not enough for the errors of one job, the rest is counted so.
     """
     waiting, accepted = journal.delivery.open_jobs(), journal.delivery.jobs
     if not waiting:
@@ -98,7 +99,7 @@ def confirm(
                 continue
             errors, is_whole = [], True
             logger.warning("import errors not read", extra={"job_id": job.id, "cause": type(exc).__name__})
-        if is_whole or place == 0:
+        if is_whole or (may_cut and place == 0):
             _record(journal, [_ended(job, accepted[job.id], errors, open_plan)])
     if unreadable:
         raise unreadable
@@ -142,12 +143,13 @@ def _ended(
     job: ImportJob, accepted: BatchAccepted, errors: list[ImportFailure], open_plan: Callable[[], PlanReader]
 ) -> JobEnded:
     """The end of a job with its failures as positions in the batch."""
-    failures: list[tuple[int | None, str]] = []
-    if job.failed:
-        failures = _positions(errors, accepted, open_plan)
-        # Klaviyo counted more than it named: the rest failed too, nobody knows which.
-        failures += [(None, "Klaviyo did not say which row, or why")] * (job.failed - len(failures))
-    return JobEnded(job=job.id, completed=job.completed, failures=failures[: accepted.profiles])
+    if not job.failed:
+        return JobEnded(job=job.id, completed=job.completed)
+    named, unnamed = _positions(errors, accepted, open_plan)
+    # What has no row may be a second word on one that has. As many failed as Klaviyo counts, or names.
+    missing = max(min(job.failed, accepted.profiles) - len(named), 0)
+    rest = [*unnamed, *["Klaviyo did not say which row, or why"] * (missing - len(unnamed))][:missing]
+    return JobEnded(job=job.id, completed=job.completed, said=grouped([*named, *((None, words) for words in rest)]))
 
 
 def _import_errors(klaviyo: Jobs, job_id: str, is_late: Callable[[], bool]) -> tuple[list[ImportFailure], bool]:
@@ -165,8 +167,8 @@ def _import_errors(klaviyo: Jobs, job_id: str, is_late: Callable[[], bool]) -> t
 
 def _positions(
     errors: list[ImportFailure], accepted: BatchAccepted, open_plan: Callable[[], PlanReader]
-) -> list[tuple[int | None, str]]:
-    """Each failed row once: by Klaviyo's index where it gave one, else by its address."""
+) -> tuple[list[Saying], list[str]]:
+    """Each failed row once, by Klaviyo's index where it gave one, else by its address; and the words on no row."""
     in_request = accepted.positions()
     emails = {error.email.strip().lower() for error in errors if error.index is None and error.email}
     by_email: dict[str, int] = {}
@@ -175,17 +177,16 @@ def _positions(
         batch = reader.plan.batches[accepted.batch]
         by_email = reader.positions_of(batch, emails)
     found: dict[int, str] = {}
-    unknown: list[tuple[int | None, str]] = []
-    most = MANY_WORDS if len(errors) > MANY_ERRORS else None
+    unnamed: list[str] = []
     for error in errors:
-        words = (error.detail or error.title or error.code or "no reason given")[:most]
+        words = error.detail or error.title or error.code or "no reason given"
         position: int | None = None
         if error.index is not None and error.index < len(in_request):
             position = in_request[error.index]
         elif error.email:
             position = by_email.get(error.email.strip().lower())
         if position is None:
-            unknown.append((None, words))
+            unnamed.append(words)
         else:
             found.setdefault(position, words)
-    return [*sorted(found.items()), *unknown]
+    return list(found.items()), unnamed

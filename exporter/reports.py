@@ -23,7 +23,7 @@ from exporter.pacing import seconds_to_send
 from exporter.planning import MAX_EXAMPLES, NEWEST_BY, csv_writer, rejected_row, safe_cell
 from exporter.plans import Plan, PlanReader
 from exporter.rules import MESSAGES, RejectReason
-from exporter.runs import Delivery, Run, refusal
+from exporter.runs import Delivery, Run, Saying, refusal
 
 MAX_FILES = 5  # told of in a text
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
@@ -96,12 +96,12 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
     return examples
 
 
-def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterable[tuple[int | None, str]]]]:
+def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterable[Saying]]]:
     for batch, refused in sorted(delivery.refused.items()):
         yield batch, RejectReason.REFUSED_BY_KLAVIYO, sorted(refused.items())
     for job, end in delivery.ended.items():
-        if end.failures:
-            yield delivery.jobs[job].batch, RejectReason.FAILED_IN_KLAVIYO, end.failures
+        if end.said:
+            yield delivery.jobs[job].batch, RejectReason.FAILED_IN_KLAVIYO, list(end.failures())
         if unconfirmed := delivery.unconfirmed(job):
             yield delivery.jobs[job].batch, RejectReason.UNCONFIRMED, [(None, f"import job {job}")] * unconfirmed
     for job, lost in delivery.lost.items():

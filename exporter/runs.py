@@ -250,24 +250,87 @@ class BatchAccepted(BaseModel):
             yield start, self.last
 
 
+Saying = tuple[int | None, str]  # a profile's position in its batch, None where it was not named, and Klaviyo's words
+
+
+class SameSaid(BaseModel):
+    """Profiles of which Klaviyo said the same. at: their positions as "0-9,12"; unnamed: how many it did not name.
+
+    A column that is mapped wrongly costs every row, and each in the same words: kept one by one, a million of them
+    take half of a small instance's memory.
+    """
+
+    words: str
+    at: str = ""
+    unnamed: int = 0
+
+    def positions(self) -> Iterator[int]:
+        for stretch in filter(None, self.at.split(",")):
+            first, _, last = stretch.partition("-")
+            yield from range(int(first), int(last or first) + 1)
+
+
+MANY_SAYINGS, MANY_CHARS = 1_000, 100  # beyond so many, words are cut to so many characters, ...
+MANY_WORDINGS = 100  # ... and so many wordings kept: an event fits into one line of the journal
+OTHER_WORDS = "one of more than 100 different reasons"
+
+
+def grouped(sayings: Iterable[Saying]) -> list[SameSaid]:
+    """What Klaviyo said of profiles, by its words."""
+    given = list(sayings)
+    is_many = len(given) > MANY_SAYINGS
+    by_words: dict[str, list[int | None]] = {}
+    for position, said in given:
+        words = said[:MANY_CHARS] if is_many else said
+        if is_many and len(by_words) >= MANY_WORDINGS and words not in by_words:
+            words = OTHER_WORDS
+        by_words.setdefault(words, []).append(position)
+    return [
+        SameSaid(
+            words=words,
+            at=_stretches(sorted({position for position in positions if position is not None})),
+            unnamed=positions.count(None),
+        )
+        for words, positions in by_words.items()
+    ]
+
+
+def _stretches(positions: Sequence[int]) -> str:
+    """Sorted positions as "0-9,12"."""
+    texts, first = [], 0
+    for at, position in enumerate(positions, 1):
+        if at == len(positions) or positions[at] != position + 1:
+            begin = positions[first]
+            texts.append(f"{begin}-{position}" if begin < position else f"{begin}")
+            first = at
+    return ",".join(texts)
+
+
 class RowsRefused(BaseModel):
-    """Klaviyo refused a batch because of these profiles (position, its words); they are left out from now on."""
+    """Klaviyo refused a batch because of these profiles; they are left out from now on."""
 
     kind: Literal["rows_refused"] = "rows_refused"
     batch: int
-    rows: list[tuple[int, str]]
+    said: list[SameSaid]
 
 
 class JobEnded(BaseModel):
-    """Klaviyo is done with a job and says that it completed so many of its profiles.
-
-    failures: (position in the batch, or None where it named no row; its words).
-    """
+    """Klaviyo is done with a job and says that it completed so many of its profiles, and what of those that failed."""
 
     kind: Literal["job_ended"] = "job_ended"
     job: str
     completed: int
-    failures: list[tuple[int | None, str]] = Field(default_factory=list)
+    said: list[SameSaid] = Field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        return sum(each.unnamed + sum(1 for _ in each.positions()) for each in self.said)
+
+    def failures(self) -> Iterator[Saying]:
+        """Every profile that failed: those named, in order, then the others."""
+        yield from sorted((position, each.words) for each in self.said for position in each.positions())
+        for each in self.said:
+            yield from [(None, each.words)] * each.unnamed
 
 
 class JobLost(BaseModel):
@@ -302,6 +365,7 @@ class Delivery:
     jobs: dict[str, BatchAccepted] = field(default_factory=dict)
     ended: dict[str, JobEnded] = field(default_factory=dict)
     lost: dict[str, JobLost] = field(default_factory=dict)
+    accepted_profiles: int = 0
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> Delivery:
@@ -320,11 +384,13 @@ class Delivery:
                 if event.job not in self.jobs and not self._is_decided(event):
                     self.jobs[event.job] = event
                     self.accepted.setdefault(event.batch, []).append(event)
+                    self.accepted_profiles += event.profiles
             case RowsRefused():
                 refused = self.refused.setdefault(event.batch, {})
-                for position, words in event.rows:
-                    if not self._is_accepted(event.batch, position, position + 1):
-                        refused.setdefault(position, words)
+                for said in event.said:
+                    for position in said.positions():
+                        if not self._is_accepted(event.batch, position, position + 1):
+                            refused.setdefault(position, said.words)
             case JobEnded():
                 if event.job in self.jobs and event.job not in self.lost:
                     self.ended.setdefault(event.job, event)
@@ -373,9 +439,6 @@ class Delivery:
     def all_sent(self, plan: Plan) -> bool:
         return not any(self.remaining(batch) for batch in plan.batches)
 
-    def accepted_profiles(self) -> int:
-        return sum(accepted.profiles for accepted in self.jobs.values())
-
     def refused_profiles(self) -> int:
         return sum(len(rows) for rows in self.refused.values())
 
@@ -384,23 +447,23 @@ class Delivery:
 
     def sample(self, most: int, *, jobs: int = 20) -> dict[int, list[int]]:
         """Positions of delivered profiles by batch: at most so many, of at most so many jobs, spread over all."""
-        known = [(self.jobs[job], end) for job, end in self.ended.items() if None not in dict(end.failures)]
+        known = [(self.jobs[job], end) for job, end in self.ended.items() if not any(each.unnamed for each in end.said)]
         chosen = known[:: -(-len(known) // jobs) or 1]
         sampled: dict[int, list[int]] = {}
         for accepted, end in chosen:
-            failed = dict(end.failures)
+            failed = dict(end.failures())
             delivered = [position for position in accepted.positions() if position not in failed]
             share = most // len(chosen)
             sampled.setdefault(accepted.batch, []).extend(delivered[:: -(-len(delivered) // share) or 1])
         return sampled
 
     def failed_profiles(self) -> int:
-        return sum(len(job.failures) for job in self.ended.values())
+        return sum(job.failed for job in self.ended.values())
 
     def unconfirmed(self, job: str) -> int:
         """How many profiles of an ended job Klaviyo counts as neither completed nor failed."""
         end = self.ended[job]
-        return max(self.jobs[job].profiles - len(end.failures) - end.completed, 0)
+        return max(self.jobs[job].profiles - end.failed - end.completed, 0)
 
     def unconfirmed_profiles(self) -> int:
         return sum(self.unconfirmed(job) for job in self.ended)
@@ -421,7 +484,7 @@ def count(plan: Plan, delivery: Delivery) -> Counts:
     return Counts(
         rows=plan.rows,
         profiles=plan.profiles,
-        accepted=delivery.accepted_profiles(),
+        accepted=delivery.accepted_profiles,
         delivered=ended - delivery.failed_profiles() - unconfirmed,
         duplicates=plan.duplicates,
         rejected=rejected,

@@ -34,7 +34,7 @@ from exporter.journal import Journal
 from exporter.klaviyo_answers import ImportJob, outcome_of
 from exporter.pacing import GiveUp, Pacer, RateInfo, decide
 from exporter.plans import PlannedBatch, PlanReader
-from exporter.runs import BatchAccepted, Event, RowsRefused
+from exporter.runs import BatchAccepted, Event, RowsRefused, grouped
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +44,17 @@ REPAIR_HINT = (
     "Mostly, one column is to blame: mapped to the wrong attribute, or filled with something else. rejected.csv in the "
     "run's folder names the rows found so far. Mend the mapping or the segment, then run the export again."
 )
-MANY_ROWS, MANY_WORDS = 1_000, 100  # so that the rows refused of a batch fit into one line of the journal
+MOST_REFUSED = 1_000_000  # rows in a run: they are known by row, in memory; more are no matter of some bad rows
+SPLITS = 1_000  # bodies refused for their size in a step beyond 20 a batch: a limit of 0.25 MB costs about as many
+SIZE_HINT = (
+    "A proxy or firewall between here and Klaviyo may limit the size of requests: raise its limit to 5 MB, or let "
+    "requests to Klaviyo pass it by. Then run the export again."
+)
 _AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does not hold up the pace
 _BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
 LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: the step had better end
-_IDLE_S = 0.25  # the longest nap: shorter than knowledge of a withdrawal may be old, so that no batch waits for it
+_IDLE_S = 0.25  # a nap before a batch may go: shorter than knowledge of a withdrawal may be old, so that none waits
+_LONG_NAP_S = 1.0  # while no batch may go for longer: looking for a withdrawal costs more than all else then
 
 
 class Imports(Protocol):
@@ -99,6 +105,8 @@ class Sender:
         self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
         self._throttles_before = pacer.throttles  # this step
         self._key = 0
+        self._refused_attributes: Counter[str] = Counter()  # this step
+        self._splits = 0  # this step
         self.repairs = repairs  # with those of this step
         self.failures = 0  # requests to be tried again
         self.pause_s = 0.0  # until anything may be sent again, where that is why `send` ended
@@ -147,10 +155,11 @@ class Sender:
         if nap_s > _BUILD_S and len(self._ready) < _AHEAD and self._prepare():
             return
         napped_at = self._clock()
+        nap_s = min(nap_s, max(_IDLE_S, min(nap_s - _IDLE_S, _LONG_NAP_S)))
         if self._flying:
-            wait(self._flying, timeout=min(nap_s, _IDLE_S), return_when=FIRST_COMPLETED)
+            wait(self._flying, timeout=nap_s, return_when=FIRST_COMPLETED)
         else:
-            self._sleep(min(nap_s, _IDLE_S))
+            self._sleep(nap_s)
         if paced:
             telemetry.waited(self._clock() - napped_at, telemetry.PACE_WAIT)
 
@@ -188,7 +197,7 @@ class Sender:
                 failure = failure or exc
         self._journal.append(events)
         if events:
-            self._progress(self._journal.delivery.accepted_profiles())
+            self._progress(self._journal.delivery.accepted_profiles)
         return failure
 
     def _land(self) -> Exception | None:
@@ -231,7 +240,8 @@ class Sender:
             case BatchRefused():
                 return self._repair(task, error)
             case BatchTooLarge():
-                return self._halve(task, error, "the profile alone is over Klaviyo's size limit")
+                self._spend_split(error)
+                return self._halve(task, "the profile alone is over Klaviyo's size limit")
             case KeyRefused():
                 self._renew(task, error)
                 self._tasks.appendleft(task)
@@ -245,45 +255,45 @@ class Sender:
         """Leave out the rows that Klaviyo named and send the rest; halve what it refused without naming any."""
         left_out = set(self._without(task))
         positions = [position for position in range(task.first, task.last) if position not in left_out]
-        most = MANY_WORDS if len(error.rows) > MANY_ROWS else None
-        named = {
-            positions[row.index]: f"{row.attribute}: {row.reason}"[:most]
-            for row in error.rows
-            if row.index < len(positions)
-        }
-        if not named:
-            return self._halve(task, error, error.message)
-        self._spend(error)
-        if len(named) < len(positions):
+        rows = {positions[row.index]: row for row in error.rows if row.index < len(positions)}
+        self._spend_repair(error)
+        if not rows:
+            return self._halve(task, error.words or error.message)
+        self._refused_attributes.update(row.attribute for row in rows.values())
+        if len(rows) < len(positions):
             self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
-        return [RowsRefused(batch=task.batch.number, rows=sorted(named.items()))]
+        said = grouped((position, f"{row.attribute}: {row.reason}") for position, row in rows.items())
+        return [RowsRefused(batch=task.batch.number, said=said)]
 
-    def _halve(self, task: _Task, error: ExporterError, words: str) -> list[Event]:
-        self._spend(error)
+    def _halve(self, task: _Task, words: str) -> list[Event]:
         left_out = set(self._without(task))
         positions = [position for position in range(task.first, task.last) if position not in left_out]
         if len(positions) == 1:
-            return [RowsRefused(batch=task.batch.number, rows=[(positions[0], words)])]
+            return [RowsRefused(batch=task.batch.number, said=grouped([(positions[0], words)]))]
         middle = positions[len(positions) // 2]
         for first, last in ((middle, task.last), (task.first, middle)):
             self._tasks.appendleft(replace(task, first=first, last=last, attempt=1, began_at=0.0))
         return []
 
-    def _spend(self, error: ExporterError) -> None:
+    def _spend_repair(self, error: BatchRefused) -> None:
         self.repairs += 1
-        most = REPAIRS + len(self._reader.plan.batches)
-        if self.repairs > most:
-            found = self._journal.delivery.refused_profiles()
+        found, most = self._journal.delivery.refused_profiles(), REPAIRS + len(self._reader.plan.batches)
+        if self.repairs > most or found > MOST_REFUSED:
             raise KlaviyoRejected(
-                f"Klaviyo refuses too many rows: {found:,} were found by {most:,} refusals, and there are more"
-                f"{self._named()}. {error.message}",
+                f"Klaviyo refuses too many rows: {found:,} were found by {self.repairs - 1:,} refusals, and there are "
+                f"more{self._named()}. {error.message}",
                 hint=REPAIR_HINT,
             )
 
     def _named(self) -> str:
-        """What is refused most often, in Klaviyo's words."""
-        words = Counter(each for rows in self._journal.delivery.refused.values() for each in rows.values())
-        return f"; most often for {words.most_common(1)[0][0]}" if words else ""
+        """The attribute that is refused most often. Klaviyo's words are not told here: they may quote a person's."""
+        attributes = self._refused_attributes.most_common(1)
+        return f"; most often for {attributes[0][0]}" if attributes else ""
+
+    def _spend_split(self, error: BatchTooLarge) -> None:
+        self._splits += 1
+        if self._splits > SPLITS + 20 * len(self._reader.plan.batches):
+            raise KlaviyoRejected(f"bodies are refused for their size, however small. {error.message}", hint=SIZE_HINT)
 
     def _renew(self, task: _Task, error: KeyRefused) -> None:
         """After a 401 read the key once more: it may have been rotated. If it is the same, the refusal is final."""

@@ -136,7 +136,7 @@ class Step:
         self._reader: PlanReader | None = None
 
     def take(self, *, deadline: float) -> StepResult:
-        began_at = self._outside.clock()
+        began_at, began_in = self._outside.clock(), self.run.phase
         self._held.check()
         self._look()
         try:
@@ -154,7 +154,7 @@ class Step:
                             return self._more()
                         self._enter(Phase.CONFIRM, sent_at=self._outside.now())
                     case Phase.CONFIRM:
-                        if not self._confirm(deadline):
+                        if not self._confirm(deadline, is_whole_step=began_in is Phase.CONFIRM):
                             return self._ask_later()
                         self._enter(Phase.FINISH)
                     case Phase.FINISH:
@@ -278,7 +278,7 @@ class Step:
         return is_all_sent
 
     @telemetry.phase(Phase.CONFIRM)
-    def _confirm(self, deadline: float) -> bool:
+    def _confirm(self, deadline: float, *, is_whole_step: bool) -> bool:
         return confirm(
             self.journal,
             self.klaviyo,
@@ -287,6 +287,7 @@ class Step:
             check=self._held.check,
             clock=self._outside.clock,
             deadline=deadline,
+            may_cut=is_whole_step,
             is_last_try=self.run.setbacks >= self._outside.setbacks,
         )
 

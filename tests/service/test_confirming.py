@@ -159,6 +159,33 @@ def test_a_step_ends_itself_while_it_reads_the_errors_of_a_job(
     assert named == 4_000 if page_s == 5 else 1_800 <= named < 4_000
 
 
+def test_errors_that_a_step_has_no_time_left_for_are_read_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sending took nearly all of the step. The ten pages of the failed job take ten seconds."""
+    monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 1_000)
+    _change_import_errors(world, lambda _: None, seconds=1)
+
+    def slow(key: Any) -> Any:
+        opened = world.client(key)
+        start_import = opened.start_import
+
+        def start(body: bytes) -> Any:
+            answer = start_import(body)
+            world.clock.move(475)
+            return answer
+
+        opened.start_import = start  # type: ignore[method-assign]
+        return opened
+
+    world.exporter = world.again(klaviyo=slow)
+    world.register()
+    bad = _async_bad(dict.fromkeys(range(990), "+async-fail"))
+    world.drop_people("a.csv", people(1_000, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 1_000)
+
+
 def _longest_step(world: World) -> list[float]:
     """How long each message keeps the exporter."""
     lasted: list[float] = []
@@ -207,6 +234,16 @@ def test_two_errors_about_one_row_are_one_failure(world: World) -> None:
     world.drop_people("a.csv", people(20, planted=bad))
     world.deliver()
     _assert_failed_rows(world, bad, 20)
+
+
+def test_two_errors_that_name_no_row_are_one_failure_where_klaviyo_counts_one(world: World) -> None:
+    bad = _async_bad({3: "+async-fail"})
+    _change_import_errors(world, lambda each: each.update({"source": None, "original_payload": None}), repeat=2)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=19)
+    assert len(world.rows_of("rejected.csv")) == 1
 
 
 def test_failures_over_several_pages_are_all_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

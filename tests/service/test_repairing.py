@@ -157,6 +157,56 @@ def test_a_profile_that_alone_is_over_the_size_limit_is_rejected(world: World) -
     assert "size limit" in row["message"]
 
 
+def test_a_row_found_by_halving_keeps_klaviyos_words(world: World) -> None:
+    world.settings(bad_rows="none")
+    world.register()
+    world.drop_people("a.csv", people(ROWS, planted=BAD))
+    world.deliver()
+    _assert_exactly_rejected(world, BAD)
+    assert all(row["message"].endswith("One or more profiles are invalid.") for row in world.rows_of("rejected.csv"))
+
+
+def test_a_run_that_gives_up_names_the_attribute_and_nothing_that_klaviyo_quotes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.sending.REPAIRS", 1)
+    monkeypatch.setattr(
+        "sandbox.klaviyo.checks.Finding.refusal",
+        lambda self: error(400, "invalid", "Invalid input.", "'Ada Lovelace' is no name", pointer=self.pointer),
+    )
+    world.settings(bad_rows="first")
+    world.register()
+    world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert "most often for email" in run.message
+    assert "Ada" not in run.message + run.hint
+
+
+def test_a_limit_on_size_that_nothing_is_below_is_no_matter_of_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.sending.SPLITS", 0)
+    world.fault("status", match=JOBS, status=413, times=None)
+    world.register()
+    world.drop_people("a.csv", people(ROWS))
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert "size" in run.message
+    assert "proxy" in run.hint
+    assert world.job_requests() <= 6 * 20 + 15
+
+
+def test_rows_that_are_refused_without_end_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.sending.MOST_REFUSED", 100)
+    monkeypatch.setattr("exporter.sending.IN_FLIGHT", 1)
+    world.register()
+    world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert "150 were found by 3 refusals" in run.message
+
+
 def test_a_refusal_of_everything_without_a_name_ends_within_its_budget(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import LeaseHeld
 from exporter.journal import Journal
-from exporter.runs import BatchAccepted, JobEnded, RowsRefused, encode_events
+from exporter.runs import BatchAccepted, JobEnded, RowsRefused, encode_events, grouped
 from exporter.store import MAX_APPEND_BYTES, FolderStore
 
 RUN = "vips/1"
@@ -75,9 +75,8 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path_factory: pytest.TempPat
 
 
 def test_more_than_one_append_can_take_is_written_in_parts(store: FolderStore) -> None:
-    words = "x" * 200
-    events = [RowsRefused(batch=n, rows=[(at, words) for at in range(9_000)]) for n in range(4)]
+    events = [RowsRefused(batch=n, said=grouped([(at, f"{at}" + "x" * 200) for at in range(1_000)])) for n in range(20)]
     assert len(encode_events(events)) > MAX_APPEND_BYTES
     journal = Journal(store, RUN)
     journal.append(events)
-    assert Journal(store, RUN).delivery.refused_profiles() == 36_000 == journal.delivery.refused_profiles()
+    assert Journal(store, RUN).delivery.refused_profiles() == 20_000 == journal.delivery.refused_profiles()

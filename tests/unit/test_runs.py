@@ -31,6 +31,7 @@ from exporter.runs import (
     decode_events,
     encode_events,
     enter,
+    grouped,
     new_run_id,
     run_folder,
     verdict,
@@ -151,8 +152,8 @@ def test_the_digest_tells_versions_and_blobs_apart() -> None:
 
 EVENTS: list[Event] = [
     accepted("j1", 0, 0, 10, 3),
-    RowsRefused(batch=0, rows=[(3, "email: ü")]),
-    JobEnded(job="j1", completed=9, failures=[(4, "no"), (None, "who knows")]),
+    RowsRefused(batch=0, said=grouped([(3, "email: ü")])),
+    JobEnded(job="j1", completed=9, said=grouped([(4, "no"), (None, "who knows")])),
     JobLost(job="j2", why="gone"),
 ]
 
@@ -177,21 +178,23 @@ def test_a_range_that_was_accepted_before_is_not_counted_again() -> None:
     whole = accepted("j3", 0, 0, 10)
     for events in ([*halves, whole], [whole, *halves], [halves[0], whole, halves[1]]):
         delivery = Delivery.replay(events)
-        assert delivery.accepted_profiles() <= 10
+        assert delivery.accepted_profiles <= 10
         assert Delivery.replay([*events, *events]) == delivery
     assert list(Delivery.replay([*halves, whole]).jobs) == ["j1", "j2"]
     assert list(Delivery.replay([whole, *halves]).jobs) == ["j3"]
 
 
 def test_a_row_that_was_accepted_is_not_refused_afterwards() -> None:
-    delivery = Delivery.replay([accepted("j1", 0, 0, 10), RowsRefused(batch=0, rows=[(3, "late")])])
-    assert (delivery.accepted_profiles(), delivery.refused_profiles()) == (10, 0)
+    delivery = Delivery.replay([accepted("j1", 0, 0, 10), RowsRefused(batch=0, said=grouped([(3, "late")]))])
+    assert (delivery.accepted_profiles, delivery.refused_profiles()) == (10, 0)
 
 
 def test_a_row_that_was_left_out_can_be_refused_afterwards() -> None:
     """The job is on record before the refusal that made it leave the row out: the row is not lost."""
-    delivery = Delivery.replay([accepted("j1", 0, 0, 10, 3), RowsRefused(batch=0, rows=[(3, "late"), (4, "late")])])
-    assert (delivery.accepted_profiles(), delivery.refused) == (9, {0: {3: "late"}})
+    delivery = Delivery.replay(
+        [accepted("j1", 0, 0, 10, 3), RowsRefused(batch=0, said=grouped([(3, "late"), (4, "late")]))]
+    )
+    assert (delivery.accepted_profiles, delivery.refused) == (9, {0: {3: "late"}})
     assert delivery.all_sent(a_plan(10))
 
 
@@ -199,19 +202,19 @@ def test_a_row_that_was_left_out_and_not_refused_remains() -> None:
     delivery = Delivery.replay([accepted("j1", 0, 0, 10, 3, 4)])
     assert delivery.remaining(a_plan(10).batches[0]) == [(3, 5)]
     delivery.apply(accepted("j2", 0, 3, 5))
-    assert (delivery.accepted_profiles(), delivery.all_sent(a_plan(10))) == (10, True)
+    assert (delivery.accepted_profiles, delivery.all_sent(a_plan(10))) == (10, True)
 
 
 def test_a_row_that_was_refused_is_not_accepted_afterwards() -> None:
-    delivery = Delivery.replay([RowsRefused(batch=0, rows=[(3, "no")]), accepted("j1", 0, 0, 10)])
-    assert (delivery.accepted_profiles(), delivery.refused_profiles()) == (0, 1)
+    delivery = Delivery.replay([RowsRefused(batch=0, said=grouped([(3, "no")])), accepted("j1", 0, 0, 10)])
+    assert (delivery.accepted_profiles, delivery.refused_profiles()) == (0, 1)
     assert delivery.remaining(a_plan(10).batches[0]) == [(0, 10)]
 
 
 @pytest.mark.parametrize("second", [(0, 6), (4, 10), (3, 4), (2, 8), (0, 10)])
 def test_ranges_that_overlap_count_once_and_the_rest_remains(second: tuple[int, int]) -> None:
     delivery = Delivery.replay([accepted("j1", 0, 2, 5), accepted("j2", 0, *second), JobEnded(job="j2", completed=9)])
-    assert (delivery.accepted_profiles(), list(delivery.jobs), delivery.ended) == (3, ["j1"], {})
+    assert (delivery.accepted_profiles, list(delivery.jobs), delivery.ended) == (3, ["j1"], {})
     assert delivery.remaining(a_plan(10).batches[0]) == [(0, 2), (5, 10)]
 
 
@@ -285,7 +288,7 @@ class Course(RuleBasedStateMachine):
             left_out = set(self.delivery.without(batch.number, first, last))
             possible = [at for at in range(first, last) if at not in left_out]
             rows = data.draw(st.lists(st.sampled_from(possible), unique=True, max_size=3)) if possible else []
-            self.record(RowsRefused(batch=batch.number, rows=[(at, "no") for at in rows]))
+            self.record(RowsRefused(batch=batch.number, said=grouped([(at, "no") for at in rows])))
 
     @rule(data=st.data())
     def a_whole_batch_is_sent_again_after_a_crash(self, data: st.DataObject) -> None:
@@ -306,7 +309,7 @@ class Course(RuleBasedStateMachine):
             if late.positions():
                 self.record(late)
         else:
-            self.record(RowsRefused(batch=batch.number, rows=[(at, "late") for at in some]))
+            self.record(RowsRefused(batch=batch.number, said=grouped([(at, "late") for at in some])))
 
     @precondition(lambda self: self.journal)
     @rule(data=st.data())
@@ -322,7 +325,7 @@ class Course(RuleBasedStateMachine):
         positions = self.delivery.jobs[job].positions()
         failed = data.draw(st.lists(st.sampled_from(positions), unique=True))
         completed = data.draw(st.integers(0, len(positions) + 1))
-        self.record(JobEnded(job=job, completed=completed, failures=[(at, "no") for at in failed]))
+        self.record(JobEnded(job=job, completed=completed, said=grouped([(at, "no") for at in failed])))
 
     @precondition(lambda self: self.delivery.open_jobs())
     @rule(data=st.data())
@@ -386,7 +389,7 @@ TestCourse = Course.TestCase
 @given(st.permutations(EVENTS))
 def test_no_order_of_records_is_too_odd_to_replay(events: list[Event]) -> None:
     delivery = Delivery.replay([*events, *events])
-    assert delivery.accepted_profiles() == 9
+    assert delivery.accepted_profiles == 9
     assert delivery.refused_profiles() == 1
     assert delivery.all_sent(a_plan(10))
     assert len(delivery.ended) == 1
@@ -416,3 +419,33 @@ def test_a_run_ends_as_its_numbers_say(counts: Counts, status: Status) -> None:
     found, message, hint = verdict(counts, missing=["Newslettter"])
     assert found is (Status.FAILED if status is Status.FAILED else Status.WARNINGS)
     assert found is Status.FAILED or ("Newslettter" in message and hint)
+
+
+# what Klaviyo says of profiles
+
+sayings = st.lists(
+    st.tuples(st.integers(0, 60) | st.none(), st.sampled_from(["no", "unknown", "ü"])),
+    unique_by=lambda saying: saying[0] if saying[0] is not None else object(),
+)
+
+
+@given(sayings)
+def test_what_klaviyo_says_is_kept_whole_by_its_words(given_: list[tuple[int | None, str]]) -> None:
+    end = JobEnded(job="j", completed=0, said=grouped(given_))
+    [kept] = decode_events(encode_events([end]))
+    assert isinstance(kept, JobEnded)
+    assert sorted(kept.failures(), key=repr) == sorted(given_, key=repr)
+    assert kept.failed == len(given_)
+
+
+def test_a_job_that_failed_for_one_reason_takes_one_short_line() -> None:
+    end = JobEnded(job="j", completed=0, said=grouped([(at, "Not a valid number.") for at in range(10_000)]))
+    assert len(encode_events([end])) < 200
+    assert end.failed == 10_000
+
+
+def test_of_many_different_reasons_a_hundred_are_kept_and_no_row_is_lost() -> None:
+    end = JobEnded(job="j", completed=0, said=grouped([(at, f"{at} is wrong" + "." * 200) for at in range(10_000)]))
+    assert [at for at, _ in end.failures()] == list(range(10_000))
+    assert len(end.said) == 101
+    assert len(encode_events([end])) < 100_000
