@@ -1,6 +1,7 @@
-"""A lease on a connection: Klaviyo's quota is an account's, so runs of one connection take turns.
+"""A lease on a Klaviyo account: its quota is the account's, so runs over it take turns, by whatever connection.
 
-    leases/{connection}.json    owner, generation, expires_at, and the account's used rate windows
+    leases/accounts/{account}.json    owner, generation, expires_at, and the account's used rate windows
+    leases/{connection}.json          the same, where the connection's account is not known
 
 Taking over an expired lease raises `generation` by one. The holder keeps it alive from a thread of its own and looks
 at `held.check()` before each effect; the journal's append position is the fence behind it, should a holder be so slow
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,7 +60,7 @@ class HeldLease:
     def check(self) -> None:
         """Raise LeaseHeld unless the lease is ours for a while yet."""
         if self._lost or self._clock() > self._lease.expires_at - self.lasts_s * MARGIN:
-            raise LeaseHeld("the lease of this connection was lost to another instance or ran out", retry_after_s=5)
+            raise LeaseHeld("the lease of this account was lost to another instance or ran out", retry_after_s=5)
 
     def renew(self, pacer: dict[str, Any] | None = None) -> None:
         """Put the end further off; keep the rate windows for whoever comes next. Raises LeaseHeld when it is lost."""
@@ -80,21 +82,26 @@ class HeldLease:
             self._etag = self._store.replace(self._name, lease.model_dump_json(by_alias=True).encode(), etag=self._etag)
         except StoreMoved:
             self._lost = True
-            raise LeaseHeld("another instance took this connection over", retry_after_s=5) from None
+            raise LeaseHeld("another instance took this account over", retry_after_s=5) from None
         self._lease = lease
 
 
-def take(
-    store: Store, connection: str, owner: str, *, clock: Callable[[], float], lasts_s: float = LEASE_S
-) -> HeldLease:
-    """Take the lease of a connection, or raise LeaseHeld with the time to wait for it."""
-    name = _name(connection)
+def lease_name(connection: str, account: str) -> str:
+    """The name of the lease on a connection's account; "" where that is not known."""
+    return f"leases/accounts/{account}.json" if _ACCOUNT.fullmatch(account) else f"leases/{connection}.json"
+
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9]{1,40}")  # Klaviyo's ids have six; what is no name of a blob is not made one
+
+
+def take(store: Store, name: str, owner: str, *, clock: Callable[[], float], lasts_s: float = LEASE_S) -> HeldLease:
+    """Take a lease, or raise LeaseHeld with the time to wait for it."""
     current = store.read(name)
     before = _parse(current)
     now = clock()
     if before and _is_valid(before, now, lasts_s):
         raise LeaseHeld(
-            "another run of this connection is at work: runs of one Klaviyo account take turns",
+            "another run is at work: runs of one Klaviyo account take turns",
             retry_after_s=min(max(before.expires_at - now, 1), 15),
         )
     lease = Lease(
@@ -111,19 +118,15 @@ def take(
     return HeldLease(store, name, lease, etag, lasts_s=lasts_s, clock=clock)
 
 
-def is_held(store: Store, connection: str, *, now: float, lasts_s: float = LEASE_S) -> bool:
-    """Whether some instance works for a connection at the moment."""
-    lease = _parse(store.read(_name(connection)))
+def is_held(store: Store, name: str, *, now: float, lasts_s: float = LEASE_S) -> bool:
+    """Whether some instance holds a lease at the moment."""
+    lease = _parse(store.read(name))
     return lease is not None and _is_valid(lease, now, lasts_s)
 
 
 def _is_valid(lease: Lease, now: float, lasts_s: float) -> bool:
-    """Whether a lease counts. One that a clock far ahead wrote would block its connection for as long as that."""
+    """Whether a lease counts. One that a clock far ahead wrote would block its account for as long as that."""
     return now < lease.expires_at <= now + max(lasts_s, LEASE_S) * (1 + MARGIN)
-
-
-def _name(connection: str) -> str:
-    return f"leases/{connection}.json"
 
 
 @contextlib.contextmanager

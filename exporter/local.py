@@ -231,7 +231,7 @@ def _make(state: Path) -> Path:
 
 def _open_work(store: FolderStore, state: Path) -> Path:
     """The work folder. Unless another process is at work, whatever is left in it is of one that died."""
-    is_alone = not leases.is_held(store, CONNECTION, now=time.time())
+    is_alone = not leases.is_held(store, leases.lease_name(CONNECTION, ""), now=time.time())
     return open_work(state / WORK, abandoned_after_s=0 if is_alone else ABANDONED_AFTER_S)
 
 

@@ -44,6 +44,7 @@ from exporter.errors import (
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
 from exporter.journal import Journal
 from exporter.klaviyo_answers import KlaviyoList
+from exporter.leases import lease_name
 from exporter.mapping import resolve, suggest
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
 from exporter.roles import Action, Actor, check, may
@@ -672,7 +673,7 @@ class Management:
         base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:50].strip("-") or kind.__name__.lower()
         for number in range(1, 10_000):
             made = base if number == 1 else f"{base}-{number}"
-            history = f"{run_folder(made)}" if kind is Export else f"leases/{made}.json"
+            history = f"{run_folder(made)}" if kind is Export else lease_name(made, "")
             if not self.catalog.is_taken(kind, made) and not any(True for _ in self.exporter.store.names(history)):
                 return made
         raise Conflict(f"no id is free for {name}", hint="Give one.")

@@ -350,10 +350,10 @@ class Exporter:
             return self._attempt(run, etag)
 
     def _attempt(self, run: Run, etag: str) -> StepResult:
-        """Take the step under the connection's lease; turn every known error into a value."""
+        """Take the step under the account's lease; turn every known error into a value."""
         try:
             held = leases.take(
-                self.store, run.connection, uuid.uuid4().hex, clock=self._clock, lasts_s=self.limits.lease_s
+                self.store, self._lease_of(run), uuid.uuid4().hex, clock=self._clock, lasts_s=self.limits.lease_s
             )
         except LeaseHeld as exc:
             return Next(step_message(run), after_s=exc.retry_after_s or 5)
@@ -457,8 +457,16 @@ class Exporter:
         return now - (run.updated_at or run.created_at) > timedelta(seconds=STALE_S)
 
     def _waits_for_its_turn(self, run: Run) -> bool:
-        """Whether its connection is at work, for this run or another: its message goes round and needs no second."""
-        return leases.is_held(self.store, run.connection, now=self._clock(), lasts_s=self.limits.lease_s)
+        """Whether its account is at work, for this run or another: its message goes round and needs no second."""
+        return leases.is_held(self.store, self._lease_of(run), now=self._clock(), lasts_s=self.limits.lease_s)
+
+    def _lease_of(self, run: Run) -> str:
+        try:
+            connection = self.catalog.connection(run.connection)
+        except DocumentUnreadable:  # the step says so
+            connection = None
+        account = connection.check.account_id if connection and connection.check else ""
+        return leases.lease_name(run.connection, account)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from exporter.azure_storage import BlobStore
-from exporter.catalog import Change, Export, Schedule
+from exporter.catalog import Change, Check, Export, Schedule
 from exporter.errors import ConfigError, Transient
-from exporter.leases import take
+from exporter.leases import lease_name, take
 from exporter.records import encode_listed
 from exporter.runs import Run, Status
 from exporter.service import STALE_S, Exporter
@@ -618,7 +618,7 @@ def test_a_run_that_waits_for_its_turn_for_hours_gathers_no_messages(world: Worl
     world.register()
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))
-    other = take(world.exporter.store, "main", "another run", clock=world.clock, lasts_s=100_000)
+    other = take(world.exporter.store, lease_name("main", ""), "another run", clock=world.clock, lasts_s=100_000)
     for _ in range(24):
         world.clock.move(300)
         world.exporter.tick()
@@ -630,3 +630,26 @@ def test_a_run_that_waits_for_its_turn_for_hours_gathers_no_messages(world: Worl
     other.release({})
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
+
+
+def test_runs_over_two_connections_of_one_account_take_turns(world: World) -> None:
+    for export_id, connection, account in (("one", "main", "ABC123"), ("two", "second", "ABC123"), ("x", "third", "X")):
+        world.register(export_id, connection=connection)
+        document = world.exporter.catalog.connection(connection)
+        assert document is not None
+        check = Check(at=world.now(), ok=True, account_id=account)
+        world.exporter.catalog.save(document.model_copy(update={"check": check}))
+    world.drop_people("a.csv", people(5))
+    world.deliver(until=lambda: len(list(world.exporter.store.names("open/"))) == 3)
+    other = take(world.exporter.store, lease_name("", "ABC123"), "another run", clock=world.clock, lasts_s=100_000)
+    due = world.clock.now + 120
+    world.deliver(until=lambda: world.clock.now > due)
+    assert [world.run(export_id=each).status.is_open for each in ("one", "two", "x")] == [True, True, False]
+    other.release({})
+    world.deliver()
+    assert [world.run(export_id=each).status for each in ("one", "two")] == [Status.SUCCESSFUL] * 2
+
+
+@pytest.mark.parametrize("account", ["", "../x", "a/b", "x" * 41])
+def test_what_is_no_account_id_names_no_lease(account: str) -> None:
+    assert lease_name("main", account) == "leases/main.json"

@@ -37,7 +37,7 @@ def _document(store: FolderStore) -> dict[str, object]:
 
 
 def _take(store: FolderStore, clock: Clock, owner: str = "a") -> HeldLease:
-    return take(store, "main", owner, clock=clock, lasts_s=60)
+    return take(store, NAME, owner, clock=clock, lasts_s=60)
 
 
 def test_a_lease_is_a_document_that_a_person_can_read(store: FolderStore, clock: Clock) -> None:
@@ -52,14 +52,14 @@ def test_a_held_lease_is_refused_with_the_time_to_wait(store: FolderStore, clock
     with pytest.raises(LeaseHeld) as refused:
         _take(store, clock, "b")
     assert refused.value.retry_after_s == 10
-    assert is_held(store, "main", now=clock.now)
+    assert is_held(store, NAME, now=clock.now)
 
 
 @pytest.mark.parametrize("ahead_s", [61 * 7 / 6, 3_600, 10 * 365 * 86_400, float("inf")])
 def test_a_lease_from_a_clock_far_ahead_is_none(store: FolderStore, clock: Clock, ahead_s: float) -> None:
     lease = {"schema": 1, "owner": "a", "generation": 7, "expires_at": clock.now + ahead_s}
     store.create(NAME, json.dumps(lease).encode())
-    assert not is_held(store, "main", now=clock.now)
+    assert not is_held(store, NAME, now=clock.now)
     _take(store, clock, "b").check()
     assert _document(store)["generation"] == 8
 
@@ -67,15 +67,15 @@ def test_a_lease_from_a_clock_far_ahead_is_none(store: FolderStore, clock: Clock
 def test_a_lease_from_a_clock_a_little_ahead_counts(store: FolderStore, clock: Clock) -> None:
     _take(store, clock)
     clock.move(-9)
-    assert is_held(store, "main", now=clock.now)
+    assert is_held(store, NAME, now=clock.now)
     with pytest.raises(LeaseHeld):
         _take(store, clock, "b")
 
 
 def test_connections_do_not_wait_for_each_other(store: FolderStore, clock: Clock) -> None:
     _take(store, clock)
-    take(store, "other", "b", clock=clock).check()
-    assert not is_held(store, "third", now=clock.now)
+    take(store, "leases/other.json", "b", clock=clock).check()
+    assert not is_held(store, "leases/third.json", now=clock.now)
 
 
 def test_an_expired_lease_is_taken_over_with_the_next_generation(store: FolderStore, clock: Clock) -> None:
@@ -125,14 +125,14 @@ def test_a_renewed_lease_lasts_from_then_on(store: FolderStore, clock: Clock) ->
 
 def test_a_released_lease_is_free_at_once_and_hands_on_the_rate_windows(store: FolderStore, clock: Clock) -> None:
     _take(store, clock).release({"sent": 3})
-    assert not is_held(store, "main", now=clock.now)
+    assert not is_held(store, NAME, now=clock.now)
     assert _take(store, clock, "b").pacer == {"sent": 3}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"owner": 1}', "\x00"])
 def test_a_lease_that_cannot_be_read_counts_as_none(store: FolderStore, clock: Clock, text: str) -> None:
     store.create(NAME, text.encode())
-    assert not is_held(store, "main", now=clock.now)
+    assert not is_held(store, NAME, now=clock.now)
     _take(store, clock).check()
 
 
@@ -168,7 +168,7 @@ def _race(store: FolderStore, clock: Clock) -> list[HeldLease]:
 
 
 def _short(store: FolderStore) -> HeldLease:
-    return take(store, "main", "a", clock=time.time, lasts_s=0.4)
+    return take(store, NAME, "a", clock=time.time, lasts_s=0.4)
 
 
 def test_a_kept_lease_outlives_its_time_and_is_free_afterwards(store: FolderStore) -> None:
@@ -184,7 +184,7 @@ def test_a_kept_lease_outlives_its_time_and_is_free_afterwards(store: FolderStor
 def test_a_kept_lease_is_given_back_when_the_block_fails(store: FolderStore) -> None:
     with pytest.raises(ConfigError), kept(_short(store), pacer=dict):
         raise ConfigError("no")
-    assert not is_held(store, "main", now=time.time())
+    assert not is_held(store, NAME, now=time.time())
 
 
 class _Failing:
@@ -207,13 +207,13 @@ class _Failing:
 
 def test_a_renewal_that_fails_is_tried_again(store: FolderStore) -> None:
     failing = _Failing(store, iter([True, False, True, False, False, False, False, False, False, False]))
-    with kept(take(failing, "main", "a", clock=time.time, lasts_s=0.6), pacer=dict) as lease:  # type: ignore[arg-type]
+    with kept(take(failing, NAME, "a", clock=time.time, lasts_s=0.6), pacer=dict) as lease:  # type: ignore[arg-type]
         time.sleep(0.8)
         lease.check()
 
 
 def test_a_lease_that_cannot_be_given_back_changes_nothing_of_the_outcome(store: FolderStore) -> None:
     failing = _Failing(store, iter([True] * 9))
-    with kept(take(failing, "main", "a", clock=time.time, lasts_s=60), pacer=dict):  # type: ignore[arg-type]
+    with kept(take(failing, NAME, "a", clock=time.time, lasts_s=60), pacer=dict):  # type: ignore[arg-type]
         outcome = "done"
     assert outcome == "done"
