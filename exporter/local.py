@@ -57,8 +57,13 @@ class LocalFiles:
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         for file in self._files:
             name = str(file)
-            if name.startswith(prefix):
-                yield blob_info(name, file.stat())
+            if not name.startswith(prefix):
+                continue
+            try:
+                found = file.stat()
+            except FileNotFoundError:
+                continue
+            yield blob_info(name, found)
 
     def open(self, name: str, *, etag: str) -> Iterator[bytes]:
         path = Path(name)
@@ -162,7 +167,7 @@ def push(
     export = _export(list_id, mapping, keep_rejected_rows=keep_rejected_rows)
     exporter.catalog.save(_connection())
     exporter.catalog.save(export)
-    run = exporter.start_on(export, _manifest(snapshots), because="demand")
+    run = exporter.start_on(export, _manifest(snapshots, len(files)), because="demand")
     drive(exporter, steps, tell)
     ended = exporter.run(run.run_id)
     assert ended is not None
@@ -252,8 +257,11 @@ def _handle(exporter: Exporter, message: dict[str, object]) -> None:
     exporter.close_poisoned(message)
 
 
-def _manifest(snapshots: LocalFiles) -> Manifest:
+def _manifest(snapshots: LocalFiles, files: int) -> Manifest:
+    """The manifest of so many files. Raises ConfigError when one of them was deleted meanwhile."""
     blobs = list(snapshots.list(""))
+    if len(blobs) < files:
+        raise ConfigError("a file was deleted before it was read", hint="Give the files that are there.")
     partitions = [
         ManifestPartition(
             name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes, dialect=dialect_of(Path(blob.name))

@@ -361,7 +361,7 @@ class Exporter:
         taken = Step(self._outside, run, etag, held, pacer)
         try:
             with leases.kept(held, pacer=pacer.to_json):
-                return taken.take(deadline=self._clock() + self.limits.step_s)
+                return self._take(taken)
         except (LeaseHeld, StoreMoved):
             return Next(step_message(taken.run), after_s=5)
         except ExporterError as exc:
@@ -376,6 +376,15 @@ class Exporter:
             return self._conclude(taken, error)
         except StoreMoved:  # another instance has the run by now: this message is stale, or waits for its turn
             return Next(step_message(taken.run), after_s=5)
+        except Exception as exc:
+            self._keep_unexpected(taken, exc)
+            raise
+
+    def _take(self, taken: Step) -> StepResult:
+        try:
+            return taken.take(deadline=self._clock() + self.limits.step_s)
+        except PartitionChanged:
+            return self._start_over(taken)
 
     def _keep_unexpected(self, taken: Step, exc: Exception) -> None:
         """Write into a run what went wrong, for whoever closes it."""
@@ -387,8 +396,6 @@ class Exporter:
         if isinstance(error, KeyRefused):
             error = taken.error_of_key(error)
         match error:
-            case PartitionChanged():
-                return self._start_over(taken)
             case RunCanceled():
                 self._end_early(taken, Status.CANCELED, message=error.message, hint=error.hint)
                 return Done()

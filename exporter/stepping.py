@@ -36,6 +36,7 @@ from exporter.errors import (
 )
 from exporter.journal import Journal
 from exporter.klaviyo_answers import KlaviyoList
+from exporter.logs import cause_of
 from exporter.pacing import Pacer
 from exporter.planning import PartitionSource, make_plan
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
@@ -189,8 +190,8 @@ class Step:
             return NO_EXAMPLES
         try:
             return self._save_rows()
-        except ExporterError as exc:
-            logger.warning("rows not listed", extra={"cause": exc.message})
+        except (ExporterError, OSError) as exc:
+            logger.warning("rows not listed", extra={"cause": cause_of(exc)})
             return NO_EXAMPLES
         finally:
             self._close_reader()

@@ -232,6 +232,30 @@ def test_a_poison_message_closes_its_run(world: World) -> None:
     assert "report it" in run.hint
 
 
+def test_a_defect_in_ending_a_run_is_known_to_whoever_closes_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("a defect of ours")
+
+    monkeypatch.setattr("exporter.stepping.Step.save_rows_so_far", broken)
+    _export(world, list_id="GONE99")
+    run = assert_ended(world, Status.FAILED)
+    assert "the step plan failed repeatedly: RuntimeError in service.py" in run.message
+
+
+def test_a_run_that_ends_early_ends_though_the_disk_is_too_full_for_its_lists_of_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space")
+
+    monkeypatch.setattr("exporter.stepping.Step._save_rows", full)
+    world.fault("status", status=403, times=None)
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert world.errors == []
+    assert "scope" in run.hint.lower()
+
+
 def test_a_poison_message_of_a_run_whose_instances_died_says_so(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(3))

@@ -16,7 +16,7 @@ from exporter.notices import Notice
 from exporter.records import AGAIN_HINT
 from exporter.reports import as_text
 from exporter.runs import Status
-from exporter.store import FolderSnapshots
+from exporter.store import BlobInfo, FolderSnapshots
 from sandbox.snapshots import Snapshot
 from tests.service.world import FOLDER, ON_ARRIVAL, SEGMENT, World, as_csv, assert_ended, people
 
@@ -344,6 +344,27 @@ def test_a_snapshot_that_cannot_be_looked_at_is_a_failed_run_that_says_why(
     assert world.clock.now - began < HOUR
     world.again(notify=notices.append).tick()
     assert [notice.run for notice in notices] == [run.run_id]
+
+
+def test_a_snapshot_that_changed_and_cannot_be_looked_at_again_fails_the_run_and_says_why(world: World) -> None:
+    class Shut(Meddler):
+        """Nothing is listed any more once the file was replaced."""
+
+        def list(self, prefix: str) -> Iterator[BlobInfo]:
+            if not self.times:
+                raise REFUSED
+            return super().list(prefix)
+
+    export = world.register()
+    world.put(FOLDER + "a.csv", as_csv(people(5)))
+    world.clock.move(HOUR / 2)
+    shut = Shut(world, lambda name: world.put(name, as_csv(people(7))))
+    world.exporter = world.again(snapshots=shut)
+    world.exporter.start(export)
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert (run.message, run.hint) == (REFUSED.message, REFUSED.hint)
+    assert world.errors == []
 
 
 def test_access_that_comes_minutes_later_loses_no_snapshot(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def _push(tmp_path: Path) -> Run:
-    file = tmp_path / "a.csv"
-    file.write_text("EMail\nada@example.com\n")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for file in files:
+        file.write_text(f"EMail\n{file.stem}@example.com\n")
     _, run = local.push(
-        [file],
+        files,
         list_id="LIST01",
         mapping=parse_mapping({"email": "EMail"}),
         keep_rejected_rows=False,
@@ -49,6 +51,33 @@ def test_a_run_that_fails_for_an_unknown_reason_is_closed_and_says_where(
     assert run.status is Status.FAILED
     assert "KeyError in" in run.message
     assert "ada" not in run.message
+
+
+@pytest.mark.parametrize(("names", "words"), [(["a.csv", "b.csv"], "gone"), (["b.csv"], "changed")])
+def test_files_deleted_while_they_are_read_fail_the_run_and_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], words: str
+) -> None:
+    opened = local.LocalFiles.open
+
+    def deleted(files: local.LocalFiles, name: str, *, etag: str) -> Iterator[bytes]:
+        for each in names:
+            (tmp_path / each).unlink(missing_ok=True)
+        return opened(files, name, etag=etag)
+
+    monkeypatch.setattr("exporter.local.LocalFiles.open", deleted)
+    monkeypatch.setattr("exporter.klaviyo.Klaviyo.find_list", lambda *_: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    run = _push(tmp_path)
+    assert run.status is Status.FAILED
+    assert words in run.message
+
+
+def test_a_file_deleted_before_the_run_has_begun_is_not_left_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.local._make", lambda state: (tmp_path / "b.csv").unlink() or state)
+    with pytest.raises(ConfigError, match="deleted"):
+        _push(tmp_path)
 
 
 def test_what_a_person_must_mend_leaves_the_run_open_to_be_taken_up(
