@@ -36,6 +36,7 @@ ATTRIBUTES = (*IDENTIFIERS, "first_name", "last_name", "organization", "title", 
 LOCATION = (
     "address1", "address2", "city", "region", "zip", "country", "latitude", "longitude", "timezone",
 )  # fmt: skip
+MANY_NAMES, LONGEST_NAME = 50, 100  # of columns, in a sentence: a file may have thousands of them
 
 
 class ValueType(StrEnum):
@@ -241,8 +242,8 @@ def resolve(
     newest_by = positions.find(mapping.newest_by) if mapping.newest_by else None
     if positions.missing:
         raise MappingError(
-            f"the snapshot has no column {', '.join(map(repr, positions.missing))}",
-            hint=f"Correct the export's mapping; the columns are {', '.join(map(repr, columns))}."
+            f"the snapshot has no column {_listed(positions.missing)}",
+            hint=f"Correct the export's mapping; the columns are {_listed(columns)}."
             if may_show
             else "Correct the export's mapping. What the first line holds shows: python -m exporter suggest FILE",
         )
@@ -253,6 +254,13 @@ def resolve(
         newest_by=newest_by,
         culture=cultures.culture_of(culture),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence that a person reads: the first of many, each cut."""
+    shown = [repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…") for name in names[:MANY_NAMES]]
+    more = f" and {len(names) - MANY_NAMES:,} more" if len(names) > MANY_NAMES else ""
+    return ", ".join(shown) + more
 
 
 class _Positions:

@@ -30,6 +30,10 @@ TIMEOUT_S = (5.0, 10.0)  # to connect, to answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # between tries; the first is over by the next tick
 GIVE_UP_AFTER = timedelta(days=7)
 MOST_IN_A_TICK = 50
+# Characters of one text. Teams refuses a message of more than about 28 KB (Microsoft, connector reference of "Microsoft
+# Teams" and "Create an Incoming Webhook", read 2026-11-28). It has been seen to count two bytes for each character of
+# the JSON, where one of ours may become six.
+LONGEST_TEXT = 900
 TOO_MANY_REQUESTS = 429
 KEY_CAUSES = ("KeyRefused", "ScopeMissing")
 TITLES = {
@@ -64,7 +68,7 @@ class Notice(BaseModel):
         return self.sent_at is None and not self.given_up
 
     def facts(self) -> list[tuple[str, str]]:
-        """What it says, as (label, text)."""
+        """What it says, as (label, text); of a long text the beginning."""
         named = [
             ("Export", self.export_name),
             ("Run", self.run),
@@ -72,7 +76,7 @@ class Notice(BaseModel):
             ("What", self.message),
             ("Do", self.hint),
         ]
-        return [(label, text) for label, text in named if text]
+        return [(label, _cut(text)) for label, text in named if text]
 
 
 def of_run(run: Run, *, now: datetime) -> Notice:
@@ -253,6 +257,10 @@ def teams_message(notice: Notice) -> dict[str, Any]:
     }
     content = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
     return {"type": "message", "attachments": [content]}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
 def _name(export_id: str, about: str) -> str:

@@ -412,6 +412,14 @@ def test_teams_gets_one_adaptive_card_whose_names_are_plain_text() -> None:
     assert [line["inlines"][0]["text"] for line in lines] == ["Export: ", "Run: ", "Status: ", "What: ", "Do: "]
 
 
+@pytest.mark.parametrize("sign", ["x", "é", "表"])
+def test_a_card_of_long_texts_is_small_enough_for_teams(sign: str) -> None:
+    """However it counts: its limit is 28 KB, and it has been seen to count two bytes for each character of the JSON."""
+    message = teams_message(a_notice(message="What happened: " + sign * 100_000, hint=sign * 100_000))
+    assert len(json.dumps(message)) < 14_000
+    assert "What happened: " in json.dumps(message)
+
+
 @pytest.mark.parametrize(
     "address",
     ["", "http://hooks.example/x", "ftp://hooks.example", "hooks.example", "https://", "https://[", "file:///etc/x"],

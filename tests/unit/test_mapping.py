@@ -201,6 +201,17 @@ def test_columns_that_are_not_there_are_all_named_with_those_that_are():
     assert "'EMail', 'City'" in caught.value.hint
 
 
+def test_of_thousands_of_columns_the_first_are_named_and_the_others_counted():
+    document = parse_mapping({"email": "EMail", "properties": {f"p{n}": f"Nope{n}" for n in range(80)}})
+    with pytest.raises(MappingError) as caught:
+        resolve(document, [f"c{n}" + "x" * 500 for n in range(4_096)])
+    assert "'c49" in caught.value.hint
+    assert "'c50" not in caught.value.hint
+    assert caught.value.hint.endswith("x…' and 4,046 more.")
+    assert caught.value.message.endswith("'Nope48' and 31 more")
+    assert len(caught.value.hint) < 6_000
+
+
 def test_newest_by_is_found_and_needs_no_attribute():
     resolved = resolve(
         parse_mapping({"email": "EMail", "newest_by": "customer_modifiedon"}), ["EMail", "Customer_ModifiedOn"]
