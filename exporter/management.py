@@ -204,7 +204,7 @@ class Management:
         return self._change_connection(actor, Action.CONSENT, connection_id, {"consent": given})
 
     def withdraw(self, actor: Actor, connection_id: str) -> ConnectionView:
-        """Take the consent back: open runs stop within 0.3 s."""
+        """Take the consent back: no batch leaves later than 0.3 s from now."""
         return self._change_connection(actor, Action.CONSENT, connection_id, {"consent": None})
 
     def remove_connection(
@@ -370,11 +370,11 @@ class Management:
         return self._update_export(actor, Action.DETACH_EXPORT, export_id, {"connection": None})
 
     def pause_export(self, actor: Actor, export_id: str, *, paused: bool) -> ExportView:
-        """Pause or resume. Paused, nothing starts it, and its open run stops within 0.3 s."""
+        """Pause or resume. Paused, nothing starts it, and no batch leaves later than 0.3 s from now."""
         return self._update_export(actor, Action.EDIT_EXPORT, export_id, {"paused": paused})
 
     def remove_export(self, actor: Actor, export_id: str, *, etag: str) -> None:
-        """Remove an export. Its open run stops within 0.3 s; the history stays."""
+        """Remove an export: no batch leaves later than 0.3 s from now. The history stays."""
         old, current = self._permitted_export(actor, Action.REMOVE_EXPORT, export_id)
         _check_etag(old, current, etag)
         with self._recording(actor, Action.REMOVE_EXPORT, old, None):
@@ -480,7 +480,7 @@ class Management:
         return _chunks(path, folder)
 
     def cancel_run(self, actor: Actor, run_id: str) -> RunView:
-        """Stop a run within 0.3 s."""
+        """Stop a run: no batch leaves later than 0.3 s from now."""
         run = self._permitted_run(actor, Action.CANCEL_RUN, run_id)
         if not run.status.is_open:
             raise Conflict(f"the run is over: {run.status}", hint="Look at its report.")

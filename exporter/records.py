@@ -152,7 +152,7 @@ class Records:
             self._store.replace(name, data, etag=found.etag)
 
     def cancel(self, run_id: str, *, why: str) -> None:
-        """Ask a run to stop within 0.3 s. The first reason stays."""
+        """Ask a run to stop: no batch leaves later than 0.3 s from now. The first reason stays."""
         with contextlib.suppress(AlreadyThere):
             self._store.create(run_folder(run_id) + "cancel", why.encode())
 

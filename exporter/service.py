@@ -298,7 +298,7 @@ class Exporter:
         return ends and is_born(export, run.export_created_at)
 
     def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
-        """Ask a run to stop within 0.3 s."""
+        """Ask a run to stop: no batch leaves later than 0.3 s from now."""
         self.records.cancel(run_id, why=why)
 
     def run(self, run_id: str) -> Run | None:

@@ -65,6 +65,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WITHDRAWAL_S = 0.3  # how old our knowledge of a withdrawal may be when a batch leaves
+PLANNING_LOOK_S = 1.0  # between two looks for a withdrawal while planning, which may go on for long
 PLAN_S, PLAN_STEPS = 1_440.0, 3  # planning cannot be taken up again: it may last so long, or as long as three steps
 LONGEST_PAUSE_S = 300.0  # between two steps; the timer takes a run for stuck that nothing moves for longer
 LIST_LOOKS, LIST_LOOK_S = 4, 30.0  # looks again at a list that does not agree, each after twice the time: 8 minutes
@@ -207,13 +208,19 @@ class Step:
             )
         outside, run, token = self._outside, self.run, f"plan-{uuid.uuid4().hex[:8]}"
         outside.records.forget_plan(run)
+        looked_at = outside.clock()
         with ThreadPoolExecutor(1, thread_name_prefix="list") as beside:
             asked = beside.submit(telemetry.carrying(self.klaviyo.find_list), run.list_id)
 
             def progress(rows: int) -> None:
+                nonlocal looked_at
                 outside.progress("plan", rows, 0)
-                if outside.clock() > deadline:
+                now = outside.clock()
+                if now > deadline:
                     raise _too_slow(run, rows)
+                if now - looked_at > PLANNING_LOOK_S:
+                    looked_at = now
+                    self._look()
                 if asked.done():
                     asked.result()  # no list or no key: no need to plan on
 

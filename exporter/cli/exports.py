@@ -196,7 +196,7 @@ def detach(export: Id, app: AppUrl = "", as_json: Json = False) -> None:
 
 @group.command()
 def pause(export: Id, app: AppUrl = "", as_json: Json = False) -> None:
-    """Nothing starts it; an open run stops within 0.3 s.
+    """Nothing starts it, and no batch leaves later than 0.3 s from now.
 
     Example: python -m exporter exports pause vips
     """

@@ -145,13 +145,13 @@ def report(
 
 
 def cancel(run_id: Run, app: AppUrl = "") -> None:
-    """Stop a run within 0.3 s.
+    """Stop a run: no batch leaves later than 0.3 s from now.
 
     Example: python -m exporter cancel high-value/20260824T1433Z-1a2b3c4d5e
     """
     with using(app) as it:
         it.cancel_run(run_id)
-    errors.print("It stops within 0.3 s.")
+    errors.print("No batch leaves later than 0.3 s from now. The run ends within minutes.")
 
 
 def whoami(app: AppUrl = "", as_json: Json = False) -> None:

@@ -308,7 +308,7 @@ def _add_runs(route: Router, management: Callable[[], Management]) -> None:
 
     @route("POST", "/exports/{export_id}/runs/{run}/cancel", Action.CANCEL_RUN, status_code=202)
     def cancel_run(who: Who, export_id: str, run: str) -> views.RunView:
-        """Stop a run within 0.3 s."""
+        """Stop a run: no batch leaves later than 0.3 s from now."""
         return management().cancel_run(who, f"{export_id}/{run}")
 
 
