@@ -193,6 +193,27 @@ def test_our_own_errors_leave_the_trigger_without_what_caused_them() -> None:
     assert found_in("".join(traceback.format_exception(raised.value))) == []
 
 
+@pytest.mark.parametrize(
+    ("part", "line"), [("_start_if_due", "export not started"), ("_clear_out", "housekeeping failed")]
+)
+def test_what_the_timer_could_not_do_is_told_without_anothers_text(
+    world: World, seen: Seen, monkeypatch: pytest.MonkeyPatch, part: str, line: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        try:
+            int("quillon@private.example")
+        except ValueError as exc:
+            raise Transient("storage is not available") from exc
+
+    world.register()
+    monkeypatch.setattr(f"exporter.timer.{part}", fails)
+    world.exporter.tick()
+    told = seen.text()
+    assert line in told
+    assert "cause=storage is not available" in told
+    assert found_in(told) == []
+
+
 @pytest.mark.parametrize("kind", ["status", "drop_before", "truncate", "html_403", "non_json", "throttle"])
 def test_questions_about_an_address_are_told_without_it(world: World, seen: Seen, kind: str) -> None:
     world.fault(kind, match="GET /api/profiles", times=None)
