@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 RUN_ID = "run_id"
 FIELDS = (
-    *("segment", "phase", "batch", "job_id", "attempt", "wait_s"),
+    *("export", "segment", "phase", "batch", "job_id", "attempt", "wait_s"),
     *("endpoint", "requests", "throttled", "jobs", "waited_s", "seconds"),
     *("status", "outcome", "cause", "missing", "profiles", "rows"),
 )

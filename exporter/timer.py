@@ -97,7 +97,7 @@ def start_due(exporter: Exporter, now: datetime) -> None:
         except StoreMoved:
             continue  # another instance is at it
         except ExporterError as exc:
-            logger.error("export not started", extra={"run_id": export.id, "cause": cause_of(exc)})  # noqa: TRY400
+            logger.error("export not started", extra={"export": export.id, "cause": cause_of(exc)})  # noqa: TRY400
     for name in exporter.store.names("schedules/"):
         if name not in active:  # paused, switched off or gone: moments that pass meanwhile are not made up for
             exporter.store.delete(name)
@@ -301,7 +301,7 @@ def keep_house(exporter: Exporter, now: datetime) -> None:
             quiet = _tell_if_quiet(exporter, exports.get(export_id), now)
             _drop_notices(exporter, export_id, quiet)
         except ExporterError as exc:  # for this one, again tomorrow
-            logger.error("housekeeping failed", extra={"run_id": export_id, "cause": cause_of(exc)})  # noqa: TRY400
+            logger.error("housekeeping failed", extra={"export": export_id, "cause": cause_of(exc)})  # noqa: TRY400
         if left <= 0:
             return  # the next tick goes on
     data = _encode(Housekeeping(done=today))
@@ -321,7 +321,7 @@ def _clear_out(exporter: Exporter, export_id: str, now: datetime, *, most: int) 
         read_run=exporter.records.readable,
     )
     if deleted:
-        logger.info("cleared out", extra={"run_id": export_id, "outcome": f"{deleted} blobs deleted"})
+        logger.info("cleared out", extra={"export": export_id, "outcome": f"{deleted} blobs deleted"})
     return deleted
 
 

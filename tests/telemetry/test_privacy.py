@@ -12,7 +12,7 @@ from exporter.errors import ExporterError, Transient
 from exporter.klaviyo import Klaviyo
 from exporter.logs import UnexpectedError, discreet
 from sandbox.klaviyo import FULL_KEY
-from tests.service.world import FOLDER, REVISION, World, as_csv
+from tests.service.world import EXPORT, FOLDER, REVISION, World, as_csv
 from tests.telemetry.seen import Seen
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -209,8 +209,7 @@ def test_what_the_timer_could_not_do_is_told_without_anothers_text(
     monkeypatch.setattr(f"exporter.timer.{part}", fails)
     world.exporter.tick()
     told = seen.text()
-    assert line in told
-    assert "cause=storage is not available" in told
+    assert f"{line} export={EXPORT} cause=storage is not available" in told
     assert found_in(told) == []
 
 
