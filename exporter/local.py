@@ -195,10 +195,11 @@ def on_folder(state: Path) -> Exporter:
 class EnvironmentSecrets:
     """The key of a laptop: it is in KLAVIYO_API_KEY and nowhere else, whatever a connection calls it."""
 
-    def read(self, name: str) -> SecretStr:
+    def read(self, name: str) -> SecretStr:  # noqa: ARG002 - there is one
         key = os.environ.get("KLAVIYO_API_KEY", "")
         if not key:
-            raise SecretUnavailable(f"{name}: KLAVIYO_API_KEY is not set", hint="Set it to the account's private key.")
+            hint = "Set it to a private key of the Klaviyo account."
+            raise SecretUnavailable("no key: KLAVIYO_API_KEY is not set", hint=hint)
         return SecretStr(key)
 
     def write(self, name: str, value: SecretStr) -> None:  # noqa: ARG002 - a key must not get into a folder

@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 import yaml
-from pydantic import SecretStr
 
 from exporter import emails, forgetting, local, phones, reports
 from exporter.catalog import LIST_ID_PATTERN
@@ -23,6 +22,7 @@ from exporter.cli.shared import (
     Json,
     MappingFile,
     as_json_document,
+    confirm,
     errors,
     print_document,
     progress_bar,
@@ -64,7 +64,7 @@ def push(
         hint = "Give the id alone, such as Y6nRLr; it follows /list/ in the list's address."
         raise ConfigError("--list is no list's id", hint=hint)
     document = read_mapping(email, mapping)
-    key = _key_of_environment()
+    key = local.EnvironmentSecrets().read(local.CONNECTION)
     try:
         with progress_bar() as progress:
             exporter, run = local.push(
@@ -176,13 +176,13 @@ def forget(
         hint = "Unset EXPORTER_APP and give the app's settings, or --state."
         raise ConfigError("forget works on the store itself, not through the app", hint=hint)
     exporter = _cloud_store() if state is None else local.on_folder(state)
-    if klaviyo and not (yes or typer.confirm("Klaviyo deletes the profile and its history for good. Go on?")):
-        raise typer.Exit(1)
+    if klaviyo:
+        confirm("Klaviyo deletes the profile and its history for good. Go on?", yes=yes)
     erasure = forgetting.forget(exporter, known_by)
     asked: list[str] = []
     failed: list[dict[str, str]] = []
     for connection_id in exporter.catalog.connection_ids() if klaviyo else ():
-        errors = _ask_klaviyo(exporter, connection_id, people, from_environment=state is not None)
+        errors = _ask_klaviyo(exporter, connection_id, people)
         failed += [{"connection": connection_id, "message": message, "hint": hint} for message, hint in errors]
         asked += [] if errors else [connection_id]
     document = {**erasure.to_json(), "klaviyo_asked": asked, "klaviyo_failed": failed}
@@ -203,9 +203,7 @@ def _as_klaviyo_knows(known_by: list[str]) -> list[dict[str, str]]:
     return people
 
 
-def _ask_klaviyo(
-    exporter: Exporter, connection_id: str, people: list[dict[str, str]], *, from_environment: bool
-) -> list[tuple[str, str]]:
+def _ask_klaviyo(exporter: Exporter, connection_id: str, people: list[dict[str, str]]) -> list[tuple[str, str]]:
     """Ask for the deletion of these people in one account. What failed of it, with what to do; no failure ends it."""
     base_url, revision = os.environ.get("KLAVIYO_BASE_URL", BASE_URL), os.environ.get("KLAVIYO_REVISION", REVISION)
     failed: dict[tuple[str, str], None] = {}  # each once, in order
@@ -213,8 +211,7 @@ def _ask_klaviyo(
         connection = exporter.catalog.connection(connection_id)
         if connection is None:
             raise Unknown(f"there is no connection {connection_id}")
-        key = _key_of_environment() if from_environment else exporter.key_of(connection)
-        with Klaviyo(key, base_url=base_url, revision=revision) as client:
+        with Klaviyo(exporter.key_of(connection), base_url=base_url, revision=revision) as client:
             for person in people:
                 try:
                     client.ask_for_deletion(**person)
@@ -229,13 +226,6 @@ def _limits() -> Limits:
     """Those of a laptop, with what the environment says of them."""
     share, memory_mb = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
     return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, memory_mb=memory_mb)
-
-
-def _key_of_environment() -> SecretStr:
-    key = os.environ.get("KLAVIYO_API_KEY", "")
-    if not key:
-        raise ConfigError("no key: KLAVIYO_API_KEY is not set", hint="Set it to a private key of the Klaviyo account.")
-    return SecretStr(key)
 
 
 def _cloud_store() -> Exporter:

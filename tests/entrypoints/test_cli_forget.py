@@ -61,6 +61,20 @@ def test_a_person_is_erased_here_and_on_request_in_klaviyo(klaviyo: tuple[Klaviy
         assert ADA not in said.stdout + said.stderr
 
 
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("", 2)])
+def test_standard_output_holds_the_document_alone_and_no_answer_is_misuse(
+    tmp_path: Path, answer: str, code: int
+) -> None:
+    (tmp_path / "runs").mkdir()
+    done = run("forget", ADA, "--state", tmp_path, "--klaviyo", "--json", url="http://127.0.0.1:9", answer=answer)
+    assert done.returncode == code, done.stderr
+    assert "for good" in done.stderr
+    if code:
+        assert done.stdout == ""
+    else:
+        assert json.loads(done.stdout)["klaviyo_asked"] == []
+
+
 def test_a_key_without_the_scope_is_told_after_ours_is_erased(klaviyo: tuple[Klaviyo, str], tmp_path: Path) -> None:
     _, url = klaviyo
     file, state = tmp_path / "vips.csv", tmp_path / "s"
