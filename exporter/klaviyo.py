@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode
 
 import requests
 import urllib3
@@ -35,7 +35,8 @@ from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from exporter import telemetry
+from exporter import addresses, telemetry
+from exporter.addresses import BASE_URL, REVISION
 from exporter.errors import (
     ConfigError,
     KeyRefused,
@@ -79,8 +80,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 VERSION = "0.1.0"  # as in pyproject.toml
-BASE_URL = "https://a.klaviyo.com"
-REVISION = "2026-07-15"  # served until 2028-07-15 by Klaviyo's "API versioning and deprecation policy"
 MEDIA_TYPE = "application/vnd.api+json"
 
 CONNECT_S, READ_S = 10.0, 60.0  # Klaviyo's own Go client allows 60 s
@@ -124,7 +123,7 @@ class Klaviyo:
 
         Raises KeyRefused for a key that no header can carry, ConfigError for an unfit address or revision.
         """
-        self._base_url = _checked_base_url(base_url)
+        self._base_url = _checked("KLAVIYO_BASE_URL", addresses.parse_base_url, base_url)
         self._auth = _KeyAuth(_checked_key(key))
         self.revision = revision
         self._compress = compress
@@ -133,7 +132,7 @@ class Klaviyo:
         self._jitter = jitter
         self._patience_s = patience_s
         self._pacers: dict[str, Pacer] = {}
-        self._session = _session(_checked_revision(revision), concurrency)
+        self._session = _session(_checked("KLAVIYO_REVISION", addresses.parse_revision, revision), concurrency)
         for name in ("urllib3.connectionpool", "urllib3.util.retry"):
             logging.getLogger(name).addFilter(_hide_queries)
 
@@ -335,8 +334,8 @@ class Klaviyo:
         """Path and query of the next page, "" at the end. Only the query may change: the key goes nowhere else."""
         if not answer.next_link:
             return ""
-        origin, target = _split(answer.next_link, base=self._base_url)
-        if origin != _split(self._base_url)[0] or _path(target) != _path(answer.call.target):
+        origin, target = addresses.split(answer.next_link, base=self._base_url)
+        if origin != addresses.split(self._base_url)[0] or _path(target) != _path(answer.call.target):
             raise KlaviyoRejected("Klaviyo's next page is at another address.", hint=BASE_URL_HINT)
         return target
 
@@ -504,8 +503,6 @@ def _is_before_sending(exc: Exception) -> bool:
 # --- what may go in ----------------------------------------------------------------------------------------------
 
 _KEY = re.compile(r"[!-~]{1,512}")
-_REVISION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\.pre)?")
-_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _checked_id(given: str) -> str:
@@ -529,31 +526,11 @@ def _checked_key(key: SecretStr) -> SecretStr:
     return SecretStr(value)
 
 
-def _checked_revision(revision: str) -> str:
-    if not _REVISION.fullmatch(revision):
-        raise ConfigError("KLAVIYO_REVISION is not a date like 2026-07-15.")
-    return revision
-
-
-def _checked_base_url(url: str) -> str:
-    """Scheme and host. Raises ConfigError, also for an address to which a key should not go unencrypted."""
-    url = url.strip()
-    (scheme, host, _), target = _split(url)
-    if not host or target not in ("", "/") or any(each in url for each in "@?#"):
-        raise ConfigError("KLAVIYO_BASE_URL is not an address like https://a.klaviyo.com.")
-    if scheme != "https" and not (scheme == "http" and host in _HERE):
-        raise ConfigError("KLAVIYO_BASE_URL must begin with https, unless it is on this machine.")
-    return url.removesuffix("/")
-
-
-def _split(url: str, *, base: str = "") -> tuple[tuple[str, str, int | None], str]:
-    """(scheme, host, port) and path with query; all of it empty if this is no address."""
+def _checked(setting: str, parse: Callable[[str], str], text: str) -> str:
     try:
-        parts = urlsplit(urljoin(base, url))
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return ("", "", None), ""
-    return (parts.scheme, parts.hostname or "", port), f"{parts.path}?{parts.query}".removesuffix("?")
+        return parse(text)
+    except ValueError as exc:
+        raise ConfigError(f"{setting} {exc}.") from None
 
 
 def _path(target: str) -> str:

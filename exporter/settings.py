@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from exporter.addresses import BASE_URL, REVISION, parse_base_url, parse_revision
 from exporter.errors import ConfigError
-from exporter.klaviyo import BASE_URL, REVISION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,11 @@ def _flag(text: str) -> bool:
 
 
 def _container(text: str) -> str:
-    if not (3 <= len(text) <= 63 and text.replace("-", "").isalnum() and text == text.lower()):
-        raise ValueError("must be a container's or queue's name: 3 to 63 lower-case letters, digits and hyphens")
+    # Microsoft, "Naming and Referencing Containers, Blobs, and Metadata" and "Naming Queues and Metadata".
+    if not (3 <= len(text) <= 63 and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text)):
+        raise ValueError(
+            "must be a container's or queue's name: 3 to 63 of a-z, 0-9 and single hyphens, with none at either end"
+        )
     return text
 
 
@@ -187,11 +190,16 @@ ROWS = (
         parse=Path,
         meaning="Local disk for the plans of open runs, closed to other users.",
     ),
-    Row(name="KLAVIYO_BASE_URL", default=BASE_URL, parse=_url, meaning="Klaviyo's API; another address only in tests."),
+    Row(
+        name="KLAVIYO_BASE_URL",
+        default=BASE_URL,
+        parse=parse_base_url,
+        meaning="Klaviyo's API; another address only in tests.",
+    ),
     Row(
         name="KLAVIYO_REVISION",
         default=REVISION,
-        parse=str,
+        parse=parse_revision,
         meaning="The dated API revision that is spoken; Klaviyo serves each for two years.",
     ),
 )

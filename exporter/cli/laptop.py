@@ -30,7 +30,7 @@ from exporter.cli.shared import (
     using,
 )
 from exporter.errors import ConfigError, ExporterError, Unknown
-from exporter.klaviyo import BASE_URL, REVISION, Klaviyo
+from exporter.klaviyo import Klaviyo
 from exporter.management import SAMPLES
 from exporter.mapping import suggest as mapping_suggestion
 from exporter.planning import PartitionSource, make_plan, read_columns
@@ -74,9 +74,9 @@ def push(
                 keep_rejected_rows=keep_rejected_rows,
                 key=key,
                 state=state,
-                base_url=os.environ.get("KLAVIYO_BASE_URL", BASE_URL),
-                revision=os.environ.get("KLAVIYO_REVISION", REVISION),
-                compress=os.environ.get("KLAVIYO_COMPRESS", "off").lower() == "on",
+                base_url=setting("KLAVIYO_BASE_URL", os.environ),
+                revision=setting("KLAVIYO_REVISION", os.environ),
+                compress=setting("KLAVIYO_COMPRESS", os.environ),
                 limits=_limits(),
                 progress=progress,
                 tell=lambda sentence: errors.print(sentence, markup=False),
@@ -205,7 +205,7 @@ def _as_klaviyo_knows(known_by: list[str]) -> list[dict[str, str]]:
 
 def _ask_klaviyo(exporter: Exporter, connection_id: str, people: list[dict[str, str]]) -> list[tuple[str, str]]:
     """Ask for the deletion of these people in one account. What failed of it, with what to do; no failure ends it."""
-    base_url, revision = os.environ.get("KLAVIYO_BASE_URL", BASE_URL), os.environ.get("KLAVIYO_REVISION", REVISION)
+    base_url, revision = setting("KLAVIYO_BASE_URL", os.environ), setting("KLAVIYO_REVISION", os.environ)
     failed: dict[tuple[str, str], None] = {}  # each once, in order
     try:
         connection = exporter.catalog.connection(connection_id)

@@ -19,7 +19,9 @@ import pytest
 import requests
 
 from exporter import cli
+from exporter.addresses import BASE_URL, REVISION
 from exporter.cli.laptop import LOCAL_LIMITS
+from exporter.errors import ConfigError
 from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
 from sandbox.snapshots import FolderWriter, Kind, Layout, Snapshot, write_snapshot
 
@@ -158,6 +160,30 @@ def test_push_takes_its_share_of_klaviyos_limits_from_the_environment(
     assert (refused.returncode, "KLAVIYO_SHARE must be from" in refused.stderr) == (2, True), refused.stderr
     monkeypatch.setenv("KLAVIYO_SHARE", "0.5")
     assert run(*args, url=klaviyo).returncode == 0
+
+
+@pytest.mark.parametrize(("name", "text"), [("KLAVIYO_COMPRESS", "yes"), ("KLAVIYO_REVISION", "yesterday")])
+def test_push_reads_settings_as_the_app_does(
+    vips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    refused = run("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
+    assert (refused.returncode, f"{name} must be" in refused.stderr) == (2, True), refused.stderr
+    assert not (tmp_path / "s").exists(), "nothing was begun"
+
+
+def test_a_setting_that_is_empty_takes_its_default(vips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: dict[str, Any] = {}
+
+    def push(*_: object, **given: Any) -> None:
+        taken.update(given)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("exporter.local.push", push)
+    for name, text in (("KLAVIYO_API_KEY", "pk_x"), ("KLAVIYO_BASE_URL", ""), ("KLAVIYO_REVISION", "")):
+        monkeypatch.setenv(name, text)
+    assert cli.main(["push", str(vips), "--list", LIST, "--email", "EMail", "--state", str(tmp_path / "s")]) == 2
+    assert (taken["base_url"], taken["revision"]) == (BASE_URL, REVISION)
 
 
 def test_plan_says_what_a_run_would_do_and_sends_nothing(klaviyo: str, vips: Path) -> None:

@@ -74,6 +74,25 @@ def test_settings_report_every_problem_at_a_time() -> None:
         assert name in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("KLAVIYO_REVISION", text) for text in ("yesterday", "2026-7-15")),
+        *(("KLAVIYO_BASE_URL", text) for text in ("http://far.example", "https://a.klaviyo.com/api", "klaviyo")),
+        *(
+            ("SNAPSHOTS_CONTAINER", text)
+            for text in ("-äb-", "äbc", "a--b", "ab-", "-ab", "a_b", "Abc", "ab", "a" * 64)
+        ),
+        ("STEPS_QUEUE", "a--b"),
+    ],
+)
+def test_settings_refuse_what_klaviyos_client_or_azure_would_refuse_later(name: str, text: str) -> None:
+    from exporter.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=f"^{name} must [^;]*$"):
+        from_env({"KEY_VAULT_URL": "https://vault.example", name: text})
+
+
 def test_every_setting_has_a_default_that_it_accepts_itself() -> None:
     settings = from_env({"KEY_VAULT_URL": "https://vault.example"})
     assert {row.name.lower() for row in ROWS} == set(type(settings).__dataclass_fields__)
