@@ -16,7 +16,7 @@ class HeaderDecision:
     has_header: bool
     columns: tuple[str, ...]
     why: str
-    is_guess: bool = False  # then the "names" may be a person's data: shown to nobody
+    is_guess: bool = False  # then the "names" may be a person's data: only who asks for a suggestion is shown them
 
 
 def decide_header(
