@@ -98,6 +98,16 @@ def test_more_failures_than_klaviyo_names_are_counted(world: World) -> None:
     assert [row["line"] for row in world.rows_of("rejected.csv")] == ["5", "", ""]
 
 
+def test_no_more_failures_are_counted_than_rows_were_sent(world: World) -> None:
+    _change_jobs(world, failed_count=10**15, completed_count=0)
+    world.register()
+    world.drop_people("a.csv", people(10))
+    world.deliver()
+    assert_ended(world, Status.FAILED, delivered=0)
+    assert world.report()["rejected_by_reason"] == {"failed_in_klaviyo": 10}
+    assert world.errors == []
+
+
 @pytest.mark.parametrize("completed", [3, 0, None])
 def test_what_klaviyo_does_not_say_it_completed_is_not_delivered(world: World, completed: int | None) -> None:
     """Jobs that are complete, with no failure, and a smaller count than was sent."""
