@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from exporter import wiring
 from exporter.errors import ConfigError
+from exporter.http.identity import MARKER
+from exporter.management import Management
 from exporter.notices import Webhook
+from exporter.roles import Actor, Role
 from exporter.service import Exporter, Limits
 from exporter.settings import from_env
+from tests.http.asking import Asking, problem
 
 STORAGE = {
     wiring.SNAPSHOTS_CONNECTION: "UseDevelopmentStorage=true",
@@ -22,6 +27,23 @@ STORAGE = {
 def built(tmp_path: Path, **settings: str) -> Exporter:
     environ = {"KEY_VAULT_URL": "https://vault.example", "WORK_FOLDER": str(tmp_path), **STORAGE, **settings}
     return wiring.build(from_env(environ), environ)
+
+
+def test_a_setting_that_is_wrong_is_told_to_people_who_are_signed_in_and_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, text in (("TRUST_PLATFORM_IDENTITY", "true"), (MARKER, "True"), ("SETTLE_SECONDS", "soon")):
+        monkeypatch.setenv(name, text)
+    wiring.api.cache_clear()
+    wiring.management.cache_clear()
+    try:
+        app = wiring.api()
+    finally:
+        wiring.api.cache_clear()
+    asking = Asking(app, cast(Management, None))
+    assert asking.ask(None, "GET", "/exports").status_code == 401
+    told = problem(asking.ask(Actor(id="1", name="Ada", role=Role.VIEWER), "GET", "/exports"), 409)
+    assert "SETTLE_SECONDS must be a number" in told["detail"]
 
 
 def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
