@@ -7,7 +7,7 @@ not show it. What is not over yet is asked again later, with growing intervals; 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -50,16 +50,18 @@ def confirm(
     deadline: float,
     may_cut: bool = False,
     is_last_try: bool = False,
-) -> bool:
-    """Ask once about every open job and record what ended. True when none is open any more.
+    unseen: Collection[str] = (),
+) -> list[str] | None:
+    """Ask once about every open job and record what ended. None when none is open any more, else those not seen.
 
+    unseen: what the last round returned. Klaviyo's answers may lag: a job is lost that two rounds did not see.
     A job that cannot be read holds up no other: what it raises comes last. On the last try its failures are counted
     without their rows.
     may_cut: a whole step is to be had, so where that is not enough for the errors of one job, the rest is counted so.
     """
     waiting, accepted = journal.delivery.open_jobs(), journal.delivery.jobs
     if not waiting:
-        return True
+        return None
 
     def is_late() -> bool:
         check()
@@ -68,6 +70,7 @@ def confirm(
     shown = _shown(klaviyo, {job_id: accepted[job_id].at for job_id in waiting}, is_late)
     over: list[Event] = []
     failed: list[ImportJob] = []
+    still_unseen: list[str] = []
     unreadable: Transient | None = None
     for job_id in waiting:
         if is_late():
@@ -82,9 +85,13 @@ def confirm(
                 failed.append(job)
             else:
                 over.append(_ended(job, accepted[job_id], [], open_plan))
+        elif job is None and job_id not in unseen:
+            still_unseen.append(job_id)
         elif why := _lost(job, accepted[job_id], now):
             logger.warning("import job lost", extra={"job_id": job_id, "cause": why})
             over.append(JobLost(job=job_id, why=why))
+        elif job is None:
+            still_unseen.append(job_id)
     _record(journal, over)
     for place, job in enumerate(failed):
         if is_late():
@@ -103,7 +110,7 @@ def confirm(
             _record(journal, [_ended(job, accepted[job.id], errors, open_plan)])
     if unreadable:
         raise unreadable
-    return not journal.delivery.open_jobs()
+    return still_unseen if journal.delivery.open_jobs() else None
 
 
 def _record(journal: Journal, events: Sequence[Event]) -> None:

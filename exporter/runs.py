@@ -148,6 +148,7 @@ class Run(BaseModel):
     repairs: int = 0  # refusals spent on finding bad rows
     list_looks: int = 0  # how often the list was looked at in the end, and did not agree
     polls: int = 0  # how often Klaviyo was asked about the jobs
+    unseen_jobs: list[str] = Field(default_factory=list)  # that it did not know the last time
     setbacks: int = 0  # steps put off in a row without progress
     restarts: int = 0  # how many runs before it found their snapshot changed while they read it
     created_at: datetime

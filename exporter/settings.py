@@ -133,7 +133,8 @@ ROWS = (
         name="STEP_SECONDS",
         default="480",
         parse=_between(1, 1500),
-        meaning="A step of a run ends itself after this; keep it well below host.json's functionTimeout.",
+        meaning="A step of a run ends itself after this. More than 480 needs a functionTimeout in host.json of four "
+        "times as much, since planning may last three times as long.",
     ),
     Row(
         name="KLAVIYO_SHARE",

@@ -287,7 +287,7 @@ class Step:
 
     @telemetry.phase(Phase.CONFIRM)
     def _confirm(self, deadline: float, *, is_whole_step: bool) -> bool:
-        return confirm(
+        unseen = confirm(
             self.journal,
             self.klaviyo,
             lambda: self.reader,
@@ -297,7 +297,10 @@ class Step:
             deadline=deadline,
             may_cut=is_whole_step,
             is_last_try=self.run.setbacks >= self._outside.setbacks,
+            unseen=self.run.unseen_jobs,
         )
+        self.run = self.run.model_copy(update={"unseen_jobs": unseen or []})
+        return unseen is None
 
     @telemetry.phase(Phase.FINISH)
     def _finish(self) -> bool:

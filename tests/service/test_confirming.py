@@ -10,6 +10,7 @@ import pytest
 from exporter.journal import Journal
 from exporter.runs import Status
 from sandbox.klaviyo.jobs import Job
+from sandbox.klaviyo.messages import Refused, error
 from tests.service.world import World, assert_ended, people
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -312,6 +313,30 @@ def test_a_job_that_vanished_is_reported_as_lost_with_its_rows(world: World) -> 
     world.drop_people("a.csv", people(30))
     world.deliver()
     _assert_lost(world, "does not know the job")
+
+
+def test_a_job_that_klaviyo_once_does_not_know_is_not_lost(world: World) -> None:
+    """After hours, when it would be lost had it never been seen."""
+    world.settings(job_seconds=3 * HOUR)
+    world.register()
+    world.drop_people("a.csv", people(30))
+    due = world.clock.now + HOUR
+    world.deliver(until=lambda: world.clock.now > due)
+    handle, polls = world.klaviyo.handle, world.run().polls
+
+    def blind(request: Any) -> Any:
+        response = handle(request)
+        if request.path == "/api/profile-bulk-import-jobs" and request.method == "GET":
+            response.body = orjson.dumps({**response.json(), "data": []})
+        elif request.path.startswith("/api/profile-bulk-import-jobs/"):
+            response = Refused(404, [error(404, "not_found", "Not found.", "A job does not exist.")]).response()
+        return response if world.run().polls == polls else handle(request)
+
+    world.patch.setattr(world.klaviyo, "handle", blind)
+    world.deliver(until=lambda: world.run().polls > polls)
+    assert len(world.run().unseen_jobs) == 3
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=30)
 
 
 def test_a_job_that_was_cancelled_in_klaviyo_is_reported_as_lost(world: World) -> None:
