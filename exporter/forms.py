@@ -1,4 +1,4 @@
-"""What a person gives to set up a connection or an export: the same for console, API, CLI and files. Pure."""
+"""What a person gives to set up a connection or an export: the same for API, CLI and files. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do with connections, exports and runs. Console, API and CLI call these methods, which all show the same.
+"""What people do with connections, exports and runs. API and CLI call these methods, and show the same.
 
 Each method takes the actor first, asks the table in roles.py before anything else, and either does all that was asked
 or nothing. Changes are recorded by audit.py. Raises Refused (see errors.py) for what a person must ask otherwise, and

@@ -110,7 +110,7 @@ def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterab
 
 
 def as_text(document: dict[str, Any]) -> str:
-    """The report for a person at a console."""
+    """The report for a person at a terminal."""
     out = io.StringIO()
     lines = [
         ("Status", document["status"]),
@@ -240,7 +240,7 @@ def _culture(file: dict[str, Any]) -> str:
 
 
 def erasure_as_text(document: dict[str, Any]) -> str:
-    """What was erased where, for a person at a console. Holds no address."""
+    """What was erased where, for a person at a terminal. Holds no address."""
     lines = [f"Erased      {each['name']}: {each['what']}" for each in document["erased"]]
     lines += [f"Open        {run}: may hold the person until it closes" for run in document["open_runs"]]
     lines += [f"Left        {name}: names the person or cannot be read, mend it by hand" for name in document["left"]]
@@ -253,7 +253,7 @@ def erasure_as_text(document: dict[str, Any]) -> str:
 
 
 def plan_as_text(summary: dict[str, Any]) -> str:
-    """A dry run for a person at a console."""
+    """A dry run for a person at a terminal."""
     out = io.StringIO()
     if summary["message"]:
         out.write(f"Would fail  {summary['message']}\nDo          {summary['hint']}\n")

@@ -1,10 +1,11 @@
-"""The one place that orders things. Triggers, CLI and console call these methods and nothing deeper.
+"""The one place that orders things: what triggers and `push` call. What people do is in management.py.
 
     note(blob)  ->  settle message  ->  settle: settling.py  ->  step message  ->  step, step, ...: stepping.py
     tick()      ->  what the timer does: timer.py
 
 A step takes a run as far as its time allows and answers with a value; `handle` turns that value into the next message.
 Any step may die at any line: what it had recorded counts, the rest is done again.
+What an Exporter is made of (its store, records, settling) serves timer.py, management.py and `forget`, too.
 """
 
 from __future__ import annotations

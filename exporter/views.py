@@ -1,4 +1,4 @@
-"""What people see of connections, exports, segments and runs: the same in console, API and CLI. Pure.
+"""What people see of connections, exports, segments and runs: the same in API and CLI. Pure.
 
 Nothing here holds a key or a row. Moments are aware, in UTC.
 """

@@ -15,7 +15,7 @@ param existingVaultName string
 @allowed(['default', 'recover'])
 param createMode string
 
-@description('Whether the app may also store keys, for a console that takes them in. Reading needs no more than Secrets User.')
+@description('Whether the app may also store keys: people can then give them to the app. Reading needs no more than Secrets User.')
 param appWritesKeys bool
 
 @description('Object id of the person who stores keys. Empty gives no role.')
