@@ -1,8 +1,8 @@
 """A thin client for the part of Klaviyo's REST API that the exporter uses.
 
-    reading   account, probe_scopes, find_list, lists, flows_of_list, jobs_since, job, import_errors, list_members,
-              members_among, profiles_by_email
-    writing   start_import, create_list, add_to_list, remove_from_list, ask_for_deletion
+    reading   account, probe_scopes, find_list, count_members, lists, flows_of_list, jobs_since, job, import_errors,
+              list_members, profiles_by_email, members_among
+    writing   probe_writing, start_import, create_list, add_to_list, remove_from_list, ask_for_deletion
 
 Everything but `start_import` and `create_list` can be sent twice without harm and is retried here by `pacing.decide`;
 when and whether an import is sent again is its sender's business. Every call has a time-out and every answer a size

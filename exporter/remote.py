@@ -34,7 +34,8 @@ from exporter.views import (
     SuggestionView,
 )
 
-CONNECT_S, ANSWER_S = 15, 240  # Azure's front end gives up after 230 s; the second also for a whole answer
+# Azure ends a request after 230 s: https://learn.microsoft.com/azure/azure-functions/functions-scale#timeout, 2026-11.
+CONNECT_S, ANSWER_S = 15, 240  # the second is also for a whole answer
 MAX_ANSWER_BYTES = 64_000_000  # the app's own are at most 50 MB, a list of rows
 PIECE_BYTES = 65_536
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

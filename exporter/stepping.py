@@ -70,7 +70,7 @@ PLAN_S, PLAN_STEPS = 1_440.0, 3  # planning cannot be taken up again: it may las
 LONGEST_PAUSE_S = 300.0  # between two steps; the timer takes a run for stuck that nothing moves for longer
 LIST_LOOKS, LIST_LOOK_S = 4, 30.0  # looks again at a list that does not agree, each after twice the time: 8 minutes
 LIST_SAMPLE = 100  # delivered profiles that are looked up in it: one request
-SETBACKS = 12  # failures in a row without progress, with growing waits: about 40 minutes, then the run ends
+SETBACKS = 12  # failures in a row without progress; their growing waits make half an hour, then the run ends
 LONGEST_WAIT_S = 300.0  # between two of them
 
 

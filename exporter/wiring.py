@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SNAPSHOTS_CONNECTION = "SnapshotsStorage"
 STATE_CONNECTION = "StateStorage"
-PATIENCE_S = 20.0  # of a person; the platform ends a request after 230 s
+PATIENCE_S = 20.0  # of a person; the platform ends a request after 230 s (source: remote.py)
 
 
 @functools.cache
