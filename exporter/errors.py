@@ -2,9 +2,9 @@
 
     ExporterError(message, hint)        hint: the one thing that an operator can do
       Transient(retry_after_s)          try the same step again later
-        SnapshotIncomplete              partitions are still arriving
         RateLimited                     Klaviyo: 429
         KlaviyoUnavailable              Klaviyo: 5xx, time-outs, dropped connections, an edge page instead of an answer
+          Unavailable *                 the same, with its row of the retry table
         LeaseHeld                       another instance works for this connection
       Terminal                          this run cannot succeed unchanged
         ConfigError                     settings, secrets, permissions: a person must act
@@ -17,6 +17,7 @@
         RowsLost                        rows were read that did not come out again: the run must not go on
         KlaviyoRejected                 an answer that no repetition changes
           ListGone, RevisionRetired     Klaviyo: 404, 410
+          NotFound *                    Klaviyo: 404, and not about a list
           BatchRefused                  Klaviyo: 400 for a batch; names rows, or nothing (sending repairs it)
           BatchTooLarge                 Klaviyo: 413
         RunCanceled                     withdrawn or cancelled by a person
@@ -26,9 +27,14 @@
         Invalid(problems)               a field's value will not do; each problem names its field
         Conflict                        not as things stand: still used, paused, name taken
           EditConflict                  somebody else changed it since it was read
+      NotThere *                        a file to be downloaded does not exist
+      NotASnapshot *                    a blob that is no part of a snapshot: safe to skip
       BlobTooLarge                      a blob has more bytes than are read at once
       PartitionChanged                  a blob is not the one of the manifest: start over with a new manifest
       StoreMoved, AlreadyThere          a conditional write lost: someone else was faster, leave quietly
+
+* Beside what raises them: Unavailable and NotFound in klaviyo_answers.py, NotThere in store.py, NotASnapshot in
+snapshots.py. All others are here.
 
 Messages and hints never hold a key, an address, a row or a body: they go to logs, pages and notices.
 """
@@ -62,10 +68,6 @@ class Transient(ExporterError):
 
 class Terminal(ExporterError):
     """This run cannot succeed unchanged."""
-
-
-class SnapshotIncomplete(Transient):
-    """The snapshot is still arriving."""
 
 
 class LeaseHeld(Transient):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import exporter
+from exporter import errors
 from exporter.klaviyo_answers import STATUSES
 from exporter.settings import ROWS, from_env
 
@@ -30,6 +34,19 @@ def test_every_status_that_the_client_knows_is_explained() -> None:
     rows = [line for line in text("docs/explain/failures.md").splitlines() if re.match(r"\| \d{3}", line)]
     explained = {int(status) for row in rows for status in re.findall(r"\b[45]\d\d\b", row.split("|")[1])}
     assert explained == set(STATUSES)
+
+
+def test_the_tree_of_errors_names_every_one() -> None:
+    names = [module.name for module in pkgutil.walk_packages(exporter.__path__, "exporter.")]
+    for name in names:
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    waiting, found = [errors.ExporterError], set()
+    while waiting:
+        kind = waiting.pop()
+        found.add(kind.__name__)
+        waiting += kind.__subclasses__()
+    assert found - set(re.findall(r"\w+", errors.__doc__ or "")) == set()
 
 
 def test_every_runtime_dependency_has_its_reason_in_the_readme() -> None:
