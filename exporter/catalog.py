@@ -167,13 +167,6 @@ class Catalog:
         """The id of every connection, also of those that cannot be read."""
         return (name.removeprefix("connections/").removesuffix(".json") for name in self._store.names("connections/"))
 
-    def connections(self) -> Iterator[Connection]:
-        """Every connection, by id. Raises ConfigError for one that cannot be read: for who must miss none."""
-        for connection_id in self.connection_ids():
-            connection = self.connection(connection_id)
-            if connection is not None:
-                yield connection
-
     def save(self, document: Connection | Export) -> None:
         """Create or replace a document; the last one wins."""
         name = _name(type(document), document.id)
@@ -198,8 +191,8 @@ class Catalog:
         except StoreMoved:
             raise EditConflict(f"{document.name} was changed or removed by somebody else") from None
 
-    def remove(self, kind: type[Connection] | type[Export], document_id: str, *, etag: str | None = None) -> None:
-        """Remove a document; one that is not there is fine. With `etag`, raises EditConflict if it changed."""
+    def remove(self, kind: type[Connection] | type[Export], document_id: str, *, etag: str) -> None:
+        """Remove the version that was read; one that is not there is fine. Raises EditConflict if it changed."""
         try:
             self._store.delete(_name(kind, document_id), etag=etag)
         except StoreMoved:

@@ -149,10 +149,9 @@ class KlaviyoRejected(Terminal):
 
     rate: RateInfo | None = None  # what the answer said of the steady window
 
-    def __init__(self, message: str, *, status: int = 0, request_id: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, status: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
-        self.request_id = request_id
 
 
 class ListGone(KlaviyoRejected):
@@ -186,16 +185,8 @@ class BatchRefused(KlaviyoRejected):
     words: Klaviyo's own where it named none, for the row that turns out to be the one.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        rows: Sequence[RowRefusal] = (),
-        words: str = "",
-        status: int = 400,
-        request_id: str = "",
-    ) -> None:
-        super().__init__(message, status=status, request_id=request_id)
+    def __init__(self, message: str, *, rows: Sequence[RowRefusal] = (), words: str = "") -> None:
+        super().__init__(message, status=400)
         self.rows = tuple(rows)
         self.words = words
 

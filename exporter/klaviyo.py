@@ -73,7 +73,7 @@ from exporter.klaviyo_answers import (
     read_taken,
     single,
 )
-from exporter.pacing import GiveUp, Outcome, Pacer, RateInfo, Wait, decide
+from exporter.pacing import IN_FLIGHT, GiveUp, Outcome, Pacer, RateInfo, Wait, decide
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ NETWORK_HINT = "Check the way out: DNS, firewall, proxy and its certificate, and
 
 
 class Klaviyo:
-    """One Klaviyo account through one key. Safe for threads: up to `concurrency` of them keep a connection each."""
+    """One Klaviyo account through one key. Safe for threads: up to IN_FLIGHT of them keep a connection each."""
 
     def __init__(
         self,
@@ -112,7 +112,6 @@ class Klaviyo:
         base_url: str = BASE_URL,
         revision: str = REVISION,
         compress: bool = False,
-        concurrency: int = 14,
         patience_s: float = math.inf,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -132,7 +131,7 @@ class Klaviyo:
         self._jitter = jitter
         self._patience_s = patience_s
         self._pacers: dict[str, Pacer] = {}
-        self._session = _session(_checked("KLAVIYO_REVISION", addresses.parse_revision, revision), concurrency)
+        self._session = _session(_checked("KLAVIYO_REVISION", addresses.parse_revision, revision))
         for name in ("urllib3.connectionpool", "urllib3.util.retry"):
             logging.getLogger(name).addFilter(_hide_queries)
 
@@ -151,18 +150,13 @@ class Klaviyo:
         """Whose key this is, to be shown before anything is sent. Limit: 1/s, 15/min."""
         return self._ask(Call(method="GET", target="/api/accounts", scopes="accounts:read"), read_account)
 
-    def probe_scopes(self, *but: str) -> dict[str, bool]:
-        """Which read scopes the key has. but: those that are known."""
+    def probe_scopes(self) -> dict[str, bool]:
+        """Which read scopes the key has; whether accounts:read, `account` shows."""
         probes = {
-            "accounts:read": "/api/accounts",
             "lists:read": "/api/lists",
             "profiles:read": _target("/api/profiles", {"page[size]": "1", "fields[profile]": "created"}),
         }
-        return {
-            scope: self._may(Call(method="GET", target=target, scopes=scope))
-            for scope, target in probes.items()
-            if scope not in but
-        }
+        return {scope: self._may(Call(method="GET", target=target, scopes=scope)) for scope, target in probes.items()}
 
     def probe_writing(self) -> dict[str, bool | None]:
         """Which write scopes the key has, by requests that nobody could carry out: a list without a name, no profiles.
@@ -228,13 +222,16 @@ class Klaviyo:
         return self._pages(target, read_failure, scopes="profiles:read")
 
     def list_members(self, list_id: str) -> Iterator[tuple[str, str | None]]:
-        """(profile id, e-mail) of everyone in a list: 100 a request, for verification only."""
+        """(profile id, e-mail) of everyone in a list: 100 a request. Awaits mirroring of leavers."""
         path = f"/api/lists/{_checked_list_id(list_id)}/profiles"
         target = _target(path, {"fields[profile]": "email", "page[size]": str(PAGE_SIZE)})
         return self._pages(target, read_profile, scopes="lists:read and profiles:read", list_id=list_id)
 
     def profiles_by_email(self, emails: Sequence[str]) -> dict[str, str]:
-        """Profile ids by e-mail as it was asked for, compared without regard to case; unknown ones are left out."""
+        """Profile ids by e-mail as it was asked for, compared without regard to case; unknown ones are left out.
+
+        Awaits mirroring of leavers.
+        """
         return self._by_email("/api/profiles", emails, scopes="profiles:read")
 
     def members_among(self, list_id: str, emails: Sequence[str]) -> set[str]:
@@ -259,11 +256,11 @@ class Klaviyo:
         return self._once(Call(method="POST", target="/api/lists", scopes="lists:write", body=body), single(read_list))
 
     def add_to_list(self, list_id: str, profile_ids: Sequence[str]) -> None:
-        """Up to 1,000 profiles by Klaviyo's ids. Members stay members."""
+        """Up to 1,000 profiles by Klaviyo's ids. Members stay members. Awaits mirroring of leavers."""
         self._change_members("POST", list_id, profile_ids)
 
     def remove_from_list(self, list_id: str, profile_ids: Sequence[str]) -> None:
-        """Up to 1,000 profiles by Klaviyo's ids. Consent stays as it is."""
+        """Up to 1,000 profiles by Klaviyo's ids. Consent stays as it is. Awaits mirroring of leavers."""
         self._change_members("DELETE", list_id, profile_ids)
 
     def ask_for_deletion(self, **identifier: str) -> None:
@@ -449,10 +446,10 @@ def _headers(call: Call, *, packed: bool) -> dict[str, str]:
     return headers | ({"Content-Encoding": "gzip"} if packed else {})
 
 
-def _session(revision: str, concurrency: int) -> requests.Session:
+def _session(revision: str) -> requests.Session:
     session = requests.Session()
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
+        session.mount(scheme, HTTPAdapter(pool_maxsize=IN_FLIGHT))
     session.headers.update({"Accept": MEDIA_TYPE, "revision": revision, "User-Agent": f"segment-exporter/{VERSION}"})
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # the edge's; we need none
     return session

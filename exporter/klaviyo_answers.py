@@ -70,7 +70,6 @@ class KlaviyoList:
     id: str
     name: str
     opt_in_process: str
-    created: datetime | None
     flows: tuple[str, ...] | None = None
 
 
@@ -80,15 +79,9 @@ class ImportJob:
 
     id: str
     status: str
-    total: int
     completed: int
     failed: int
     created_at: datetime
-    expires_at: datetime | None  # seven days after `created_at`; import errors cannot be read after it
-
-    @property
-    def is_over(self) -> bool:
-        return self.status in ("complete", "cancelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +103,11 @@ class Unavailable(KlaviyoUnavailable):
         message: str,
         *,
         outcome: Outcome,
-        status: int = 0,
-        request_id: str = "",
         retry_after_s: float | None = None,
         hint: str = "",
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s, hint=hint)
         self.outcome = outcome
-        self.status = status
-        self.request_id = request_id
 
 
 class NotFound(KlaviyoRejected):
@@ -256,15 +245,14 @@ def _bad_request(answer: Answer) -> ExporterError:
         # A bad key must not look like a bad batch: halving it would blame every row in turn.
         words = " ".join(str(each.get(name)) for each in answer.errors for name in ("code", "title", "detail"))
         if _ABOUT_THE_REVISION.search(words):
-            return RevisionRetired(answer.says("Klaviyo does not take this API revision"), **_reference(answer))
+            return RevisionRetired(answer.says("Klaviyo does not take this API revision"), status=answer.status)
         is_plain_get = answer.call.method == "GET" and not any(source.get("parameter") for source in sources)
         if is_plain_get or _ABOUT_THE_KEY.search(words):
             return _key_refused(answer)
     if answer.call.is_import:
         first = answer.errors[0]
         words = answer.safe_words(first.get("detail")) or answer.safe_words(first.get("title"))
-        message = answer.says("Klaviyo refused the batch")
-        return BatchRefused(message, rows=rows, words=words, request_id=answer.request_id)
+        return BatchRefused(answer.says("Klaviyo refused the batch"), rows=rows, words=words)
     return _rejected(answer)
 
 
@@ -293,7 +281,6 @@ def _forbidden(answer: Answer) -> ExporterError:
             outcome=Outcome.EDGE_REFUSED,
             hint=EDGE_HINT,
             retry_after_s=answer.retry_after_s,
-            **_reference(answer),
         )
     return ScopeMissing(answer.says(f"The Klaviyo key may not do this, it needs {answer.call.scopes}"))
 
@@ -301,28 +288,28 @@ def _forbidden(answer: Answer) -> ExporterError:
 def _not_found(answer: Answer) -> ExporterError:
     if not answer.errors:
         sentence = "There is no Klaviyo API at this address"
-        return KlaviyoRejected(answer.says(sentence), hint=BASE_URL_HINT, **_reference(answer))
+        return KlaviyoRejected(answer.says(sentence), hint=BASE_URL_HINT, status=answer.status)
     if not (answer.call.list_id or answer.call.is_import):
-        return NotFound(answer.says("Klaviyo does not have what was asked for"), **_reference(answer))
+        return NotFound(answer.says("Klaviyo does not have what was asked for"), status=answer.status)
     name = f"The list {answer.call.list_id}" if answer.call.list_id else "The list of this import"
-    return ListGone(answer.says(f"{name} does not exist in this Klaviyo account"), **_reference(answer))
+    return ListGone(answer.says(f"{name} does not exist in this Klaviyo account"), status=answer.status)
 
 
 def _rejected(answer: Answer) -> ExporterError:
     hint = BASE_URL_HINT if 300 <= answer.status < 400 else PACKED_HINT if answer.status == 415 else ""
-    return KlaviyoRejected(answer.says("Klaviyo rejected the request"), hint=hint, **_reference(answer))
+    return KlaviyoRejected(answer.says("Klaviyo rejected the request"), hint=hint, status=answer.status)
 
 
 def _conflict(answer: Answer) -> ExporterError:
-    return KlaviyoRejected(answer.says("Klaviyo reports a conflict between profiles"), **_reference(answer))
+    return KlaviyoRejected(answer.says("Klaviyo reports a conflict between profiles"), status=answer.status)
 
 
 def _retired(answer: Answer) -> ExporterError:
-    return RevisionRetired(answer.says("Klaviyo has retired this API revision"), **_reference(answer))
+    return RevisionRetired(answer.says("Klaviyo has retired this API revision"), status=answer.status)
 
 
 def _too_large(answer: Answer) -> ExporterError:
-    return BatchTooLarge(answer.says("The request was over Klaviyo's size limit"), **_reference(answer))
+    return BatchTooLarge(answer.says("The request was over Klaviyo's size limit"), status=answer.status)
 
 
 def _rate_limited(answer: Answer) -> ExporterError:
@@ -334,18 +321,11 @@ def _server_error(answer: Answer) -> ExporterError:
         answer.says("Klaviyo could not answer"),
         outcome=Outcome.SERVER_ERROR,
         retry_after_s=answer.retry_after_s,
-        **_reference(answer),
     )
 
 
 def _unreadable(answer: Answer) -> Unavailable:
-    return Unavailable(
-        answer.says("Klaviyo's answer could not be read"), outcome=Outcome.UNREADABLE, **_reference(answer)
-    )
-
-
-def _reference(answer: Answer) -> dict[str, Any]:
-    return {"status": answer.status, "request_id": answer.request_id}
+    return Unavailable(answer.says("Klaviyo's answer could not be read"), outcome=Outcome.UNREADABLE)
 
 
 # Source: "Rate limits, status codes, and errors", developers.klaviyo.com; 524 and 525 from the incident of 2026-05-05
@@ -443,7 +423,6 @@ def read_list(resource: dict[str, Any], answer: Answer) -> KlaviyoList:
         id=_id(resource, answer),
         name=_text(attributes.get("name")),
         opt_in_process=_text(attributes.get("opt_in_process")),
-        created=_moment(attributes.get("created")),
     )
 
 
@@ -470,11 +449,9 @@ def read_job(resource: dict[str, Any], answer: Answer) -> ImportJob:
     return ImportJob(
         id=_id(resource, answer),
         status=status,
-        total=_count(attributes.get("total_count")),
         completed=_count(attributes.get("completed_count")),
         failed=_count(attributes.get("failed_count")),
         created_at=created_at,
-        expires_at=_moment(attributes.get("expires_at")),
     )
 
 

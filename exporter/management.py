@@ -756,7 +756,7 @@ class Management:
             hint = "An administrator agrees first."
             raise Conflict(f"nobody has agreed that data leaves through {connection.name}", hint=hint)
         with self.audit.recording(actor, Action.RUN_EXPORT, f"exports/{export.id}"):
-            return views.run_view(self.exporter.start(export, because="demand"))
+            return views.run_view(self.exporter.start(export))
 
     def _run_names(self, export_id: str) -> list[str]:
         """Folder names of an export's runs, newest first."""

@@ -53,6 +53,7 @@ class Limits:
 
 
 BULK_IMPORT = Limits(10, 150)  # tier M; unchanged from revision 2024-10-15 to 2026-10-15
+IN_FLIGHT = 14  # requests: 10 a second, with 1.3 s from sending to the answer; each holds a body of up to 4.5 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

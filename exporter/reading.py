@@ -83,27 +83,20 @@ class RejectedLine:
 class Piece:
     """A local CSV file of whole records. The reader of a piece deletes it.
 
-    number: from 1 within the partition, in source order.
     line_breaks: (local line, source line), sorted; between two of them both count in step.
     longest_line_bytes: no record is longer (DuckDB refuses one above its max_line_size).
     lines: of the file, line ends inside quotes included.
     """
 
     path: Path
-    number: int
     delimiter: str
-    size_bytes: int
     lines: int
     longest_line_bytes: int
     line_breaks: tuple[tuple[int, int], ...]
 
-    def source_line(self, local_line: int) -> int:
-        """Give the line of the source for a line of this file, both from 1; line ends inside quotes count."""
-        return source_line(self.line_breaks, local_line)
-
 
 def source_line(line_breaks: Sequence[tuple[int, int]], local_line: int) -> int:
-    """The line of the source for a line of a piece, see `Piece`."""
+    """The line of the source for a line of a piece, both from 1; line ends inside quotes count. See `Piece`."""
     at = bisect_right(line_breaks, local_line, key=lambda pair: pair[0]) - 1
     local, source = line_breaks[max(at, 0)]
     return source + local_line - local
@@ -563,9 +556,7 @@ class _PieceWriter:
         self.close()
         return Piece(
             path=piece.path,
-            number=self._number,
             delimiter=self._delimiter,
-            size_bytes=piece.size,
             lines=piece.line - 1,
             longest_line_bytes=piece.longest,
             line_breaks=tuple(piece.breaks),

@@ -119,12 +119,6 @@ class Records:
         changed = run.model_copy(update={"updated_at": self._now()})
         return changed, self._store.replace(run.folder + "run.json", _encode(changed), etag=etag)
 
-    def of_export(self, export_id: str) -> Iterator[Run]:
-        """The runs of an export that can be read, newest snapshot first."""
-        for name in sorted(self._store.folders(run_folder(export_id)), reverse=True):
-            if run := self.readable(f"{export_id}/{name}"):
-                yield run
-
     def refreshed(self, export_id: str) -> datetime | None:
         """When a run of an export last delivered; None when none has, or none since that is recorded."""
         known = _parse_refreshed(self._store.read(_refreshed_name(export_id)))

@@ -437,9 +437,6 @@ class Delivery:
         """Jobs that Klaviyo took and has not ended, oldest first."""
         return [job for job in self.jobs if job not in self.ended and job not in self.lost]
 
-    def all_sent(self, plan: Plan) -> bool:
-        return not any(self.remaining(batch) for batch in plan.batches)
-
     def refused_profiles(self) -> int:
         return sum(len(rows) for rows in self.refused.values())
 

@@ -32,13 +32,12 @@ from exporter.errors import (
 )
 from exporter.journal import Journal
 from exporter.klaviyo_answers import ImportJob, outcome_of
-from exporter.pacing import GiveUp, Pacer, RateInfo, decide
+from exporter.pacing import IN_FLIGHT, GiveUp, Pacer, RateInfo, decide
 from exporter.plans import PlannedBatch, PlanReader
 from exporter.runs import BatchAccepted, Event, RowsRefused, grouped
 
 logger = logging.getLogger(__name__)
 
-IN_FLIGHT = 14  # 10 a second, with 1.3 s from sending to the answer; each holds a body of up to 4.5 MB
 REPAIRS = 1_000  # refusals in a run beyond one a batch: halving costs about 14 of them a bad row among 10,000
 REPAIR_HINT = (
     "Mostly, one column is to blame: mapped to the wrong attribute, or filled with something else. rejected.csv in the "

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -209,11 +209,11 @@ class Exporter:
 
     # Runs
 
-    def start(self, export: Export, *, because: Literal["demand"] = "demand") -> Run:
-        """Start a run on the newest snapshots, now. Raises ConfigError when there is none, or no connection."""
+    def start(self, export: Export) -> Run:
+        """Start a run on the newest snapshots, on demand. Raises ConfigError when there is none, or no connection."""
         if export.connection is None:
             raise ConfigError(f"{export.name} is detached", hint="Give the export a connection.")
-        return self.start_on(export, self.settling.freeze_newest(export), because=because)
+        return self.start_on(export, self.settling.freeze_newest(export), because="demand")
 
     def dry_run(self, export: Export, folder: Path) -> Plan:
         """The plan that a run of the newest snapshots would make, in a local folder. Sends and changes nothing."""
@@ -306,10 +306,6 @@ class Exporter:
         """A run's document; None when there is none."""
         found = self.records.read(run_id)
         return found[0] if found else None
-
-    def runs(self, export_id: str) -> Iterator[Run]:
-        """The runs of an export, newest snapshot first."""
-        return self.records.of_export(export_id)
 
     def skip(
         self,
@@ -478,10 +474,6 @@ class Exporter:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
-
-    def plan_folder(self, run: Run, token: str) -> Path:
-        """Where this instance keeps a plan while the run is open."""
-        return self.records.plan_folder(run, token)
 
     def nudge(self, run: Run, now: datetime) -> None:
         """Queue a message for an open run that nothing has moved for so long that it must have lost its own."""

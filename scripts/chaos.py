@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from exporter.sending import IN_FLIGHT  # noqa: E402
+from exporter.pacing import IN_FLIGHT  # noqa: E402
 from tests.crash.rig import Case, Rig, rig  # noqa: E402
 
 KILLS_A_CASE = 4

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from exporter.sending import IN_FLIGHT
+from exporter.pacing import IN_FLIGHT
 from sandbox.azurite import Azurite
 from tests.crash.rig import Rig, rig
 

@@ -235,8 +235,8 @@ def export(exporter: Exporter) -> Iterator[Export]:
     )
     exporter.catalog.save(it)
     yield it
-    exporter.catalog.remove(Export, it.id)
-    exporter.catalog.remove(Connection, "main")
+    for name in (f"exports/{it.id}.json", "connections/main.json"):
+        exporter.store.delete(name)
 
 
 @pytest.mark.azurite

@@ -82,7 +82,7 @@ def body_of(name: str, connection_id: str, number: int) -> Any:
 def ask(api: Asking, actor: Actor, route: Route, *, shared: bool, number: int, **options: Any) -> Any:
     method, path, _, name = route
     connection_id, export_id = IDS[shared]
-    run = next(api.management.exporter.runs(export_id)).run_id.partition("/")[2]
+    run = next(api.management.exporter.store.folders(f"runs/{export_id}/"))
     filled = path.format(connection_id=connection_id, export_id=export_id, run=run, kind="rejected")
     if name == "suggest_mapping":
         filled += "?segment=HighValue"

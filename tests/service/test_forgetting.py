@@ -130,7 +130,7 @@ def test_plans_that_outlived_their_run_are_deleted(world: World, store: Store, t
     staged = tmp_path / "rows-00000.parquet"
     staged.write_bytes(ADA.encode())
     store.upload(run.folder + "plan-0a1b2c3d/rows-00000.parquet", staged)
-    local = world.exporter.plan_folder(run, "plan-0a1b2c3d")
+    local = world.exporter.records.plan_folder(run, "plan-0a1b2c3d")
     local.mkdir(parents=True)
     (local / "rows-00000.parquet").write_bytes(ADA.encode())
     erased = dict(forget(world.exporter, [ADA]).erased)

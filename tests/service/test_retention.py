@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from exporter import retention, timer
-from exporter.catalog import Export
 from exporter.runs import Run, Status
 from tests.service.counting import Counting
 from tests.service.killing import Killed, Killer, mortal
@@ -127,7 +126,7 @@ def test_an_open_run_is_left_alone_however_old(kept: World) -> None:
 
 def test_runs_of_an_export_that_was_removed_go_as_well(kept: World) -> None:
     runs = [_ran(kept, name) for name in ("a.csv", "b.csv")]
-    kept.exporter.catalog.remove(Export, "vips")
+    kept.exporter.store.delete("exports/vips.json")
     _days_pass(kept, 91)
     assert [_kept(kept, run) for run in runs] == [set(), REPORTS]
 

@@ -478,8 +478,8 @@ def test_starting_on_demand_twice_takes_up_the_open_run(world: World) -> None:
     _ready(world, Schedule(on="demand"))
     export = world.exporter.catalog.export("vips")
     assert export is not None
-    first = world.exporter.start(export, because="demand")
-    second = world.exporter.start(export, because="demand")
+    first = world.exporter.start(export)
+    second = world.exporter.start(export)
     assert first.run_id == second.run_id
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
@@ -491,7 +491,7 @@ def test_starting_on_demand_after_the_end_makes_another_attempt(world: World) ->
     export = world.exporter.catalog.export("vips")
     assert export is not None
     for attempt in ("", "-2", "-3"):
-        run = world.exporter.start(export, because="demand")
+        run = world.exporter.start(export)
         assert run.run_id.endswith(attempt)
         world.deliver()
         assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.exporter.run(run.run_id))
@@ -503,7 +503,7 @@ def test_an_older_snapshot_that_a_person_asks_for_is_sent(world: World) -> None:
     _ready(world, Schedule(on="demand"))
     export = world.exporter.catalog.export("vips")
     assert export is not None
-    newer = world.exporter.start(export, because="demand")
+    newer = world.exporter.start(export)
     world.deliver()
     older = newer.manifest.model_copy(update={"exported_at": datetime(2020, 1, 1, tzinfo=UTC)})
     run = world.exporter.start_on(export, older, because="demand")
@@ -514,7 +514,7 @@ def test_an_older_snapshot_that_a_person_asks_for_is_sent(world: World) -> None:
 def test_starting_without_a_snapshot_says_so(world: World) -> None:
     export = world.register(schedule=Schedule(on="demand"))
     with pytest.raises(ConfigError, match="no snapshot of HighValue"):
-        world.exporter.start(export, because="demand")
+        world.exporter.start(export)
     assert world.runs() == []
 
 
@@ -522,7 +522,7 @@ def test_a_snapshot_that_is_still_arriving_is_not_taken(world: World) -> None:
     export = world.register(schedule=Schedule(on="demand"))
     world.put(FOLDER + "a.csv", as_csv(people(5)))
     with pytest.raises(ConfigError, match="no snapshot"):
-        world.exporter.start(export, because="demand")
+        world.exporter.start(export)
 
 
 def test_of_a_large_container_only_the_snapshots_asked_for_are_kept_in_mind(world: World) -> None:
@@ -587,7 +587,7 @@ def test_a_run_of_an_export_that_is_gone_is_closed_by_the_tick(world: World) -> 
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))
     world.steps.take()
-    world.exporter.catalog.remove(Export, "vips")
+    world.exporter.store.delete("exports/vips.json")
     world.clock.move(STALE_S + 1)
     world.exporter.tick()
     world.deliver()

@@ -251,7 +251,7 @@ def start_meddled(
         case "schedule":
             world.exporter.tick()
         case _:
-            world.exporter.start(export, because="demand")
+            world.exporter.start(export)
     world.deliver()
 
 

@@ -22,7 +22,7 @@ def _cancel(world: World) -> None:
 
 
 def _remove_connection(world: World) -> None:
-    world.exporter.catalog.remove(Connection, CONNECTION)
+    world.exporter.store.delete(f"connections/{CONNECTION}.json")
 
 
 def _withdraw_consent(world: World) -> None:
@@ -36,7 +36,7 @@ def _pause(world: World) -> None:
 
 
 def _remove_export(world: World) -> None:
-    world.exporter.catalog.remove(Export, EXPORT)
+    world.exporter.store.delete(f"exports/{EXPORT}.json")
 
 
 def _give_other_connection(world: World) -> None:
@@ -190,7 +190,7 @@ def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(
         _change_export(world, mapping=parse_mapping({"email": "EMail", "last_name": "FirstName"}))
         export = world.exporter.catalog.export(EXPORT)
         assert export is not None
-        world.exporter.start(export, because="demand")
+        world.exporter.start(export)
 
     stop = _StopAt(world, 3, change)
     world.exporter = world.again(klaviyo=stop)
@@ -209,7 +209,7 @@ def test_starting_after_the_connection_was_changed_makes_a_new_run_over_the_new_
     world.deliver(until=lambda: bool(world.runs()))
     world.clock.move(1)
     export = world.register(connection="other")
-    again = world.exporter.start(export, because="demand")
+    again = world.exporter.start(export)
     assert again.connection == "other"
     world.deliver()
     old, new = world.runs()
@@ -229,10 +229,9 @@ def test_a_run_does_not_go_on_for_another_that_took_the_id_of_what_was_removed(
 
     def make_anew(world: World) -> None:
         world.clock.move(1)
-        removed = (world.exporter.catalog.find(kind, EXPORT if kind is Export else CONNECTION) or pytest.fail("gone"))[
-            0
-        ]
-        world.exporter.catalog.remove(kind, removed.id)
+        document_id = EXPORT if kind is Export else CONNECTION
+        removed, etag = world.exporter.catalog.find(kind, document_id) or pytest.fail("gone")
+        world.exporter.catalog.remove(kind, document_id, etag=etag)
         changes = {"list_id": "LIST02"} if kind is Export else {}
         world.exporter.catalog.save(removed.model_copy(update={"created": _created(world), **changes}))
 
@@ -281,7 +280,7 @@ def test_starting_an_export_that_took_an_id_makes_a_new_run(world: World) -> Non
     world.clock.move(1)
     anew = export.model_copy(update={"created": _created(world)})
     world.exporter.catalog.save(anew)
-    world.exporter.start(anew, because="demand")
+    world.exporter.start(anew)
     world.deliver()
     assert [run.status for run in world.runs()] == [Status.CANCELED, Status.SUCCESSFUL]
 
@@ -303,7 +302,7 @@ def test_starting_again_after_cancelling_makes_a_new_run(world: World) -> None:
     world.deliver(until=lambda: bool(world.runs()))
     _cancel(world)
     world.clock.move(1)
-    again = world.exporter.start(export, because="demand")
+    again = world.exporter.start(export)
     assert again.run_id != world.runs()[0].run_id
     world.deliver()
     old, new = world.runs()

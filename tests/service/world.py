@@ -25,7 +25,7 @@ from exporter.catalog import Connection, Consent, Export, Schedule
 from exporter.errors import SecretUnavailable
 from exporter.klaviyo import Klaviyo
 from exporter.mapping import parse_mapping
-from exporter.runs import Run, Status
+from exporter.runs import Run, Status, run_folder
 from exporter.service import Exporter, Limits
 from exporter.store import FolderSnapshots, FolderStore, MemorySteps
 from sandbox import klaviyo as stand_in
@@ -209,7 +209,9 @@ class World:
         return datetime.fromtimestamp(self.clock.now, UTC)
 
     def runs(self, export_id: str = EXPORT) -> list[Run]:
-        return sorted(self.exporter.runs(export_id), key=lambda run: run.created_at)
+        names = sorted(self.exporter.store.folders(run_folder(export_id)), reverse=True)
+        found = [run for name in names if (run := self.exporter.records.readable(f"{export_id}/{name}"))]
+        return sorted(found, key=lambda run: run.created_at)
 
     def run(self, export_id: str = EXPORT) -> Run:
         [run] = self.runs(export_id)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from exporter.pacing import (
     BULK_IMPORT,
     GUARD_S,
+    IN_FLIGHT,
     MAX_BACKOFF_S,
     MAX_PAUSE_S,
     PROBE_S,
@@ -29,7 +30,6 @@ from exporter.pacing import (
     Wait,
     decide,
 )
-from exporter.sending import IN_FLIGHT
 from sandbox.klaviyo import limits as stand_in
 from sandbox.klaviyo.messages import Refused
 
