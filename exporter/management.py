@@ -48,7 +48,7 @@ from exporter.leases import lease_name
 from exporter.mapping import resolve, suggest
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV, PlanReader
 from exporter.roles import Action, Actor, check, may
-from exporter.runs import Run, run_folder
+from exporter.runs import RUN_ID, Run, RunName, run_folder
 from exporter.segments import Found, newest_snapshots
 from exporter.service import Exporter
 from exporter.store import NotThere
@@ -74,7 +74,6 @@ TRIES = 5  # a change that needs nobody's decision is made again when somebody e
 NEWEST_RUNS = 5  # of an export are looked at, at most, for its status and when it last delivered
 PAGE, MAX_PAGE = 50, 200
 NO_CURSOR = Problem("cursor", "is of no page: give `next` of the page before")
-RUN_ID = re.compile(r"[a-z0-9-]{1,64}/[A-Za-z0-9-]{1,100}")
 ROWS = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
 CHUNK_BYTES = 65_536
 SAMPLES = 3
@@ -430,7 +429,7 @@ class Management:
         """The runs of an export, newest first; also of one that was removed. cursor: `next` of the page before."""
         check(actor, Action.SEE_RUNS, shared=True)
         every = self._run_names(export_id)
-        if cursor and not _RUN_NAME.fullmatch(cursor) and cursor not in every:
+        if cursor and not RunName.parse(cursor) and cursor not in every:
             raise Invalid(NO_CURSOR)
         names = [name for name in every if not cursor or _age(name) < _age(cursor)]
         if not names and not self.catalog.find(Export, export_id) and not cursor:
@@ -768,7 +767,7 @@ class Management:
         """The newest run, and those before it down to one that delivered. Skipped ones in between are not read."""
         runs: list[Run] = []
         for name in self._run_names(export_id):
-            if runs and name.endswith("-skipped"):
+            if runs and (found := RunName.parse(name)) and found.is_skipped:
                 continue
             if run := self.exporter.records.readable(f"{export_id}/{name}"):
                 runs.append(run)
@@ -852,13 +851,9 @@ def _limited(limit: int) -> int:
     return limit
 
 
-_RUN_NAME = re.compile(r"(\d{8}T\d{4,6})Z-([0-9a-z]+?)(?:-(\d+))?")
-
-
-def _age(name: str) -> tuple[str, str, int]:
-    """By what folder names of runs are sorted: the snapshot's time, to minutes or seconds, then the attempt."""
-    found = _RUN_NAME.fullmatch(name)
-    return (found[1].ljust(15, "0"), found[2], int(found[3] or 1)) if found else ("", name, 0)
+def _age(name: str) -> tuple[RunName, str]:
+    """By what folder names of runs are sorted: the snapshot's time, then the attempt. What names no run is oldest."""
+    return RunName.parse(name) or RunName(datetime.min.replace(tzinfo=UTC)), name
 
 
 def _unpacked_bytes(found: Found) -> int:

@@ -20,7 +20,8 @@ from exporter.apps import Rows, WithExports
 from exporter.catalog import ID_PATTERN
 from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
-from exporter.management import MAX_PAGE, PAGE, RUN_ID
+from exporter.management import MAX_PAGE, PAGE
+from exporter.runs import RUN_ID
 from exporter.views import (
     ActorView,
     ConnectionView,

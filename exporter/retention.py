@@ -9,16 +9,14 @@ opening them; how old the others are, their run.json says.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from exporter.plans import DUPLICATES_CSV, REJECTED_CSV
-from exporter.runs import Run, run_folder, snapshot_minute
+from exporter.runs import Run, RunName, run_folder, snapshot_minute
 from exporter.store import Store
 
 PORTION = 500  # blobs that a tick deletes at most, about
-_SKIPPED = re.compile(r"(\d{8}T\d{6})Z-skipped")
 
 
 def clear_out(
@@ -42,7 +40,7 @@ def clear_out(
         if deleted >= most:
             break
         lists = [each for each in blobs[name] if each.endswith((f"/{REJECTED_CSV}", f"/{DUPLICATES_CSV}"))]
-        begun = snapshot_minute(name) or _skipped_time(name)
+        begun = known.at if (known := RunName.parse(name)) else None
         if begun and begun > now - (min(runs_kept, rejected_kept) if lists else runs_kept):
             continue
         run = read_run(f"{export_id}/{name}")
@@ -68,8 +66,3 @@ def _newest(names: Iterable[str], read_run: Callable[[str], Run | None]) -> str:
     last = max(minutes.values(), default=None)
     runs = [(name, read_run(name)) for name, minute in minutes.items() if minute == last]
     return max(((run.created_at, name) for name, run in runs if run), default=(None, ""))[1]
-
-
-def _skipped_time(run_name: str) -> datetime | None:
-    found = _SKIPPED.fullmatch(run_name)
-    return datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if found else None

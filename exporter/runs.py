@@ -172,19 +172,56 @@ def run_folder(run_id: str) -> str:
     return f"runs/{run_id}/"
 
 
+RUN_ID = re.compile(r"[a-z0-9-]{1,64}/[A-Za-z0-9-]{1,100}")  # what may be one: {export}/{name}
+_RUN_NAME = re.compile(r"(\d{8}T\d{4}Z)-([0-9a-f]{10})(?:-(\d{1,9}))?")
+_SKIPPED_NAME = re.compile(r"(\d{8}T\d{6}Z)-skipped")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunName:
+    """The last part of a run's id: 20260824T1433Z-1a2b3c4d5e, or 20260824T060000Z-skipped. Older ones sort first.
+
+    at: the minute of its snapshot; of one that was skipped its own moment, to the second.
+    """
+
+    at: datetime
+    is_skipped: bool = False
+    digest: str = ""
+    attempt: int = 1
+
+    @classmethod
+    def parse(cls, name: str) -> RunName | None:
+        """None for what names no run."""
+        try:
+            if found := _RUN_NAME.fullmatch(name):
+                return cls(datetime.fromisoformat(found[1]), digest=found[2], attempt=int(found[3] or 1))
+            if found := _SKIPPED_NAME.fullmatch(name):
+                return cls(datetime.fromisoformat(found[1]), is_skipped=True)
+        except ValueError:  # digits that are no time
+            pass
+        return None
+
+    def __str__(self) -> str:
+        if self.is_skipped:
+            return f"{self.at.astimezone(UTC):%Y%m%dT%H%M%SZ}-skipped"
+        again = f"-{self.attempt}" if self.attempt > 1 else ""
+        return f"{self.at.astimezone(UTC):%Y%m%dT%H%MZ}-{self.digest}{again}"
+
+
 def new_run_id(export_id: str, manifest: Manifest, attempt: int) -> str:
     """A readable id, the same for the same manifest, so that of two that start it one finds it started."""
-    again = f"-{attempt}" if attempt > 1 else ""
-    return f"{export_id}/{manifest.exported_at.astimezone(UTC):%Y%m%dT%H%MZ}-{manifest.digest()}{again}"
+    return f"{export_id}/{RunName(manifest.exported_at, digest=manifest.digest(), attempt=attempt)}"
 
 
-_RUN_NAME = re.compile(r"(\d{8}T\d{4})Z-[0-9a-f]{10}(-\d+)?")
+def skipped_run_id(export_id: str, due_at: datetime) -> str:
+    """The id of a run that is skipped at its moment."""
+    return f"{export_id}/{RunName(due_at, is_skipped=True)}"
 
 
 def snapshot_minute(run_name: str) -> datetime | None:
     """The minute of a run's snapshot, by the last part of the run's id; None for one that was skipped."""
-    found = _RUN_NAME.fullmatch(run_name)
-    return datetime.strptime(found[1], "%Y%m%dT%H%M").replace(tzinfo=UTC) if found else None
+    found = RunName.parse(run_name)
+    return found.at if found and not found.is_skipped else None
 
 
 _ORDER = (Phase.PLAN, Phase.SEND, Phase.CONFIRM, Phase.FINISH, Phase.CLOSED)

@@ -46,7 +46,7 @@ from exporter.pacing import Pacer
 from exporter.planning import count_rows, make_plan, read_columns
 from exporter.plans import Plan
 from exporter.records import Records
-from exporter.runs import Manifest, Run, Status, new_run_id
+from exporter.runs import Manifest, Run, Status, new_run_id, skipped_run_id
 from exporter.settling import Settling
 from exporter.snapshots import NotASnapshot, NotYet, Settled, SnapshotRef, parse_blob_name
 from exporter.stepping import SETBACKS, Done, Klaviyo, Next, Outside, Step, StepResult, backoff_s, step_message
@@ -327,7 +327,7 @@ class Exporter:
         if last and (last.message, last.manifest.digest()) == (message, manifest.digest()):
             return last
         run = self.settling.new_run(export, manifest, because="schedule", attempt=1, due_at=due_at)
-        run = run.model_copy(update={"run_id": f"{export.id}/{due_at:%Y%m%dT%H%M%SZ}-skipped"})
+        run = run.model_copy(update={"run_id": skipped_run_id(export.id, due_at)})
         return self.settling.create_closed(run, Status.SKIPPED, message=message, hint=hint)
 
     # One step

@@ -26,7 +26,7 @@ from exporter.errors import DocumentUnreadable, ExporterError, NoSnapshot, Store
 from exporter.logs import cause_of
 from exporter.notices import Notice
 from exporter.records import OPEN_RUNS, Listed
-from exporter.runs import Manifest, Status, snapshot_minute
+from exporter.runs import Manifest, RunName, Status
 from exporter.schedules import Schedule
 from exporter.snapshots import parse_blob_name
 from exporter.store import Document, Store, parse_document
@@ -381,9 +381,9 @@ def _last_snapshots(
 def _newest_manifests(exporter: Exporter, export: Export) -> Iterator[Manifest]:
     """Those of the newest runs, until every segment is in one: that of an incomplete snapshot holds no others."""
     by_digest = {
-        name.split("-")[1]: (minute, name)
+        found.digest: (found.at, name)
         for name in exporter.store.folders(f"runs/{export.id}/")
-        if (minute := snapshot_minute(name))
+        if (found := RunName.parse(name)) and not found.is_skipped
     }
     newest_first = sorted(by_digest.values(), reverse=True)
     missing = set(export.segments)

@@ -25,6 +25,7 @@ from exporter.runs import (
     Phase,
     RowsRefused,
     Run,
+    RunName,
     Status,
     close,
     count,
@@ -34,6 +35,7 @@ from exporter.runs import (
     grouped,
     new_run_id,
     run_folder,
+    skipped_run_id,
     verdict,
 )
 
@@ -144,6 +146,21 @@ def test_a_run_is_named_by_export_time_and_what_it_reads() -> None:
     assert new_run_id("vips", manifest, 1) == f"vips/20260921T1333Z-{manifest.digest()}"
     assert new_run_id("vips", manifest, 2) == new_run_id("vips", manifest, 1) + "-2"
     assert run_folder("vips/x") == "runs/vips/x/"
+    assert skipped_run_id("vips", manifest.exported_at) == "vips/20260921T133320Z-skipped"
+
+
+def test_the_name_of_a_run_can_be_read_back() -> None:
+    manifest = a_manifest("a.csv")
+    ids = [new_run_id("vips", manifest, attempt) for attempt in (1, 2, 10)]
+    ids.append(skipped_run_id("vips", manifest.exported_at))
+    names = [RunName.parse(each.removeprefix("vips/")) for each in ids]
+    assert [f"vips/{name}" for name in names] == ids
+    assert sorted(name for name in names if name) == names, "a tenth attempt is newer than a second"
+
+
+@pytest.mark.parametrize("name", ["", "x", "20260921T1333Z-skipped", "20261321T1333Z-0123456789", "20260921T1333Z-x"])
+def test_what_names_no_run_is_none(name: str) -> None:
+    assert RunName.parse(name) is None
 
 
 def test_the_digest_tells_versions_and_blobs_apart() -> None:
