@@ -1,7 +1,7 @@
 """A thin client for the part of Klaviyo's REST API that the exporter uses.
 
-    reading   account, probe_scopes, find_list, count_members, lists, flows_of_list, jobs_since, job, import_errors,
-              list_members, profiles_by_email, members_among
+    reading   account, probe_scopes, find_list, count_list, lists, flows_of_list, jobs_since, job, import_errors,
+              profiles_of_list, profiles_by_email, found_in_list
     writing   probe_writing, start_import, create_list, add_to_list, remove_from_list, ask_for_deletion
 
 Everything but `start_import` and `create_list` can be sent twice without harm and is retried here by `pacing.decide`;
@@ -66,9 +66,9 @@ from exporter.klaviyo_answers import (
     read_job,
     read_list,
     read_list_with_flows,
-    read_members,
     read_nothing,
     read_profile,
+    read_profile_count,
     read_resources,
     read_taken,
     single,
@@ -176,11 +176,13 @@ class Klaviyo:
         call = Call(method="GET", target=path, scopes="lists:read", list_id=list_id)
         return self._ask(call, single(read_list))
 
-    def count_members(self, list_id: str) -> int:
+    def count_list(self, list_id: str) -> int:
         """How many profiles the list has; Klaviyo may count late. Limit: 1/s, 15/min."""
         path = f"/api/lists/{_checked_list_id(list_id)}"
         target = _target(path, {"additional-fields[list]": "profile_count"})
-        return self._ask(Call(method="GET", target=target, scopes="lists:read", list_id=list_id), single(read_members))
+        return self._ask(
+            Call(method="GET", target=target, scopes="lists:read", list_id=list_id), single(read_profile_count)
+        )
 
     def lists(self, name: str | None = None, *, with_flows: bool = False) -> Iterator[KlaviyoList]:
         """All lists, or those of this name: names are not unique. 10 a request. `flows` needs the scope flows:read."""
@@ -221,7 +223,7 @@ class Klaviyo:
         target = _target(f"{JOBS}/{_checked_id(job_id)}/import-errors", {"page[size]": str(PAGE_SIZE)})
         return self._pages(target, read_failure, scopes="profiles:read")
 
-    def list_members(self, list_id: str) -> Iterator[tuple[str, str | None]]:
+    def profiles_of_list(self, list_id: str) -> Iterator[tuple[str, str | None]]:
         """(profile id, e-mail) of everyone in a list: 100 a request. Awaits mirroring of leavers."""
         path = f"/api/lists/{_checked_list_id(list_id)}/profiles"
         target = _target(path, {"fields[profile]": "email", "page[size]": str(PAGE_SIZE)})
@@ -234,7 +236,7 @@ class Klaviyo:
         """
         return self._by_email("/api/profiles", emails, scopes="profiles:read")
 
-    def members_among(self, list_id: str, emails: Sequence[str]) -> set[str]:
+    def found_in_list(self, list_id: str, emails: Sequence[str]) -> set[str]:
         """Which of these addresses belong to members of a list."""
         path = f"/api/lists/{_checked_list_id(list_id)}/profiles"
         return set(self._by_email(path, emails, scopes="lists:read and profiles:read", list_id=list_id))

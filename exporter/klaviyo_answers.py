@@ -410,7 +410,7 @@ def read_account(answer: Answer) -> Account:
     raise _unreadable(answer)
 
 
-def read_members(resource: dict[str, Any], answer: Answer) -> int:
+def read_profile_count(resource: dict[str, Any], answer: Answer) -> int:
     count = _attributes(resource).get("profile_count")
     if not isinstance(count, int) or isinstance(count, bool):
         raise _unreadable(answer)

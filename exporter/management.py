@@ -168,7 +168,7 @@ class Management:
             etag = self.catalog.replace(new, etag=current)
         return self._connection_view(actor, new, etag, uses)
 
-    def connect(self, actor: Actor, connection_id: str) -> ConnectionView:
+    def check_connection(self, actor: Actor, connection_id: str) -> ConnectionView:
         """Try the connection's key against Klaviyo and keep the result, a bad one too."""
         connection, _ = self._permitted_connection(actor, Action.CHECK_CONNECTION, connection_id)
         try:

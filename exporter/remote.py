@@ -83,7 +83,7 @@ class RemoteApp:
     def edit_connection(self, connection_id: str, form: ConnectionForm, *, etag: str) -> ConnectionView:
         return self._ask(ConnectionView, "PUT", _connection(connection_id), _body(form), etag=etag)
 
-    def connect(self, connection_id: str) -> ConnectionView:
+    def check_connection(self, connection_id: str) -> ConnectionView:
         return self._ask(ConnectionView, "POST", _connection(connection_id) + "/check")
 
     def rotate_key(self, connection_id: str, key: SecretStr) -> ConnectionView:

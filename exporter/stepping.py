@@ -78,8 +78,8 @@ class Klaviyo(Imports, Jobs, Protocol):
     """What a step needs of Klaviyo."""
 
     def find_list(self, list_id: str) -> KlaviyoList: ...
-    def count_members(self, list_id: str) -> int: ...
-    def members_among(self, list_id: str, emails: Sequence[str]) -> set[str]: ...
+    def count_list(self, list_id: str) -> int: ...
+    def found_in_list(self, list_id: str, emails: Sequence[str]) -> set[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,10 +330,10 @@ class Step:
     def _reconciled(self, counts: Counts) -> Counts:
         """The numbers with what Klaviyo says of the list. It may not answer: what was delivered is delivered."""
         list_id, emails = self.run.list_id, self._sample()
-        members = _answered(lambda: self.klaviyo.count_members(list_id))
-        found = _answered(lambda: self.klaviyo.members_among(list_id, emails) if emails else set())
+        counted = _answered(lambda: self.klaviyo.count_list(list_id))
+        found = _answered(lambda: self.klaviyo.found_in_list(list_id, emails) if emails else set())
         sampled, missing = (None, 0) if found is None else (len(emails), len(emails) - len(found))
-        update = {"list_members": members, "list_sampled": sampled, "list_missing": missing}
+        update = {"list_members": counted, "list_sampled": sampled, "list_missing": missing}
         return counts.model_copy(update=update)
 
     def _sample(self) -> list[str]:

@@ -156,7 +156,7 @@ def connect(connection: Id, app: AppUrl = "", as_json: Json = False) -> None:
     Example: python -m exporter connections connect main
     """
     with using(app) as it:
-        view = it.connect(connection)
+        view = it.check_connection(connection)
     _print(view, as_json)
     if view.details and view.details.check and not view.details.check.ok:
         raise typer.Exit(1)

@@ -187,7 +187,7 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
     @route("POST", "/connections/{connection_id}/check", Action.CHECK_CONNECTION)
     def check_connection(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
         """Try the key: account, scopes, clock, revision. The result is kept."""
-        return _saved_connection(management().connect(who, connection_id), response)
+        return _saved_connection(management().check_connection(who, connection_id), response)
 
     @route("PUT", "/connections/{connection_id}/key", Action.ROTATE_KEY)
     def rotate_key(who: Who, connection_id: str, form: KeyForm, response: Response) -> views.ConnectionView:

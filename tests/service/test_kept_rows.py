@@ -125,7 +125,7 @@ def test_the_lists_members_are_counted_where_the_export_says_so(world: World) ->
 
 
 def test_a_list_with_fewer_members_than_were_delivered_is_a_warning(world: World) -> None:
-    world.patch.setattr("exporter.klaviyo.Klaviyo.count_members", lambda *_: 4)
+    world.patch.setattr("exporter.klaviyo.Klaviyo.count_list", lambda *_: 4)
     run = reconciled(world)
     assert (run.status, run.counts.delivered) == (Status.WARNINGS, 5)
     assert "4 members" in run.message

@@ -220,7 +220,7 @@ def test_the_account_stays_known_whatever_came_of_the_last_check(
         case _:
             world.settings(keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]})
             world.secrets["klaviyo-key"] = "pk_blind"
-    assert account_of(management.connect(ADMIN, view.id)) == (False, *KNOWN)
+    assert account_of(management.check_connection(ADMIN, view.id)) == (False, *KNOWN)
 
 
 @pytest.mark.parametrize("was_revoked", [True, False])
@@ -231,7 +231,7 @@ def test_a_key_whose_account_cannot_be_told_takes_no_known_ones_place(
     before = dict(world.secrets)
     world.settings(keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]})
     world.settings(revoke=[FULL_KEY] if was_revoked else [])
-    management.connect(ADMIN, view.id)
+    management.check_connection(ADMIN, view.id)
     with pytest.raises(Invalid, match="key: may be of another account than SANDBX"):
         management.rotate_key(ADMIN, view.id, SecretStr("pk_blind"))
     assert world.secrets == before
@@ -243,20 +243,20 @@ def test_a_key_of_another_account_is_refused_after_the_old_one_was_revoked(
     view = connect(management)
     before = dict(world.secrets)
     world.settings(revoke=[FULL_KEY], keys={"pk_other": "full"})
-    management.connect(ADMIN, view.id)
+    management.check_connection(ADMIN, view.id)
     monkeypatch.setattr("sandbox.klaviyo.resources.ACCOUNT_ID", "OTHER1")
     with pytest.raises(Invalid, match="key: belongs to the account OTHER1, not SANDBX"):
         management.rotate_key(ADMIN, view.id, SecretStr("pk_other"))
     assert world.secrets == before
     world.secrets.update(dict.fromkeys(before, "pk_other"))  # by hand
-    checked = management.connect(ADMIN, view.id)
+    checked = management.check_connection(ADMIN, view.id)
     assert account_of(checked) == (False, *KNOWN)
     assert checked.details is not None
     assert checked.details.check is not None
     assert "OTHER1" in checked.details.check.message
 
 
-@pytest.mark.parametrize("how", ["rotate_key", "connect"])
+@pytest.mark.parametrize("how", ["rotate_key", "check_connection"])
 def test_what_is_tried_is_not_said_of_a_secret_that_somebody_else_put_there(
     world: World, management: Management, how: str
 ) -> None:
@@ -276,7 +276,7 @@ def test_what_is_tried_is_not_said_of_a_secret_that_somebody_else_put_there(
         return world.client(key)
 
     slow = Management(world.exporter, secrets=WorldSecrets(world), klaviyo=client, clock=world.clock)
-    key = () if how == "connect" else (SecretStr("pk_new"),)
+    key = () if how == "check_connection" else (SecretStr("pk_new"),)
     with pytest.raises(EditConflict, match="another secret"):
         getattr(slow, how)(ADMIN, view.id, *key)
     assert "pk_new" not in world.secrets.values()
@@ -285,7 +285,7 @@ def test_what_is_tried_is_not_said_of_a_secret_that_somebody_else_put_there(
 def test_a_bad_check_is_kept_and_shown(world: World, management: Management) -> None:
     view = connect(management)
     world.settings(revoke=[FULL_KEY])
-    checked = management.connect(ADMIN, view.id)
+    checked = management.check_connection(ADMIN, view.id)
     assert checked.details is not None
     assert checked.details.check is not None
     assert not checked.details.check.ok

@@ -160,7 +160,7 @@ def test_an_import_becomes_a_job_and_its_profiles_members(klaviyo: Klaviyo) -> N
 
     assert job is not None
     assert (job.status, job.completed, job.failed) == ("complete", 3, 0)
-    assert sorted(email for _, email in klaviyo.list_members(LIST)) == people(3)
+    assert sorted(email for _, email in klaviyo.profiles_of_list(LIST)) == people(3)
     assert rate == client.RateInfo(limit=None, remaining=None, reset_s=None)  # the stand-in's limits are off
 
 
@@ -223,14 +223,14 @@ def test_errors_of_a_job_that_is_gone_are_not_found(klaviyo: Klaviyo) -> None:
 def test_members_come_from_every_page(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
     klaviyo.start_import(batch(*people(250)))
 
-    members = list(klaviyo.list_members(LIST))
+    members = list(klaviyo.profiles_of_list(LIST))
     assert {email for _, email in members} == set(people(250))
     assert len({profile_id for profile_id, _ in members}) == 250
 
 
 def test_profiles_are_found_by_address_in_any_case(klaviyo: Klaviyo) -> None:
     klaviyo.start_import(batch(ADDRESS, "o.neil@example.com"))
-    members = {email: profile_id for profile_id, email in klaviyo.list_members(LIST)}
+    members = {email: profile_id for profile_id, email in klaviyo.profiles_of_list(LIST)}
 
     found = klaviyo.profiles_by_email([ADDRESS.upper(), "o.neil@example.com", "nobody@example.com"])
     assert found == {
@@ -256,12 +256,12 @@ def test_no_addresses_need_no_request(klaviyo: Klaviyo, account: stand_in.Klaviy
 
 def test_profiles_leave_and_join_a_list(klaviyo: Klaviyo) -> None:
     klaviyo.start_import(batch(*people(5)))
-    ids = [profile_id for profile_id, _ in klaviyo.list_members(LIST)]
+    ids = [profile_id for profile_id, _ in klaviyo.profiles_of_list(LIST)]
 
     klaviyo.remove_from_list(LIST, ids[:3])
-    assert [profile_id for profile_id, _ in klaviyo.list_members(LIST)] == ids[3:]
+    assert [profile_id for profile_id, _ in klaviyo.profiles_of_list(LIST)] == ids[3:]
     klaviyo.add_to_list(LIST, ids[:1])
-    assert {profile_id for profile_id, _ in klaviyo.list_members(LIST)} == {ids[0], *ids[3:]}
+    assert {profile_id for profile_id, _ in klaviyo.profiles_of_list(LIST)} == {ids[0], *ids[3:]}
 
 
 def test_removing_nobody_needs_no_request(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
@@ -296,7 +296,7 @@ def test_a_refused_batch_names_its_rows_without_their_addresses(klaviyo: Klaviyo
     assert [(each.index, each.attribute) for each in caught.value.rows] == [(1, "email"), (2, "email")]
     assert all(each.reason for each in caught.value.rows)
     assert "@" not in repr(caught.value.rows)
-    assert not list(klaviyo.list_members(LIST))
+    assert not list(klaviyo.profiles_of_list(LIST))
 
 
 def test_a_batch_that_is_refused_without_a_name_has_no_rows(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
@@ -465,7 +465,7 @@ def test_a_page_that_fails_is_asked_for_again_alone(klaviyo: Klaviyo, account: s
     klaviyo.start_import(batch(*people(250)))
     account.faults.add([{"match": "GET /api/lists", "kind": "drop_before", "after": 1}])
 
-    assert len(list(klaviyo.list_members(LIST))) == 250
+    assert len(list(klaviyo.profiles_of_list(LIST))) == 250
     assert account.stats.shown()["requests"]["GET /api/lists/{id}/profiles"] == 4
 
 
@@ -492,7 +492,7 @@ def test_as_many_threads_as_send_share_a_client(account: stand_in.Klaviyo, klavi
         jobs = list(pool.map(lambda number: klaviyo.start_import(batch(f"p{number}@example.com"))[0], range(60)))
 
     assert len({each.id for each in jobs}) == 60
-    assert len(list(klaviyo.list_members(LIST))) == 60
+    assert len(list(klaviyo.profiles_of_list(LIST))) == 60
 
 
 # --- a server that answers whatever a test wants -----------------------------------------------------------------
@@ -900,7 +900,7 @@ def test_an_id_that_would_change_the_question_is_a_mistake_of_ours(asking: Klavi
 @pytest.mark.parametrize("list_id", ["", "..", "My list", "a/b?c"])
 def test_a_list_id_that_cannot_be_one_is_a_list_that_is_not_there(asking: Klaviyo, list_id: str) -> None:
     """It was typed by a person."""
-    for ask in (asking.find_list, asking.list_members, lambda each: asking.remove_from_list(each, ["01"])):
+    for ask in (asking.find_list, asking.profiles_of_list, lambda each: asking.remove_from_list(each, ["01"])):
         with pytest.raises(ListGone, match="list ID"):
             ask(list_id)
 
@@ -979,7 +979,7 @@ def test_questions_go_out_as_klaviyo_documents_them(scripted: Scripted, asking: 
     scripted.answers(200, {"data": []})
     asking.profiles_by_email(["a+b@x.com", 'q"uote@x.com'])
     list(asking.jobs_since(datetime(2026, 11, 1, tzinfo=UTC)))
-    list(asking.list_members(LIST))
+    list(asking.profiles_of_list(LIST))
     list(asking.lists("VIPs"))
 
     asked = [(urlsplit(target).path, parse_qs(urlsplit(target).query)) for _, target, _, _ in scripted.requests]
