@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROLE_HINT = "Give the app's identity the role Key Vault Secrets User on this vault, or on this secret."
 WRITE_HINT = "Give the app's identity the role Key Vault Secrets Officer (appWritesKeys), or name a secret instead."
+HEALTH_NAME = "segment-exporter-health"  # of the secret that `ping` asks for; it need not be there
 _THROTTLED = 429
 
 
@@ -59,10 +60,11 @@ class Vault:
     def ping(self) -> None:
         """Raise what would keep secrets from being read. A secret that does not exist is no such thing."""
         try:
-            self.read("segment-exporter-health")
-        except SecretUnavailable as exc:
-            if exc.__class__ is SecretUnavailable and "does not exist" not in exc.message:
-                raise
+            self._client.get_secret(HEALTH_NAME)
+        except ResourceNotFoundError:
+            return
+        except AzureError as exc:
+            raise _meaning(exc, HEALTH_NAME) from None
 
 
 def _meaning(exc: AzureError, name: str, *, hint: str = ROLE_HINT) -> ExporterError:
