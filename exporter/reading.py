@@ -28,7 +28,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from exporter.decoding import BUFFER_BYTES, LF, NUL, UNDECODABLE, split, table_t
 from exporter.errors import SnapshotUnreadable
 from exporter.headers import HeaderDecision, decide_header, no_header
 from exporter.model_json import Dialect
+from exporter.rules import RejectReason, literal
 
 PIECE_BYTES = 32_000_000  # enough to make opening one cheap, few enough to hold several on disk
 LONG_RECORD_BYTES = 2_000  # on average: DuckDB holds 2,048 records at a time, several times over
@@ -52,19 +52,6 @@ QUOTE = b'"'
 # What comes out
 
 
-class LineReason(StrEnum):
-    """Why a line is not in a piece."""
-
-    TOO_FEW_COLUMNS = "too_few_columns"
-    TOO_MANY_COLUMNS = "too_many_columns"
-    UNTERMINATED_QUOTE = "unterminated_quote"
-    STRAY_QUOTE = "stray_quote"  # text after a closing quote
-    BARE_CARRIAGE_RETURN = "bare_carriage_return"
-    NUL_BYTE = "nul_byte"
-    BAD_ENCODING = "bad_encoding"
-    TOO_LONG = "too_long"
-
-
 @dataclass(frozen=True, slots=True)
 class RejectedLine:
     """A record left out: `lines` lines of the source from `line` (from 1) on. `detail` holds no value of it.
@@ -73,7 +60,7 @@ class RejectedLine:
     """
 
     line: int
-    reason: LineReason
+    reason: RejectReason
     detail: str
     lines: int = 1
     text: str = field(default="", repr=False, compare=False)
@@ -109,17 +96,13 @@ def read_csv_call(piece: Piece, columns: Sequence[str]) -> str:
     quoted texts that hold lines of their own (seen with 2.0.0). It also keeps the rows in order.
     DuckDB reads an empty field, quoted or not, as NULL.
     """
-    types = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in columns)
+    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
     longest = max(piece.longest_line_bytes, 2_000_000)
     return (
-        f"read_csv({_literal(str(piece.path))}, auto_detect=false, header=false, delim={_literal(piece.delimiter)}, "
+        f"read_csv({literal(str(piece.path))}, auto_detect=false, header=false, delim={literal(piece.delimiter)}, "
         f"quote='\"', escape='\"', new_line='\\n', parallel=false, "
         f"max_line_size={longest}, buffer_size={2 * longest}, columns={{{types}}})"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 # Reading a partition
@@ -172,7 +155,7 @@ class Reading:
         self.header = header
         self.delimiter = delimiter
         self.encoding = encoding
-        self.rejected: Counter[LineReason] = Counter()
+        self.rejected: Counter[RejectReason] = Counter()
         self._buffer = buffer
         self._writer = writer
         self._on_rejected = on_rejected
@@ -255,18 +238,18 @@ def _shown(record: bytes) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _flaw(cells: Sequence[bytes], width: int) -> tuple[LineReason, str] | None:
+def _flaw(cells: Sequence[bytes], width: int) -> tuple[RejectReason, str] | None:
     """Say why a well-formed record is no row, with the detail; None for a good one."""
     for column, cell in enumerate(cells, 1):
         if NUL in cell:
-            return LineReason.NUL_BYTE, f"column {column}"
+            return RejectReason.NUL_BYTE, f"column {column}"
         if UNDECODABLE in cell:
-            return LineReason.BAD_ENCODING, f"column {column}"
+            return RejectReason.BAD_ENCODING, f"column {column}"
     if len(cells) == width:
         return None
     few = len(cells) < width
     return (
-        LineReason.TOO_FEW_COLUMNS if few else LineReason.TOO_MANY_COLUMNS,
+        RejectReason.TOO_FEW_COLUMNS if few else RejectReason.TOO_MANY_COLUMNS,
         f"{len(cells)} of {width} columns",
     )
 
@@ -317,7 +300,7 @@ class _Record:
 class _Broken:
     """A record that cannot be read; only its first line can be said to belong to it."""
 
-    reason: LineReason
+    reason: RejectReason
     detail: str
 
 
@@ -362,15 +345,15 @@ class _Shape:
     def _broken(self, record: bytes, after: bytes) -> _Broken:
         """Name what stopped a record, by what comes after it."""
         if after in (b"", b"\r"):
-            return _Broken(LineReason.TOO_LONG, f"more than {MAX_RECORD_BYTES} bytes")
+            return _Broken(RejectReason.TOO_LONG, f"more than {MAX_RECORD_BYTES} bytes")
         if after[:1] == self._delimiter:
-            return _Broken(LineReason.TOO_MANY_COLUMNS, f"more than {self._most_fields} columns")
+            return _Broken(RejectReason.TOO_MANY_COLUMNS, f"more than {self._most_fields} columns")
         column = f"column {len(self._cells(record))}"
         if after[:1] == QUOTE:
-            return _Broken(LineReason.UNTERMINATED_QUOTE, column)
+            return _Broken(RejectReason.UNTERMINATED_QUOTE, column)
         if after[:1] == b"\r":
-            return _Broken(LineReason.BARE_CARRIAGE_RETURN, column)
-        return _Broken(LineReason.STRAY_QUOTE, column)
+            return _Broken(RejectReason.BARE_CARRIAGE_RETURN, column)
+        return _Broken(RejectReason.STRAY_QUOTE, column)
 
     def _cells(self, record: bytes) -> list[bytes]:
         cells, at = [], 0

@@ -30,7 +30,8 @@ from exporter.decoding import is_parquet
 from exporter.errors import SnapshotUnreadable
 from exporter.headers import HeaderDecision, decide_header
 from exporter.model_json import Dialect
-from exporter.reading import LineReason, Piece, RejectedLine, read_csv_call, read_partition, source_line
+from exporter.reading import Piece, RejectedLine, read_csv_call, read_partition, source_line
+from exporter.rules import RejectReason
 
 CORPUS = Path(__file__).parent.parent / "data" / "reading"
 database = duckdb.connect()
@@ -196,19 +197,19 @@ def with_lf(value: Any) -> Any:
 # What is planted among good rows is named, and the rows around it survive
 
 GARBAGE = {
-    b"one": LineReason.TOO_FEW_COLUMNS,
-    b"one,two": LineReason.TOO_FEW_COLUMNS,
-    b"one,two,three,four": LineReason.TOO_MANY_COLUMNS,
-    b"one,two,three,": LineReason.TOO_MANY_COLUMNS,
-    b'one,"two\nlines"': LineReason.TOO_FEW_COLUMNS,
-    b'"one"s,two,three': LineReason.STRAY_QUOTE,
-    b'one,"two" ,three': LineReason.STRAY_QUOTE,
-    b"one,t\x00wo,three": LineReason.NUL_BYTE,
-    b'one,"two\x00\n\n",three': LineReason.NUL_BYTE,
-    b"one,tw\xff,three": LineReason.BAD_ENCODING,
-    b"one,tw\xc3,three": LineReason.BAD_ENCODING,
-    b'one,"tw\n\xed\xa0\x80",three': LineReason.BAD_ENCODING,
-    b"one,two\rone,two": LineReason.BARE_CARRIAGE_RETURN,
+    b"one": RejectReason.TOO_FEW_COLUMNS,
+    b"one,two": RejectReason.TOO_FEW_COLUMNS,
+    b"one,two,three,four": RejectReason.TOO_MANY_COLUMNS,
+    b"one,two,three,": RejectReason.TOO_MANY_COLUMNS,
+    b'one,"two\nlines"': RejectReason.TOO_FEW_COLUMNS,
+    b'"one"s,two,three': RejectReason.STRAY_QUOTE,
+    b'one,"two" ,three': RejectReason.STRAY_QUOTE,
+    b"one,t\x00wo,three": RejectReason.NUL_BYTE,
+    b'one,"two\x00\n\n",three': RejectReason.NUL_BYTE,
+    b"one,tw\xff,three": RejectReason.BAD_ENCODING,
+    b"one,tw\xc3,three": RejectReason.BAD_ENCODING,
+    b'one,"tw\n\xed\xa0\x80",three': RejectReason.BAD_ENCODING,
+    b"one,two\rone,two": RejectReason.BARE_CARRIAGE_RETURN,
 }
 
 
@@ -232,7 +233,7 @@ def test_rows_around_damaged_lines_survive_and_each_damaged_line_is_named(
         else:
             record = one + line_end.encode()
             if one:
-                rejected.append((line, GARBAGE.get(one, LineReason.UNTERMINATED_QUOTE), record.count(b"\n")))
+                rejected.append((line, GARBAGE.get(one, RejectReason.UNTERMINATED_QUOTE), record.count(b"\n")))
         data += record
         line += record.count(b"\n")
     outcome = read(data, chunk=chunk, piece_bytes=piece_bytes, declared=Dialect(delimiter=","))
@@ -349,12 +350,12 @@ def test_record_of_ten_megabytes_is_read():
 @pytest.mark.parametrize(
     ("long", "reason"),
     [
-        (b"x" * 20_000_000, LineReason.TOO_LONG),
-        (b'1,"' + b"x" * 20_000_000, LineReason.UNTERMINATED_QUOTE),
+        (b"x" * 20_000_000, RejectReason.TOO_LONG),
+        (b'1,"' + b"x" * 20_000_000, RejectReason.UNTERMINATED_QUOTE),
     ],
 )
 @pytest.mark.parametrize("rest", [b"\n3,y\n", b""])
-def test_record_beyond_the_limit_costs_its_own_line(long: bytes, reason: LineReason, rest: bytes):
+def test_record_beyond_the_limit_costs_its_own_line(long: bytes, reason: RejectReason, rest: bytes):
     outcome = read(b"a,b\n0,x\n" + long + rest)
     assert outcome.refusals == [(3, reason)]
     assert outcome.rows == [(2, "0", "x"), *([(4, "3", "y")] if rest else [])]
@@ -364,7 +365,7 @@ def test_record_beyond_the_limit_costs_its_own_line(long: bytes, reason: LineRea
 def test_unclosed_quote_in_a_big_file_costs_one_line():
     row = b"1," + b"x" * 5_000 + b"\n"
     outcome = read(b'a,b\n1,"x\n' + row * 4_000 + b'2,"y"\n')
-    assert outcome.refusals == [(2, LineReason.UNTERMINATED_QUOTE)]
+    assert outcome.refusals == [(2, RejectReason.UNTERMINATED_QUOTE)]
     assert [row[0] for row in outcome.rows] == list(range(3, 4_004))
 
 
