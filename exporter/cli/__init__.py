@@ -14,18 +14,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import typer
 
 from exporter.cli import connections, exports, laptop, runs
 from exporter.cli.shared import errors
 from exporter.errors import ConfigError, ExporterError, Invalid, Unknown
+from exporter.logs import kind_and_place
 
 MISUSE = (ConfigError, Invalid, Unknown)
-PACKAGE = Path(__file__).parents[1]
 CTRL_C = 130  # what typer makes of it
 
 app = typer.Typer(
@@ -91,7 +89,5 @@ def _unforeseen(exc: Exception) -> tuple[str, str]:
     """What went wrong and what to do, without the error's own words: they may hold a row or a key."""
     if isinstance(exc, OSError) and exc.filename and exc.strerror:
         return f"{exc.filename}: {exc.strerror}", "Check the path, its permissions and the free space there."
-    frames = traceback.extract_tb(exc.__traceback__)
-    frame = [*frames, *(each for each in frames if Path(each.filename).is_relative_to(PACKAGE))][-1]
-    message = f"a defect of the exporter: {type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+    message = f"a defect of the exporter: {kind_and_place(exc)}"
     return message, "Open an issue with this line. EXPORTER_DEBUG=1 shows more, which may hold data of persons."
