@@ -41,6 +41,7 @@ Messages and hints never hold a key, an address, a row or a body: they go to log
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,11 @@ class ExporterError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint or type(self).hint
+
+
+def name_of(kind: type[ExporterError]) -> str:
+    """The name of an error for programs: "edit-conflict" of EditConflict."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
 
 
 class Transient(ExporterError):

@@ -96,13 +96,13 @@ class ImportFailure:
 
 
 class Unavailable(KlaviyoUnavailable):
-    """With what a retry needs to know: `outcome` is the row of the retry table."""
+    """With what a retry needs to know: `outcome` is the row of the retry table; over the app's API it does not come."""
 
     def __init__(
         self,
         message: str,
         *,
-        outcome: Outcome,
+        outcome: Outcome = Outcome.SERVER_ERROR,
         retry_after_s: float | None = None,
         hint: str = "",
     ) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
 from exporter.apps import Rows, WithExports
 from exporter.catalog import ID_PATTERN
-from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown
+from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown, name_of
 from exporter.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
 from exporter.management import MAX_PAGE, PAGE
 from exporter.runs import RUN_ID
@@ -290,7 +290,7 @@ def _classes() -> dict[str, type[ExporterError]]:
     found, waiting = dict[str, type[ExporterError]](), [ExporterError]
     while waiting:
         kind = waiting.pop()
-        found[re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()] = kind
+        found[name_of(kind)] = kind
         waiting += kind.__subclasses__()
     return found
 

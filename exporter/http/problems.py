@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -29,6 +28,7 @@ from exporter.errors import (
     StoreMoved,
     Transient,
     Unknown,
+    name_of,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -119,9 +119,8 @@ def unknown() -> JSONResponse:
 def of_error(error: ExporterError) -> JSONResponse:
     """The problem that one of our errors is."""
     status = status_of(error)
-    kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
     problems = error.problems if isinstance(error, Invalid) else ()
-    made = answer(status, error.message, kind=kind, hint=error.hint, problems=problems)
+    made = answer(status, error.message, kind=name_of(type(error)), hint=error.hint, problems=problems)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         wait_s = error.retry_after_s if isinstance(error, Transient) else None
         made.headers["Retry-After"] = str(math.ceil(wait_s or RETRY_S))

@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from exporter import errors
-from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown
+from exporter import errors, klaviyo_answers, snapshots, store
+from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown, name_of
 from exporter.http import problems
 from exporter.remote import PIECE_BYTES, RemoteApp
 
 Answer = tuple[int, dict[str, str], bytes]
-KINDS = [
+KINDS = {
     kind
-    for kind in vars(errors).values()
+    for module in (errors, klaviyo_answers, snapshots, store)
+    for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, ExporterError) and kind is not Invalid
-]
+}
 PAGE = {"Content-Type": "text/html"}
 
 
@@ -63,7 +64,7 @@ def of(error: ExporterError) -> Answer:
     return made.status_code, {"Content-Type": problems.MEDIA_TYPE}, bytes(made.body)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sorted(KINDS, key=name_of))
 def test_an_error_comes_out_as_it_went_in(kind: type[ExporterError]) -> None:
     error = kind("what happened")
     error.hint = "do this"
