@@ -139,7 +139,6 @@ class Exporter:
             container=container,
             settle_s=limits.settle_s,
             patience_s=limits.patience_s,
-            setbacks=limits.setbacks,
         )
 
     # What triggers call

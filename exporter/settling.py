@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -70,12 +70,10 @@ class Arrived:
 class Settling:
     """Snapshots from their arrival to the runs on them. Safe to share: it keeps nothing of them itself."""
 
-    def __init__(
-        self, outside: Outside, steps: Steps, *, container: str, settle_s: float, patience_s: float, setbacks: int
-    ) -> None:
+    def __init__(self, outside: Outside, steps: Steps, *, container: str, settle_s: float, patience_s: float) -> None:
         """container: the snapshots container's name. The numbers are those of `service.Limits`."""
         self._steps, self._container = steps, container
-        self._settle_s, self._patience_s, self._setbacks = settle_s, patience_s, setbacks
+        self._settle_s, self._patience_s, self._setbacks = settle_s, patience_s, outside.setbacks
         self._snapshots, self._catalog, self._records = outside.snapshots, outside.catalog, outside.records
         self._now = outside.now
 
@@ -142,15 +140,12 @@ class Settling:
 
     def _settle_described(self, model_name: str) -> StepResult:
         """A model.json came or changed: the newest snapshots that it may be about are looked at, again or at last."""
-        newest: dict[str, tuple[datetime, str]] = {}
-        for blob in self._snapshots.list(model_name.removesuffix(MODEL_NAME)):
-            with contextlib.suppress(NotASnapshot):
-                ref = parse_blob_name(blob.name)
-                if ref.model == model_name:
-                    found = (ref.exported_at or blob.modified_at, blob.name)
-                    newest[ref.segment] = max(newest.get(ref.segment, found), found)
-        for _, name in newest.values():
-            self._steps.put({"do": "settle", "blob": name})
+        folder = model_name.removesuffix(MODEL_NAME)
+        newest: dict[str, Arrived] = {}
+        for each in self._arrived(folder, lambda ref: ref.model == model_name):
+            newest.setdefault(each.ref.segment, each)
+        for each in newest.values():
+            self.look_at(each.last.name)
         return Done()
 
     # Completeness
@@ -307,11 +302,15 @@ class Settling:
 
         Of however many blobs, only the snapshots of these segments are kept in mind.
         """
+        return self._arrived("", lambda ref: any(ref.is_of(segment) for segment in segments))
+
+    def _arrived(self, folder: str, is_wanted: Callable[[SnapshotRef], bool]) -> list[Arrived]:
+        """The snapshots below a folder that are wanted, newest first."""
         found: dict[str, Arrived] = {}
-        for blob in self._snapshots.list(""):
+        for blob in self._snapshots.list(folder):
             with contextlib.suppress(NotASnapshot):
                 ref = parse_blob_name(blob.name)
-                if not any(ref.is_of(segment) for segment in segments):
+                if not is_wanted(ref):
                     continue
                 if ref.prefix not in found or found[ref.prefix].last.modified_at < blob.modified_at:
                     found[ref.prefix] = Arrived(ref, blob)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from exporter.segments import newest_snapshots
 from exporter.store import BlobInfo
 
@@ -19,6 +22,13 @@ def test_of_several_refreshes_the_newest_counts_with_all_its_files() -> None:
     names = [DATED.format(day=day, part=part) for day in (21, 23, 22) for part in (1, 2)]
     [found] = newest_snapshots(blob(name) for name in names)
     assert (found.ref.segment, found.newest_at.day, found.files, found.size_bytes) == ("HighValue", 23, 2, 20)
+
+
+@given(st.data())
+def test_the_order_of_the_blobs_does_not_matter(data: st.DataObject) -> None:
+    blobs = [blob(DATED.format(day=day, part=part)) for day in (21, 22, 23) for part in (1, 2)]
+    blobs += [blob("segments/A.csv", age_h=2), blob("segments/A/1.csv", age_h=3), blob("segments/A/2.csv", age_h=1)]
+    assert newest_snapshots(data.draw(st.permutations(blobs))) == newest_snapshots(blobs)
 
 
 def test_a_file_by_hand_is_as_old_as_its_last_change() -> None:
