@@ -68,9 +68,9 @@ def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> tuple
     mark nor declaration the file is UTF-8.
     Raises SnapshotUnreadable for an encoding that is not known and for files that are no text.
     """
-    head, source = _peek(split(chunks))
+    head, source = peek(split(chunks))
     if head.startswith(b"\x1f\x8b"):
-        head, source = _peek(_gunzip(source, name))
+        head, source = peek(_gunzip(source, name))
     what = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
     if what or is_parquet(head):
         raise SnapshotUnreadable(
@@ -87,7 +87,7 @@ def table_text(chunks: Iterable[bytes], declared: Dialect, name: str) -> tuple[b
     Gives the beginning, an iterator over all, and the encoding that the file was in.
     """
     decoded, encoding = decode(chunks, declared.encoding, name=name)
-    head, text = _peek(decoded, BUFFER_BYTES)
+    head, text = peek(decoded, BUFFER_BYTES)
     head = head[:BUFFER_BYTES]
     _refuse_other_text(head[:HEAD_BYTES], declared, name)
     if b"\r" in head and LF not in head:
@@ -103,7 +103,7 @@ def _refuse_other_text(head: bytes, declared: Dialect, name: str) -> None:
         raise _wrong_encoding(name, f"the file is not text in the encoding {declared.encoding or 'utf-8'}")
 
 
-def _peek(chunks: Iterator[bytes], size: int = HEAD_BYTES) -> tuple[bytes, Iterator[bytes]]:
+def peek(chunks: Iterator[bytes], size: int = HEAD_BYTES) -> tuple[bytes, Iterator[bytes]]:
     """Give the first bytes and an iterator over all."""
     seen: list[bytes] = []
     missing = size

@@ -2,7 +2,7 @@
 
     bytes --reading--> pieces of clean CSV --staging (SQL)--> rows-*.parquet --keys--> duplicates --sizes--> batches
 
-Memory stays flat: a piece is at most 32 MB, two are staged at a time, DuckDB spills beyond its limit. What grows with
+Memory stays flat: a piece is at most 12 MB, two are staged at a time, DuckDB spills beyond its limit. What grows with
 the rows is on disk.
 """
 
@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -388,7 +387,7 @@ class _Planner:
                 self._reject(name, line, RejectReason(reason), text or "", **cells)
 
     def _reject_line(self, source: str, rejected: reading.RejectedLine) -> None:
-        self._reject(source, rejected.line, RejectReason(rejected.reason), rejected.text, detail=rejected.detail)
+        self._reject(source, rejected.line, rejected.reason, rejected.text, detail=rejected.detail)
 
     def _reject(self, source: str, line: int, reason: RejectReason, text: str, **cells: str) -> None:
         """Count a rejected row and list it. text: the row itself, for those who keep it; cells: see `rejected_row`."""
@@ -543,7 +542,7 @@ def _duplicates(rows: str, identifier: str, *, number: int, of: int) -> str:
 
 def _looked_at(source: PartitionSource) -> tuple[bool, Iterator[bytes]]:
     """Whether a partition is a Parquet file, and its bytes."""
-    first_bytes, chunks = _peek(source.open())
+    first_bytes, chunks = decoding.peek(iter(source.open()))
     return source.name.lower().endswith(".parquet") or decoding.is_parquet(first_bytes), chunks
 
 
@@ -562,15 +561,6 @@ def _open_parquet(
 def _no_parquet(name: str) -> SnapshotUnreadable:
     hint = "Export or upload the file again."
     return SnapshotUnreadable(f"{name} is no Parquet file, or a damaged one", hint=hint)
-
-
-def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, enough to know a Parquet file by, and an iterator over all."""
-    rest = iter(chunks)
-    head = b""
-    while len(head) < 5 and (chunk := next(rest, None)) is not None:
-        head += chunk
-    return head, chain([head], rest)
 
 
 def _parquet_columns(cursor: duckdb.DuckDBPyConnection, path: Path) -> tuple[list[str], list[str], int]:

@@ -37,7 +37,7 @@ from exporter.headers import HeaderDecision, decide_header, no_header
 from exporter.model_json import Dialect
 from exporter.rules import RejectReason, literal
 
-PIECE_BYTES = 32_000_000  # enough to make opening one cheap, few enough to hold several on disk
+PIECE_BYTES = 12_000_000  # enough to make opening one cheap, few enough for two to be staged from early on
 LONG_RECORD_BYTES = 2_000  # on average: DuckDB holds 2,048 records at a time, several times over
 LONG_RECORDS_BYTES = 2_000_000  # a piece holds no more of long records
 MAX_RECORD_BYTES = 16_000_000  # a longer record is rejected; one buffer more may pass

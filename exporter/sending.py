@@ -137,11 +137,10 @@ class Sender:
 
     def _launch(self, pool: ThreadPoolExecutor) -> None:
         """Send every task that is allowed now. Then build ahead, or nap until the next may go or an answer is there."""
-        nap_s, paced = _IDLE_S, False
+        nap_s = _IDLE_S
         while len(self._flying) < IN_FLIGHT and (self._ready or self._prepare()):
             nap_s = self._pacer.wait_s(self._clock())
             if nap_s > 0:
-                paced = True
                 break
             self._check()
             task, body = self._ready.popleft()
@@ -154,12 +153,13 @@ class Sender:
         if nap_s > _BUILD_S and len(self._ready) < _AHEAD and self._prepare():
             return
         napped_at = self._clock()
+        is_paced = bool(self._ready or self._tasks) and self._pacer.wait_s(napped_at) > 0
         nap_s = min(nap_s, max(_IDLE_S, min(nap_s - _IDLE_S, _LONG_NAP_S)))
         if self._flying:
             wait(self._flying, timeout=nap_s, return_when=FIRST_COMPLETED)
         else:
             self._sleep(nap_s)
-        if paced:
+        if is_paced:
             telemetry.waited(self._clock() - napped_at, telemetry.PACE_WAIT)
 
     def _prepare(self) -> bool:
