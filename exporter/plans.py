@@ -179,7 +179,7 @@ class PlanReader:
         self.plan = plan
         self.folder = folder
         self._database = open_database(folder, memory_mb=memory_mb)
-        self._before, self._after = payload.envelope(list_id)
+        self._before, self._after = (part.encode() for part in payload.envelope(list_id))
         # A snapshot of empty files has no fields, and nothing to be read from it either.
         self._profile = payload.profile(plan.fields) if plan.fields else "NULL"
         duplicates = _path(folder / DUPLICATES_NAME)
@@ -204,14 +204,13 @@ class PlanReader:
         # A plain scan keeps the order. Else it must be asked for: DuckDB 2.0 keeps a chunk of fewer than 64 rows back
         # behind the join that removes duplicates, and then Klaviyo's pointers would name the wrong people.
         order = "" if is_plain else " ORDER BY piece, file_row_number"
-        profiles = f"string_agg({self._profile}, ','{order})"
-        body = f"encode(concat({literal(self._before)}, {profiles}, {literal(self._after)}))"
+        profiles = f"encode(string_agg({self._profile}, ','{order}))"
         with within_memory():
-            found = self._database.execute(f"SELECT count(*), {body} FROM ({rows})").fetchone()
+            found = self._database.execute(f"SELECT count(*), {profiles} FROM ({rows})").fetchone()
         assert found is not None
         if found[0] != len(sent):
             raise RowsLost(f"{found[0]:,} of {len(sent):,} profiles of batch {batch.number} came out of the plan")
-        return bytes(found[1])
+        return b"".join((self._before, found[1] or b"", self._after))
 
     def rows_at(self, batch: PlannedBatch, positions: Collection[int]) -> dict[int, RowPosition]:
         """Where the profiles at these positions of a batch are staged; with what was sent where rows are kept."""
