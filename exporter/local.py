@@ -21,7 +21,6 @@ from exporter.klaviyo import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management import Management
 from exporter.mapping import MappingDocument
-from exporter.memory import give_back_large_blocks
 from exporter.model_json import Dialect, parse_table
 from exporter.records import open_work
 from exporter.runs import Manifest, ManifestPartition, Run
@@ -151,7 +150,6 @@ def push(
             tell(f"Asking Klaviyo again in {seconds:.0f} s.")
         time.sleep(seconds)
 
-    give_back_large_blocks()
     steps = MemorySteps()
     store, snapshots = FolderStore(_make(state)), LocalFiles(files)
     exporter = Exporter(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 
-LARGE_BYTES = 2_000_000  # most bodies are larger
-_M_MMAP_THRESHOLD = -3  # mallopt(3)
 
+def give_back_freed() -> None:
+    """Have glibc give freed memory back; with another C library this does nothing.
 
-def give_back_large_blocks() -> None:
-    """Have glibc give large blocks back when they are freed. With another C library this does nothing.
-
-    By itself it learns to keep what was freed once, and with bodies of many sizes its heap then grows from batch to
-    batch. Measured after 1,000 batches: 345 MB, and 206 MB with this, for the same CPU time.
+    By itself it does so at the end of its heap only, and bodies are of many sizes and freed in no order: the heap grows
+    from batch to batch. Measured after 1,000 batches: 324 MB, and 248 MB when asked every 50, for the same CPU time.
+    Never to keep large blocks (M_MMAP_THRESHOLD) makes 209 MB, and costs a quarter of the CPU that sending takes.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        ctypes.CDLL(None).malloc_trim(0)

@@ -71,12 +71,10 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     """An exporter on Azure Storage and Key Vault."""
     from exporter import azure_storage
     from exporter.klaviyo import Klaviyo
-    from exporter.memory import give_back_large_blocks
     from exporter.notices import Webhook
     from exporter.records import open_work
     from exporter.service import Exporter, Limits
 
-    give_back_large_blocks()
     snapshots = azure_storage.blob_service(SNAPSHOTS_CONNECTION, environ)
     state = azure_storage.blob_service(STATE_CONNECTION, environ)
     queues = azure_storage.queue_service(STATE_CONNECTION, environ)
