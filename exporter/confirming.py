@@ -85,9 +85,7 @@ def confirm(
                 failed.append(job)
             else:
                 over.append(_ended(job, accepted[job_id], [], open_plan))
-        elif job is None and job_id not in unseen:
-            still_unseen.append(job_id)
-        elif why := _lost(job, accepted[job_id], now):
+        elif (job is not None or job_id in unseen) and (why := _lost(job, accepted[job_id], now)):
             logger.warning("import job lost", extra={"job_id": job_id, "cause": why})
             over.append(JobLost(job=job_id, why=why))
         elif job is None:

@@ -197,7 +197,7 @@ class Pacer:
             pacer._throttles = max(0, int(document.get("throttles", 0)))
             pacer._probed_at = _from_ms(document.get("probed_at_ms", 0))
             pacer._careful_until = _from_ms(document.get("careful_until_ms", 0))
-            pacer._rounds = max(0, int(document.get("rounds", 0)))
+            pacer._rounds = min(max(0, int(document.get("rounds", 0))), 100)  # a power, so bounded
         except (TypeError, OverflowError) as exc:
             raise ValueError("not a pacer's document") from exc
         return pacer
