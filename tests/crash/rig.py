@@ -17,6 +17,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +51,7 @@ class Host:
 
     process: subprocess.Popen[bytes]
     url: str
+    log: Path
 
     def tick(self) -> None:
         """Run the timer now."""
@@ -58,6 +60,19 @@ class Host:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def phases_done(self) -> int:
+        """Phases of runs that this host has brought to their end."""
+        return self.log.read_text("utf-8").count("phase done")
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still, with all it holds: an instance so slow that its locks and leases run out."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
 
 @dataclass
@@ -185,7 +200,7 @@ class Rig:
         }
         log = self.folder / f"host-{name}.log"
         with processes.running(command, log=log, env=environment, ready_s=60) as (process, ready):
-            yield Host(process, ready["url"])
+            yield Host(process, ready["url"], log)
 
     def control(self, path: str, document: Any) -> None:
         requests.post(f"{self.stage.control_url}/{path}", json=document, timeout=10).raise_for_status()
