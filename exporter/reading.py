@@ -460,10 +460,13 @@ class _Buffer:
         return self.at < len(self.data)
 
     def read_more(self) -> None:
-        """Read on. A long record doubles what is held, so looking at it again and again costs no more than twice."""
+        """Read on: half a buffer at least, so that what is held of short records is less than two.
+
+        A long record doubles what is held, so looking at it again and again costs no more than twice.
+        """
         parts = [self.data[self.at :]]
         held = len(parts[0])
-        missing = max(self._size, min(held, MAX_RECORD_BYTES - held))
+        missing = max(self._size // 2, 1, min(held, MAX_RECORD_BYTES - held))
         while missing > 0 and (chunk := next(self._source, None)) is not None:
             parts.append(chunk)
             missing -= len(chunk)
