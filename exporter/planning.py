@@ -60,7 +60,6 @@ NEWEST_BY = "newest_by"  # what is counted under this name was left out of a com
 _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only takes memory
 _MOST_FIELDS_BESIDE = 40  # with more, a piece is staged by itself: DuckDB takes 0.8 MB for each field, and 0.2 a column
 _MOST_COLUMNS_BESIDE = 120
-_HUGE_ROW_BYTES = 2 * decoding.BUFFER_BYTES  # more than the records of one buffer: a single one must be larger
 _BLOCK_PROFILES = 100  # batches are filled by blocks of profiles: 100 blocks are a full batch
 _KEYS_A_PASS = 2_000_000  # keys compared at a time: bounds the memory that finding duplicates takes
 _PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
@@ -219,7 +218,7 @@ class _Planner:
                     columns=len(columns),
                     lines=piece.lines,
                     path=piece.path,
-                    has_huge_rows=piece.longest_line_bytes > _HUGE_ROW_BYTES,
+                    has_huge_rows=piece.has_huge_records,
                     line_breaks=piece.line_breaks,
                 )
                 self._stage_piece(number, raw, resolved)

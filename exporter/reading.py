@@ -40,6 +40,7 @@ from exporter.rules import RejectReason, literal
 PIECE_BYTES = 12_000_000  # enough to make opening one cheap, few enough for two to be staged from early on
 LONG_RECORD_BYTES = 2_000  # on average: DuckDB holds 2,048 records at a time, several times over
 LONG_RECORDS_BYTES = 2_000_000  # a piece holds no more of long records
+HUGE_RECORD_BYTES = 2 * BUFFER_BYTES  # more than is read of short records at a time: a single one must be larger
 MAX_RECORD_BYTES = 16_000_000  # a longer record is rejected; one buffer more may pass
 MAX_COLUMNS = 4_096
 MAX_LINE_BREAKS = 50_000  # of one piece: keeps memory flat when every other line is left out
@@ -80,6 +81,10 @@ class Piece:
     lines: int
     longest_line_bytes: int
     line_breaks: tuple[tuple[int, int], ...]
+
+    @property
+    def has_huge_records(self) -> bool:
+        return self.longest_line_bytes > HUGE_RECORD_BYTES
 
 
 def source_line(line_breaks: Sequence[tuple[int, int]], local_line: int) -> int:

@@ -26,7 +26,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from exporter import reading
-from exporter.decoding import is_parquet
+from exporter.decoding import is_parquet, split
 from exporter.errors import SnapshotUnreadable
 from exporter.headers import HeaderDecision, decide_header
 from exporter.model_json import Dialect
@@ -432,6 +432,22 @@ def test_pieces_keep_to_their_size_and_begin_with_a_record():
     assert len(outcome.sizes) > 8
     assert max(outcome.sizes) <= 100_000
     assert outcome.rows == [(2 + 2 * number, str(number), "two\nlines") for number in range(50_000)]
+
+
+@pytest.mark.parametrize("length", [40, 300, 1_000, 1_700])
+@pytest.mark.parametrize("chunk", [4 << 20, 999_999, 999_990, 700_000])
+def test_only_a_piece_with_a_huge_record_says_that_it_has_one(chunk: int, length: int):
+    """However the bytes arrive: what is read at a time must not pass for one record."""
+    short = b"a,b,c,%s\n" % (b"x" * length) * (6_000_000 // length)
+    huge = b"a,b,c,%s\n" % (b"x" * 2_100_000)
+    assert not any(has_huge_records(b"a,b,c,d\n" + short, chunk=chunk))
+    assert any(has_huge_records(b"a,b,c,d\n" + short + huge, chunk=chunk))
+
+
+def has_huge_records(data: bytes, *, chunk: int) -> list[bool]:
+    with TemporaryDirectory() as folder:
+        pieces = read_partition(split([data], chunk), folder=Path(folder), name="some", piece_bytes=2_500_000)
+        return [piece.has_huge_records for piece in pieces]
 
 
 def test_long_texts_that_look_like_rows_are_read_whole():
