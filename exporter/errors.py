@@ -5,7 +5,7 @@
         RateLimited                     Klaviyo: 429
         KlaviyoUnavailable              Klaviyo: 5xx, time-outs, dropped connections, an edge page instead of an answer
           Unavailable *                 the same, with its row of the retry table
-        LeaseHeld                       another instance works for this connection
+        LeaseHeld                       another instance works for this Klaviyo account
       Terminal                          this run cannot succeed unchanged
         ConfigError                     settings, secrets, permissions: a person must act
           NoSnapshot                    nothing of these segments has arrived yet
@@ -77,7 +77,7 @@ class Terminal(ExporterError):
 
 
 class LeaseHeld(Transient):
-    """Another instance is working for this connection."""
+    """Another instance is working for this Klaviyo account."""
 
 
 class RateLimited(Transient):

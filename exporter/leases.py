@@ -154,7 +154,7 @@ def _keep(held: HeldLease, pacer: Callable[[], dict[str, Any]], done: threading.
 
 
 def _parse(document: Document | None) -> Lease | None:
-    """A lease that cannot be read counts as none: it would otherwise block its connection for ever."""
+    """A lease that cannot be read counts as none: it would otherwise block its account for ever."""
     if document is None:
         return None
     try:

@@ -76,7 +76,7 @@ class Limits:
     patience_s: float = 3600.0  # how long partitions that model.json names are waited for
     step_s: float = 480.0  # a step ends itself after this; well before the invocation's limit of 30 minutes
     setbacks: int = SETBACKS
-    lease_s: float = leases.LEASE_S  # how long a dead instance keeps its connection from others
+    lease_s: float = leases.LEASE_S  # how long a dead instance keeps its account from others
     memory_mb: int = 96  # DuckDB's share
     pacer_share: float = 1.0  # of Klaviyo's limits
     runs_kept_days: int = 365

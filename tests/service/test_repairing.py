@@ -21,6 +21,13 @@ def _batches_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 50)
 
 
+def _refuses_with(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    monkeypatch.setattr(
+        "sandbox.klaviyo.checks.Finding.refusal",
+        lambda self: error(400, "invalid", "Invalid input.", words, pointer=self.pointer),
+    )
+
+
 def _assert_exactly_rejected(world: World, bad: dict[int, str], rows: int = ROWS) -> None:
     assert_ended(world, Status.WARNINGS, delivered=rows - len(bad))
     assert world.rejected_emails() == sorted(bad.values())
@@ -170,10 +177,7 @@ def test_a_run_that_gives_up_names_the_attribute_and_nothing_that_klaviyo_quotes
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("exporter.sending.REPAIRS", 1)
-    monkeypatch.setattr(
-        "sandbox.klaviyo.checks.Finding.refusal",
-        lambda self: error(400, "invalid", "Invalid input.", "'Ada Lovelace' is no name", pointer=self.pointer),
-    )
+    _refuses_with(monkeypatch, "'Ada Lovelace' is no name")
     world.settings(bad_rows="first")
     world.register()
     world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
@@ -253,10 +257,7 @@ def test_thousands_of_refused_rows_with_long_words_fit_the_journal(
 ) -> None:
     """One append of a blob takes 4 MiB; so many rows with Klaviyo's words in full would be more."""
     monkeypatch.setattr("exporter.planning.MAX_BATCH_PROFILES", 10_000)
-    monkeypatch.setattr(
-        "sandbox.klaviyo.checks.Finding.refusal",
-        lambda self: error(400, "invalid", "Invalid input.", "Ungültig, 不正な値 " * 40, pointer=self.pointer),
-    )
+    _refuses_with(monkeypatch, "Ungültig, 不正な値 " * 40)
     world.register()
     addresses = (f"p{n}+sync-fail@example.com" if n % 100 else f"p{n}@example.com" for n in range(10_000))
     world.drop_people("a.csv", [(address, "x") for address in addresses])
