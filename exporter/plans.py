@@ -152,7 +152,9 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
     # Else a row group is held as a whole, and other programs write them of a million rows.
     database.execute("SET GLOBAL disable_parquet_prefetching = true")
     database.execute("SET GLOBAL enable_external_file_cache = false")
-    database.execute("SET GLOBAL parquet_metadata_cache = true")  # a batch is a small part of its file
+    # As it is by default: what is known of row groups would be kept for good, 10 MB of it a million rows and the heap
+    # in fragments between. To read it anew for each batch costs no more.
+    database.execute("SET GLOBAL parquet_metadata_cache = false")
     database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")

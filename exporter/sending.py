@@ -32,7 +32,6 @@ from exporter.errors import (
 )
 from exporter.journal import Journal
 from exporter.klaviyo_answers import ImportJob, outcome_of
-from exporter.memory import give_back_freed
 from exporter.pacing import IN_FLIGHT, GiveUp, Pacer, RateInfo, decide
 from exporter.plans import PlannedBatch, PlanReader
 from exporter.runs import BatchAccepted, Event, RowsRefused, grouped
@@ -51,7 +50,6 @@ SIZE_HINT = (
     "requests to Klaviyo pass it by. Then run the export again."
 )
 _AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does not hold up the pace
-_BODIES_A_TRIM = 50  # measured, see memory.py
 _BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
 LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: the step had better end
 _IDLE_S = 0.25  # a nap before a batch may go: shorter than knowledge of a withdrawal may be old, so that none waits
@@ -108,7 +106,6 @@ class Sender:
         self._key = 0
         self._refused_attributes: Counter[str] = Counter()  # this step
         self._splits = 0  # this step
-        self._built = 0  # bodies, this step
         self.repairs = repairs  # with those of this step
         self.failures = 0  # requests to be tried again
         self.pause_s = 0.0  # until anything may be sent again, where that is why `send` ended
@@ -177,9 +174,6 @@ class Sender:
         return False
 
     def _body(self, task: _Task) -> bytes:
-        self._built += 1
-        if self._built % _BODIES_A_TRIM == 0:
-            give_back_freed()
         without = self._without(task)
         if not without and (task.first, task.last) == (0, task.batch.profiles):
             return self._reader.body(task.batch)

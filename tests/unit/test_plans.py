@@ -19,7 +19,17 @@ from hypothesis import strategies as st
 
 from exporter import planning, reading
 from exporter.errors import RowsLost
-from exporter.plans import Plan, PlannedBatch, PlannedPiece, PlanReader, Span, locate, open_database, rows_name
+from exporter.plans import (
+    PLAN_NAME,
+    Plan,
+    PlannedBatch,
+    PlannedPiece,
+    PlanReader,
+    Span,
+    locate,
+    open_database,
+    rows_name,
+)
 from tests.planned import Planned, as_csv, planned
 
 MAPPING = {"email": "EMail", "first_name": "Name"}
@@ -60,6 +70,42 @@ def test_positions_count_the_profiles_of_the_body(sixty: Planned):
         positions = sixty.reader.rows_at(batch, range(batch.profiles))
         assert [positions[at].identifier for at in range(batch.profiles)] == emails
         assert sixty.reader.positions_of(batch, emails) == {email: at for at, email in enumerate(emails)}
+
+
+READ_ALL = """
+import sys
+from pathlib import Path
+from exporter.plans import PLAN_NAME, Plan, PlanReader
+folder = Path(sys.argv[1])
+plan = Plan.model_validate_json((folder / PLAN_NAME).read_text("utf-8"))
+reader = PlanReader(plan, folder, list_id="Y6nRLr", memory_mb=64)
+held = []
+for batch in plan.batches:
+    reader.body(batch)
+    held.append(int(Path("/proc/self/statm").read_text().split()[1]))
+print(len(held), held[-1] / held[len(held) // 5])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory that a process holds so simply")
+def test_memory_does_not_grow_from_batch_to_batch():
+    """In a process of its own, where nothing freed before is taken instead. Each batch is in another file."""
+    names = [f"Column{number}" for number in range(40)]
+    table = f"EMail,{','.join(names)}\na@x.co{',some text' * len(names)}\n"
+    with planned({"1.csv": table}, {"email": "EMail", "properties": "*"}) as found:
+        [piece], [batch] = found.plan.pieces, found.plan.batches
+        many = range(400)
+        for number in many[1:]:
+            os.link(found.folder / rows_name(0), found.folder / rows_name(number))
+        batches = [batch.model_copy(update={"spans": (Span(piece=number, first=0, last=1),)}) for number in many]
+        plan = found.plan.model_copy(update={"pieces": [piece for _ in many], "batches": batches})
+        (found.folder / PLAN_NAME).write_text(plan.model_dump_json(by_alias=True), encoding="utf-8")
+        said = subprocess.run(
+            [sys.executable, "-c", READ_ALL, str(found.folder)], check=True, capture_output=True, text=True
+        )
+    count, growth = said.stdout.split()
+    assert int(count) == len(many)
+    assert float(growth) < 1.1
 
 
 def test_parts_of_a_body_are_slices_of_it_without_what_is_left_out(sixty: Planned):
