@@ -5,7 +5,7 @@ import sys
 
 gc.disable()  # what importing makes stays for good: looking for garbage in it is a fifth of the start
 
-from exporter.cli import main  # noqa: E402
+from exporter.cli.main import main  # noqa: E402
 
 gc.freeze()
 gc.enable()

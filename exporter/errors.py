@@ -45,7 +45,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.pacing import RateInfo
+from exporter.klaviyo.rate_limit import RateInfo
 
 
 class ExporterError(Exception):

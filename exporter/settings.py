@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from exporter.addresses import BASE_URL, REVISION, parse_base_url, parse_revision
 from exporter.errors import ConfigError
+from exporter.klaviyo.base_url import BASE_URL, REVISION, parse_base_url, parse_revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def _container(text: str) -> str:
 
 def _secret_name(text: str) -> str:
     # Imported late: what it brings along takes a quarter of a second, which a cold start need not wait for.
-    from exporter.catalog import VAULT_NAME_PATTERN
+    from exporter.definitions.catalog import VAULT_NAME_PATTERN
 
     if text and not re.fullmatch(VAULT_NAME_PATTERN, text):
         raise ValueError("must be a secret's name, not what it holds: 1 to 127 letters, digits and hyphens")

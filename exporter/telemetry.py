@@ -33,7 +33,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from exporter.logs import run_bound
 
 if TYPE_CHECKING:
-    from exporter.runs import Run
+    from exporter.runs.run import Run
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from starlette.types import ASGIApp
 
-    from exporter.management import Management
-    from exporter.service import Exporter
-    from exporter.vault import Vault
+    from exporter.management.management import Management
+    from exporter.orchestration.dispatcher import Exporter
+    from exporter.storage.key_vault import Vault
 
 SNAPSHOTS_CONNECTION = "SnapshotsStorage"
 STATE_CONNECTION = "StateStorage"
@@ -32,8 +32,8 @@ def cloud() -> Exporter:
 @functools.cache
 def management() -> Management:
     """What people do with this function app."""
-    from exporter.klaviyo import Klaviyo
-    from exporter.management import Management
+    from exporter.klaviyo.client import Klaviyo
+    from exporter.management.management import Management
 
     settings = settings_module.from_env(os.environ)
     return Management(
@@ -51,8 +51,8 @@ def management() -> Management:
 @functools.cache
 def api() -> ASGIApp:
     """The HTTP API of this function app. The first call imports FastAPI."""
-    from exporter.http.app import create_app
     from exporter.http.identity import is_platform_trusted
+    from exporter.http.routes import create_app
 
     # This setting alone: any other that is wrong is told, as a problem, to people whom the platform vouches for.
     trust = settings_module.setting("TRUST_PLATFORM_IDENTITY", os.environ)
@@ -62,30 +62,30 @@ def api() -> ASGIApp:
 @functools.cache
 def vault(url: str) -> Vault:
     """The vault, opened when the first secret is needed."""
-    from exporter.vault import open_vault
+    from exporter.storage.key_vault import open_vault
 
     return open_vault(url)
 
 
 def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     """An exporter on Azure Storage and Key Vault."""
-    from exporter import azure_storage
-    from exporter.klaviyo import Klaviyo
-    from exporter.notices import Webhook
-    from exporter.records import open_work
-    from exporter.service import Exporter, Limits
+    from exporter.klaviyo.client import Klaviyo
+    from exporter.orchestration.dispatcher import Exporter, Limits
+    from exporter.runs.notices import Webhook
+    from exporter.runs.run_store import open_work
+    from exporter.storage import azure_blobs
 
-    snapshots = azure_storage.blob_service(SNAPSHOTS_CONNECTION, environ)
-    state = azure_storage.blob_service(STATE_CONNECTION, environ)
-    queues = azure_storage.queue_service(STATE_CONNECTION, environ)
-    steps = azure_storage.QueueSteps(azure_storage.steps_queue(queues, settings.steps_queue))
+    snapshots = azure_blobs.blob_service(SNAPSHOTS_CONNECTION, environ)
+    state = azure_blobs.blob_service(STATE_CONNECTION, environ)
+    queues = azure_blobs.queue_service(STATE_CONNECTION, environ)
+    steps = azure_blobs.QueueSteps(azure_blobs.steps_queue(queues, settings.steps_queue))
 
     def read_secret(name: str) -> SecretStr:
         return vault(settings.key_vault_url).read(name)
 
     return Exporter(
-        store=azure_storage.BlobStore(state.get_container_client(settings.state_container)),
-        snapshots=azure_storage.BlobSnapshots(snapshots.get_container_client(settings.snapshots_container)),
+        store=azure_blobs.BlobStore(state.get_container_client(settings.state_container)),
+        snapshots=azure_blobs.BlobSnapshots(snapshots.get_container_client(settings.snapshots_container)),
         steps=steps,
         read_secret=read_secret,
         klaviyo=lambda key: Klaviyo(

@@ -32,13 +32,13 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from exporter import reports
-from exporter.azure_storage import BlobStore
-from exporter.catalog import Catalog, Connection, Consent, Export
-from exporter.journal import Journal
-from exporter.mapping import parse_mapping
-from exporter.runs import Phase, Run
-from exporter.vault import Vault
+from exporter.definitions.catalog import Catalog, Connection, Consent, Export
+from exporter.definitions.mapping import parse_mapping
+from exporter.runs import report as reports
+from exporter.runs.run import Phase, Run
+from exporter.sending.journal import Journal
+from exporter.storage.azure_blobs import BlobStore
+from exporter.storage.key_vault import Vault
 from sandbox.azurite import running_azurite
 from sandbox.klaviyo import FULL_KEY
 from sandbox.processes import running, sandbox_command

@@ -23,8 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from exporter.pacing import IN_FLIGHT  # noqa: E402
-from tests.crash.rig import Case, Rig, rig  # noqa: E402
+from exporter.klaviyo.rate_limit import IN_FLIGHT  # noqa: E402
+from tests.journeys.rig import Case, Rig, rig  # noqa: E402
 
 KILLS_A_CASE = 4
 PHASES = ["before", "plan", "send", "confirm", "finish", "closed"]

@@ -12,10 +12,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from exporter.http.app import build  # noqa: E402
-from exporter.pacing import RETRIES, Outcome  # noqa: E402
-from exporter.roles import as_table  # noqa: E402
-from exporter.rules import MESSAGES  # noqa: E402
+from exporter.http.routes import build  # noqa: E402
+from exporter.klaviyo.rate_limit import RETRIES, Outcome  # noqa: E402
+from exporter.management.roles import as_table  # noqa: E402
+from exporter.planning.row_rules import MESSAGES  # noqa: E402
 from exporter.settings import ROWS  # noqa: E402
 from exporter.telemetry import METRICS  # noqa: E402
 

@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from exporter.errors import MappingError, SnapshotUnreadable  # noqa: E402
-from exporter.model_json import parse_table  # noqa: E402
-from exporter.plans import Plan  # noqa: E402
-from exporter.snapshots import NotASnapshot, parse_blob_name  # noqa: E402
-from tests.planned import planned  # noqa: E402
+from exporter.planning.plan import Plan  # noqa: E402
+from exporter.snapshots.model_json import parse_table  # noqa: E402
+from exporter.snapshots.paths import NotASnapshot, parse_blob_name  # noqa: E402
+from tests.planning.planned import planned  # noqa: E402
 
 CORPUS = sorted(path for path in (ROOT / "tests" / "data").rglob("*.*") if path.suffix != ".json")
 MODELS = [

@@ -1,4 +1,5 @@
-"""What every folder of tests may ask for: one Azurite for the whole run, and a place of its own for each test."""
+"""What every folder of tests may ask for: one Azurite and one stand-in Klaviyo for the whole run, a place of its own
+for each test, and a small world around the exporter (journeys/world.py)."""
 
 from __future__ import annotations
 
@@ -6,14 +7,19 @@ import contextlib
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueClient, QueueServiceClient
 
-from exporter import azure_storage
+from exporter.storage import azure_blobs
+from sandbox import klaviyo as stand_in
 from sandbox.azurite import AZURITE, Azurite, running_azurite
+from sandbox.klaviyo.settings import Settings
+from sandbox.klaviyo.testing import Clock
+from tests.journeys.world import World
 
 # A change must not fail to land by chance: in CI property tests take the same examples each time. `make fuzz`, and
 # every run at home, looks for new ones.
@@ -34,14 +40,14 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
 @pytest.fixture(scope="session")
 def blob_service(azurite: Azurite) -> Iterator[BlobServiceClient]:
     """Connected as the app connects."""
-    service = azure_storage.blob_service("Storage", {"Storage": azurite.connection_string})
+    service = azure_blobs.blob_service("Storage", {"Storage": azurite.connection_string})
     with contextlib.closing(service):
         yield service
 
 
 @pytest.fixture(scope="session")
 def queue_service(azurite: Azurite) -> Iterator[QueueServiceClient]:
-    service = azure_storage.queue_service("Storage", {"Storage": azurite.connection_string})
+    service = azure_blobs.queue_service("Storage", {"Storage": azurite.connection_string})
     with contextlib.closing(service):
         yield service
 
@@ -55,4 +61,29 @@ def container(blob_service: BlobServiceClient) -> ContainerClient:
 @pytest.fixture
 def queue(queue_service: QueueServiceClient) -> QueueClient:
     """A queue with a fresh name; nobody has made it yet."""
-    return azure_storage.steps_queue(queue_service, f"q{uuid.uuid4().hex}")
+    return azure_blobs.steps_queue(queue_service, f"q{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[tuple[stand_in.Klaviyo, str, Clock]]:
+    clock = Clock()
+    klaviyo = stand_in.Klaviyo(Settings(limits=False), clock=clock)
+    with stand_in.serving(klaviyo) as url:
+        yield klaviyo, url, clock
+
+
+@pytest.fixture
+def world(served: tuple[stand_in.Klaviyo, str, Clock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """An empty account without rate limits, one list, nothing registered."""
+    klaviyo, url, clock = served
+    monkeypatch.setattr("os.fsync", lambda _: None)  # a fifth of the time, and nobody pulls the plug here
+    klaviyo.settings = Settings(limits=False)
+    klaviyo.reset()
+    clock.now = Clock().now
+    return World(tmp_path, klaviyo, url, clock, monkeypatch)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten profiles a batch."""
+    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 10)

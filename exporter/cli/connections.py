@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter.apps import App, WithExports
-from exporter.cli.shared import (
+from exporter.cli.options import (
     AppUrl,
     Json,
     Yes,
@@ -22,8 +21,9 @@ from exporter.cli.shared import (
     using,
 )
 from exporter.errors import ConfigError, NotAllowed
-from exporter.forms import ConnectionForm, ListForm, NewConnectionForm, parse
-from exporter.views import ConnectionView
+from exporter.management.app import App, WithExports
+from exporter.management.forms import ConnectionForm, ListForm, NewConnectionForm, parse
+from exporter.management.views import ConnectionView
 
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 

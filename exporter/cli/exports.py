@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from exporter import applying
-from exporter.apps import App
-from exporter.cli.shared import (
+from exporter.cli import applying
+from exporter.cli.options import (
     AppUrl,
     Email,
     Json,
@@ -29,8 +28,9 @@ from exporter.cli.shared import (
     using,
 )
 from exporter.errors import ConfigError, ExporterError
-from exporter.forms import ExportForm, NewExportForm, parse
-from exporter.views import EXPORT_ACTIONS, ExportView
+from exporter.management.app import App
+from exporter.management.forms import ExportForm, NewExportForm, parse
+from exporter.management.views import EXPORT_ACTIONS, ExportView
 
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 

@@ -8,9 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter import reports
-from exporter.apps import App, Rows
-from exporter.cli.shared import (
+from exporter.cli.options import (
     AppUrl,
     Json,
     State,
@@ -23,9 +21,11 @@ from exporter.cli.shared import (
     using,
 )
 from exporter.errors import ConfigError
-from exporter.management import MAX_PAGE
-from exporter.runs import Status
-from exporter.views import DELIVERED, RunView
+from exporter.management.app import App, Rows
+from exporter.management.management import MAX_PAGE
+from exporter.management.views import DELIVERED, RunView
+from exporter.runs import report as reports
+from exporter.runs.run import Status
 
 POLL_S = 2.0
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exporter.http import problems
 from exporter.http.identity import PRINCIPAL, actor_of
 from exporter.logs import kind_and_place
-from exporter.roles import Actor
+from exporter.management.roles import Actor
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from exporter.roles import Actor, highest
+from exporter.management.roles import Actor, highest
 
 PRINCIPAL = "x-ms-client-principal"
 MARKER = "WEBSITE_AUTH_ENABLED"  # the platform's own, in the environment: "True" where authentication is on

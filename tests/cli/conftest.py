@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 
-from exporter.cli import main
-from exporter.management import Management
+from exporter.cli.main import main
+from exporter.management.management import Management
 from tests.cli.serving import serving_api
-from tests.service.conftest import served, world
-from tests.service.managing import managed
-from tests.service.world import World
-
-__all__ = ["served", "world"]
+from tests.journeys.world import World
+from tests.management.managing import managed
 
 
 @dataclass

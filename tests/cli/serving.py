@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from exporter.http.app import create_app
 from exporter.http.identity import PRINCIPAL
-from exporter.management import Management
+from exporter.http.routes import create_app
+from exporter.management.management import Management
 from tests.http.asking import Asking, principal
-from tests.service.managing import ACTORS
+from tests.management.managing import ACTORS
 
 TOKENS = {actor.name.lower(): actor for actor in ACTORS}
 NOT_PASSED_ON = ("host", "content-length", PRINCIPAL)

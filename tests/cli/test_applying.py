@@ -10,15 +10,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter import applying
-from exporter.applying import Kind
-from exporter.apps import LocalApp
+from exporter.cli import applying
+from exporter.cli.applying import Kind
 from exporter.errors import Invalid, Transient
-from exporter.forms import NewExportForm, parse
-from exporter.management import Management
+from exporter.management.app import LocalApp
+from exporter.management.forms import NewExportForm, parse
+from exporter.management.management import Management
 from tests.cli.conftest import CommandLine
-from tests.service.managing import ADMIN, add_export, connect, export_document
-from tests.service.world import LIST, SEGMENT, World
+from tests.journeys.world import LIST, SEGMENT, World
+from tests.management.managing import ADMIN, add_export, connect, export_document
 
 FILE = """
 exports:

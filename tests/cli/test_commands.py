@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import typer
 
-from exporter import cli, consent
-from exporter.management import Management
-from exporter.roles import Action, may
+from exporter.cli import main as cli
+from exporter.definitions import consent
+from exporter.management.management import Management
+from exporter.management.roles import Action, may
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
-from tests.service.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
-from tests.service.world import LIST, SEGMENT, World, people
+from tests.journeys.world import LIST, SEGMENT, World, people
+from tests.management.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
 
 ROOT = Path(__file__).parents[2]
 MAIN, EXPORT = "main-account", "high-value"
@@ -165,7 +166,7 @@ def test_every_page_of_a_list_is_shown(
         line.ok("exports", "duplicate", EXPORT)
         line.ok("lists", MAIN, "--create", f"List {number}")
     everything = [line.ok(*command, "--json").document for command in (("exports",), ("lists", MAIN))]
-    monkeypatch.setattr("exporter.remote.MAX_PAGE", 2)
+    monkeypatch.setattr("exporter.cli.remote_backend.MAX_PAGE", 2)
     line.through(url)
     paged = [line.ok(*command, "--json").document for command in (("exports",), ("lists", MAIN))]
     assert [len(each) for each in paged] == [5, 5]

@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from exporter import errors, klaviyo_answers, snapshots, store
+from exporter import errors
+from exporter.cli.remote_backend import PIECE_BYTES, RemoteApp
 from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown, name_of
 from exporter.http import problems
-from exporter.remote import PIECE_BYTES, RemoteApp
+from exporter.klaviyo import responses
+from exporter.snapshots import paths
+from exporter.storage import protocols
 
 Answer = tuple[int, dict[str, str], bytes]
 KINDS = {
     kind
-    for module in (errors, klaviyo_answers, snapshots, store)
+    for module in (errors, responses, paths, protocols)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, ExporterError) and kind is not Invalid
 }
@@ -109,7 +112,7 @@ def test_what_is_no_answer_of_the_app_names_a_remedy(answer: Answer, kind: type[
 
 
 def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.remote.MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr("exporter.cli.remote_backend.MAX_ANSWER_BYTES", 100_000)
     for status in (200, 500):
         with answering(status, {}, b" " * 1_000_000) as app:
             for ask in (app.exports, lambda app=app: list(app.rows("vips/20260824T1433Z-1a2b3c4d5e", "rejected"))):
@@ -118,7 +121,7 @@ def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_answer_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.remote.time.monotonic", itertools.count(0, 100).__next__)
+    monkeypatch.setattr("exporter.cli.remote_backend.time.monotonic", itertools.count(0, 100).__next__)
     with answering(200, {}, b" " * 1_000_000) as app, pytest.raises(ExporterError, match="has no end"):
         app.exports()
 

@@ -12,8 +12,8 @@ import httpx
 from starlette.types import ASGIApp
 
 from exporter.http.identity import PRINCIPAL
-from exporter.management import Management
-from exporter.roles import Actor
+from exporter.management.management import Management
+from exporter.management.roles import Actor
 
 OID = "http://schemas.microsoft.com/identity/claims/objectidentifier"
 HERE = "http://testserver"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.http.app import create_app
+from exporter.http.routes import create_app
 from tests.http.asking import Asking
-from tests.service.conftest import served, world
-from tests.service.managing import managed
-from tests.service.world import World
-
-__all__ = ["served", "world"]
+from tests.journeys.world import World
+from tests.management.managing import managed
 
 
 @pytest.fixture

@@ -13,13 +13,21 @@ import pytest
 from exporter import errors
 from exporter.errors import ExporterError
 from exporter.http import problems
-from exporter.http.app import build, create_app
 from exporter.http.guard import MAX_BODY_BYTES
 from exporter.http.identity import PRINCIPAL
+from exporter.http.routes import build, create_app
 from sandbox.klaviyo import FULL_KEY
 from tests.http.asking import Asking, principal, problem
-from tests.service.managing import ADMIN, CONTRIBUTOR, VIEWER, add_export, connect, connection_document, export_document
-from tests.service.world import FOLDER, World, as_csv, people
+from tests.journeys.world import FOLDER, World, as_csv, people
+from tests.management.managing import (
+    ADMIN,
+    CONTRIBUTOR,
+    VIEWER,
+    add_export,
+    connect,
+    connection_document,
+    export_document,
+)
 
 ROOT = Path(__file__).parents[2]
 ODD: tuple[Any, ...] = (
@@ -287,7 +295,7 @@ def test_an_unknown_error_says_nothing_of_itself(api: Asking, caplog: pytest.Log
 def test_rows_that_are_too_many_are_left_in_storage(
     world: World, connected: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.http.app.MAX_ROWS_BYTES", 10)
+    monkeypatch.setattr("exporter.http.routes.MAX_ROWS_BYTES", 10)
     add_export(connected.management)
     world.drop_people("a.csv", people(3, planted={1: "nobody"}))
     world.deliver()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.http.identity import MARKER, actor_of, is_platform_trusted
-from exporter.roles import Actor, Role
+from exporter.management.roles import Actor, Role
 from tests.http.asking import OID, encoded, principal
 
 ADA = Actor(id="a-1", name="Ada", role=Role.ADMIN)

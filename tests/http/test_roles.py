@@ -9,13 +9,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from exporter import consent
-from exporter.http.app import build, create_app
+from exporter.definitions import consent
 from exporter.http.identity import PRINCIPAL
-from exporter.roles import PERMISSIONS, Action, Actor, May, Role, as_table, may
+from exporter.http.routes import build, create_app
+from exporter.management.roles import PERMISSIONS, Action, Actor, May, Role, as_table, may
 from tests.http.asking import Asking, principal, problem
-from tests.service.managing import ACTORS, ADMIN, NOBODY, add_export, connect, connection_document, export_document
-from tests.service.world import World, people
+from tests.journeys.world import World, people
+from tests.management.managing import ACTORS, ADMIN, NOBODY, add_export, connect, connection_document, export_document
 
 ROOT = Path(__file__).parents[2]
 IDS = {True: ("shared", "theirs"), False: ("main-account", "high-value")}

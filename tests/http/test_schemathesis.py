@@ -19,16 +19,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from exporter.http.app import create_app
 from exporter.http.identity import PRINCIPAL
+from exporter.http.routes import create_app
 from sandbox import klaviyo as stand_in
 from sandbox.klaviyo.testing import Clock
 from tests.http.asking import principal
-from tests.service.conftest import served
-from tests.service.managing import ADMIN, add_export, connect, managed
-from tests.service.world import World, people
-
-__all__ = ["served"]
+from tests.journeys.world import World, people
+from tests.management.managing import ADMIN, add_export, connect, managed
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 HEADERS = {"X-Exporter": "1", PRINCIPAL: principal(ADMIN)}

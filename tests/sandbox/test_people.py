@@ -11,11 +11,11 @@ import requests
 from azure.storage.blob import BlobServiceClient
 
 from exporter.http.identity import PRINCIPAL
-from exporter.roles import Role
+from exporter.management.roles import Role
 from sandbox.azurite import Azurite
 from sandbox.processes import running, sandbox_command
 from tests.http.asking import principal
-from tests.service.managing import ADMIN
+from tests.management.managing import ADMIN
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]

@@ -19,9 +19,9 @@ import phonenumbers
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from exporter.mapping import parse_mapping
-from exporter.planning import PartitionSource, make_plan
-from exporter.plans import REJECTED_CSV
+from exporter.definitions.mapping import parse_mapping
+from exporter.planning.plan import REJECTED_CSV
+from exporter.planning.planner import PartitionSource, make_plan
 from sandbox import snapshots
 from sandbox.azurite import running_azurite
 from sandbox.snapshots import (

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import metrics, trace
 
-from tests.service.conftest import served, small_batches, world
 from tests.telemetry.seen import Seen
-
-__all__ = ["served", "small_batches", "world"]
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from exporter.errors import ExporterError, Transient
-from exporter.klaviyo import Klaviyo
+from exporter.klaviyo.client import Klaviyo
 from exporter.logs import UnexpectedError, discreet
 from sandbox.klaviyo import FULL_KEY
-from tests.service.world import EXPORT, FOLDER, REVISION, World, as_csv
+from tests.journeys.world import EXPORT, FOLDER, REVISION, World, as_csv
 from tests.telemetry.seen import Seen
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -134,7 +134,7 @@ def a_defect_of_ours(world: World) -> None:
     def broken(*_: object, **__: object) -> None:
         raise KeyError("quillon@private.example", "hazelnut")
 
-    world.patch.setattr("exporter.plans.PlanReader.body", broken)
+    world.patch.setattr("exporter.planning.plan.PlanReader.body", broken)
     drop(world, persons())
 
 

@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from exporter import telemetry
 from exporter.logs import FieldFormatter, RunIdFilter, bound_run, show_fields
-from exporter.runs import Status
-from tests.service.world import World, assert_ended, people
+from exporter.runs.run import Status
+from tests.journeys.world import World, assert_ended, people
 from tests.telemetry.seen import Seen
 
 pytestmark = pytest.mark.usefixtures("small_batches")

@@ -20,16 +20,16 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
-from exporter.azure_storage import BlobStore, steps_queue
-from exporter.catalog import Catalog, Connection, Consent, Export
-from exporter.mapping import parse_mapping
+from exporter.definitions.catalog import Catalog, Connection, Consent, Export
+from exporter.definitions.mapping import parse_mapping
+from exporter.storage.azure_blobs import BlobStore, steps_queue
 from exporter.telemetry import METRICS, REQUESTS, SPANS
 from sandbox import klaviyo as stand_in
 from sandbox import vault as key_vault
 from sandbox.azurite import Azurite
 from sandbox.klaviyo.settings import Settings
-from tests.entrypoints.worker import Worker, blob_input, queue_input, running_worker
-from tests.service.world import as_csv
+from tests.journeys.worker import Worker, blob_input, queue_input, running_worker
+from tests.journeys.world import as_csv
 from tests.telemetry.test_privacy import HEADER, MAPPING, found_in, persons
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,1 @@
+"""What people have set up: connections, exports, mappings, schedules."""

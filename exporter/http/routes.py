@@ -1,0 +1,378 @@
+"""The routes: each one call of Management. What an answer holds and who may ask is decided there, not here.
+
+A version of a connection or export has an ETag; whoever changes or removes one shows the version that they saw
+(If-Match). Long lists come in pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from fastapi.telemetry import TelemetryConfig
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from exporter.errors import ExporterError, Invalid
+from exporter.http import problems
+from exporter.http.guard import CUSTOM, READING, Guard
+from exporter.klaviyo.client import VERSION
+from exporter.management import forms, views
+from exporter.management.forms import (
+    ConnectionForm,
+    ConsentForm,
+    ExportForm,
+    KeyForm,
+    ListForm,
+    NewConnectionForm,
+    NewExportForm,
+)
+from exporter.management.management import MAX_PAGE, NO_CURSOR, PAGE, Management
+from exporter.management.roles import Action, Actor
+
+PREFIX = "/api"  # host.json's routePrefix
+MAX_ROWS_BYTES = 50_000_000  # a whole answer is held in memory on its way through the functions host
+# FastAPI's own would record addresses with their queries and the texts of exceptions; telemetry.py says what we send.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+NO_VERSION = "name the version that you saw: send its ETag as If-Match"
+
+DESCRIPTION = f"""\
+Connections, exports and runs of the segment exporter. Errors are problem details (RFC 9457).
+
+Sign in with Microsoft Entra. Whatever changes something needs the header `{CUSTOM.title()}` with any value. Who may
+call an operation says the row of its `x-action` in the table of roles."""
+
+
+def _actor(request: Request) -> Actor:
+    """Put there by the guard; without it the request fails."""
+    actor: Actor = request.state.actor
+    return actor
+
+
+def _if_match(if_match: Annotated[str | None, Header()] = None) -> str:
+    etag = (if_match or "").strip()
+    if not etag or etag == "*":
+        raise HTTPException(428, NO_VERSION)
+    return etag.strip('"')
+
+
+Who = Annotated[Actor, Depends(_actor)]
+Etag = Annotated[str, Depends(_if_match)]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+Cursor = Annotated[str, Query(max_length=6_000, description="`next` of the page before")]
+
+
+def create_app(management: Callable[[], Management], *, is_trusted: Callable[[], bool]) -> ASGIApp:
+    """The API behind its guard. management: opened with the first request that needs it."""
+    return Guard(build(management), is_trusted=is_trusted)
+
+
+def build(management: Callable[[], Management]) -> FastAPI:
+    """The API without its guard, for its OpenAPI document. Served so, every request fails: nobody asks."""
+    app = FastAPI(
+        telemetry=NO_TELEMETRY,
+        title="Segment exporter",
+        version=VERSION,
+        description=DESCRIPTION,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses={"default": {"description": "A problem", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}},
+    )
+    app.add_exception_handler(ExporterError, _own_error)
+    app.add_exception_handler(RequestValidationError, _wrong_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, lambda *_: problems.unknown())  # and raised again, for the guard to log
+    _add_routes(app, management)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        components = document["components"]
+        problem = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"] |= {**problem.pop("$defs"), "Problem": problem}
+        components["securitySchemes"] = {"entra": _ENTRA}
+        document["security"] = [{"entra": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+_CUSTOM = {"name": CUSTOM.title(), "in": "header", "required": True, "schema": {"type": "string", "minLength": 1}}
+_ENTRA = {"type": "http", "scheme": "bearer", "description": "Microsoft Entra, by App Service authentication"}
+
+# FastAPI knows models of bodies in application/json only; this one is added by `openapi`.
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
+def _own_error(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, ExporterError)
+    return problems.of_error(exc)
+
+
+def _wrong_request(_: Request, exc: Exception) -> Response:
+    """What does not fit the form. Where it is says the field; what was given is not repeated: it may be a key."""
+    assert isinstance(exc, RequestValidationError)
+    found = exc.errors()
+    if any(each["type"] == "json_invalid" for each in found):
+        return problems.answer(400, "the body is no JSON", hint="Send a JSON object.")
+    fields = forms.problems({**each, "loc": each["loc"][1:]} for each in found)
+    detail = "; ".join(f"{each.field}: {each.message}" for each in fields)
+    return problems.answer(422, detail, kind="invalid", problems=fields)
+
+
+def _http_error(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    made = problems.answer(exc.status_code, str(exc.detail))
+    for name, value in (exc.headers or {}).items():
+        made.headers[name] = value
+    return made
+
+
+def _add_routes(app: FastAPI, management: Callable[[], Management]) -> None:
+    def route(method: str, path: str, action: Action, **options: Any) -> Callable[[Any], Any]:
+        """A route with the action that it asks for, which tests and the OpenAPI document show."""
+        extra: dict[str, Any] = {"x-action": action.name.lower()}
+        if method not in READING:
+            extra["parameters"] = [_CUSTOM]
+        return app.api_route(PREFIX + path, methods=[method], openapi_extra=extra, **options)
+
+    _add_connections(route, management)
+    _add_exports(route, management)
+    _add_runs(route, management)
+    _add_rest(route, management)
+
+
+Router = Callable[..., Callable[[Any], Any]]
+
+
+def _add_connections(route: Router, management: Callable[[], Management]) -> None:
+    @route("GET", "/connections", Action.SEE_CONNECTIONS)
+    def list_connections(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.ConnectionView]:
+        """The connections that one may use, by name."""
+        return _page(management().connections(who), limit, cursor)
+
+    @route("POST", "/connections", Action.CREATE_CONNECTION, status_code=201)
+    def create_connection(who: Who, form: NewConnectionForm, response: Response) -> views.ConnectionView:
+        """Make a connection. The key is tried, and goes into the vault; it is never shown again."""
+        return _saved_connection(management().create_connection(who, form), response, is_new=True)
+
+    @route("GET", "/connections/{connection_id}", Action.SEE_CONNECTIONS)
+    def read_connection(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
+        """One connection, with details for administrators."""
+        return _saved_connection(management().connection(who, connection_id), response)
+
+    @route("PUT", "/connections/{connection_id}", Action.EDIT_CONNECTION)
+    def edit_connection(
+        who: Who, connection_id: str, form: ConnectionForm, etag: Etag, response: Response
+    ) -> views.ConnectionView:
+        """Replace the settings of a connection."""
+        return _saved_connection(management().edit_connection(who, connection_id, form, etag=etag), response)
+
+    @route("DELETE", "/connections/{connection_id}", Action.REMOVE_CONNECTION, status_code=204)
+    def remove_connection(
+        who: Who,
+        connection_id: str,
+        etag: Etag,
+        exports: Annotated[Literal["refuse", "detach", "remove"], Query()] = "refuse",
+        delete_secret: Annotated[bool, Query()] = False,
+    ) -> None:
+        """Remove a connection: what becomes of its exports and of its key is chosen here. Open runs stop."""
+        management().remove_connection(who, connection_id, etag=etag, exports=exports, delete_secret=delete_secret)
+
+    @route("POST", "/connections/{connection_id}/check", Action.CHECK_CONNECTION)
+    def check_connection(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
+        """Try the key: account, scopes, clock, revision. The result is kept."""
+        return _saved_connection(management().check_connection(who, connection_id), response)
+
+    @route("PUT", "/connections/{connection_id}/key", Action.ROTATE_KEY)
+    def rotate_key(who: Who, connection_id: str, form: KeyForm, response: Response) -> views.ConnectionView:
+        """Give a new key of the same account."""
+        return _saved_connection(management().rotate_key(who, connection_id, form.key), response)
+
+    @route("PUT", "/connections/{connection_id}/consent", Action.CONSENT)
+    def agree(who: Who, connection_id: str, form: ConsentForm, response: Response) -> views.ConnectionView:
+        """Agree that data leaves for Klaviyo, to the version of the text that one read."""
+        return _saved_connection(management().agree(who, connection_id, form.version), response)
+
+    @route("DELETE", "/connections/{connection_id}/consent", Action.CONSENT)
+    def withdraw(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
+        """Withdraw the consent. Open runs stop."""
+        return _saved_connection(management().withdraw(who, connection_id), response)
+
+    @route("GET", "/connections/{connection_id}/lists", Action.SEE_LISTS)
+    def list_lists(
+        who: Who, connection_id: str, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.ListView]:
+        """The lists of the connection's Klaviyo account, by name."""
+        return _page(management().lists(who, connection_id), limit, cursor)
+
+    @route("POST", "/connections/{connection_id}/lists", Action.CREATE_LIST, status_code=201)
+    def create_list(who: Who, connection_id: str, form: ListForm) -> views.ListView:
+        """Make a list in the connection's Klaviyo account."""
+        return management().create_list(who, connection_id, form.name)
+
+
+def _add_exports(route: Router, management: Callable[[], Management]) -> None:
+    @route("GET", "/exports", Action.SEE_EXPORTS)
+    def list_exports(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.ExportView]:
+        """Every export with its status, by name."""
+        return _page(management().exports(who), limit, cursor)
+
+    @route("POST", "/exports", Action.CREATE_EXPORT, status_code=201)
+    def create_export(who: Who, form: NewExportForm, response: Response) -> views.ExportView:
+        """Make an export. It does not run by that."""
+        return _saved_export(management().create_export(who, form), response, is_new=True)
+
+    @route("GET", "/exports/{export_id}", Action.SEE_EXPORTS)
+    def read_export(who: Who, export_id: str, response: Response) -> views.ExportView:
+        """One export."""
+        return _saved_export(management().export(who, export_id), response)
+
+    @route("PUT", "/exports/{export_id}", Action.EDIT_EXPORT)
+    def edit_export(who: Who, export_id: str, form: ExportForm, etag: Etag, response: Response) -> views.ExportView:
+        """Replace the settings of an export."""
+        return _saved_export(management().edit_export(who, export_id, form, etag=etag), response)
+
+    @route("DELETE", "/exports/{export_id}", Action.REMOVE_EXPORT, status_code=204)
+    def remove_export(who: Who, export_id: str, etag: Etag) -> None:
+        """Remove an export. Its open run stops; its history stays."""
+        management().remove_export(who, export_id, etag=etag)
+
+    @route("POST", "/exports/{export_id}/duplicate", Action.CREATE_EXPORT, status_code=201)
+    def duplicate_export(who: Who, export_id: str, response: Response) -> views.ExportView:
+        """Make a paused copy."""
+        return _saved_export(management().duplicate_export(who, export_id), response, is_new=True)
+
+    @route("POST", "/exports/{export_id}/detach", Action.DETACH_EXPORT)
+    def detach_export(who: Who, export_id: str, response: Response) -> views.ExportView:
+        """Take the export off its connection."""
+        return _saved_export(management().detach_export(who, export_id), response)
+
+    @route("POST", "/exports/{export_id}/pause", Action.EDIT_EXPORT)
+    def pause_export(who: Who, export_id: str, response: Response) -> views.ExportView:
+        """Pause the export. Its open run stops."""
+        return _saved_export(management().pause_export(who, export_id, paused=True), response)
+
+    @route("POST", "/exports/{export_id}/resume", Action.EDIT_EXPORT)
+    def resume_export(who: Who, export_id: str, response: Response) -> views.ExportView:
+        """Let a paused export run again."""
+        return _saved_export(management().pause_export(who, export_id, paused=False), response)
+
+    @route("POST", "/exports/{export_id}/plan", Action.PLAN_EXPORT)
+    def plan_export(who: Who, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
+        """What a run would do now. Sends nothing, changes nothing; takes as long as reading the snapshot does.
+
+        The values of the first profiles are masked, unless somebody who may read rows asks to see them.
+        """
+        return management().plan_export(who, export_id, show_values=show_values)
+
+
+def _add_runs(route: Router, management: Callable[[], Management]) -> None:
+    @route("POST", "/runs", Action.RUN_EXPORT, status_code=202)
+    def run_all(who: Who) -> list[views.StartedView]:
+        """Run every export with an active schedule."""
+        return management().run_all(who)
+
+    @route("POST", "/exports/{export_id}/runs", Action.RUN_EXPORT, status_code=202)
+    def run_export(who: Who, export_id: str, response: Response) -> views.RunView:
+        """Run an export on the newest snapshots."""
+        run = management().run_export(who, export_id)
+        response.headers["Location"] = f"{PREFIX}/exports/{run.id.replace('/', '/runs/')}"
+        return run
+
+    @route("GET", "/exports/{export_id}/runs", Action.SEE_RUNS)
+    def list_runs(who: Who, export_id: str, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.RunView]:
+        """The runs of an export, newest first."""
+        return management().runs(who, export_id, limit=limit, cursor=cursor)
+
+    @route("GET", "/exports/{export_id}/runs/{run}", Action.SEE_RUNS)
+    def read_run(who: Who, export_id: str, run: str) -> views.RunView:
+        """One run."""
+        return management().run(who, f"{export_id}/{run}")
+
+    @route("GET", "/exports/{export_id}/runs/{run}/report", Action.SEE_RUNS)
+    def read_report(who: Who, export_id: str, run: str) -> dict[str, Any]:
+        """The report of a run that is over."""
+        return management().report(who, f"{export_id}/{run}")
+
+    @route("GET", "/exports/{export_id}/runs/{run}/{kind}.csv", Action.READ_ROWS, response_class=_Csv)
+    def read_rows(who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates"]) -> Response:
+        """The rows that were not delivered, which names people, or the lines of those that gave way to another."""
+        rows = management().rows(who, f"{export_id}/{run}", kind, max_bytes=MAX_ROWS_BYTES)
+        return _Csv(rows, headers={"Content-Disposition": f'attachment; filename="{kind}.csv"'})
+
+    @route("POST", "/exports/{export_id}/runs/{run}/cancel", Action.CANCEL_RUN, status_code=202)
+    def cancel_run(who: Who, export_id: str, run: str) -> views.RunView:
+        """Stop a run: no batch leaves later than 0.3 s from now."""
+        return management().cancel_run(who, f"{export_id}/{run}")
+
+
+def _add_rest(route: Router, management: Callable[[], Management]) -> None:
+    @route("GET", "/me", Action.SEE_API)
+    def read_me(who: Who) -> views.ActorView:
+        """Who one is here."""
+        return management().whoami(who)
+
+    @route("GET", "/consent", Action.SEE_API)
+    def read_consent(who: Who) -> views.ConsentView:
+        """The text that an administrator agrees to for each connection."""
+        return management().consent_text(who)
+
+    @route("GET", "/segments", Action.SEE_SEGMENTS)
+    def list_segments(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.SegmentView]:
+        """The segments found in storage, by name."""
+        return _page(management().segments(who), limit, cursor)
+
+    @route("GET", "/suggestion", Action.SUGGEST_MAPPING)
+    def suggest_mapping(who: Who, segment: Annotated[str, Query(min_length=1, max_length=500)]) -> views.SuggestionView:
+        """A mapping for a segment, from the names of its columns."""
+        return management().suggest_mapping(who, segment)
+
+    @route("GET", "/status", Action.SEE_HEALTH)
+    def read_status(who: Who) -> dict[str, str]:
+        """Everything the app needs: "ok", or what is wrong with it."""
+        return management().health(who)
+
+    @route("GET", "/audit", Action.SEE_AUDIT)
+    def list_changes(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.AuditView]:
+        """The record of changes, newest first."""
+        return management().changes(who, limit=limit, cursor=cursor)
+
+
+def _page(found: Sequence[views.Named], limit: int, cursor: str) -> views.Page[views.Named]:
+    try:
+        return views.page_of(found, limit=limit, cursor=cursor)
+    except ValueError:
+        raise Invalid(NO_CURSOR) from None
+
+
+class _Csv(StreamingResponse):
+    media_type = "text/csv"
+
+
+def _saved_connection(view: views.ConnectionView, response: Response, *, is_new: bool = False) -> views.ConnectionView:
+    if view.details:
+        response.headers["ETag"] = f'"{view.details.etag}"'
+    if is_new:
+        response.headers["Location"] = f"{PREFIX}/connections/{view.id}"
+    return view
+
+
+def _saved_export(view: views.ExportView, response: Response, *, is_new: bool = False) -> views.ExportView:
+    response.headers["ETag"] = f'"{view.etag}"'
+    if is_new:
+        response.headers["Location"] = f"{PREFIX}/exports/{view.id}"
+    return view

@@ -1,0 +1,156 @@
+"""What a person gives to set up a connection or an export: the same for API, CLI and files. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from exporter.definitions.catalog import ID_PATTERN, LIST_ID_PATTERN, VAULT_NAME_PATTERN, distinct
+from exporter.definitions.mapping import MappingDocument
+from exporter.definitions.schedule import TIME_PATTERN, Schedule
+from exporter.errors import Invalid, Problem
+
+MAX_SEGMENT = 500  # a destination and a table; each is one name in a path
+
+
+def _printable(text: str) -> str:
+    if any(unicodedata.category(one) in ("Cc", "Cs") for one in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120), AfterValidator(_printable)
+]
+Segment = Annotated[str, StringConstraints(max_length=MAX_SEGMENT), AfterValidator(_printable)]
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Key = Annotated[SecretStr, Field(min_length=1, max_length=512)]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ConnectionForm(_Form):
+    """A connection's settings. `secret` names a secret that is already in the vault; None leaves it as it is."""
+
+    name: Name
+    type: Literal["klaviyo"] = "klaviyo"
+    used_by: Literal["administrators", "contributors"] = "administrators"
+    secret: Annotated[str, Field(pattern=VAULT_NAME_PATTERN)] | None = None
+
+
+class NewConnectionForm(ConnectionForm):
+    """A connection to be made: either the key itself, which goes to the vault, or the name of a secret there."""
+
+    id: Id | None = None  # None: made from the name
+    key: Key | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if (self.key is None) == (self.secret is None):
+            raise ValueError("give either key, the Klaviyo key itself, or secret, the name of one in the vault")
+        return self
+
+
+class KeyForm(_Form):
+    """A new key for a connection."""
+
+    key: Key
+
+
+class ConsentForm(_Form):
+    """Agreement to one version of the text in consent.py."""
+
+    version: str
+
+
+class ListForm(_Form):
+    """A list to be made in Klaviyo."""
+
+    name: Name
+
+
+class ExportForm(_Form):
+    """An export's settings."""
+
+    name: Name
+    connection: Id | None  # None: detached
+    list_id: Annotated[str, Field(pattern=LIST_ID_PATTERN)]
+    segments: Annotated[list[Segment], Field(min_length=1, max_length=50), AfterValidator(distinct)]
+    mapping: MappingDocument
+    schedule: Schedule = Schedule()
+    max_profiles: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    keep_rejected_rows: bool = False
+    reconcile: bool = False
+
+
+class NewExportForm(ExportForm):
+    """An export to be made. Making it does not run it."""
+
+    id: Id | None = None  # None: made from the name
+    paused: bool = False
+
+
+AnyForm = TypeVar("AnyForm", bound=_Form)
+
+
+def parse(form: type[AnyForm], document: Any) -> AnyForm:
+    """Check what a person gave. Raises Invalid, which names each wrong field and what would do."""
+    try:
+        return form.model_validate(document)
+    except ValidationError as exc:
+        raise invalid(exc) from None
+
+
+def invalid(error: ValidationError) -> Invalid:
+    """pydantic's findings in our words. What was given is in none of them: it may be a key."""
+    return Invalid(*problems(error.errors(include_input=False, include_url=False, include_context=False)))
+
+
+def problems(found: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """One for each field that findings of pydantic's are about."""
+    messages = {_field(one["loc"]): _message(one["type"], str(one["msg"])) for one in found}
+    return [Problem(field, message) for field, message in messages.items()]
+
+
+def _field(loc: Sequence[int | str]) -> str:
+    """The path of a field. Names that nobody foresaw are shown, unless they look like a key in the wrong place."""
+    parts = (re.sub(r"[^\w$*-]", "", str(part)) for part in loc if part != "[key]")
+    return ".".join("key" if part.startswith("pk_") else part for part in parts)[:100] or "document"
+
+
+def _message(kind: str, said: str) -> str:
+    if words := next((words for pattern, words in _PATTERNS.items() if pattern in said), ""):
+        return words
+    return _MESSAGES.get(kind, said).removeprefix("Value error, ")
+
+
+# What patterns mean to people.
+_PATTERNS = {
+    ID_PATTERN: "should be small letters, digits and hyphens, at most 64",
+    LIST_ID_PATTERN: "should be a list's id as Klaviyo shows it: letters and digits",
+    VAULT_NAME_PATTERN: "should be a secret's name: letters, digits and hyphens",
+    TIME_PATTERN: "should be a time of day such as 06:00 or 18:30",
+}
+_MESSAGES = {
+    "too_short": "needs at least one",
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "json_invalid": "is no JSON",
+    "model_type": "should be an object",
+    "dict_type": "should be an object",
+}

@@ -1,0 +1,309 @@
+"""What people see of connections, exports, segments and runs: the same in API and CLI. Pure.
+
+Nothing here holds a key or a row. Moments are aware, in UTC.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from exporter.definitions.catalog import Change, Check, Connection, Consent, Export
+from exporter.definitions.mapping import MappingDocument
+from exporter.definitions.schedule import Schedule
+from exporter.klaviyo.responses import KlaviyoList
+from exporter.management.roles import Action, Actor, may
+from exporter.runs.run import DELIVERED as DELIVERED
+from exporter.runs.run import Counts, Run
+
+NOT_STARTED = "Not started"  # of an export without a run: Customer Insights' own word
+
+_CONNECTION_ACTIONS = (
+    *(Action.READ_CONNECTION, Action.EDIT_CONNECTION, Action.CHECK_CONNECTION, Action.ROTATE_KEY, Action.CONSENT),
+    *(Action.REMOVE_CONNECTION, Action.SEE_LISTS, Action.CREATE_LIST),
+)
+EXPORT_ACTIONS = (
+    *(Action.EDIT_EXPORT, Action.CREATE_EXPORT, Action.DETACH_EXPORT, Action.REMOVE_EXPORT, Action.RUN_EXPORT),
+    *(Action.PLAN_EXPORT, Action.READ_ROWS, Action.CANCEL_RUN),
+)
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+
+class ConnectionDetails(_View):
+    """What administrators see of a connection. `exports` are the ids of those that use it."""
+
+    used_by: str
+    secret: str  # its name
+    consent: Consent | None
+    check: Check | None
+    created: Change | None
+    changed: Change | None
+    exports: list[str]
+    etag: str
+
+
+class ConnectionView(_View):
+    """A connection. `may` are the actions that the person who asks may do on it, by name."""
+
+    id: str
+    name: str
+    type: str
+    may: list[str]
+    details: ConnectionDetails | None = None
+
+
+class ListView(_View):
+    """A Klaviyo list. flows: those that joining it starts, None where the key may not ask."""
+
+    id: str
+    name: str
+    opt_in_process: str
+    flows: list[str] | None
+
+
+class SegmentView(_View):
+    """A segment found in storage, by its newest snapshot. `name` is what an export calls it.
+
+    members: the snapshot's rows; None where they are not counted yet: it is large, and no run has read it.
+    """
+
+    name: str
+    newest_at: datetime
+    age_s: float
+    files: int
+    size_bytes: int
+    members: int | None
+
+
+class RunView(_View):
+    """A run. accepted: profiles that Klaviyo has taken so far, where that was looked up."""
+
+    id: str
+    export: str
+    export_name: str
+    because: str
+    status: str
+    phase: str
+    is_open: bool
+    list_id: str
+    snapshots: list[str]
+    exported_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    sent_at: datetime | None
+    finished_at: datetime | None
+    counts: Counts
+    message: str
+    hint: str
+    accepted: int | None = None
+
+
+class ExportView(_View):
+    """An export, in the columns of the original, and the rest of it.
+
+    status: of its last run, else "Not started". refreshed: when a run last delivered. warnings: only after saving.
+    """
+
+    id: str
+    name: str
+    connection: str | None
+    connection_name: str | None  # None: detached, or the connection is gone
+    type: str
+    status: str
+    schedule: Schedule
+    schedule_text: str
+    refreshed: datetime | None
+    created: Change | None
+    changed: Change | None
+    may: list[str]
+    paused: bool
+    list_id: str
+    list_name: str
+    segments: list[str]
+    mapping: MappingDocument
+    max_profiles: int | None
+    keep_rejected_rows: bool
+    reconcile: bool
+    last_run: RunView | None
+    warnings: list[str]
+    etag: str
+
+
+class StartedView(_View):
+    """What became of one export in "run all": its run, or why it was not started."""
+
+    export: str
+    run: RunView | None
+    problem: str = ""
+
+
+class ActorView(_View):
+    """Who asks."""
+
+    id: str
+    name: str
+    role: str
+
+
+class ConsentView(_View):
+    """The text to agree to; `version` is what agreeing names."""
+
+    version: str
+    text: str
+
+
+class SuggestionView(_View):
+    """A segment's columns, and a mapping document proposed from their names."""
+
+    columns: list[str]
+    mapping: dict[str, Any]
+
+
+class AuditView(_View):
+    """One change: who did what to which object. `before` and `after` hold what differs."""
+
+    at: datetime
+    by: dict[str, str]
+    action: str
+    object: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    outcome: str = ""
+
+
+Item = TypeVar("Item")
+
+
+class Page(_View, Generic[Item]):
+    """Part of a long list. `next` is what to ask for the following part with; None at the end."""
+
+    items: list[Item]
+    next: str | None
+
+
+Named = TypeVar("Named", ConnectionView, ExportView, ListView, SegmentView)
+
+
+def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
+    """The part of a list, by name, that comes after a cursor. Raises ValueError for one of no page."""
+    after = base64.urlsafe_b64decode(cursor).decode()
+    if cursor and "\t" not in after:
+        raise ValueError("no place")
+    left = sorted((view for view in found if _place(view) > after), key=_place)
+    following = base64.urlsafe_b64encode(_place(left[limit - 1]).encode()).decode() if len(left) > limit else None
+    return Page[Named](items=left[:limit], next=following)
+
+
+def _place(view: ConnectionView | ExportView | ListView | SegmentView) -> str:
+    """By what pages are sorted: the name, and the id of those with one name. The tab sorts before other letters."""
+    return f"{view.name.casefold()}\t{'' if isinstance(view, SegmentView) else view.id}"
+
+
+def connection_view(
+    actor: Actor, connection: Connection, *, etag: str, exports: Sequence[str] | None
+) -> ConnectionView:
+    """exports: the ids of those that use it; None leaves the details out."""
+    shared = is_shared(connection)
+    details = None
+    if exports is not None:
+        kept = connection.model_dump(include={"used_by", "secret"})
+        details = ConnectionDetails(
+            **kept,
+            consent=connection.consent,
+            check=connection.check,
+            created=connection.created,
+            changed=connection.changed,
+            exports=list(exports),
+            etag=etag.strip('"'),
+        )
+    allowed = [action.name.lower() for action in _CONNECTION_ACTIONS if may(actor, action, shared=shared)]
+    return ConnectionView(id=connection.id, name=connection.name, type=connection.type, may=allowed, details=details)
+
+
+def export_view(
+    actor: Actor,
+    export: Export,
+    *,
+    etag: str,
+    connection: Connection | None,
+    runs: Sequence[Run],
+    refreshed: datetime | None = None,
+    warnings: Sequence[str] = (),
+) -> ExportView:
+    """connection: the export's own, None where it is detached or gone. runs: its newest ones.
+
+    refreshed: when a run last delivered, as far as that is recorded; else it is looked for in `runs`.
+    """
+    shared = export.connection is None or (connection is not None and is_shared(connection))
+    last = max(runs, key=lambda run: run.created_at, default=None)
+    delivered = [run.finished_at for run in runs if run.status in DELIVERED]
+    return ExportView(
+        id=export.id,
+        name=export.name,
+        connection=export.connection,
+        connection_name=connection.name if connection else None,
+        type="klaviyo",
+        status=str(last.status) if last else NOT_STARTED,
+        schedule=export.schedule,
+        schedule_text=export.schedule.describe(),
+        refreshed=refreshed or max((moment for moment in delivered if moment), default=None),
+        created=export.created,
+        changed=export.changed,
+        may=[action.name.lower() for action in EXPORT_ACTIONS if may(actor, action, shared=shared)],
+        paused=export.paused,
+        list_id=export.list_id,
+        list_name=export.list_name,
+        segments=export.segments,
+        mapping=export.mapping,
+        max_profiles=export.max_profiles,
+        keep_rejected_rows=export.keep_rejected_rows,
+        reconcile=export.reconcile,
+        last_run=run_view(last) if last else None,
+        warnings=list(warnings),
+        etag=etag.strip('"'),
+    )
+
+
+def saved(view: ExportView, etag: str) -> ExportView:
+    """A view that was made before its export was saved: nothing can fail any more when it is."""
+    return view.model_copy(update={"etag": etag.strip('"')})
+
+
+def run_view(run: Run, *, accepted: int | None = None) -> RunView:
+    return RunView(
+        id=run.run_id,
+        export=run.export,
+        export_name=run.export_name,
+        because=run.because,
+        status=str(run.status),
+        phase=str(run.phase),
+        is_open=run.status.is_open,
+        list_id=run.list_id,
+        snapshots=run.manifest.snapshots,
+        exported_at=run.manifest.exported_at,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        sent_at=run.sent_at,
+        finished_at=run.finished_at,
+        counts=run.counts,
+        message=run.message,
+        hint=run.hint,
+        accepted=accepted,
+    )
+
+
+def list_view(found: KlaviyoList) -> ListView:
+    flows = None if found.flows is None else list(found.flows)
+    return ListView(id=found.id, name=found.name, opt_in_process=found.opt_in_process, flows=flows)
+
+
+def is_shared(connection: Connection) -> bool:
+    """Whether contributors may use it."""
+    return connection.used_by == "contributors"

@@ -1,0 +1,1 @@
+"""Moves a run along, from a message to the next."""

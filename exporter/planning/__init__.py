@@ -1,0 +1,1 @@
+"""What to send: rows checked, duplicates found, batches filled."""

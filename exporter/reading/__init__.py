@@ -1,0 +1,1 @@
+"""Bytes of a partition to clean records, each with its line."""

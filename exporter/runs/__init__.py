@@ -1,0 +1,1 @@
+"""What became of a run: its document, plan copies, report and notices."""

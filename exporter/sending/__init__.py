@@ -1,0 +1,1 @@
+"""Batches to import jobs, and what became of each."""

@@ -1,0 +1,321 @@
+"""Batches -> import jobs, at Klaviyo's pace. Each acceptance is in the journal before the next is counted on.
+
+    remaining ranges of batches --> body --> [pacer] --> a dozen requests in flight --> accepted   --> journal
+                  ^                                                                 |-> rows named --> left out --\\
+                  |                                                                 |-> refused, nothing named: halves
+                  +-----------------------------------------------------------------+-> failed: again, or give up
+
+One thread orders everything; the others only wait for answers. So no lock is needed, and what is recorded is what
+the next decision sees.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from exporter import telemetry
+from exporter.errors import (
+    BatchRefused,
+    BatchTooLarge,
+    ExporterError,
+    KeyRefused,
+    KlaviyoRejected,
+    RateLimited,
+    Transient,
+)
+from exporter.klaviyo.rate_limit import IN_FLIGHT, GiveUp, Pacer, RateInfo, decide
+from exporter.klaviyo.responses import ImportJob, outcome_of
+from exporter.planning.plan import PlannedBatch, PlanReader
+from exporter.runs.run import BatchAccepted, Event, RowsRefused, grouped
+from exporter.sending.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+REPAIRS = 1_000  # refusals in a run beyond one a batch: halving costs about 14 of them a bad row among 10,000
+REPAIR_HINT = (
+    "Mostly, one column is to blame: mapped to the wrong attribute, or filled with something else. rejected.csv in the "
+    "run's folder names the rows found so far. Mend the mapping or the segment, then run the export again."
+)
+MOST_REFUSED = 1_000_000  # rows in a run: they are known by row, in memory; more are no matter of some bad rows
+SPLITS = 1_000  # bodies refused for their size in a step beyond 20 a batch: a limit of 0.25 MB costs about as many
+SIZE_HINT = (
+    "A proxy or firewall between here and Klaviyo may limit the size of requests: raise its limit to 5 MB, or let "
+    "requests to Klaviyo pass it by. Then run the export again."
+)
+_AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does not hold up the pace
+_BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
+LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: the step had better end
+_IDLE_S = 0.25  # a nap before a batch may go: shorter than knowledge of a withdrawal may be old, so that none waits
+_LONG_NAP_S = 1.0  # while no batch may go for longer: looking for a withdrawal costs more than all else then
+
+
+class Imports(Protocol):
+    """What sending needs of Klaviyo. Called from several threads."""
+
+    def start_import(self, body: bytes) -> tuple[ImportJob, RateInfo]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A range of a batch to be sent."""
+
+    batch: PlannedBatch
+    first: int
+    last: int
+    attempt: int = 1
+    key: int = 0  # which of the keys read so far it was sent with
+    began_at: float = 0.0  # of the first attempt; 0 = not yet
+    not_before: float = 0.0
+
+
+class Sender:
+    """Sends what a run's journal says is not accepted yet."""
+
+    def __init__(
+        self,
+        reader: PlanReader,
+        journal: Journal,
+        klaviyo: Imports,
+        pacer: Pacer,
+        *,
+        check: Callable[[], None],
+        renew_key: Callable[[], Imports | None],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        repairs: int = 0,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """check: raises when this instance must not send any more; asked before every batch.
+        renew_key: read the key again after a 401; a client for it, or None when it is still the same.
+        repairs: refusals that the run has spent on bad rows before. progress: told the profiles accepted so far.
+        """
+        self._reader, self._journal, self._klaviyo, self._pacer = reader, journal, klaviyo, pacer
+        self._check, self._renew_key, self._clock, self._sleep = check, renew_key, clock, sleep
+        self._progress = progress
+        self._tasks: deque[_Task] = deque()
+        self._ready: deque[tuple[_Task, bytes]] = deque()
+        self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
+        self._throttles_before = pacer.throttles  # this step
+        self._key = 0
+        self._refused_attributes: Counter[str] = Counter()  # this step
+        self._splits = 0  # this step
+        self.repairs = repairs  # with those of this step
+        self.failures = 0  # requests to be tried again
+        self.pause_s = 0.0  # until anything may be sent again, where that is why `send` ended
+
+    def send(self, *, deadline: float) -> bool:
+        """Send until everything is accepted (True), or the deadline is near or a long pause ahead (False).
+
+        Raises what ends the attempt.
+        """
+        for batch in self._reader.plan.batches:
+            for first, last in self._journal.delivery.remaining(batch):
+                self._tasks.append(_Task(batch=batch, first=first, last=last))
+        failure: Exception | None = None
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send") as pool:
+            try:
+                while not failure and (self._tasks or self._ready or self._flying) and self._clock() < deadline:
+                    self._check()
+                    self._launch(pool)
+                    failure = self._collect()
+                    pause_s = 0.0 if self._flying else self._pacer.wait_s(self._clock())
+                    if pause_s > LONG_PAUSE_S:
+                        self.pause_s = pause_s
+                        break
+            finally:
+                failure = self._land() or failure
+        if failure:
+            raise failure
+        return not (self._tasks or self._ready)
+
+    def _launch(self, pool: ThreadPoolExecutor) -> None:
+        """Send every task that is allowed now. Then build ahead, or nap until the next may go or an answer is there."""
+        nap_s = _IDLE_S
+        while len(self._flying) < IN_FLIGHT and (self._ready or self._prepare()):
+            nap_s = self._pacer.wait_s(self._clock())
+            if nap_s > 0:
+                break
+            self._check()
+            task, body = self._ready.popleft()
+            now = self._clock()
+            self._pacer.sent(now)
+            future = pool.submit(telemetry.carrying(self._klaviyo.start_import, batch=task.batch.number), body)
+            self._flying[future] = replace(task, began_at=task.began_at or now, key=self._key)
+            if any(flying.done() for flying in self._flying):
+                return
+        if nap_s > _BUILD_S and len(self._ready) < _AHEAD and self._prepare():
+            return
+        napped_at = self._clock()
+        is_paced = bool(self._ready or self._tasks) and self._pacer.wait_s(napped_at) > 0
+        nap_s = min(nap_s, max(_IDLE_S, min(nap_s - _IDLE_S, _LONG_NAP_S)))
+        if self._flying:
+            wait(self._flying, timeout=nap_s, return_when=FIRST_COMPLETED)
+        else:
+            self._sleep(nap_s)
+        if is_paced:
+            telemetry.waited(self._clock() - napped_at, telemetry.PACE_WAIT)
+
+    def _prepare(self) -> bool:
+        """Build the next body, if there is one whose time has come."""
+        now = self._clock()
+        for _ in range(len(self._tasks)):
+            task = self._tasks.popleft()
+            if task.not_before <= now:
+                self._ready.append((task, self._body(task)))
+                return True
+            self._tasks.append(task)
+        return False
+
+    def _body(self, task: _Task) -> bytes:
+        without = self._without(task)
+        if not without and (task.first, task.last) == (0, task.batch.profiles):
+            return self._reader.body(task.batch)
+        return self._reader.body(task.batch, first=task.first, last=task.last, without=without)
+
+    def _without(self, task: _Task) -> list[int]:
+        return self._journal.delivery.without(task.batch.number, task.first, task.last)
+
+    # Answers
+
+    def _collect(self) -> Exception | None:
+        """Take in the answers that are there and record them. Returns the first error that ends the attempt."""
+        events: list[Event] = []
+        failure: Exception | None = None
+        for future in [future for future in self._flying if future.done()]:
+            task = self._flying.pop(future)
+            try:
+                events += self._answer(task, future)
+            except Exception as exc:  # noqa: BLE001 - `send` raises it, once all acceptances are recorded
+                failure = failure or exc
+        self._journal.append(events)
+        if events:
+            self._progress(self._journal.delivery.accepted_profiles)
+        return failure
+
+    def _land(self) -> Exception | None:
+        """Wait for what is in flight and record it: an acceptance unrecorded is a batch sent twice."""
+        failure: Exception | None = None
+        while self._flying:
+            wait(self._flying)
+            failure = self._collect() or failure
+        return failure
+
+    def _answer(self, task: _Task, future: Future[tuple[ImportJob, RateInfo]]) -> list[Event]:
+        try:
+            job, rate = future.result()
+        except ExporterError as exc:
+            if isinstance(exc, KlaviyoRejected) and exc.rate:
+                self._told(exc.rate)
+            return self._after(task, exc)
+        self._told(rate)
+        return [self._accepted(task, job)]
+
+    def _told(self, rate: RateInfo) -> None:
+        self._pacer.told(rate.limit, rate.remaining, rate.reset_s, self._clock())
+        self._throttles_before = min(self._throttles_before, self._pacer.throttles)
+
+    def _accepted(self, task: _Task, job: ImportJob) -> Event:
+        telemetry.job(telemetry.ACCEPTED_JOB)
+        return BatchAccepted(
+            batch=task.batch.number,
+            first=task.first,
+            last=task.last,
+            without=self._without(task),
+            job=job.id,
+            at=datetime.fromtimestamp(self._clock(), UTC),
+        )
+
+    def _after(self, task: _Task, error: ExporterError) -> list[Event]:
+        """What follows from a request that failed: events to record, tasks to repeat; or raises."""
+        logger.info("batch not accepted", extra={"batch": task.batch.number, "cause": type(error).__name__})
+        match error:
+            case BatchRefused():
+                return self._repair(task, error)
+            case BatchTooLarge():
+                self._spend_split(error)
+                return self._halve(task, "the profile alone is over Klaviyo's size limit")
+            case KeyRefused():
+                self._renew(task, error)
+                self._tasks.appendleft(task)
+            case Transient():
+                self._again(task, error)
+            case _:
+                raise error
+        return []
+
+    def _repair(self, task: _Task, error: BatchRefused) -> list[Event]:
+        """Leave out the rows that Klaviyo named and send the rest; halve what it refused without naming any."""
+        left_out = set(self._without(task))
+        positions = [position for position in range(task.first, task.last) if position not in left_out]
+        rows = {positions[row.index]: row for row in error.rows if row.index < len(positions)}
+        self._spend_repair(error)
+        if not rows:
+            return self._halve(task, error.words or error.message)
+        self._refused_attributes.update(row.attribute for row in rows.values())
+        if len(rows) < len(positions):
+            self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
+        said = grouped((position, f"{row.attribute}: {row.reason}") for position, row in rows.items())
+        return [RowsRefused(batch=task.batch.number, said=said)]
+
+    def _halve(self, task: _Task, words: str) -> list[Event]:
+        left_out = set(self._without(task))
+        positions = [position for position in range(task.first, task.last) if position not in left_out]
+        if len(positions) == 1:
+            return [RowsRefused(batch=task.batch.number, said=grouped([(positions[0], words)]))]
+        middle = positions[len(positions) // 2]
+        for first, last in ((middle, task.last), (task.first, middle)):
+            self._tasks.appendleft(replace(task, first=first, last=last, attempt=1, began_at=0.0))
+        return []
+
+    def _spend_repair(self, error: BatchRefused) -> None:
+        self.repairs += 1
+        found, most = self._journal.delivery.refused_profiles(), REPAIRS + len(self._reader.plan.batches)
+        if self.repairs > most or found > MOST_REFUSED:
+            raise KlaviyoRejected(
+                f"Klaviyo refuses too many rows: {found:,} were found by {self.repairs - 1:,} refusals, and there are "
+                f"more{self._named()}. {error.message}",
+                hint=REPAIR_HINT,
+            )
+
+    def _named(self) -> str:
+        """The attribute that is refused most often. Klaviyo's words are not told here: they may quote a person's."""
+        attributes = self._refused_attributes.most_common(1)
+        return f"; most often for {attributes[0][0]}" if attributes else ""
+
+    def _spend_split(self, error: BatchTooLarge) -> None:
+        self._splits += 1
+        if self._splits > SPLITS + 20 * len(self._reader.plan.batches):
+            raise KlaviyoRejected(f"bodies are refused for their size, however small. {error.message}", hint=SIZE_HINT)
+
+    def _renew(self, task: _Task, error: KeyRefused) -> None:
+        """After a 401 read the key once more: it may have been rotated. If it is the same, the refusal is final."""
+        if task.key < self._key:
+            return  # sent with the key before: others in flight met the refusal first
+        renewed = self._renew_key()
+        if renewed is None:
+            raise error
+        self._klaviyo, self._key = renewed, self._key + 1
+
+    def _again(self, task: _Task, error: Transient) -> None:
+        self.failures += 1
+        now, attempt = self._clock(), task.attempt
+        if isinstance(error, RateLimited):
+            self._pacer.throttled(error.retry_after_s, now)
+            attempt = self._pacer.throttles - self._throttles_before  # of all batches: the account is asked too often
+        verdict = decide(
+            attempt,
+            outcome_of(error),
+            now - task.began_at,
+            retry_after_s=error.retry_after_s,
+            jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+        )
+        if isinstance(verdict, GiveUp):
+            raise error
+        self._tasks.appendleft(replace(task, attempt=task.attempt + 1, not_before=now + verdict.seconds))

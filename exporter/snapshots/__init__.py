@@ -1,0 +1,1 @@
+"""What Customer Insights wrote: blob paths, completeness, the frozen manifest."""

@@ -1,0 +1,1 @@
+"""Where bytes and secrets live: our state, the snapshots, the work queue, the keys."""

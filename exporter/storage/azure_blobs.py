@@ -1,0 +1,445 @@
+"""Store, Snapshots and Steps in Azure Storage: containers and a queue. What they promise is written in store.py.
+
+What the service or the SDK says becomes one of our errors in one place, `_meaning`. Losing a condition is not
+an error of the service; each write understands its own.
+
+An answer can be lost after the service did as asked. The SDK then sends the request again, and that fails on
+the condition that the first one changed. So each document carries a mark of who wrote this version, in the
+blob's metadata: a writer that seems to have lost looks whether it was its own mark that won.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, ContainerClient
+from azure.storage.queue import (
+    QueueClient,
+    QueueServiceClient,
+    TextBase64DecodePolicy,
+    TextBase64EncodePolicy,
+)
+
+from exporter.errors import (
+    AlreadyThere,
+    BlobTooLarge,
+    ConfigError,
+    ExporterError,
+    PartitionChanged,
+    StoreMoved,
+    Terminal,
+    Transient,
+)
+from exporter.storage.protocols import (
+    CHUNK_BYTES,
+    MAX_DOCUMENT_BYTES,
+    BlobInfo,
+    Document,
+    NotThere,
+    check_delay,
+    check_lines,
+    check_name,
+    check_prefix,
+    encode_message,
+    folder_prefix,
+    placing,
+    too_large,
+)
+
+if TYPE_CHECKING:
+    from azure.identity import DefaultAzureCredential
+
+T = TypeVar("T")
+
+# A step is short and is itself repeated from the queue, so the SDK need only bridge hiccups: its own defaults
+# wait 15 s and more before the first repetition, and 20 s for a connection. With these four attempts and about
+# 3, 5 and 9 s between them, a dead service is reported after 40 s, one that accepts and says nothing after 2.5
+# minutes. 30 s is the time that the service gives itself for an operation:
+# https://learn.microsoft.com/rest/api/storageservices/setting-timeouts-for-blob-service-operations
+PATIENCE: dict[str, Any] = {
+    "retry_total": 3,
+    "initial_backoff": 1,
+    "increment_base": 2,
+    "random_jitter_range": 1,
+    "connection_timeout": 5,
+    "read_timeout": 30,
+}
+# A transfer holds about as many chunks as it has requests under way. With 4 MiB, 50,000 blocks are 195 GiB.
+TRANSFER: dict[str, Any] = {
+    "max_single_put_size": CHUNK_BYTES,
+    "max_block_size": CHUNK_BYTES,
+    "max_single_get_size": CHUNK_BYTES,
+    "max_chunk_get_size": CHUNK_BYTES,
+}
+CONCURRENCY = 2  # enough to keep one core of a small instance busy
+READ_ATTEMPTS = 3
+
+# https://learn.microsoft.com/rest/api/storageservices/append-block
+MAX_APPENDS = 50_000
+
+BLOB_ROLE = "Storage Blob Data Contributor"
+READER_ROLE = "Storage Blob Data Reader"
+QUEUE_ROLE = "Storage Queue Data Contributor"
+WRITTEN_BY = "written_by"  # metadata names must be identifiers
+
+# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
+LOST = {"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", "BlobNotFound"}
+WRONG_LENGTH = {"AppendPositionConditionNotMet", "BlobNotFound", "ContainerNotFound"}
+BEING_DELETED = {"ContainerBeingDeleted", "QueueBeingDeleted"}  # for half a minute or longer, then it can be made
+
+
+class BlobStore:
+    """A Store in a container, which is made when something is first written."""
+
+    def __init__(self, container: ContainerClient) -> None:
+        self._container = container
+
+    def read(self, name: str) -> Document | None:
+        blob = self._blob(name)
+        with _azure_errors(name, BLOB_ROLE):
+            for _ in range(READ_ATTEMPTS):
+                try:
+                    return _document(blob, max_bytes=MAX_DOCUMENT_BYTES, error=too_large(name))
+                except ResourceNotFoundError:
+                    return None
+                except ResourceModifiedError:  # over 4 MiB, and written between two requests of this download
+                    continue
+        raise Transient(f"{name} changes faster than it can be read")
+
+    def create(self, name: str, data: bytes) -> str:
+        return self._write(name, data, lost=AlreadyThere(f"{name} exists"), overwrite=False)
+
+    def replace(self, name: str, data: bytes, *, etag: str) -> str:
+        lost = StoreMoved(f"{name} changed or is gone")
+        return self._write(name, data, lost=lost, overwrite=True, **_if_match(etag))
+
+    def delete(self, name: str, *, etag: str | None = None) -> None:
+        blob = self._blob(name)
+        with _azure_errors(name, BLOB_ROLE):
+            try:
+                blob.delete_blob(delete_snapshots="include", **(_if_match(etag) if etag else {}))
+            except ResourceNotFoundError:
+                return
+            except ResourceModifiedError as exc:
+                # Absent fails the condition too, and is fine: an answer lost earlier, for instance.
+                if _code(exc) not in LOST or blob.exists():
+                    raise StoreMoved(f"{name} changed") from exc
+
+    def names(self, prefix: str) -> Iterator[str]:
+        return iter(sorted(blob.name for blob in _list(self._container, check_prefix(prefix), BLOB_ROLE)))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        below = folder_prefix(prefix)
+        with _azure_errors(prefix or "the container", BLOB_ROLE):
+            try:
+                found = [item.name for item in self._container.walk_blobs(below, delimiter="/")]
+            except ResourceNotFoundError:
+                found = []
+        return iter(sorted(name[len(below) : -1] for name in found if name.endswith("/")))
+
+    def append(self, name: str, data: bytes, *, at: int) -> int:
+        check_lines(data)
+        blob = self._blob(name)
+        with _azure_errors(name, BLOB_ROLE):
+            if at == 0:
+                self._begin_log(blob)
+            try:
+                blob.append_block(data, length=len(data), appendpos_condition=at)
+            except HttpResponseError as exc:
+                if _code(exc) == "BlockCountExceedsLimit":
+                    raise Terminal(f"{name} has had the {MAX_APPENDS} appends that a log can take") from exc
+                if _code(exc) not in WRONG_LENGTH:
+                    raise
+                if not _ends_with(blob, data, at=at):
+                    raise StoreMoved(f"{name} is not {at} bytes long") from exc
+        return at + len(data)
+
+    def upload(self, name: str, path: Path) -> None:
+        blob, size = self._blob(name), path.stat().st_size
+
+        def send() -> None:
+            with path.open("rb") as file:
+                blob.upload_blob(file, length=size, overwrite=True, max_concurrency=CONCURRENCY)
+
+        with _azure_errors(name, BLOB_ROLE):
+            self._with_container(send)
+
+    def download(self, name: str, path: Path) -> None:
+        blob = self._blob(name)
+        with _azure_errors(name, BLOB_ROLE), placing(path) as temporary, temporary.open("wb") as file:
+            try:
+                # All later requests of a download are for the version that the first one found.
+                blob.download_blob(max_concurrency=CONCURRENCY).readinto(file)
+            except ResourceNotFoundError as exc:
+                raise NotThere(f"{name} does not exist") from exc
+            except ResourceModifiedError as exc:
+                raise Transient(f"{name} changed while it was read") from exc
+
+    def ping(self) -> None:
+        with _azure_errors("the state container", BLOB_ROLE):
+            self._with_container(self._container.get_container_properties)
+
+    def _blob(self, name: str) -> BlobClient:
+        return self._container.get_blob_client(check_name(name))
+
+    def _write(self, name: str, data: bytes, *, lost: StoreMoved, **condition: Any) -> str:
+        blob, mark = self._blob(name), {WRITTEN_BY: uuid.uuid4().hex}
+        with _azure_errors(name, BLOB_ROLE):
+            try:
+                written = self._with_container(lambda: blob.upload_blob(data, metadata=mark, **condition))
+                return _plain(written["etag"])
+            except HttpResponseError as exc:
+                if _code(exc) not in LOST:
+                    raise
+                etag = _etag_if_marked(blob, mark)
+                if etag is None:
+                    raise lost from exc
+                return etag
+
+    def _begin_log(self, blob: BlobClient) -> None:
+        try:
+            self._with_container(lambda: blob.create_append_blob(match_condition=MatchConditions.IfMissing))
+        except HttpResponseError as exc:
+            if _code(exc) not in LOST:
+                raise
+
+    def _with_container(self, send: Callable[[], T]) -> T:
+        """Send, and should there be no container yet, make it and send again."""
+        try:
+            return send()
+        except ResourceNotFoundError as exc:
+            if _code(exc) != "ContainerNotFound":
+                raise
+        with _already_made("ContainerAlreadyExists"):
+            self._container.create_container()
+        return send()
+
+
+class BlobSnapshots:
+    """Snapshots in a container. Folders that an account with hierarchical namespace lists are left out."""
+
+    def __init__(self, container: ContainerClient) -> None:
+        self._container = container
+
+    def list(self, prefix: str) -> Iterator[BlobInfo]:
+        return map(_blob_info, _list(self._container, prefix, READER_ROLE))
+
+    def open(self, name: str, *, etag: str) -> Iterator[bytes]:
+        with _azure_errors(name, READER_ROLE):
+            try:
+                yield from self._container.download_blob(name, **_if_match(etag)).chunks()
+            except (ResourceModifiedError, ResourceNotFoundError) as exc:
+                raise PartitionChanged(f"{name} changed or is gone") from exc
+
+    def read(self, name: str, *, max_bytes: int) -> Document | None:
+        with _azure_errors(name, READER_ROLE):
+            try:
+                error = BlobTooLarge(f"{name} has over {max_bytes:,} bytes")
+                return _document(self._container.get_blob_client(name), max_bytes=max_bytes, error=error)
+            except ResourceNotFoundError:
+                return None
+            except ResourceModifiedError as exc:
+                raise Transient(f"{name} changed while it was read") from exc
+
+    def ping(self) -> None:
+        with _azure_errors("the container of snapshots", READER_ROLE):
+            self._container.get_container_properties()
+
+
+class QueueSteps:
+    """Steps in a storage queue, which is made when it is first written to. Takes what `steps_queue` gives."""
+
+    def __init__(self, queue: QueueClient) -> None:
+        self._queue = queue
+
+    def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
+        text, wait_s = encode_message(message), math.ceil(check_delay(delay_s))
+        with _azure_errors("the queue", QUEUE_ROLE):
+            try:
+                self._send(text, wait_s)
+            except ResourceNotFoundError:
+                with _already_made("QueueAlreadyExists"):
+                    self._queue.create_queue()
+                self._send(text, wait_s)
+
+    def _send(self, text: str, wait_s: int) -> None:
+        # Without end: by default a message is dropped after 7 days, and with it the run that it carries.
+        self._queue.send_message(text, visibility_timeout=wait_s, time_to_live=-1)
+
+    def ping(self) -> None:
+        """Raise what would keep the queue from working."""
+        with _azure_errors("the queue", QUEUE_ROLE), contextlib.suppress(ResourceNotFoundError):
+            self._queue.get_queue_properties()
+
+
+def blob_service(prefix: str, environ: Mapping[str, str]) -> BlobServiceClient:
+    """Connect as Functions' own bindings do.
+
+    A connection string in setting `prefix`, else the app's identity on `prefix`__blobServiceUri, which is the
+    one with client id `prefix`__clientId if that is set. Raises ConfigError.
+    """
+    with _bad_connection(prefix):
+        if connection := environ.get(prefix):
+            return BlobServiceClient.from_connection_string(connection, **PATIENCE, **TRANSFER)
+        url, credential = _identity(prefix, "blobServiceUri", environ)
+        return BlobServiceClient(url, credential=credential, **PATIENCE, **TRANSFER)
+
+
+def queue_service(prefix: str, environ: Mapping[str, str]) -> QueueServiceClient:
+    """The same for queues, with `prefix`__queueServiceUri."""
+    with _bad_connection(prefix):
+        if connection := environ.get(prefix):
+            return QueueServiceClient.from_connection_string(connection, **PATIENCE)
+        url, credential = _identity(prefix, "queueServiceUri", environ)
+        return QueueServiceClient(url, credential=credential, **PATIENCE)
+
+
+def steps_queue(service: QueueServiceClient, name: str) -> QueueClient:
+    """A queue whose messages are written as the Functions host reads them, in base64."""
+    return service.get_queue_client(
+        name,
+        message_encode_policy=TextBase64EncodePolicy(),
+        message_decode_policy=TextBase64DecodePolicy(),
+    )
+
+
+def _identity(prefix: str, service: str, environ: Mapping[str, str]) -> tuple[str, DefaultAzureCredential]:
+    url = environ.get(f"{prefix}__{service}")
+    if not url:
+        raise ConfigError(
+            f"no connection to storage: neither {prefix} nor {prefix}__{service} is set",
+            hint=f"Set {prefix}__{service} to the address of the service, or {prefix} to a connection string.",
+        )
+    return url, _credential(environ.get(f"{prefix}__clientId"))
+
+
+@functools.cache
+def _credential(client_id: str | None) -> DefaultAzureCredential:
+    """One for the process, as it keeps the tokens. Imported late: it takes a while, and a laptop needs none."""
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential(managed_identity_client_id=client_id)
+
+
+@contextlib.contextmanager
+def _bad_connection(prefix: str) -> Iterator[None]:
+    """The SDK's message may quote the connection string, so it is left behind."""
+    try:
+        yield
+    except ValueError:
+        hint = "Compare it with the storage account's, or use the account's https address and an identity."
+        raise ConfigError(f"the connection in {prefix} cannot be understood", hint=hint) from None
+
+
+@contextlib.contextmanager
+def _azure_errors(what: str, role: str) -> Iterator[None]:
+    """Turn what the SDK raises into what we do about it."""
+    try:
+        yield
+    except AzureError as exc:
+        raise _meaning(exc, what, role) from exc
+
+
+def _meaning(exc: AzureError, what: str, role: str) -> ExporterError:
+    status, code = getattr(exc, "status_code", None), _code(exc)
+    if isinstance(exc, ClientAuthenticationError) or status in (401, 403):
+        return ConfigError(
+            f"{what}: storage refuses access ({status or 'no token'} {code})",
+            hint=f"Give the app's identity the role {role} on the storage account, and see that the account's "
+            "network rules admit the app. A new role takes some minutes to count.",
+        )
+    if status is None or status in (408, 429) or status >= 500 or code in BEING_DELETED:
+        reason = f"{status} {code}" if status else type(exc).__name__
+        return Transient(f"{what}: storage is not available ({reason})", retry_after_s=_retry_after_s(exc))
+    if code in ("ContainerNotFound", "QueueNotFound"):
+        return ConfigError(f"{what} does not exist", hint="Correct the setting that names it, or create it.")
+    return Terminal(f"{what}: storage answered {status} {code}")
+
+
+def _retry_after_s(exc: AzureError) -> float | None:
+    response = getattr(exc, "response", None)
+    value = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(value) if value.isdigit() else None
+
+
+def _code(exc: AzureError) -> str:
+    """The service's own word; the SDK gives it as an enum if it knows it, else as text."""
+    code = getattr(exc, "error_code", None)
+    return str(getattr(code, "value", code) or "")
+
+
+@contextlib.contextmanager
+def _already_made(code: str) -> Iterator[None]:
+    try:
+        yield
+    except HttpResponseError as exc:
+        if _code(exc) != code:
+            raise
+
+
+def _plain(etag: str) -> str:
+    """Without the quotes that headers have and listings and Event Grid have not."""
+    return etag.strip('"')
+
+
+def _if_match(etag: str) -> dict[str, Any]:
+    return {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
+
+
+def _document(blob: BlobClient, *, max_bytes: int, error: ExporterError) -> Document:
+    stream = blob.download_blob()
+    if stream.size > max_bytes:
+        raise error
+    return Document(stream.readall(), _plain(stream.properties.etag))
+
+
+def _etag_if_marked(blob: BlobClient, mark: Mapping[str, str]) -> str | None:
+    try:
+        found = blob.get_blob_properties()
+    except ResourceNotFoundError:
+        return None
+    return _plain(found.etag) if found.metadata == mark else None
+
+
+def _ends_with(blob: BlobClient, data: bytes, *, at: int) -> bool:
+    """Whether `data`, and nothing more, follows byte `at`."""
+    try:
+        return blob.download_blob(offset=at, length=len(data) + 1).readall() == data
+    except HttpResponseError as exc:
+        if exc.status_code not in (404, 416):  # absent; shorter than `at`
+            raise
+        return False
+
+
+def _list(container: ContainerClient, prefix: str, role: str) -> Iterator[BlobProperties]:
+    """Every blob whose name begins with `prefix`, page by page; none in a container that does not exist."""
+    with _azure_errors(prefix or "the container", role), contextlib.suppress(ResourceNotFoundError):
+        for blob in container.list_blobs(name_starts_with=prefix, include=["metadata"]):
+            if not _is_folder(blob):
+                yield blob
+
+
+def _is_folder(blob: BlobProperties) -> bool:
+    """An account with hierarchical namespace lists its folders as empty blobs with this metadata.
+
+    https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-known-issues
+    """
+    return (blob.metadata or {}).get("hdi_isfolder") == "true"
+
+
+def _blob_info(blob: BlobProperties) -> BlobInfo:
+    return BlobInfo(name=blob.name, etag=_plain(blob.etag), size_bytes=blob.size, modified_at=blob.last_modified)

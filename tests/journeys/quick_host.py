@@ -1,0 +1,16 @@
+"""The functions host with a short lease and small batches: a crash costs seconds, and finds many places to happen."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from exporter.orchestration import lease
+from exporter.planning import planner
+from sandbox import host
+
+if __name__ == "__main__":
+    # Before `exporter.service` is imported, which takes its defaults from there.
+    lease.LEASE_S = float(os.environ["TEST_LEASE_SECONDS"])
+    planner.MAX_BATCH_PROFILES = int(os.environ["TEST_BATCH_PROFILES"])
+    sys.exit(host.main(sys.argv[1:]))
