@@ -45,8 +45,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.klaviyo.rate_limit import RateInfo
-
 
 class ExporterError(Exception):
     """Anything that the exporter says about itself; `hint` is the one next action for an operator."""
@@ -253,3 +251,12 @@ class StoreMoved(ExporterError):
 
 class AlreadyThere(StoreMoved):
     """A document to be created exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateInfo:
+    """The steady window of the endpoint that answered, in Klaviyo's words; None where it says nothing of it."""
+
+    limit: int | None
+    remaining: int | None
+    reset_s: float | None

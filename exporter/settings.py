@@ -76,7 +76,7 @@ def _container(text: str) -> str:
 
 def _secret_name(text: str) -> str:
     # Imported late: what it brings along takes a quarter of a second, which a cold start need not wait for.
-    from exporter.definitions.catalog import VAULT_NAME_PATTERN
+    from exporter.definitions.connection import VAULT_NAME_PATTERN
 
     if text and not re.fullmatch(VAULT_NAME_PATTERN, text):
         raise ValueError("must be a secret's name, not what it holds: 1 to 127 letters, digits and hyphens")

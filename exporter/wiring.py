@@ -72,13 +72,14 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     from exporter.klaviyo.client import Klaviyo
     from exporter.orchestration.dispatcher import Exporter, Limits
     from exporter.runs.notices import Webhook
-    from exporter.runs.run_store import open_work
+    from exporter.runs.plan_store import open_work
     from exporter.storage import azure_blobs
+    from exporter.storage.azure_queue import QueueSteps, queue_service, steps_queue
 
     snapshots = azure_blobs.blob_service(SNAPSHOTS_CONNECTION, environ)
     state = azure_blobs.blob_service(STATE_CONNECTION, environ)
-    queues = azure_blobs.queue_service(STATE_CONNECTION, environ)
-    steps = azure_blobs.QueueSteps(azure_blobs.steps_queue(queues, settings.steps_queue))
+    queues = queue_service(STATE_CONNECTION, environ)
+    steps = QueueSteps(steps_queue(queues, settings.steps_queue))
 
     def read_secret(name: str) -> SecretStr:
         return vault(settings.key_vault_url).read(name)

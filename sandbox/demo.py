@@ -32,9 +32,11 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from exporter.definitions.catalog import Catalog, Connection, Consent, Export
+from exporter.cli.wording import report_as_text
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.connection import Connection, Consent
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
-from exporter.runs import report as reports
 from exporter.runs.run import Phase, Run
 from exporter.sending.journal import Journal
 from exporter.storage.azure_blobs import BlobStore
@@ -344,7 +346,7 @@ def _conclude(stage: Stage, snapshot: Snapshot, run: Run) -> int:
     found = stage.store.read(run.folder + "report.json")
     assert found is not None
     report = json.loads(found.data)
-    print(reports.as_text(report))
+    print(report_as_text(report))
     console.print("Reading the list back through Klaviyo's own endpoints ...")
     # Klaviyo allows 700 pages a minute: for a million members a quarter of an hour, so without limits.
     requests.post(f"{stage.control_url}/settings", json={"limits": False}, timeout=10).raise_for_status()

@@ -50,8 +50,9 @@ PLAN = """
 import json, sys
 from pathlib import Path
 import yaml
-from exporter.mapping import parse_mapping
-from exporter.planning import PartitionSource, make_plan
+from exporter.definitions.mapping import parse_mapping
+from exporter.planning.planner import make_plan
+from exporter.reading.source import PartitionSource
 def chunks():
     with open(sys.argv[1], "rb") as file:
         while chunk := file.read(4 << 20):
@@ -64,9 +65,10 @@ BODIES = """
 import itertools, sys
 from pathlib import Path
 import yaml
-from exporter.mapping import parse_mapping
-from exporter.planning import PartitionSource, make_plan
-from exporter.plans import PlanReader
+from exporter.definitions.mapping import parse_mapping
+from exporter.planning.planner import make_plan
+from exporter.reading.source import PartitionSource
+from exporter.planning.request_bodies import PlanReader
 with open(sys.argv[1], "rb") as file:
     head = list(itertools.islice(file, 1_000_001))
 source = PartitionSource(name="s", open=lambda: head)

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from exporter.http.routes import build  # noqa: E402
-from exporter.klaviyo.rate_limit import RETRIES, Outcome  # noqa: E402
+from exporter.klaviyo.backoff import RETRIES, Outcome  # noqa: E402
 from exporter.management.roles import as_table  # noqa: E402
-from exporter.planning.row_rules import MESSAGES  # noqa: E402
+from exporter.rejection_reasons import MESSAGES  # noqa: E402
 from exporter.settings import ROWS  # noqa: E402
 from exporter.telemetry import METRICS  # noqa: E402
 

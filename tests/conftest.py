@@ -14,7 +14,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueClient, QueueServiceClient
 
-from exporter.storage import azure_blobs
+from exporter.storage import azure_blobs, azure_queue
 from sandbox import klaviyo as stand_in
 from sandbox.azurite import AZURITE, Azurite, running_azurite
 from sandbox.klaviyo.settings import Settings
@@ -47,7 +47,7 @@ def blob_service(azurite: Azurite) -> Iterator[BlobServiceClient]:
 
 @pytest.fixture(scope="session")
 def queue_service(azurite: Azurite) -> Iterator[QueueServiceClient]:
-    service = azure_blobs.queue_service("Storage", {"Storage": azurite.connection_string})
+    service = azure_queue.queue_service("Storage", {"Storage": azurite.connection_string})
     with contextlib.closing(service):
         yield service
 
@@ -61,7 +61,7 @@ def container(blob_service: BlobServiceClient) -> ContainerClient:
 @pytest.fixture
 def queue(queue_service: QueueServiceClient) -> QueueClient:
     """A queue with a fresh name; nobody has made it yet."""
-    return azure_blobs.steps_queue(queue_service, f"q{uuid.uuid4().hex}")
+    return azure_queue.steps_queue(queue_service, f"q{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="session")
@@ -86,4 +86,4 @@ def world(served: tuple[stand_in.Klaviyo, str, Clock], tmp_path: Path, monkeypat
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten profiles a batch."""
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 10)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10)

@@ -28,19 +28,22 @@ from exporter.cli.options import (
     read_mapping,
     using,
 )
-from exporter.definitions.catalog import LIST_ID_PATTERN
-from exporter.definitions.mapping import suggest as mapping_suggestion
+from exporter.cli.wording import erasure_as_text, plan_as_text, report_as_text
+from exporter.definitions.export import LIST_ID_PATTERN
+from exporter.definitions.suggestions import suggest as mapping_suggestion
 from exporter.errors import ConfigError, ExporterError, Unknown
 from exporter.klaviyo.client import Klaviyo
 from exporter.management import erasure as forgetting
 from exporter.management.management import SAMPLES
 from exporter.orchestration.dispatcher import Exporter, Limits
 from exporter.planning import emails, phones
-from exporter.planning.plan import PlanReader
-from exporter.planning.planner import PartitionSource, make_plan, read_columns
-from exporter.runs import report
+from exporter.planning.planner import make_plan
+from exporter.planning.request_bodies import PlanReader
+from exporter.planning.summary import plan_summary
+from exporter.reading.source import PartitionSource, read_columns
 from exporter.runs.run import Status
 from exporter.settings import setting
+from exporter.storage.local_folder import LocalFiles
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")]
 LOCAL_LIMITS = Limits(settle_s=0, step_s=86_400, lease_s=12, setbacks=4)  # somebody waits
@@ -89,7 +92,7 @@ def push(
         raise typer.Exit(1) from None
     found = exporter.store.read(run.folder + "report.json")
     assert found is not None
-    print_document(json.loads(found.data), report.as_text, as_json)
+    print_document(json.loads(found.data), report_as_text, as_json)
     print(f"Files       {state / run.folder}", file=sys.stderr)
     if run.status not in (Status.SUCCESSFUL, Status.WARNINGS):
         raise typer.Exit(1)
@@ -116,7 +119,7 @@ def plan(
             except Unknown as exc:
                 hint = "python -m exporter exports lists them."
                 raise ConfigError(f"there is no file and no export {what[0]}", hint=hint) from exc
-        print_document(summary, report.plan_as_text, as_json)
+        print_document(summary, plan_as_text, as_json)
         return
     document = read_mapping(email, mapping)
     sources = [_local_source(file) for file in local_backend.data_files([Path(file) for file in what])]
@@ -127,9 +130,9 @@ def plan(
             sources, document, folder, memory_mb=memory_mb, progress=lambda rows: progress("plan", rows, 0)
         )
         reader = PlanReader(planned, folder, list_id="LIST", memory_mb=memory_mb)
-        summary = report.plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
+        summary = plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
         reader.close()
-    print_document(summary, report.plan_as_text, as_json)
+    print_document(summary, plan_as_text, as_json)
 
 
 def suggest(
@@ -189,7 +192,7 @@ def forget(
         failed += [{"connection": connection_id, "message": message, "hint": hint} for message, hint in errors]
         asked += [] if errors else [connection_id]
     document = {**erasure.to_json(), "klaviyo_asked": asked, "klaviyo_failed": failed}
-    print_document(document, report.erasure_as_text, as_json)
+    print_document(document, erasure_as_text, as_json)
     if failed or not erasure.is_complete:
         raise typer.Exit(1)
 
@@ -242,7 +245,7 @@ def _cloud_store() -> Exporter:
 
 
 def _local_source(file: Path) -> PartitionSource:
-    files = local_backend.LocalFiles([file])
+    files = LocalFiles([file])
     [blob] = files.list("")
     return PartitionSource(
         name=blob.name, open=lambda: files.open(blob.name, etag=blob.etag), dialect=local_backend.dialect_of(file)

@@ -8,34 +8,35 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from exporter.definitions.catalog import Connection, Consent, Export, Schedule
+from exporter.definitions.connection import Connection, Consent
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import MappingDocument
+from exporter.definitions.schedule import Schedule
 from exporter.errors import ConfigError, ExporterError, SecretUnavailable
 from exporter.klaviyo.client import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management.management import Management
 from exporter.orchestration import lease
 from exporter.orchestration.dispatcher import Exporter, Limits
-from exporter.runs.run import Manifest, ManifestPartition, Run
-from exporter.runs.run_store import open_work
-from exporter.snapshots.model_json import Dialect, parse_table
+from exporter.reading.dialect import Dialect
+from exporter.runs.plan_store import open_work
+from exporter.runs.run import Run
+from exporter.snapshots.manifest import Manifest, ManifestPartition
+from exporter.snapshots.model_json import parse_table
 from exporter.snapshots.paths import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
-from exporter.storage.protocols import (
+from exporter.storage.local_folder import (
     ABANDONED_AFTER_S,
-    BlobInfo,
-    Document,
-    FolderSnapshots,
     FolderStore,
+    LocalFiles,
     MemorySteps,
-    blob_info,
-    check_name,
 )
+from exporter.storage.protocols import check_name
 
 logger = logging.getLogger(__name__)
 
@@ -45,35 +46,6 @@ Tell = Callable[[str], None]
 CONNECTION = "push"
 WORTH_TELLING_S = 1.0  # shorter waits are not told
 WORK = ".work"  # plans in use, in the state's folder; no name of the store begins with a dot
-
-
-class LocalFiles:
-    """Files anywhere on this computer, named by their absolute path, as a snapshot container."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-
-    def list(self, prefix: str) -> Iterator[BlobInfo]:
-        for file in self._files:
-            name = str(file)
-            if not name.startswith(prefix):
-                continue
-            try:
-                found = file.stat()
-            except FileNotFoundError:
-                continue
-            yield blob_info(name, found)
-
-    def open(self, name: str, *, etag: str) -> Iterator[bytes]:
-        path = Path(name)
-        return FolderSnapshots(path.parent).open(path.name, etag=etag)
-
-    def read(self, name: str, *, max_bytes: int) -> Document | None:
-        path = Path(name)
-        return FolderSnapshots(path.parent).read(path.name, max_bytes=max_bytes)
-
-    def ping(self) -> None:
-        """Files are looked at when they are opened."""
 
 
 def data_files(paths: Sequence[Path]) -> list[Path]:

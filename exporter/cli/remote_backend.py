@@ -16,7 +16,7 @@ import requests
 import urllib3
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
-from exporter.definitions.catalog import ID_PATTERN
+from exporter.definitions.definition import ID_PATTERN
 from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown, name_of
 from exporter.management.app import Rows, WithExports
 from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm

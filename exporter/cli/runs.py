@@ -20,11 +20,11 @@ from exporter.cli.options import (
     progress_bar,
     using,
 )
+from exporter.cli.wording import report_as_text
 from exporter.errors import ConfigError
 from exporter.management.app import App, Rows
 from exporter.management.management import MAX_PAGE
 from exporter.management.views import DELIVERED, RunView
-from exporter.runs import report as reports
 from exporter.runs.run import Status
 
 POLL_S = 2.0
@@ -54,7 +54,7 @@ def run(
         started = it.run_export(export)
         ended = _wait(it, started) if wait else None
         if ended and not as_json:
-            print(reports.as_text(it.report(ended.id)))
+            print(report_as_text(it.report(ended.id)))
     shown = ended or started
     if as_json or not ended:
         print_document({"run": shown.id, "status": shown.status}, lambda document: str(document["run"]), as_json)
@@ -141,7 +141,7 @@ def report(
             for chunk in it.rows(run_id, kinds[rows]):
                 sys.stdout.buffer.write(chunk)
             return
-        print_document(it.report(run_id), reports.as_text, as_json)
+        print_document(it.report(run_id), report_as_text, as_json)
 
 
 def cancel(run_id: Run, app: AppUrl = "") -> None:

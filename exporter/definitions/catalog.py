@@ -8,113 +8,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from exporter.definitions.mapping import MappingDocument
+from exporter.definitions.connection import Connection
+from exporter.definitions.definition import ID_PATTERN
+from exporter.definitions.export import Export
 from exporter.definitions.schedule import Schedule as Schedule
 from exporter.errors import AlreadyThere, Conflict, DocumentUnreadable, EditConflict, StoreMoved
 from exporter.storage.protocols import Store, parse_document
 
 logger = logging.getLogger(__name__)
-
-ID_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
-LIST_ID_PATTERN = r"^[A-Za-z0-9]{1,64}$"  # Klaviyo's are 6 letters and digits; treated as opaque
-VAULT_NAME_PATTERN = r"^[0-9a-zA-Z-]{1,127}$"  # of a secret: Key Vault's own rule
-
-
-def distinct(segments: list[str]) -> list[str]:
-    if len({segment.casefold() for segment in segments}) < len(segments) or not all(segments):
-        raise ValueError("segments must be named, each once")
-    return segments
-
-
-Segments = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    schema_: int = Field(default=1, alias="schema")
-    id: str = Field(pattern=ID_PATTERN)
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Consent(_Part):
-    """Who agreed, when, that data leaves for Klaviyo. `version` is that of the text in consent.py."""
-
-    by: str
-    by_id: str = ""
-    at: datetime
-    version: str = ""
-
-
-class Change(_Part):
-    """Who made or changed a document, when. `by` is a name to show, `by_id` what the directory knows them by."""
-
-    by: str
-    by_id: str = ""
-    at: datetime
-
-
-class Check(_Part):
-    """What came of trying a connection's key. Scopes: may, may not, or None where that could not be found out."""
-
-    at: datetime
-    ok: bool
-    account_id: str = ""
-    account_name: str = ""
-    scopes: dict[str, bool | None] = Field(default_factory=dict)
-    clock_skew_s: float | None = None  # our clock less Klaviyo's
-    revision: str = ""
-    message: str = ""
-    hint: str = ""
-
-
-class Connection(_Document):
-    """A Klaviyo account that we may send to. `secret` names its key in Key Vault; nothing is sent without consent."""
-
-    name: str
-    type: Literal["klaviyo"] = "klaviyo"
-    used_by: Literal["administrators", "contributors"] = "administrators"
-    secret: str = Field(pattern=VAULT_NAME_PATTERN)
-    consent: Consent | None = None
-    check: Check | None = None  # the last one
-    created: Change | None = None
-    changed: Change | None = None
-
-
-class Export(_Document):
-    """What to send where: segments of a storage container to one list of a connection. Detached, it does not run."""
-
-    name: str
-    connection: str | None = Field(pattern=ID_PATTERN)  # None: detached
-    list_id: str = Field(pattern=LIST_ID_PATTERN)
-    list_name: str = ""  # as Klaviyo had it when the export was saved
-    segments: Segments
-    mapping: MappingDocument
-    schedule: Schedule = Schedule()
-    paused: bool = False
-    max_profiles: int | None = Field(default=None, ge=1)  # a plan with more is not sent
-    keep_rejected_rows: bool = False  # in rejected.csv, beside what identifies them: personal data
-    reconcile: bool = False  # ask Klaviyo for the list's members at the end and compare
-    created: Change | None = None
-    changed: Change | None = None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether anything may start it."""
-        return not self.paused and self.connection is not None
-
-
-def is_born(document: Connection | Export, at: datetime | None) -> bool:
-    """Whether this is the document that was created then, not another that took its id. None: that is not known."""
-    return at is None or (document.created is not None and document.created.at == at)
 
 
 AnyDocument = TypeVar("AnyDocument", Connection, Export)

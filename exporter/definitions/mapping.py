@@ -15,12 +15,10 @@ schema of the bulk import's profiles. Pure.
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from phonenumbers import SUPPORTED_REGIONS
@@ -122,7 +120,7 @@ class MappingDocument(BaseModel):
         for name in properties if isinstance(properties, dict) else ():
             if not name.strip() or name.startswith("$"):
                 raise ValueError(f"{name!r}: Klaviyo keeps names that begin with $ for itself; choose another")
-            if name != _printable(name):
+            if name != printable(name):
                 raise ValueError(f"{name!r} holds a control character")
         return properties
 
@@ -307,7 +305,7 @@ def _property_names(columns: Sequence[str], chosen: Sequence[int]) -> list[str]:
     """What columns are called as custom properties: without leading $, never empty, each different."""
     names: list[str] = []
     for position in chosen:
-        name = _printable(columns[position]).strip().lstrip("$").strip() or f"column_{position + 1}"
+        name = printable(columns[position]).strip().lstrip("$").strip() or f"column_{position + 1}"
         unique, number = name, 2
         while unique in names:
             unique, number = f"{name}_{number}", number + 1
@@ -315,7 +313,7 @@ def _property_names(columns: Sequence[str], chosen: Sequence[int]) -> list[str]:
     return names
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """The name without control characters and halves of characters."""
     return "".join(one for one in name if unicodedata.category(one) not in ("Cc", "Cs"))
 
@@ -324,65 +322,3 @@ def _without_blanks(document: Any) -> Any:
     if not isinstance(document, dict):
         return document
     return {key: value for key, value in document.items() if not isinstance(value, str) or value.strip()}
-
-
-# A first mapping for a snapshot that nobody described yet. A person looks at it before it is used.
-_USUAL_NAMES: tuple[tuple[str, str], ...] = (
-    ("email", r"e?mail(address)?1?|primaryemail(address)?"),
-    ("phone_number", r"(tele)?phone(number)?1?|mobile(phone)?(number)?1?|primaryphone(number)?"),
-    ("first_name", r"(first|given)name"),
-    ("last_name", r"(last|family)name|surname"),
-    ("organization", r"company(name)?|organi[sz]ation(name)?"),
-    ("title", r"jobtitle"),
-    ("image", r"(profile)?image(url)?"),
-    ("locale", r"locale|language(code)?"),
-    ("location.address1", r"(address1)?(line1|street(address)?)|address(line)?1"),
-    ("location.address2", r"(address1)?line2|address(line)?2"),
-    ("location.city", r"(address1)?city"),
-    ("location.region", r"(address1)?(stateorprovince|state|region|county|province)"),
-    ("location.zip", r"(address1)?(postalcode|postcode|zip(code)?)"),
-    ("location.country", r"(address1)?country((or)?region)?"),
-    ("location.latitude", r"(address1)?latitude"),
-    ("location.longitude", r"(address1)?longitude"),
-    ("location.timezone", r"timezone"),
-    ("properties.birthday", r"birth(date|day)|dateofbirth"),
-)
-
-
-# Of the Common Data Model's data types those that are no text.
-_VALUE_TYPES = {
-    **dict.fromkeys(("int64", "double", "decimal"), ValueType.NUMBER),
-    **dict.fromkeys(("date", "datetime", "datetimeoffset"), ValueType.DATE),
-    "boolean": ValueType.BOOLEAN,
-}
-
-
-def suggest(columns: Iterable[str], types: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
-    """Propose a mapping document from column names as Customer Insights and Dataverse use them.
-
-    types: the data types of model.json by column. Columns of numbers, dates and truth values become properties.
-    """
-    suggestion: dict[str, Any] = {}
-    left = list(columns)
-    for target, pattern in _USUAL_NAMES:
-        column = next((name for name in left if re.fullmatch(pattern, _letters(name))), None)
-        if column is not None:
-            left.remove(column)
-            _place(suggestion, target, column)
-    for column in left:
-        value_type, name = _VALUE_TYPES.get(types.get(column, "").casefold()), _printable(column).lstrip("$")
-        if value_type and name.strip():
-            properties = suggestion.setdefault("properties", {})
-            properties.setdefault(name, {"column": column, "type": str(value_type)})
-    return suggestion
-
-
-def _letters(name: str) -> str:
-    """The name without case, blanks and punctuation: E-mail, e_mail and EMail are one."""
-    return re.sub(r"[\W_]", "", name).casefold()
-
-
-def _place(suggestion: dict[str, Any], target: str, column: str) -> None:
-    group, _, name = target.rpartition(".")
-    value: Any = {"column": column, "type": "date"} if group == "properties" else column
-    (suggestion.setdefault(group, {}) if group else suggestion)[name] = value

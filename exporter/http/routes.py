@@ -16,10 +16,10 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from exporter import VERSION
 from exporter.errors import ExporterError, Invalid
 from exporter.http import problems
 from exporter.http.guard import CUSTOM, READING, Guard
-from exporter.klaviyo.client import VERSION
 from exporter.management import forms, views
 from exporter.management.forms import (
     ConnectionForm,

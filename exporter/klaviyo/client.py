@@ -35,18 +35,21 @@ from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from exporter import telemetry
+from exporter import VERSION, telemetry
 from exporter.errors import (
     ConfigError,
     KeyRefused,
     KlaviyoRejected,
     ListGone,
+    RateInfo,
     ScopeMissing,
     Transient,
 )
 from exporter.klaviyo import base_url as addresses
+from exporter.klaviyo.backoff import GiveUp, Outcome, Unavailable, Wait, decide, outcome_of
 from exporter.klaviyo.base_url import BASE_URL, REVISION
-from exporter.klaviyo.rate_limit import IN_FLIGHT, GiveUp, Outcome, Pacer, RateInfo, Wait, decide
+from exporter.klaviyo.limits import MAX_EMAILS_PER_QUERY, MAX_MEMBERS_PER_CALL, MAX_QUERY_BYTES, PAGE_SIZE
+from exporter.klaviyo.rate_limit import IN_FLIGHT, Pacer
 from exporter.klaviyo.responses import (
     BASE_URL_HINT,
     ID,
@@ -57,10 +60,6 @@ from exporter.klaviyo.responses import (
     ImportFailure,
     ImportJob,
     KlaviyoList,
-    NotFound,
-    Unavailable,
-    error_for,
-    outcome_of,
     parse,
     read_account,
     read_failure,
@@ -75,12 +74,12 @@ from exporter.klaviyo.responses import (
     read_taken,
     single,
 )
+from exporter.klaviyo.statuses import NotFound, error_for
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERSION = "0.1.0"  # as in pyproject.toml
 MEDIA_TYPE = "application/vnd.api+json"
 
 CONNECT_S, READ_S = 10.0, 60.0  # Klaviyo's own Go client allows 60 s
@@ -90,10 +89,6 @@ PIECE_BYTES = 65_536
 FASTEST = 1  # of gzip's levels
 
 MAX_PAGES = 200_000  # 20 million members of a list: more are none of Klaviyo's
-PAGE_SIZE = 100  # most for jobs, import errors and profiles (lists: 10, fixed before revision 2026-04-15)
-MAX_EMAILS_PER_QUERY = 100  # one page of profiles
-MAX_MEMBERS_PER_CALL = 1_000  # of a list's relationships, adding or removing
-MAX_QUERY_BYTES = 6_000  # 100 long addresses pass 8 kB, where common edges answer 414
 
 DELETIONS = "/api/data-privacy-deletion-jobs"
 

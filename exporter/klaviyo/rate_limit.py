@@ -16,11 +16,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
-SECOND_S, MINUTE_S = 1.0, 60.0  # Klaviyo's windows: burst and steady
+from exporter.klaviyo.backoff import clamped
+from exporter.klaviyo.limits import BULK_IMPORT, MIN_PAUSE_S, MINUTE_S, SECOND_S, RateLimits
 
 # Klaviyo counts arrivals, we count departures: two departures 1 s apart arrive closer together if the first one was
 # held up, by a connection that had to be opened or by a busy machine. Measured: with 0.03 s every other run on two busy
@@ -33,36 +32,10 @@ GUARD_S = 0.05
 # to the answer while another tool sends 1, 2 and 5 a second: 1, 1 and 8 to 16 answers 429; with full bursts 20 to 40.
 WIDE_GUARD_S, CAREFUL_FOR_S = 0.4, 600.0
 CAREFUL_SHARE = 0.7  # of the burst that is left to us by each round
-
-MIN_PAUSE_S = 1.0  # after a 429: Klaviyo's "available in 0 seconds" means 1 (klaviyo-api-node issue 66)
 MAX_BACKOFF_S = 60.0  # after 429s without Retry-After: by then the steady window has passed
 PROBE_S = 10.0  # without an answer to the probe that follows a 429, another one may go
 MAX_PAUSE_S = 3600.0  # no window of Klaviyo's is longer for what we send; a stray number must not stop us for days
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many requests Klaviyo takes in any second and in any minute."""
-
-    per_second: int
-    per_minute: int
-
-    def __post_init__(self) -> None:
-        if self.per_second < 1 or self.per_minute < 1:
-            raise ValueError("limits are at least 1")
-
-
-BULK_IMPORT = Limits(10, 150)  # tier M; unchanged from revision 2024-10-15 to 2026-10-15
 IN_FLIGHT = 14  # requests: 10 a second, with 1.3 s from sending to the answer; each holds a body of up to 4.5 MB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateInfo:
-    """The steady window of the endpoint that answered, in Klaviyo's words; None where it says nothing of it."""
-
-    limit: int | None
-    remaining: int | None
-    reset_s: float | None
 
 
 class Pacer:
@@ -74,7 +47,7 @@ class Pacer:
     One thread asks and tells; only `to_json` may be called from another, as whoever keeps the lease alive does.
     """
 
-    def __init__(self, limits: Limits = BULK_IMPORT, *, share: float = 1.0) -> None:
+    def __init__(self, limits: RateLimits = BULK_IMPORT, *, share: float = 1.0) -> None:
         if not 0 < share <= 1:
             raise ValueError("share is over 0 and at most 1")
         self._limits = limits
@@ -142,7 +115,7 @@ class Pacer:
         if remaining is None or remaining >= self.steady_limit - self._sent_within(MINUTE_S, now):
             return
         left = max(0, remaining)
-        until = now + _between(0.0, MINUTE_S if reset_s is None else reset_s, MINUTE_S) + GUARD_S
+        until = now + clamped(0.0, MINUTE_S if reset_s is None else reset_s, MINUTE_S) + GUARD_S
         # Answers overtake each other. Within one window what remains only shrinks, so the least is the latest; two
         # ends of windows that are less than half a window apart are one end, rounded differently.
         if now >= self._left_until or until > self._left_until + MINUTE_S / 2:
@@ -160,7 +133,7 @@ class Pacer:
         if retry_after_s is None or not math.isfinite(retry_after_s):
             pause_s = min(MAX_BACKOFF_S, MIN_PAUSE_S * 2.0 ** min(self._throttles - 1, 10))
         else:
-            pause_s = _between(MIN_PAUSE_S, retry_after_s, MAX_PAUSE_S)
+            pause_s = clamped(MIN_PAUSE_S, retry_after_s, MAX_PAUSE_S)
         self._shut_until = max(self._shut_until, now + pause_s)
 
     def to_json(self) -> dict[str, Any]:
@@ -179,7 +152,7 @@ class Pacer:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], limits: Limits = BULK_IMPORT, *, share: float = 1.0) -> Self:
+    def from_json(cls, document: Mapping[str, Any], limits: RateLimits = BULK_IMPORT, *, share: float = 1.0) -> Self:
         """A pacer that goes on where another one was. What is missing counts as unused; limits and share are ours.
 
         Raises ValueError for a document that `to_json` cannot have written.
@@ -238,78 +211,6 @@ def seconds_to_send(requests: int, *, share: float = 1.0) -> float:
         now += pacer.wait_s(now)
         pacer.sent(now)
     return now
-
-
-class Outcome(StrEnum):
-    """How a request failed, as far as trying again goes."""
-
-    RATE_LIMITED = "rate limited"  # 429
-    SERVER_ERROR = "server error"  # 500, 502, 503, 504, 524, 525 and other 5xx
-    EDGE_REFUSED = "edge refused"  # 403 from what stands before Klaviyo: a challenge, not JSON
-    NOT_CONNECTED = "not connected"  # DNS, TCP, TLS or proxy: nothing was sent
-    NO_ANSWER = "no answer"  # read time-out or dropped connection: it may have been taken
-    UNREADABLE = "unreadable answer"  # not JSON, truncated, too long: it may have been taken
-    REFUSED = "refused"  # everything that the same request would meet again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """Caps for one outcome: `attempts` in total, `within_s` since the first began, and the range of the backoff."""
-
-    attempts: int
-    within_s: float
-    first_s: float = 1.0  # upper end of the first wait; doubles from there
-    most_s: float = 30.0
-    least_s: float = 0.0
-
-
-# The whole retry policy. The totals stay far below the invocation's time limit: what is not over by then goes back
-# on the queue. An attempt that ends in NO_ANSWER takes up to a minute by itself. A challenge by the edge is about our
-# address and rarely over within seconds, so it gets few attempts and long waits.
-RETRIES: Mapping[Outcome, Retry] = {
-    Outcome.RATE_LIMITED: Retry(attempts=8, within_s=300, first_s=2, most_s=60, least_s=MIN_PAUSE_S),
-    Outcome.SERVER_ERROR: Retry(attempts=6, within_s=180),
-    Outcome.EDGE_REFUSED: Retry(attempts=3, within_s=120, first_s=15, most_s=60, least_s=5),
-    Outcome.NOT_CONNECTED: Retry(attempts=6, within_s=120, first_s=0.5, most_s=15),
-    Outcome.NO_ANSWER: Retry(attempts=4, within_s=200),
-    Outcome.UNREADABLE: Retry(attempts=4, within_s=120, most_s=10),
-    Outcome.REFUSED: Retry(attempts=1, within_s=0),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    why: str
-
-
-def decide(
-    attempt: int, outcome: Outcome, elapsed_s: float, *, retry_after_s: float | None = None, jitter: float
-) -> Wait | GiveUp:
-    """What to do after attempt number `attempt` (from 1) ended in `outcome`.
-
-    elapsed_s: since the first attempt began. retry_after_s: the server's own word, which wins over our backoff.
-    jitter: a random number from [0, 1), the part of the backoff that is waited ("full jitter").
-    """
-    retry = RETRIES[outcome]
-    if attempt >= retry.attempts:
-        return GiveUp(f"{outcome}: {attempt} of {retry.attempts} attempts made")
-    if retry_after_s is not None and math.isfinite(retry_after_s):
-        seconds = max(retry.least_s, retry_after_s, 0.0)
-    else:
-        backoff_s = min(retry.most_s, retry.first_s * 2.0 ** (attempt - 1))
-        seconds = retry.least_s + jitter * max(0.0, backoff_s - retry.least_s)
-    if elapsed_s + seconds > retry.within_s:
-        return GiveUp(f"{outcome}: the next attempt would be later than {retry.within_s:g} s after the first")
-    return Wait(seconds)
-
-
-def _between(least: float, value: float, most: float) -> float:
-    return max(least, min(value, most))  # NaN, which compares to nothing, becomes `least`
 
 
 def _to_ms(moment: float) -> int:

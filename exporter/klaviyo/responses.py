@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,32 +22,14 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from exporter.errors import (
-    BatchRefused,
-    BatchTooLarge,
-    ExporterError,
-    KeyRefused,
-    KlaviyoRejected,
-    KlaviyoUnavailable,
-    ListGone,
-    RateLimited,
-    RevisionRetired,
-    RowRefusal,
-    ScopeMissing,
-    Transient,
+    RateInfo,
 )
-from exporter.klaviyo.rate_limit import Outcome, RateInfo
+from exporter.klaviyo.backoff import Outcome, Unavailable
 
 T = TypeVar("T")
 
 JOBS = "/api/profile-bulk-import-jobs"
 ID = re.compile(r"(?!\.+$)[A-Za-z0-9_.~+/=:-]{1,256}")  # opaque; seen: 6 characters, 26, and 59 of URL-safe base64
-
-EDGE_HINT = (
-    "The edge before Klaviyo turned this address away. That happens to outgoing addresses which many share in the "
-    "cloud: give the app one of its own (NAT gateway), or ask Klaviyo to let it in."
-)
-BASE_URL_HINT = "Check KLAVIYO_BASE_URL: something else than Klaviyo's API answers there."
-PACKED_HINT = "If KLAVIYO_COMPRESS is on, set it to off: Klaviyo does not take packed requests."
 
 
 # --- what Klaviyo tells us ---------------------------------------------------------------------------------------
@@ -95,56 +77,6 @@ class ImportFailure:
     detail: str
 
 
-class Unavailable(KlaviyoUnavailable):
-    """With what a retry needs to know: `outcome` is the row of the retry table; over the app's API it does not come."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        outcome: Outcome = Outcome.SERVER_ERROR,
-        retry_after_s: float | None = None,
-        hint: str = "",
-    ) -> None:
-        super().__init__(message, retry_after_s=retry_after_s, hint=hint)
-        self.outcome = outcome
-
-
-class NotFound(KlaviyoRejected):
-    """Klaviyo itself says 404, and not about a list."""
-
-
-def outcome_of(error: ExporterError) -> Outcome:
-    """The row of the retry table for an error raised here."""
-    match error:
-        case RateLimited():
-            return Outcome.RATE_LIMITED
-        case Unavailable():
-            return error.outcome
-        case Transient():
-            return Outcome.SERVER_ERROR
-        case _:
-            return Outcome.REFUSED
-
-
-# --- one request and its answer ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request. `target` is path and query, already encoded; `scopes` is what it needs of the key."""
-
-    method: str
-    target: str = field(repr=False)
-    scopes: str
-    body: bytes | None = field(default=None, repr=False)
-    list_id: str = ""  # the list that a 404 is about
-
-    @property
-    def is_import(self) -> bool:
-        return self.method == "POST" and self.target == JOBS
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What came back for `call`, whatever it says."""
@@ -158,7 +90,7 @@ class Answer:
     @property
     def errors(self) -> list[dict[str, Any]]:
         """The members of `errors`; [] if this is no JSON:API error."""
-        return _dicts(_dict(self.document).get("errors"))
+        return as_dicts(as_dict(self.document).get("errors"))
 
     @property
     def request_id(self) -> str:
@@ -197,7 +129,7 @@ class Answer:
     @property
     def next_link(self) -> str:
         """The address of the collection's next page; "" at the end."""
-        return _text(_dict(_dict(self.document).get("links")).get("next"))
+        return as_text(as_dict(as_dict(self.document).get("links")).get("next"))
 
     def says(self, sentence: str) -> str:
         """A message: a constant sentence, the status, and Klaviyo's reference."""
@@ -224,140 +156,6 @@ _LIKE_A_NUMBER = re.compile(r"\d(?:[\s().\-/]*\d){6,}")  # E.164 numbers have se
 _UNPRINTABLE = re.compile(r"[^\w\s!-~]")
 
 
-# --- status -> error ---------------------------------------------------------------------------------------------
-
-_ROW = re.compile(r"/data/attributes/profiles/data/(\d{1,6})(?:/(?:attributes/)?(.*))?", re.DOTALL)
-_LIST = "/data/relationships/list"
-_ABOUT_THE_KEY = re.compile(r"authenticat|api[ _-]?key|private[ _-]?key|credential", re.IGNORECASE)
-_ABOUT_THE_REVISION = re.compile(r"\brevision\b", re.IGNORECASE)
-
-
-def _bad_request(answer: Answer) -> ExporterError:
-    """400 means a bad batch, a list that is gone, a bad key (sources disagree: 400 or 401) or a bad question."""
-    if not answer.errors:
-        return _unreadable(answer)
-    sources = [_dict(each.get("source")) for each in answer.errors]
-    pointers = [str(source.get("pointer") or "") for source in sources]
-    if answer.call.is_import and any(pointer.startswith(_LIST) for pointer in pointers):
-        return _not_found(answer)
-    rows = _refused_rows(answer, pointers) if answer.call.is_import else ()
-    if not rows:
-        # A bad key must not look like a bad batch: halving it would blame every row in turn.
-        words = " ".join(str(each.get(name)) for each in answer.errors for name in ("code", "title", "detail"))
-        if _ABOUT_THE_REVISION.search(words):
-            return RevisionRetired(answer.says("Klaviyo does not take this API revision"), status=answer.status)
-        is_plain_get = answer.call.method == "GET" and not any(source.get("parameter") for source in sources)
-        if is_plain_get or _ABOUT_THE_KEY.search(words):
-            return _key_refused(answer)
-    if answer.call.is_import:
-        first = answer.errors[0]
-        words = answer.safe_words(first.get("detail")) or answer.safe_words(first.get("title"))
-        return BatchRefused(answer.says("Klaviyo refused the batch"), rows=rows, words=words)
-    return _rejected(answer)
-
-
-def _refused_rows(answer: Answer, pointers: Sequence[str]) -> tuple[RowRefusal, ...]:
-    found = ((_ROW.fullmatch(pointer), each) for pointer, each in zip(pointers, answer.errors, strict=True))
-    return tuple(
-        RowRefusal(
-            index=int(row[1]),
-            attribute=answer.safe_words(row[2], most=100),
-            reason=answer.safe_words(each.get("detail")) or answer.safe_words(each.get("title")),
-        )
-        for row, each in found
-        if row
-    )
-
-
-def _key_refused(answer: Answer) -> ExporterError:
-    return KeyRefused(answer.says("Klaviyo refused the API key"))
-
-
-def _forbidden(answer: Answer) -> ExporterError:
-    """JSON is Klaviyo speaking; anything else is what stands before it (klaviyo-api-python issue 84)."""
-    if not answer.errors or "cf-mitigated" in answer.headers:
-        return Unavailable(
-            answer.says("The edge before Klaviyo turned the request away"),
-            outcome=Outcome.EDGE_REFUSED,
-            hint=EDGE_HINT,
-            retry_after_s=answer.retry_after_s,
-        )
-    return ScopeMissing(answer.says(f"The Klaviyo key may not do this, it needs {answer.call.scopes}"))
-
-
-def _not_found(answer: Answer) -> ExporterError:
-    if not answer.errors:
-        sentence = "There is no Klaviyo API at this address"
-        return KlaviyoRejected(answer.says(sentence), hint=BASE_URL_HINT, status=answer.status)
-    if not (answer.call.list_id or answer.call.is_import):
-        return NotFound(answer.says("Klaviyo does not have what was asked for"), status=answer.status)
-    name = f"The list {answer.call.list_id}" if answer.call.list_id else "The list of this import"
-    return ListGone(answer.says(f"{name} does not exist in this Klaviyo account"), status=answer.status)
-
-
-def _rejected(answer: Answer) -> ExporterError:
-    hint = BASE_URL_HINT if 300 <= answer.status < 400 else PACKED_HINT if answer.status == 415 else ""
-    return KlaviyoRejected(answer.says("Klaviyo rejected the request"), hint=hint, status=answer.status)
-
-
-def _conflict(answer: Answer) -> ExporterError:
-    return KlaviyoRejected(answer.says("Klaviyo reports a conflict between profiles"), status=answer.status)
-
-
-def _retired(answer: Answer) -> ExporterError:
-    return RevisionRetired(answer.says("Klaviyo has retired this API revision"), status=answer.status)
-
-
-def _too_large(answer: Answer) -> ExporterError:
-    return BatchTooLarge(answer.says("The request was over Klaviyo's size limit"), status=answer.status)
-
-
-def _rate_limited(answer: Answer) -> ExporterError:
-    return RateLimited(answer.says("Klaviyo's rate limit is reached"), retry_after_s=answer.retry_after_s)
-
-
-def _server_error(answer: Answer) -> ExporterError:
-    return Unavailable(
-        answer.says("Klaviyo could not answer"),
-        outcome=Outcome.SERVER_ERROR,
-        retry_after_s=answer.retry_after_s,
-    )
-
-
-def _unreadable(answer: Answer) -> Unavailable:
-    return Unavailable(answer.says("Klaviyo's answer could not be read"), outcome=Outcome.UNREADABLE)
-
-
-# Source: "Rate limits, status codes, and errors", developers.klaviyo.com; 524 and 525 from the incident of 2026-05-05
-# (klaviyo-api-node issue 62), 408 and 414 from HTTP itself. What is not here is `error_for`'s.
-STATUSES: Mapping[int, Callable[[Answer], ExporterError]] = {
-    400: _bad_request,
-    401: _key_refused,
-    403: _forbidden,
-    404: _not_found,
-    405: _rejected,
-    408: _server_error,
-    409: _conflict,
-    410: _retired,
-    413: _too_large,
-    414: _rejected,
-    415: _rejected,
-    429: _rate_limited,
-    500: _server_error,
-    502: _server_error,
-    503: _server_error,
-    504: _server_error,
-    524: _server_error,
-    525: _server_error,
-}
-
-
-def error_for(answer: Answer) -> ExporterError:
-    """The error for an answer whose status is not one of 200 to 299."""
-    other = _server_error if answer.status >= 500 else _rejected
-    return STATUSES.get(answer.status, other)(answer)
-
-
 # --- what comes out: lenient about what is missing, strict about what we rely on ---------------------------------
 
 
@@ -373,9 +171,9 @@ def single(read: Callable[[dict[str, Any], Answer], T]) -> Callable[[Answer], T]
     """Reads an answer that holds one resource. Raises Unavailable for anything else, such as a collection."""
 
     def read_one(answer: Answer) -> T:
-        data = _dict(answer.document).get("data")
+        data = as_dict(answer.document).get("data")
         if not isinstance(data, dict):
-            raise _unreadable(answer)
+            raise unreadable(answer)
         return read(data, answer)
 
     return read_one
@@ -384,36 +182,36 @@ def single(read: Callable[[dict[str, Any], Answer], T]) -> Callable[[Answer], T]
 def read_nothing(answer: Answer) -> None:
     """Reads an answer that need not hold anything, but is no page of somebody else's either."""
     if answer.status != 204 and answer.document is None:
-        raise _unreadable(answer)
+        raise unreadable(answer)
 
 
 def read_taken(answer: Answer) -> None:
     """Reads an answer that says no more than that Klaviyo will do it: 202, with nothing in it."""
     if answer.status != 202:
-        raise _unreadable(answer)
+        raise unreadable(answer)
 
 
 def read_resources(answer: Answer) -> list[dict[str, Any]]:
     """The resources of a collection. Raises Unavailable for anything else."""
-    data = _dict(answer.document).get("data")
-    if not isinstance(data, list) or len(_dicts(data)) < len(data):
-        raise _unreadable(answer)
+    data = as_dict(answer.document).get("data")
+    if not isinstance(data, list) or len(as_dicts(data)) < len(data):
+        raise unreadable(answer)
     return data
 
 
 def read_account(answer: Answer) -> Account:
     """Reads a collection of one account: the key's own."""
     for each in read_resources(answer):
-        contact = _dict(_attributes(each).get("contact_information"))
-        name, asked_at = _text(contact.get("organization_name")), _http_date(answer.headers.get("Date"))
+        contact = as_dict(_attributes(each).get("contact_information"))
+        name, asked_at = as_text(contact.get("organization_name")), _http_date(answer.headers.get("Date"))
         return Account(id=_id(each, answer), name=name, asked_at=asked_at)
-    raise _unreadable(answer)
+    raise unreadable(answer)
 
 
 def read_profile_count(resource: dict[str, Any], answer: Answer) -> int:
     count = _attributes(resource).get("profile_count")
     if not isinstance(count, int) or isinstance(count, bool):
-        raise _unreadable(answer)
+        raise unreadable(answer)
     return count
 
 
@@ -421,15 +219,15 @@ def read_list(resource: dict[str, Any], answer: Answer) -> KlaviyoList:
     attributes = _attributes(resource)
     return KlaviyoList(
         id=_id(resource, answer),
-        name=_text(attributes.get("name")),
-        opt_in_process=_text(attributes.get("opt_in_process")),
+        name=as_text(attributes.get("name")),
+        opt_in_process=as_text(attributes.get("opt_in_process")),
     )
 
 
 def read_list_with_flows(resource: dict[str, Any], answer: Answer) -> KlaviyoList:
-    included = {each.get("id"): each for each in _dicts(_dict(answer.document).get("included"))}
-    triggers = _dict(_dict(resource.get("relationships")).get("flow-triggers")).get("data")
-    flows = (read_flow(included.get(each.get("id"), {}), answer) for each in _dicts(triggers))
+    included = {each.get("id"): each for each in as_dicts(as_dict(answer.document).get("included"))}
+    triggers = as_dict(as_dict(resource.get("relationships")).get("flow-triggers")).get("data")
+    flows = (read_flow(included.get(each.get("id"), {}), answer) for each in as_dicts(triggers))
     return dataclasses.replace(read_list(resource, answer), flows=tuple(name for name in flows if name))
 
 
@@ -438,19 +236,19 @@ def read_flow(resource: dict[str, Any], _: Answer) -> str:
     attributes = _attributes(resource)
     if attributes.get("archived") is True or attributes.get("status") == "draft":
         return ""
-    return _text(attributes.get("name")) or _text(resource.get("id"))
+    return as_text(attributes.get("name")) or as_text(resource.get("id"))
 
 
 def read_job(resource: dict[str, Any], answer: Answer) -> ImportJob:
     attributes = _attributes(resource)
-    status, created_at = _text(attributes.get("status")), _moment(attributes.get("created_at"))
+    status, created_at = as_text(attributes.get("status")), _moment(attributes.get("created_at"))
     if not status or created_at is None:
-        raise _unreadable(answer)
+        raise unreadable(answer)
     return ImportJob(
         id=_id(resource, answer),
         status=status,
-        completed=_count(attributes.get("completed_count")),
-        failed=_count(attributes.get("failed_count")),
+        completed=as_count(attributes.get("completed_count")),
+        failed=as_count(attributes.get("failed_count")),
         created_at=created_at,
     )
 
@@ -458,7 +256,7 @@ def read_job(resource: dict[str, Any], answer: Answer) -> ImportJob:
 def read_failure(resource: dict[str, Any], answer: Answer) -> ImportFailure:
     """Id, code and title are null at times (klaviyo-api-python issue 88)."""
     attributes = _attributes(resource)
-    row = _ROW.match(_text(_dict(attributes.get("source")).get("pointer")))
+    row = ROW.match(as_text(as_dict(attributes.get("source")).get("pointer")))
     return ImportFailure(
         index=int(row[1]) if row else None,
         email=_email_in(attributes.get("original_payload")),
@@ -470,8 +268,8 @@ def read_failure(resource: dict[str, Any], answer: Answer) -> ImportFailure:
 
 def _email_in(payload: Any) -> str | None:
     """Its shape is not documented: the attributes themselves, or a profile around them."""
-    profile = _dict(payload)
-    for attributes in (profile, _attributes(profile), _attributes(_dict(profile.get("data")))):
+    profile = as_dict(payload)
+    for attributes in (profile, _attributes(profile), _attributes(as_dict(profile.get("data")))):
         email = attributes.get("email")
         if isinstance(email, str) and email:
             return email
@@ -479,33 +277,33 @@ def _email_in(payload: Any) -> str | None:
 
 
 def read_profile(resource: dict[str, Any], answer: Answer) -> tuple[str, str | None]:
-    return _id(resource, answer), _text(_attributes(resource).get("email")) or None
+    return _id(resource, answer), as_text(_attributes(resource).get("email")) or None
 
 
 def _id(resource: dict[str, Any], answer: Answer) -> str:
     given = resource.get("id")
     if not isinstance(given, str) or not ID.fullmatch(given):
-        raise _unreadable(answer)
+        raise unreadable(answer)
     return given
 
 
 def _attributes(resource: dict[str, Any]) -> dict[str, Any]:
-    return _dict(resource.get("attributes"))
+    return as_dict(resource.get("attributes"))
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _dicts(value: Any) -> list[dict[str, Any]]:
+def as_dicts(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _count(value: Any) -> int:
+def as_count(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
@@ -520,7 +318,7 @@ def _http_date(header: str | None) -> datetime | None:
 def _moment(value: Any) -> datetime | None:
     """ISO 8601, in UTC where it has no zone; None for anything else."""
     try:
-        moment = datetime.fromisoformat(_text(value))
+        moment = datetime.fromisoformat(as_text(value))
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -530,3 +328,33 @@ def _number(header: str | None) -> float | None:
     """The number that a header begins with ("150", and also "150;w=60"); None without one, as for a date."""
     found = re.match(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(?:$|[,;])", header or "")
     return float(found[1]) if found else None
+
+
+BASE_URL_HINT = "Check KLAVIYO_BASE_URL: something else than Klaviyo's API answers there."
+
+
+# --- one request and its answer ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request. `target` is path and query, already encoded; `scopes` is what it needs of the key."""
+
+    method: str
+    target: str = field(repr=False)
+    scopes: str
+    body: bytes | None = field(default=None, repr=False)
+    list_id: str = ""  # the list that a 404 is about
+
+    @property
+    def is_import(self) -> bool:
+        return self.method == "POST" and self.target == JOBS
+
+
+# --- status -> error ---------------------------------------------------------------------------------------------
+
+ROW = re.compile(r"/data/attributes/profiles/data/(\d{1,6})(?:/(?:attributes/)?(.*))?", re.DOTALL)
+
+
+def unreadable(answer: Answer) -> Unavailable:
+    return Unavailable(answer.says("Klaviyo's answer could not be read"), outcome=Outcome.UNREADABLE)

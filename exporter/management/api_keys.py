@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Protocol
 
-from exporter.definitions.catalog import Check
+from exporter.definitions.connection import Check
 from exporter.errors import ExporterError, ScopeMissing
 from exporter.klaviyo.responses import Account, KlaviyoList
 

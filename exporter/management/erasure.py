@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import ConfigError, ExporterError, Transient
 from exporter.planning import emails, phones
 from exporter.planning.plan import REJECTED_CSV
-from exporter.planning.planner import REJECTED_COLUMNS, csv_writer
+from exporter.planning.row_lists import REJECTED_COLUMNS, csv_writer
 from exporter.runs.run import run_folder
 from exporter.storage.protocols import Store
 

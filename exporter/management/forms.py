@@ -18,7 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.definitions.catalog import ID_PATTERN, LIST_ID_PATTERN, VAULT_NAME_PATTERN, distinct
+from exporter.definitions.connection import VAULT_NAME_PATTERN
+from exporter.definitions.definition import ID_PATTERN
+from exporter.definitions.export import LIST_ID_PATTERN, distinct
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import TIME_PATTERN, Schedule
 from exporter.errors import Invalid, Problem

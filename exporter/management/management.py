@@ -24,8 +24,11 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import SecretStr
 
 from exporter.definitions import consent
-from exporter.definitions.catalog import Change, Check, Connection, Consent, Export
-from exporter.definitions.mapping import resolve, suggest
+from exporter.definitions.connection import Check, Connection, Consent
+from exporter.definitions.definition import Change
+from exporter.definitions.export import Export
+from exporter.definitions.mapping import resolve
+from exporter.definitions.suggestions import suggest
 from exporter.errors import (
     ConfigError,
     Conflict,
@@ -63,8 +66,9 @@ from exporter.management.views import (
 )
 from exporter.orchestration.dispatcher import Exporter
 from exporter.orchestration.lease import lease_name
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV, PlanReader
-from exporter.runs import report as reports
+from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
+from exporter.planning.request_bodies import PlanReader
+from exporter.planning.summary import plan_summary
 from exporter.runs.run import RUN_ID, Run, RunName, run_folder
 from exporter.sending.journal import Journal
 from exporter.snapshots import members
@@ -395,7 +399,7 @@ class Management:
             planned = self.exporter.dry_run(export, folder)
             reader = PlanReader(planned, folder, list_id=export.list_id, memory_mb=self.exporter.limits.memory_mb)
             try:
-                return reports.plan_summary(
+                return plan_summary(
                     planned,
                     reader.sample(SAMPLES),
                     max_profiles=export.max_profiles,

@@ -12,7 +12,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from exporter.definitions.catalog import Change, Check, Connection, Consent, Export
+from exporter.definitions.connection import Check, Connection, Consent
+from exporter.definitions.definition import Change
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import Schedule
 from exporter.klaviyo.responses import KlaviyoList

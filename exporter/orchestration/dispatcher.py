@@ -27,7 +27,10 @@ import duckdb
 from pydantic import SecretStr
 
 from exporter import telemetry
-from exporter.definitions.catalog import Catalog, Connection, Export, is_born
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.connection import Connection
+from exporter.definitions.definition import is_born
+from exporter.definitions.export import Export
 from exporter.errors import (
     AlreadyThere,
     ConfigError,
@@ -44,25 +47,19 @@ from exporter.errors import (
 from exporter.klaviyo.rate_limit import Pacer
 from exporter.logs import bound_run, kind_and_place
 from exporter.orchestration import lease, timer
-from exporter.orchestration.run_step import (
-    SETBACKS,
-    Done,
-    Klaviyo,
-    Next,
-    Outside,
-    Step,
-    StepResult,
-    backoff_s,
-    step_message,
-)
+from exporter.orchestration.results import Done, Next, StepResult, backoff_s, step_message
+from exporter.orchestration.run_step import SETBACKS, Klaviyo, Outside, Step
 from exporter.planning.plan import Plan
-from exporter.planning.planner import count_rows, make_plan, read_columns
+from exporter.planning.planner import make_plan
+from exporter.reading.source import count_rows, read_columns
 from exporter.runs import notices
-from exporter.runs.run import Manifest, Run, Status, new_run_id, skipped_run_id
+from exporter.runs.run import Run, Status, new_run_id, skipped_run_id
 from exporter.runs.run_store import Records
 from exporter.snapshots import members
+from exporter.snapshots.completeness import NotYet, Settled
 from exporter.snapshots.container import Settling
-from exporter.snapshots.paths import NotASnapshot, NotYet, Settled, SnapshotRef, parse_blob_name
+from exporter.snapshots.manifest import Manifest
+from exporter.snapshots.paths import NotASnapshot, SnapshotRef, parse_blob_name
 from exporter.storage.protocols import Snapshots, Steps, Store
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import logging
 import math
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,9 @@ from typing import Any, Protocol, TypeVar
 from pydantic import SecretStr
 
 from exporter import telemetry
-from exporter.definitions.catalog import Catalog, Connection, is_born
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.connection import Connection
+from exporter.definitions.definition import is_born
 from exporter.errors import (
     ConfigError,
     ExporterError,
@@ -37,29 +39,23 @@ from exporter.klaviyo.rate_limit import Pacer
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.logs import cause_of
 from exporter.orchestration import lease
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV, Plan, PlanReader
-from exporter.planning.planner import PartitionSource, make_plan
+from exporter.orchestration.results import Done, Next, StepResult, step_message
+from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV, Plan
+from exporter.planning.planner import make_plan
+from exporter.planning.request_bodies import PlanReader
+from exporter.planning.summary import refusal
+from exporter.reading.source import PartitionSource
 from exporter.runs import report
 from exporter.runs.report import NO_EXAMPLES, Examples
-from exporter.runs.run import (
-    Counts,
-    Delivery,
-    ManifestPartition,
-    Phase,
-    Run,
-    Status,
-    close,
-    count,
-    doubt,
-    enter,
-    refusal,
-    verdict,
-)
+from exporter.runs.run import Counts, Phase, Run, Status, close, enter
 from exporter.runs.run_store import Records
+from exporter.runs.verdict import count, doubt, verdict
+from exporter.sending.delivery import Delivery
 from exporter.sending.job_results import Jobs, confirm, poll_interval_s
 from exporter.sending.journal import Journal
 from exporter.sending.sender import Imports, Sender
 from exporter.snapshots import members
+from exporter.snapshots.manifest import ManifestPartition
 from exporter.snapshots.paths import NotASnapshot, parse_blob_name
 from exporter.storage.protocols import Snapshots, Store
 
@@ -74,7 +70,6 @@ LONGEST_PAUSE_S = 300.0  # between two steps; the timer takes a run for stuck th
 LIST_LOOKS, LIST_LOOK_S = 4, 30.0  # looks again at a list that does not agree, each after twice the time: 8 minutes
 LIST_SAMPLE = 100  # delivered profiles that are looked up in it: one request
 SETBACKS = 12  # failures in a row without progress; their growing waits make half an hour, then the run ends
-LONGEST_WAIT_S = 300.0  # between two of them
 
 
 class Klaviyo(Imports, Jobs, Protocol):
@@ -83,22 +78,6 @@ class Klaviyo(Imports, Jobs, Protocol):
     def find_list(self, list_id: str) -> KlaviyoList: ...
     def count_list(self, list_id: str) -> int: ...
     def found_in_list(self, list_id: str, emails: Sequence[str]) -> set[str]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nothing more to do for this message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Next:
-    """Go on with this message, after a while."""
-
-    message: Mapping[str, object]
-    after_s: float = 0.0
-
-
-StepResult = Done | Next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -454,16 +433,6 @@ class _Watch:
             (began_at, looking), self._looking = self._looking, None
             looking.result()
             self._looked_at = began_at
-
-
-def step_message(run: Run) -> dict[str, object]:
-    """The message that takes a run's next step."""
-    return {"do": "step", "run": run.run_id, "step": run.step}
-
-
-def backoff_s(tries: int, error: ExporterError) -> float:
-    asked_s = error.retry_after_s if isinstance(error, Transient) else None
-    return min(max(asked_s or 0, 2.0**tries), LONGEST_WAIT_S)
 
 
 def _connection(outside: Outside, run: Run) -> Connection:

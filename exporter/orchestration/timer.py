@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from exporter.definitions.catalog import Export
+from exporter.definitions.export import Export
 from exporter.definitions.schedule import Schedule
 from exporter.errors import DocumentUnreadable, ExporterError, NoSnapshot, StoreMoved
 from exporter.logs import cause_of
 from exporter.runs import retention
 from exporter.runs.notices import Notice
-from exporter.runs.run import Manifest, RunName, Status
+from exporter.runs.run import RunName, Status
 from exporter.runs.run_store import OPEN_RUNS, Listed
+from exporter.snapshots.manifest import Manifest
 from exporter.snapshots.paths import parse_blob_name
 from exporter.storage.protocols import Document, Store, parse_document
 

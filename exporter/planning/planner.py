@@ -9,25 +9,20 @@ the rows is on disk.
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import os
-import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
 import duckdb
 
 from exporter.definitions.mapping import MappedField, MappingDocument, ResolvedMapping, resolve
 from exporter.errors import SnapshotUnreadable
-from exporter.planning import profiles as payload
-from exporter.planning import row_rules
+from exporter.planning.batches import Block, fill_batches
 from exporter.planning.plan import (
     DUPLICATES_CSV,
     DUPLICATES_NAME,
@@ -35,27 +30,27 @@ from exporter.planning.plan import (
     PLAN_NAME,
     REJECTED_CSV,
     Plan,
-    PlannedBatch,
     PlannedPiece,
     SourceNote,
-    Span,
-    locate,
-    open_database,
     rows_name,
-    within_memory,
 )
-from exporter.planning.row_rules import RejectReason, literal
+from exporter.planning.request_bodies import locate
+from exporter.planning.row_lists import (
+    DUPLICATES_COLUMNS,
+    REJECTED_COLUMNS,
+    ROW_COLUMN,
+    csv_writer,
+    rejected_row,
+    safe_cell,
+)
 from exporter.planning.staged_rows import RawPiece, stage
-from exporter.reading import partition, text_encoding
-from exporter.snapshots.model_json import Dialect
-
-MAX_BATCH_PROFILES = 10_000  # Klaviyo, bulk import, revision 2026-07-15
-MAX_BATCH_BYTES = 4_500_000  # Klaviyo takes 5 MB, decimal or binary is not said; others keep 4.5 to 4.7 MB
-_ENVELOPE_BYTES = 300  # more than payload.envelope needs
-
-REJECTED_COLUMNS = ("source", "line", "column", "reason", "message", "identifier")
-ROW_COLUMN = "row"  # behind them, where rejected rows are kept
-DUPLICATES_COLUMNS = ("source", "line", "kept_source", "kept_line")
+from exporter.planning.typed_values import UNREADABLE
+from exporter.reading import partition
+from exporter.reading.parquet import PARQUET_ROWS, no_parquet, open_parquet, parquet_slice
+from exporter.reading.pieces import read_csv_call
+from exporter.reading.source import PartitionSource, open_source
+from exporter.rejection_reasons import RejectReason
+from exporter.sql import literal, open_database, within_memory
 
 NEWEST_BY = "newest_by"  # what is counted under this name was left out of a comparison, not of a profile
 
@@ -64,17 +59,7 @@ _MOST_FIELDS_BESIDE = 40  # with more, a piece is staged by itself: DuckDB takes
 _MOST_COLUMNS_BESIDE = 120
 _BLOCK_PROFILES = 100  # batches are filled by blocks of profiles: 100 blocks are a full batch
 _KEYS_A_PASS = 2_000_000  # keys compared at a time: bounds the memory that finding duplicates takes
-_PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
 MAX_EXAMPLES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionSource:
-    """One partition to read: `open` gives its bytes from the start, in chunks."""
-
-    name: str
-    open: Callable[[], Iterable[bytes]]
-    dialect: Dialect = field(default_factory=Dialect)
 
 
 Progress = Callable[[int], None]
@@ -109,47 +94,6 @@ def make_plan(
     for unneeded in ("spill", "work"):
         shutil.rmtree(folder / unneeded, ignore_errors=True)
     return plan
-
-
-def count_rows(source: PartitionSource, folder: Path, *, memory_mb: int = 96) -> int:
-    """The rows of a partition, damaged ones included: as many as a plan of it has. Leaves nothing in `folder`.
-
-    Raises SnapshotUnreadable, and whatever opening the source raises.
-    """
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        work = Path(name)
-        is_parquet, chunks = _looked_at(source)
-        with contextlib.closing(open_database(work, memory_mb=memory_mb)) as database:
-            if is_parquet:
-                return _open_parquet(database, source.name, chunks, work / "partition.parquet")[2]
-            rows = 0
-            read = partition.read_partition(chunks, folder=work, name=source.name, declared=source.dialect)
-            with contextlib.closing(read):
-                for piece in read:
-                    columns = [f"c{position}" for position in range(len(read.columns))]
-                    found = database.execute(
-                        f"SELECT count(*) FROM {partition.read_csv_call(piece, columns)}"
-                    ).fetchone()
-                    rows += int(found[0]) if found else 0
-                    piece.path.unlink()
-            return rows + read.rejected.total()
-
-
-def read_columns(source: PartitionSource) -> tuple[str, ...]:
-    """The columns of a partition, empty if it is. A CSV file is read up to its header, a Parquet file to its end.
-
-    Raises SnapshotUnreadable, and whatever opening the source raises.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        is_parquet, chunks = _looked_at(source)
-        if not is_parquet:
-            with contextlib.closing(
-                partition.read_partition(chunks, folder=Path(name), name=source.name, declared=source.dialect)
-            ) as read:
-                return read.columns
-        path = Path(name) / "partition.parquet"
-        with contextlib.closing(open_database(Path(name), memory_mb=64)) as database:
-            return tuple(_open_parquet(database, source.name, chunks, path)[0])
 
 
 class _Planner:
@@ -195,7 +139,7 @@ class _Planner:
         """Read a partition and stage its pieces, two at a time, while reading goes on."""
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
-        is_parquet, chunks = _looked_at(source)
+        is_parquet, chunks = open_source(source)
         if is_parquet:
             self._stage_parquet(number, source.name, chunks, work / f"{number:05d}.parquet")
         else:
@@ -218,7 +162,7 @@ class _Planner:
                 resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
                 columns = [f"c{position}" for position in range(len(read.columns))]
                 raw = RawPiece(
-                    table=partition.read_csv_call(piece, columns),
+                    table=read_csv_call(piece, columns),
                     columns=len(columns),
                     lines=piece.lines,
                     path=piece.path,
@@ -245,14 +189,14 @@ class _Planner:
 
     def _stage_parquet(self, number: int, name: str, chunks: Iterable[bytes], path: Path) -> None:
         """Stage a Parquet partition in slices. Its rows are its lines: the first is line 1."""
-        columns, texts, rows = _open_parquet(self.database.cursor(), name, chunks, path)
+        columns, texts, rows = open_parquet(self.database.cursor(), name, chunks, path)
         try:
             resolved = self._resolve(columns, name)
-            for first in range(0, rows, _PARQUET_ROWS):
+            for first in range(0, rows, PARQUET_ROWS):
                 raw = RawPiece(
-                    table=_parquet_slice(path, texts, first),
+                    table=parquet_slice(path, texts, first),
                     columns=len(texts),
-                    lines=min(rows - first, _PARQUET_ROWS),
+                    lines=min(rows - first, PARQUET_ROWS),
                     line_breaks=((1, first + 1),),
                 )
                 self._stage_piece(number, raw, resolved)
@@ -260,7 +204,7 @@ class _Planner:
         except duckdb.Error as exc:
             if isinstance(exc, duckdb.OutOfMemoryException) or os.strerror(errno.ENOSPC) in str(exc):
                 raise
-            raise _no_parquet(name) from exc
+            raise no_parquet(name) from exc
         path.unlink()
         header = "A Parquet file names its columns itself."
         self.notes.append(
@@ -316,7 +260,7 @@ class _Planner:
             self.fields = ()
         duplicates = self._find_duplicates()
         self._list_rejected()
-        batches = tuple(_fill(self._blocks(), self._single_rows))
+        batches = tuple(fill_batches(self._blocks(), self._single_rows))
         dropped, dropped_examples = self._dropped()
         plan = Plan(
             sources=self.notes,
@@ -430,11 +374,11 @@ class _Planner:
         """Cells of the `newest_by` column that are neither moment nor number, of all rows that are compared by them."""
         if self.mapping.newest_by is None:
             return {}
-        unreadable = f"FROM {self._all_rows()} WHERE reason IS NULL AND newest = {payload.UNREADABLE}"
+        unreadable = f"FROM {self._all_rows()} WHERE reason IS NULL AND newest = {UNREADABLE}"
         found = self.database.execute(f"SELECT count(*) {unreadable}").fetchone()
         return {NEWEST_BY: int(found[0])} if found and found[0] else {}
 
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self) -> Iterator[Block]:
         """Blocks of 100 profiles in order, counted through the pieces, so that a full batch ends with a block."""
         before = 0
         for piece in range(len(self.pieces)):
@@ -447,15 +391,15 @@ class _Planner:
             ).fetchall()
             for first, last, profiles, size in blocks:
                 before += profiles
-                yield _Block(piece, first, last, profiles, size)
+                yield Block(piece, first, last, profiles, size)
 
-    def _single_rows(self, block: _Block) -> Iterator[_Block]:
+    def _single_rows(self, block: Block) -> Iterator[Block]:
         rows = self.database.execute(
             f"SELECT row, size FROM {self._fit(block.piece)}"
             f" WHERE row >= {block.first} AND row < {block.last} ORDER BY 1"
         ).fetchall()
         for row, size in rows:
-            yield _Block(block.piece, row, row + 1, 1, size)
+            yield Block(block.piece, row, row + 1, 1, size)
 
     def _fit(self, piece: int) -> str:
         """SQL: row and size of the profiles of a piece that are sent."""
@@ -473,52 +417,6 @@ class _Planner:
         return locate(self.database, self.pieces, [note.name for note in self.notes], self.folder, rows)
 
 
-# Batches
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Neighbouring rows of a piece that are batched together."""
-
-    piece: int
-    first: int
-    last: int
-    profiles: int
-    size_bytes: int
-
-
-def _fill(blocks: Iterable[_Block], single_rows: Callable[[_Block], Iterable[_Block]]) -> Iterator[PlannedBatch]:
-    """Fill batches in order, each as full as the limits allow. A block that does not fit is taken row by row."""
-    number, profiles, size = 0, 0, _ENVELOPE_BYTES
-    spans: list[list[int]] = []  # piece, first, last
-    for block in blocks:
-        fits = profiles + block.profiles <= MAX_BATCH_PROFILES and size + block.size_bytes <= MAX_BATCH_BYTES
-        # The next batch takes a block as it is, when this one is full to the last profile.
-        is_full = profiles == MAX_BATCH_PROFILES >= block.profiles
-        begins_next = is_full and _ENVELOPE_BYTES + block.size_bytes <= MAX_BATCH_BYTES
-        for part in [block] if fits or begins_next or block.profiles == 1 else single_rows(block):
-            if spans and (profiles + part.profiles > MAX_BATCH_PROFILES or size + part.size_bytes > MAX_BATCH_BYTES):
-                yield _batch(number, profiles, size, spans)
-                number, profiles, size, spans = number + 1, 0, _ENVELOPE_BYTES, []
-            profiles += part.profiles
-            size += part.size_bytes
-            _extend(spans, part)
-    if spans:
-        yield _batch(number, profiles, size, spans)
-
-
-def _extend(spans: list[list[int]], block: _Block) -> None:
-    if spans and spans[-1][0] == block.piece:
-        spans[-1][2] = block.last
-    else:
-        spans.append([block.piece, block.first, block.last])
-
-
-def _batch(number: int, profiles: int, size_bytes: int, spans: list[list[int]]) -> PlannedBatch:
-    made = tuple(Span(piece=piece, first=first, last=last) for piece, first, last in spans)
-    return PlannedBatch(number=number, profiles=profiles, size_bytes=size_bytes, spans=made)
-
-
 # SQL
 
 
@@ -533,102 +431,8 @@ def _duplicates(rows: str, identifier: str, *, number: int, of: int) -> str:
             FROM {rows} WHERE reason IS NULL{share} AND key IN (SELECT key FROM repeated)
         ),
         winners AS (
-            SELECT id, arg_max(place, {{'newest': coalesce(newest, {payload.UNREADABLE}), 'place': place}}) AS kept
+            SELECT id, arg_max(place, {{'newest': coalesce(newest, {UNREADABLE}), 'place': place}}) AS kept
             FROM candidates GROUP BY id HAVING count(*) > 1
         )
         SELECT place.piece, place.row, kept.piece, kept.row FROM candidates JOIN winners USING (id) WHERE place <> kept
     """
-
-
-# Parquet
-
-
-def _looked_at(source: PartitionSource) -> tuple[bool, Iterator[bytes]]:
-    """Whether a partition is a Parquet file, and its bytes."""
-    first_bytes, chunks = text_encoding.peek(iter(source.open()))
-    return source.name.lower().endswith(".parquet") or text_encoding.is_parquet(first_bytes), chunks
-
-
-def _open_parquet(
-    cursor: duckdb.DuckDBPyConnection, name: str, chunks: Iterable[bytes], path: Path
-) -> tuple[list[str], list[str], int]:
-    """Write a Parquet partition to `path`; see `_parquet_columns`. Raises SnapshotUnreadable."""
-    with path.open("wb") as file:
-        file.writelines(chunks)
-    try:
-        return _parquet_columns(cursor, path)
-    except duckdb.Error as exc:
-        raise _no_parquet(name) from exc
-
-
-def _no_parquet(name: str) -> SnapshotUnreadable:
-    hint = "Export or upload the file again."
-    return SnapshotUnreadable(f"{name} is no Parquet file, or a damaged one", hint=hint)
-
-
-def _parquet_columns(cursor: duckdb.DuckDBPyConnection, path: Path) -> tuple[list[str], list[str], int]:
-    """The names of a Parquet file's columns, the SQL that makes texts of them, and the number of rows."""
-    file = f"read_parquet({literal(str(path))})"
-    described = cursor.execute(f"DESCRIBE SELECT * FROM {file}").fetchall()
-    rows = cursor.execute(f"SELECT count(*) FROM {file}").fetchone()
-    names = [str(name) for name, *_ in described]
-    return names, [_as_text(str(name), str(kind)) for name, kind, *_ in described], int(rows[0]) if rows else 0
-
-
-def _parquet_slice(path: Path, texts: Sequence[str], first: int) -> str:
-    """SQL: some rows of a Parquet file as texts c0, c1, ..."""
-    cells = ", ".join(f"{text} AS c{position}" for position, text in enumerate(texts))
-    return (
-        f"(SELECT {cells} FROM read_parquet({literal(str(path))}, file_row_number = true)"
-        f" WHERE file_row_number >= {first} AND file_row_number < {first + _PARQUET_ROWS})"
-    )
-
-
-def _as_text(name: str, kind: str) -> str:
-    """SQL: a column of any type as a CSV file would hold it: dates as ISO 8601, nested values as JSON."""
-    column = '"' + name.replace('"', '""') + '"'
-    text = f"CAST({column} AS VARCHAR)"
-    match kind.partition("(")[0]:
-        case "DOUBLE" | "FLOAT":  # whole numbers stand here too, when some are missing; NaN is how pandas says so
-            whole = f"{column} = trunc({column}) AND abs({column}) < 1e15"
-            plain = f"CASE WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE {text} END"
-            return f"CASE WHEN NOT isnan({column}) THEN {plain} END"
-        case "TIMESTAMP WITH TIME ZONE":
-            return f"replace(CAST(CAST({column} AS TIMESTAMP) AS VARCHAR), ' ', 'T') || 'Z'"
-        case kind if kind.startswith("TIMESTAMP") and not kind.endswith("]"):
-            return f"replace({text}, ' ', 'T')"
-        case "BLOB":
-            text = f"TRY(decode({column}))"
-        case kind if kind.startswith(("STRUCT", "MAP", "UNION", "VARIANT")) or kind.endswith("]"):
-            text = f"CAST(to_json({column}) AS VARCHAR)"
-    return f"replace({text}, chr(0), '')"
-
-
-# CSV files for people
-
-
-def rejected_row(
-    source: str, line: int | str, reason: RejectReason, *, column: str = "", identifier: str = "", detail: str = ""
-) -> list[str | int]:
-    """A line of rejected.csv. detail: what else is to be said of the row."""
-    message = row_rules.MESSAGES[reason] + (f": {detail}" if detail else "")
-    cells = (source, line, column, str(reason), message, identifier[:200])
-    return [safe_cell(cell) if isinstance(cell, str) else cell for cell in cells]
-
-
-def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula. Source: OWASP, "CSV Injection".
-
-    An apostrophe goes before what would be calculated: where the cell begins, and behind what a spreadsheet of
-    another country takes for the end of a cell. Blanks and quotes before the formula do not hide it.
-    """
-    return _FORMULA.sub("'", text)
-
-
-# The last four: = + - @ in full width. A comma ends a cell only where quotes do what they should.
-_FORMULA = re.compile(r"(?:^|(?<=[;|\t\r\n]))(?=[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])")
-
-
-def csv_writer(file: IO[str]) -> Any:
-    """A writer of these files. Every cell is quoted: one that is not would be split at another separator."""
-    return csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)

@@ -22,8 +22,10 @@ from exporter.definitions.mapping import IDENTIFIERS, MappedField, ResolvedMappi
 from exporter.errors import RowsLost
 from exporter.planning import emails, phones, profiles, row_rules
 from exporter.planning.plan import LINE_BREAKS
-from exporter.planning.row_rules import RejectReason, literal
-from exporter.reading.partition import MAX_SHOWN_CHARS
+from exporter.planning.typed_values import sortable, staged_value
+from exporter.reading.csv_grammar import MAX_SHOWN_CHARS
+from exporter.rejection_reasons import MAX_PROFILE_BYTES, RejectReason
+from exporter.sql import literal
 
 # Rows of a group are read back together; DuckDB wants multiples of 2,048. Measured: the least CPU to write and read.
 _PARQUET = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false, ROW_GROUP_SIZE 10240"
@@ -52,7 +54,7 @@ class RawPiece:
         if not self.has_huge_rows:
             return self.table, _line_breaks(self.columns)
         cells = [f"c{position}" for position in range(self.columns)]
-        short = ", ".join(f"left({cell}, {row_rules.MAX_PROFILE_BYTES + 1}) AS {cell}" for cell in cells)
+        short = ", ".join(f"left({cell}, {MAX_PROFILE_BYTES + 1}) AS {cell}" for cell in cells)
         breaks = " + ".join(f"coalesce(length({cell}) - length(replace({cell}, chr(10), '')), 0)" for cell in cells)
         return f"(SELECT {short}, {breaks} AS all_breaks FROM {self.table})", "all_breaks"
 
@@ -107,9 +109,7 @@ def _staged(table: str, breaks: str, mapping: ResolvedMapping, lookup: Lookup, *
     """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
     fields = mapping.fields
     values = ", ".join(f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields))
-    newest = (
-        profiles.sortable(f"c{mapping.newest_by}", mapping.culture) if mapping.newest_by is not None else "NULL::DOUBLE"
-    )
+    newest = sortable(f"c{mapping.newest_by}", mapping.culture) if mapping.newest_by is not None else "NULL::DOUBLE"
     email = next((f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL")
     is_usual = row_rules.is_usual_email(email)
     cells = f"SELECT *, {breaks} AS breaks, {is_usual} AS is_usual_email FROM {table}{lookup.joins}"
@@ -117,11 +117,11 @@ def _staged(table: str, breaks: str, mapping: ResolvedMapping, lookup: Lookup, *
     measured = f"SELECT *, {_dropped(mapping)} AS dropped, {profiles.measures(fields)} FROM ({valued})"
     built = f"SELECT *, {profiles.unusual_profile(fields)} AS unusual_profile FROM ({measured})"
     checked = f"SELECT *, {_reason(mapping)} AS reason0, {profiles.profile_size(fields)} AS size FROM ({built})"
-    too_large = f"CASE WHEN size > {row_rules.MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
+    too_large = f"CASE WHEN size > {MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
     return (
         f"SELECT {number}::INTEGER AS piece, hash(f0) AS key, coalesce(reason0, {too_large}) AS reason,"
         f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[0])} END AS refused_id,"
-        f" CASE WHEN reason0 IS NOT NULL OR size > {row_rules.MAX_PROFILE_BYTES} THEN {source_row} END AS source_row,"
+        f" CASE WHEN reason0 IS NOT NULL OR size > {MAX_PROFILE_BYTES} THEN {source_row} END AS source_row,"
         f" breaks::INTEGER AS breaks, size::INTEGER AS size, dropped, newest, unusual_profile,"
         f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
     )
@@ -145,7 +145,7 @@ def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
         case ("", "phone_number"):
             return lookup.phone(cell)
     given = row_rules.blank_to_null(cell) if one.type is ValueType.STRING else cell
-    return profiles.staged_value(one, given, mapping.culture)
+    return staged_value(one, given, mapping.culture)
 
 
 def _raw(one: MappedField) -> str:

@@ -51,3 +51,18 @@ def culture_of(name: str | None) -> Culture:
     return Culture(
         day_first=not _MONTH_FIRST.fullmatch(place), decimal=("," if has_comma else ".") if is_known else None
     )
+
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How a partition is written, as far as anything says so. None: not said."""
+
+    columns: tuple[str, ...] | None = None
+    has_header: bool | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    quoting: bool = True  # a line end inside quotes is data; csvStyle makes no difference, see reading
+    culture: str | None = None  # such as en-GB: how dates and numbers are written

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from exporter.errors import SnapshotUnreadable
-from exporter.snapshots.model_json import Dialect
+from exporter.reading.dialect import Dialect
 
 BUFFER_BYTES = 1_000_000
 HEAD_BYTES = 4_096

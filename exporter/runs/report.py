@@ -11,22 +11,18 @@ storage.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from exporter.definitions.mapping import Empty, MappedField, ValueType
-from exporter.klaviyo.rate_limit import seconds_to_send
-from exporter.planning.plan import Plan, PlanReader
-from exporter.planning.planner import MAX_EXAMPLES, NEWEST_BY, csv_writer, rejected_row, safe_cell
-from exporter.planning.row_rules import MESSAGES, RejectReason
-from exporter.runs.run import Delivery, Run, Saying, refusal
-
-MAX_FILES = 5  # told of in a text
-DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+from exporter.planning.plan import Plan
+from exporter.planning.planner import MAX_EXAMPLES
+from exporter.planning.request_bodies import PlanReader
+from exporter.planning.row_lists import csv_writer, rejected_row, safe_cell
+from exporter.rejection_reasons import RejectReason
+from exporter.runs.run import Run
+from exporter.sending.delivery import Delivery, Saying
 
 Examples = Mapping[str, list[str]]  # reason -> the first rows, as "source:line"
 NO_EXAMPLES: Examples = MappingProxyType({})
@@ -107,164 +103,3 @@ def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterab
     for job, lost in delivery.lost.items():
         accepted = delivery.jobs[job]
         yield accepted.batch, RejectReason.JOB_LOST, [(position, lost.why) for position in accepted.positions()]
-
-
-def as_text(document: dict[str, Any]) -> str:
-    """The report for a person at a terminal."""
-    out = io.StringIO()
-    lines = [
-        ("Status", document["status"]),
-        ("", document["message"]),
-        ("Do", document["hint"]),
-        ("Run", document["run"]),
-        ("List", f"{document['list']}{_members(document.get('list_members'))}"),
-        ("Rows", f"{document['rows']:,}"),
-        ("Delivered", f"{document['delivered']:,} in {document['jobs']:,} import jobs"),
-        ("Duplicates", f"{document['duplicates']:,}"),
-        ("Rejected", f"{document['rejected']:,}"),
-        *(("Note", note) for note in document.get("notes", [])),
-    ]
-    for name, value in lines:
-        if value:
-            out.write(f"{name:12}{value}\n")
-    _write_reasons(out, document)
-    _write_files(out, document["files"])
-    return out.getvalue()
-
-
-def _members(count: int | None) -> str:
-    return "" if count is None else f", {count:,} members by Klaviyo's count"
-
-
-def _write_reasons(out: io.StringIO, document: dict[str, Any]) -> None:
-    for reason, number in sorted(document["rejected_by_reason"].items()):
-        examples = _examples(document["examples"].get(reason))
-        out.write(f"  {number:>9,}  {MESSAGES[RejectReason(reason)]}{examples}\n")
-    for attribute, number in sorted(document["cells_left_out"].items()):
-        examples = _examples(document.get("cells_left_out_examples", {}).get(attribute))
-        out.write(f"  {number:>9,}  {_left_out(attribute)}{examples}\n")
-
-
-def _left_out(attribute: str) -> str:
-    if attribute == NEWEST_BY:
-        return "cells of the newest_by column are no moment and no number: their rows count as the oldest"
-    return f"cells for {attribute} could not be read and were left out"
-
-
-def _write_files(out: io.StringIO, files: list[dict[str, Any]]) -> None:
-    """How the first files were read; the document has all."""
-    for file in files[:MAX_FILES]:
-        out.write(
-            f"File        {file['name']}: {file['rows']:,} rows. {file['header']}{_written(file)}{_culture(file)}\n"
-        )
-    if len(files) > MAX_FILES:
-        out.write(f"            and {len(files) - MAX_FILES:,} more\n")
-
-
-def _written(file: dict[str, Any]) -> str:
-    """Delimiter and encoding. A Parquet file has neither; reports of old runs do not know the encoding."""
-    delimiter, encoding = file["delimiter"], file.get("encoding")
-    if not delimiter:
-        return ""
-    return (
-        f" Delimiter {DELIMITER_NAMES.get(delimiter, repr(delimiter))}{f', encoding {encoding}' if encoding else ''}."
-    )
-
-
-def _examples(lines: list[str] | None) -> str:
-    return f"  e.g. {', '.join(lines)}" if lines else ""
-
-
-def plan_summary(
-    plan: Plan,
-    samples: list[str],
-    *,
-    max_profiles: int | None = None,
-    share: float = 1.0,
-    show_values: bool = False,
-) -> dict[str, Any]:
-    """What a run of this plan would do; `message` and `hint` where it would end Failed before it sends anything.
-
-    samples: profiles as Klaviyo would get them; their values are masked unless `show_values`. max_profiles: the
-    export's maximum. share: the part of Klaviyo's steady rate that the run may use.
-    """
-    profiles = [json.loads(text) for text in samples]
-    refused = refusal(plan, max_profiles)
-    return {
-        "message": refused.message if refused else "",
-        "hint": refused.hint if refused else "",
-        "rows": plan.rows,
-        "profiles": plan.profiles,
-        "duplicates": plan.duplicates,
-        "rejected": sum(plan.rejected.values()),
-        "rejected_by_reason": plan.rejected,
-        "cells_left_out": plan.dropped,
-        "cells_left_out_examples": plan.dropped_examples,
-        "examples": plan.examples,
-        "adds_up": plan.adds_up(),
-        "jobs": len(plan.batches),
-        "seconds_at_klaviyos_pace": round(seconds_to_send(len(plan.batches), share=share), 1),
-        "identifier": plan.identifier,
-        "mapping": [_mapped(field, plan) for field in plan.fields],
-        "files": [note.model_dump() for note in plan.sources],
-        "samples": profiles if show_values else [mask(profile) for profile in profiles],
-    }
-
-
-def _mapped(field: MappedField, plan: Plan) -> str:
-    """How one attribute is filled, by the columns of the first file that has any: the fields were found in these."""
-    column = next(note.columns for note in plan.sources if note.columns)[field.column]
-    target = f"{field.group}.{field.name}" if field.group else field.name
-    kind = "" if field.type is ValueType.STRING else f" as {field.type}"
-    return f"{target} from {column}{kind}{', empty clears' if field.empty is Empty.CLEAR else ''}"
-
-
-def mask(profile: dict[str, Any]) -> dict[str, Any]:
-    """A profile without its values: a column of any name may hold an address. Of each its first character is left."""
-    return {**profile, "attributes": _masked(profile["attributes"])}
-
-
-def _masked(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: _masked(each) for name, each in value.items()}
-        case list():
-            return [_masked(each) for each in value]
-        case bool():
-            return value
-    return str(value)[:1] + "***"
-
-
-def _culture(file: dict[str, Any]) -> str:
-    return f" Dates and numbers are read as in {file['culture']}." if file.get("culture") else ""
-
-
-def erasure_as_text(document: dict[str, Any]) -> str:
-    """What was erased where, for a person at a terminal. Holds no address."""
-    lines = [f"Erased      {each['name']}: {each['what']}" for each in document["erased"]]
-    lines += [f"Open        {run}: may hold the person until it closes" for run in document["open_runs"]]
-    lines += [f"Left        {name}: names the person or cannot be read, mend it by hand" for name in document["left"]]
-    lines += [f"Klaviyo     connection {name}: asked to delete the profile" for name in document["klaviyo_asked"]]
-    for each in document["klaviyo_failed"]:
-        lines.append(f"Failed      connection {each['connection']}: {each['message']} {each['hint']}".rstrip())
-    if document["open_runs"]:
-        lines.append("Do          Wait for these runs or cancel them, then forget the person again.")
-    return "\n".join(lines) or "Nothing was found."
-
-
-def plan_as_text(summary: dict[str, Any]) -> str:
-    """A dry run for a person at a terminal."""
-    out = io.StringIO()
-    if summary["message"]:
-        out.write(f"Would fail  {summary['message']}\nDo          {summary['hint']}\n")
-    out.write(f"Rows        {summary['rows']:,}\nTo send     {summary['profiles']:,} profiles\n")
-    out.write(f"Jobs        {summary['jobs']:,}, about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace\n")
-    out.write(f"Duplicates  {summary['duplicates']:,}\nRejected    {summary['rejected']:,}\n")
-    _write_reasons(out, summary)
-    out.write(f"Identifier  {summary['identifier']}\n")
-    for line in summary["mapping"]:
-        out.write(f"Mapping     {line}\n")
-    _write_files(out, summary["files"])
-    for sample in summary["samples"]:
-        out.write(f"Sample      {json.dumps(sample, ensure_ascii=False)}\n")
-    return out.getvalue()

@@ -14,9 +14,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,47 +22,20 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter import telemetry
-from exporter.errors import AlreadyThere, ConfigError, DocumentUnreadable, ExporterError, StoreMoved
+from exporter.errors import AlreadyThere, DocumentUnreadable, ExporterError, StoreMoved
 from exporter.planning.plan import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, rows_name
 from exporter.runs import report
 from exporter.runs.notices import Notices, of_run
 from exporter.runs.report import NO_EXAMPLES, Examples
-from exporter.runs.run import DELIVERED, Counts, Phase, Run, Status, close, count, run_folder, snapshot_minute
+from exporter.runs.run import DELIVERED, Counts, Phase, Run, Status, close, run_folder, snapshot_minute
+from exporter.runs.verdict import count
 from exporter.sending.journal import Journal
-from exporter.storage.protocols import ABANDONED_AFTER_S, Document, Store, is_name, parse_document
+from exporter.storage.protocols import Document, Store, is_name, parse_document
 
 logger = logging.getLogger(__name__)
 
 OPEN_RUNS = "open/"
 AGAIN_HINT = "Mend what the message names, then run the export again, which is harmless."
-
-
-_PLANS_OF_RUN = re.compile(r"[0-9a-f]{16}")
-
-
-def open_work(folder: Path, *, abandoned_after_s: float = ABANDONED_AFTER_S) -> Path:
-    """Make a work folder, for this user's eyes only: plans hold everybody's data. Raises ConfigError.
-
-    Plans older than `abandoned_after_s` go: the process that had them died. A run that needs one fetches it again.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        oldest = time.time() - abandoned_after_s
-        for plans in folder.iterdir():
-            if _PLANS_OF_RUN.fullmatch(plans.name) and _newest(plans) < oldest:
-                shutil.rmtree(plans, ignore_errors=True)
-    except OSError as exc:
-        hint = "Name a folder of your own that can be written to."
-        raise ConfigError(f"{folder} cannot hold plans: {exc.strerror or type(exc).__name__}", hint=hint) from exc
-    return folder
-
-
-def _newest(plans: Path) -> float:
-    """When something was last added to one of a run's plans."""
-    with contextlib.suppress(OSError):  # another process removes it
-        return max(each.stat().st_mtime for each in (plans, *plans.iterdir()))
-    return time.time()
 
 
 class Listed(BaseModel):

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from exporter import telemetry
 from exporter.errors import LeaseHeld, Transient
-from exporter.klaviyo.responses import ImportFailure, ImportJob, NotFound
-from exporter.planning.plan import PlanReader
-from exporter.runs.run import BatchAccepted, Event, JobEnded, JobLost, Saying, grouped
+from exporter.klaviyo.responses import ImportFailure, ImportJob
+from exporter.klaviyo.statuses import NotFound
+from exporter.planning.request_bodies import PlanReader
+from exporter.sending.delivery import BatchAccepted, Event, JobEnded, JobLost, Saying, grouped
 from exporter.sending.journal import Journal
 
 logger = logging.getLogger(__name__)

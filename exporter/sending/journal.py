@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from exporter.errors import DocumentUnreadable, LeaseHeld, StoreMoved
-from exporter.runs.run import Delivery, Event, decode_events, encode_events, run_folder
+from exporter.runs.run import run_folder
+from exporter.sending.delivery import Delivery, Event, decode_events, encode_events
 from exporter.storage.protocols import MAX_APPEND_BYTES, Store, complete_lines
 
 

@@ -27,13 +27,16 @@ from exporter.errors import (
     ExporterError,
     KeyRefused,
     KlaviyoRejected,
+    RateInfo,
     RateLimited,
     Transient,
 )
-from exporter.klaviyo.rate_limit import IN_FLIGHT, GiveUp, Pacer, RateInfo, decide
-from exporter.klaviyo.responses import ImportJob, outcome_of
-from exporter.planning.plan import PlannedBatch, PlanReader
-from exporter.runs.run import BatchAccepted, Event, RowsRefused, grouped
+from exporter.klaviyo.backoff import GiveUp, decide, outcome_of
+from exporter.klaviyo.rate_limit import IN_FLIGHT, Pacer
+from exporter.klaviyo.responses import ImportJob
+from exporter.planning.plan import PlannedBatch
+from exporter.planning.request_bodies import PlanReader
+from exporter.sending.delivery import BatchAccepted, Event, RowsRefused, grouped
 from exporter.sending.journal import Journal
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from exporter.definitions.catalog import Export
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.errors import (
     AlreadyThere,
@@ -28,25 +28,17 @@ from exporter.errors import (
     PartitionChanged,
     SnapshotUnreadable,
 )
-from exporter.orchestration.run_step import Done, Next, Outside, StepResult, backoff_s, step_message
+from exporter.orchestration.results import Done, Next, StepResult, backoff_s, step_message
+from exporter.orchestration.run_step import Outside
 from exporter.reading.column_headers import HeaderDecision, counts_columns
+from exporter.reading.dialect import Dialect
 from exporter.reading.partition import read_partition
-from exporter.runs.run import Manifest, ManifestPartition, Run, Status, close, new_run_id
+from exporter.runs.run import Run, Status, close, new_run_id
 from exporter.runs.run_store import AGAIN_HINT
-from exporter.snapshots.model_json import MAX_MODEL_BYTES, Dialect, TableModel, parse_table
-from exporter.snapshots.paths import (
-    MODEL_NAME,
-    Completeness,
-    Layout,
-    NeverCame,
-    NotASnapshot,
-    NotYet,
-    Settled,
-    SnapshotRef,
-    completeness,
-    is_model,
-    parse_blob_name,
-)
+from exporter.snapshots.completeness import Completeness, NeverCame, NotYet, Settled, completeness
+from exporter.snapshots.manifest import Manifest, ManifestPartition
+from exporter.snapshots.model_json import MAX_MODEL_BYTES, TableModel, parse_table
+from exporter.snapshots.paths import MODEL_NAME, Layout, NotASnapshot, SnapshotRef, is_model, parse_blob_name
 from exporter.storage.protocols import BlobInfo, Steps
 
 logger = logging.getLogger(__name__)

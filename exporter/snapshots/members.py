@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.errors import StoreMoved
-from exporter.runs.run import ManifestPartition, digest
+from exporter.snapshots.manifest import ManifestPartition, digest
 from exporter.snapshots.paths import SnapshotRef
 from exporter.storage.protocols import BlobInfo, Document, Store
 

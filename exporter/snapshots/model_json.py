@@ -14,23 +14,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from exporter.names import comparable
-from exporter.reading.dialect import is_culture
+from exporter.reading.dialect import DELIMITERS, Dialect, is_culture
 
 MAX_MODEL_BYTES = 32_000_000  # ours: a model of 1,000 tables with 300 columns each is about 20 MB
-
-DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """How a partition is written, as far as anything says so. None: not said."""
-
-    columns: tuple[str, ...] | None = None
-    has_header: bool | None = None
-    delimiter: str | None = None
-    encoding: str | None = None
-    quoting: bool = True  # a line end inside quotes is data; csvStyle makes no difference, see reading
-    culture: str | None = None  # such as en-GB: how dates and numbers are written
 
 
 @dataclass(frozen=True)

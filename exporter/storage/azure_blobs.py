@@ -11,8 +11,6 @@ blob's metadata: a writer that seems to have lost looks whether it was its own m
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,24 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
     HttpResponseError,
     ResourceModifiedError,
     ResourceNotFoundError,
 )
 from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, ContainerClient
-from azure.storage.queue import (
-    QueueClient,
-    QueueServiceClient,
-    TextBase64DecodePolicy,
-    TextBase64EncodePolicy,
-)
 
 from exporter.errors import (
     AlreadyThere,
     BlobTooLarge,
-    ConfigError,
     ExporterError,
     PartitionChanged,
     StoreMoved,
@@ -50,34 +39,26 @@ from exporter.storage.protocols import (
     BlobInfo,
     Document,
     NotThere,
-    check_delay,
     check_lines,
     check_name,
     check_prefix,
-    encode_message,
     folder_prefix,
     placing,
     too_large,
 )
 
 if TYPE_CHECKING:
-    from azure.identity import DefaultAzureCredential
+    pass
+from exporter.storage.azure_account import (
+    PATIENCE,
+    already_made,
+    azure_errors,
+    bad_connection,
+    error_code,
+    service_identity,
+)
 
 T = TypeVar("T")
-
-# A step is short and is itself repeated from the queue, so the SDK need only bridge hiccups: its own defaults
-# wait 15 s and more before the first repetition, and 20 s for a connection. With these four attempts and about
-# 3, 5 and 9 s between them, a dead service is reported after 40 s, one that accepts and says nothing after 2.5
-# minutes. 30 s is the time that the service gives itself for an operation:
-# https://learn.microsoft.com/rest/api/storageservices/setting-timeouts-for-blob-service-operations
-PATIENCE: dict[str, Any] = {
-    "retry_total": 3,
-    "initial_backoff": 1,
-    "increment_base": 2,
-    "random_jitter_range": 1,
-    "connection_timeout": 5,
-    "read_timeout": 30,
-}
 # A transfer holds about as many chunks as it has requests under way. With 4 MiB, 50,000 blocks are 195 GiB.
 TRANSFER: dict[str, Any] = {
     "max_single_put_size": CHUNK_BYTES,
@@ -93,13 +74,11 @@ MAX_APPENDS = 50_000
 
 BLOB_ROLE = "Storage Blob Data Contributor"
 READER_ROLE = "Storage Blob Data Reader"
-QUEUE_ROLE = "Storage Queue Data Contributor"
 WRITTEN_BY = "written_by"  # metadata names must be identifiers
 
 # https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 LOST = {"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", "BlobNotFound"}
 WRONG_LENGTH = {"AppendPositionConditionNotMet", "BlobNotFound", "ContainerNotFound"}
-BEING_DELETED = {"ContainerBeingDeleted", "QueueBeingDeleted"}  # for half a minute or longer, then it can be made
 
 
 class BlobStore:
@@ -110,7 +89,7 @@ class BlobStore:
 
     def read(self, name: str) -> Document | None:
         blob = self._blob(name)
-        with _azure_errors(name, BLOB_ROLE):
+        with azure_errors(name, BLOB_ROLE):
             for _ in range(READ_ATTEMPTS):
                 try:
                     return _document(blob, max_bytes=MAX_DOCUMENT_BYTES, error=too_large(name))
@@ -129,14 +108,14 @@ class BlobStore:
 
     def delete(self, name: str, *, etag: str | None = None) -> None:
         blob = self._blob(name)
-        with _azure_errors(name, BLOB_ROLE):
+        with azure_errors(name, BLOB_ROLE):
             try:
                 blob.delete_blob(delete_snapshots="include", **(_if_match(etag) if etag else {}))
             except ResourceNotFoundError:
                 return
             except ResourceModifiedError as exc:
                 # Absent fails the condition too, and is fine: an answer lost earlier, for instance.
-                if _code(exc) not in LOST or blob.exists():
+                if error_code(exc) not in LOST or blob.exists():
                     raise StoreMoved(f"{name} changed") from exc
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -144,7 +123,7 @@ class BlobStore:
 
     def folders(self, prefix: str) -> Iterator[str]:
         below = folder_prefix(prefix)
-        with _azure_errors(prefix or "the container", BLOB_ROLE):
+        with azure_errors(prefix or "the container", BLOB_ROLE):
             try:
                 found = [item.name for item in self._container.walk_blobs(below, delimiter="/")]
             except ResourceNotFoundError:
@@ -154,15 +133,15 @@ class BlobStore:
     def append(self, name: str, data: bytes, *, at: int) -> int:
         check_lines(data)
         blob = self._blob(name)
-        with _azure_errors(name, BLOB_ROLE):
+        with azure_errors(name, BLOB_ROLE):
             if at == 0:
                 self._begin_log(blob)
             try:
                 blob.append_block(data, length=len(data), appendpos_condition=at)
             except HttpResponseError as exc:
-                if _code(exc) == "BlockCountExceedsLimit":
+                if error_code(exc) == "BlockCountExceedsLimit":
                     raise Terminal(f"{name} has had the {MAX_APPENDS} appends that a log can take") from exc
-                if _code(exc) not in WRONG_LENGTH:
+                if error_code(exc) not in WRONG_LENGTH:
                     raise
                 if not _ends_with(blob, data, at=at):
                     raise StoreMoved(f"{name} is not {at} bytes long") from exc
@@ -175,12 +154,12 @@ class BlobStore:
             with path.open("rb") as file:
                 blob.upload_blob(file, length=size, overwrite=True, max_concurrency=CONCURRENCY)
 
-        with _azure_errors(name, BLOB_ROLE):
+        with azure_errors(name, BLOB_ROLE):
             self._with_container(send)
 
     def download(self, name: str, path: Path) -> None:
         blob = self._blob(name)
-        with _azure_errors(name, BLOB_ROLE), placing(path) as temporary, temporary.open("wb") as file:
+        with azure_errors(name, BLOB_ROLE), placing(path) as temporary, temporary.open("wb") as file:
             try:
                 # All later requests of a download are for the version that the first one found.
                 blob.download_blob(max_concurrency=CONCURRENCY).readinto(file)
@@ -190,7 +169,7 @@ class BlobStore:
                 raise Transient(f"{name} changed while it was read") from exc
 
     def ping(self) -> None:
-        with _azure_errors("the state container", BLOB_ROLE):
+        with azure_errors("the state container", BLOB_ROLE):
             self._with_container(self._container.get_container_properties)
 
     def _blob(self, name: str) -> BlobClient:
@@ -198,12 +177,12 @@ class BlobStore:
 
     def _write(self, name: str, data: bytes, *, lost: StoreMoved, **condition: Any) -> str:
         blob, mark = self._blob(name), {WRITTEN_BY: uuid.uuid4().hex}
-        with _azure_errors(name, BLOB_ROLE):
+        with azure_errors(name, BLOB_ROLE):
             try:
                 written = self._with_container(lambda: blob.upload_blob(data, metadata=mark, **condition))
                 return _plain(written["etag"])
             except HttpResponseError as exc:
-                if _code(exc) not in LOST:
+                if error_code(exc) not in LOST:
                     raise
                 etag = _etag_if_marked(blob, mark)
                 if etag is None:
@@ -214,7 +193,7 @@ class BlobStore:
         try:
             self._with_container(lambda: blob.create_append_blob(match_condition=MatchConditions.IfMissing))
         except HttpResponseError as exc:
-            if _code(exc) not in LOST:
+            if error_code(exc) not in LOST:
                 raise
 
     def _with_container(self, send: Callable[[], T]) -> T:
@@ -222,9 +201,9 @@ class BlobStore:
         try:
             return send()
         except ResourceNotFoundError as exc:
-            if _code(exc) != "ContainerNotFound":
+            if error_code(exc) != "ContainerNotFound":
                 raise
-        with _already_made("ContainerAlreadyExists"):
+        with already_made("ContainerAlreadyExists"):
             self._container.create_container()
         return send()
 
@@ -239,14 +218,14 @@ class BlobSnapshots:
         return map(_blob_info, _list(self._container, prefix, READER_ROLE))
 
     def open(self, name: str, *, etag: str) -> Iterator[bytes]:
-        with _azure_errors(name, READER_ROLE):
+        with azure_errors(name, READER_ROLE):
             try:
                 yield from self._container.download_blob(name, **_if_match(etag)).chunks()
             except (ResourceModifiedError, ResourceNotFoundError) as exc:
                 raise PartitionChanged(f"{name} changed or is gone") from exc
 
     def read(self, name: str, *, max_bytes: int) -> Document | None:
-        with _azure_errors(name, READER_ROLE):
+        with azure_errors(name, READER_ROLE):
             try:
                 error = BlobTooLarge(f"{name} has over {max_bytes:,} bytes")
                 return _document(self._container.get_blob_client(name), max_bytes=max_bytes, error=error)
@@ -256,34 +235,8 @@ class BlobSnapshots:
                 raise Transient(f"{name} changed while it was read") from exc
 
     def ping(self) -> None:
-        with _azure_errors("the container of snapshots", READER_ROLE):
+        with azure_errors("the container of snapshots", READER_ROLE):
             self._container.get_container_properties()
-
-
-class QueueSteps:
-    """Steps in a storage queue, which is made when it is first written to. Takes what `steps_queue` gives."""
-
-    def __init__(self, queue: QueueClient) -> None:
-        self._queue = queue
-
-    def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
-        text, wait_s = encode_message(message), math.ceil(check_delay(delay_s))
-        with _azure_errors("the queue", QUEUE_ROLE):
-            try:
-                self._send(text, wait_s)
-            except ResourceNotFoundError:
-                with _already_made("QueueAlreadyExists"):
-                    self._queue.create_queue()
-                self._send(text, wait_s)
-
-    def _send(self, text: str, wait_s: int) -> None:
-        # Without end: by default a message is dropped after 7 days, and with it the run that it carries.
-        self._queue.send_message(text, visibility_timeout=wait_s, time_to_live=-1)
-
-    def ping(self) -> None:
-        """Raise what would keep the queue from working."""
-        with _azure_errors("the queue", QUEUE_ROLE), contextlib.suppress(ResourceNotFoundError):
-            self._queue.get_queue_properties()
 
 
 def blob_service(prefix: str, environ: Mapping[str, str]) -> BlobServiceClient:
@@ -292,103 +245,11 @@ def blob_service(prefix: str, environ: Mapping[str, str]) -> BlobServiceClient:
     A connection string in setting `prefix`, else the app's identity on `prefix`__blobServiceUri, which is the
     one with client id `prefix`__clientId if that is set. Raises ConfigError.
     """
-    with _bad_connection(prefix):
+    with bad_connection(prefix):
         if connection := environ.get(prefix):
             return BlobServiceClient.from_connection_string(connection, **PATIENCE, **TRANSFER)
-        url, credential = _identity(prefix, "blobServiceUri", environ)
+        url, credential = service_identity(prefix, "blobServiceUri", environ)
         return BlobServiceClient(url, credential=credential, **PATIENCE, **TRANSFER)
-
-
-def queue_service(prefix: str, environ: Mapping[str, str]) -> QueueServiceClient:
-    """The same for queues, with `prefix`__queueServiceUri."""
-    with _bad_connection(prefix):
-        if connection := environ.get(prefix):
-            return QueueServiceClient.from_connection_string(connection, **PATIENCE)
-        url, credential = _identity(prefix, "queueServiceUri", environ)
-        return QueueServiceClient(url, credential=credential, **PATIENCE)
-
-
-def steps_queue(service: QueueServiceClient, name: str) -> QueueClient:
-    """A queue whose messages are written as the Functions host reads them, in base64."""
-    return service.get_queue_client(
-        name,
-        message_encode_policy=TextBase64EncodePolicy(),
-        message_decode_policy=TextBase64DecodePolicy(),
-    )
-
-
-def _identity(prefix: str, service: str, environ: Mapping[str, str]) -> tuple[str, DefaultAzureCredential]:
-    url = environ.get(f"{prefix}__{service}")
-    if not url:
-        raise ConfigError(
-            f"no connection to storage: neither {prefix} nor {prefix}__{service} is set",
-            hint=f"Set {prefix}__{service} to the address of the service, or {prefix} to a connection string.",
-        )
-    return url, _credential(environ.get(f"{prefix}__clientId"))
-
-
-@functools.cache
-def _credential(client_id: str | None) -> DefaultAzureCredential:
-    """One for the process, as it keeps the tokens. Imported late: it takes a while, and a laptop needs none."""
-    from azure.identity import DefaultAzureCredential
-
-    return DefaultAzureCredential(managed_identity_client_id=client_id)
-
-
-@contextlib.contextmanager
-def _bad_connection(prefix: str) -> Iterator[None]:
-    """The SDK's message may quote the connection string, so it is left behind."""
-    try:
-        yield
-    except ValueError:
-        hint = "Compare it with the storage account's, or use the account's https address and an identity."
-        raise ConfigError(f"the connection in {prefix} cannot be understood", hint=hint) from None
-
-
-@contextlib.contextmanager
-def _azure_errors(what: str, role: str) -> Iterator[None]:
-    """Turn what the SDK raises into what we do about it."""
-    try:
-        yield
-    except AzureError as exc:
-        raise _meaning(exc, what, role) from exc
-
-
-def _meaning(exc: AzureError, what: str, role: str) -> ExporterError:
-    status, code = getattr(exc, "status_code", None), _code(exc)
-    if isinstance(exc, ClientAuthenticationError) or status in (401, 403):
-        return ConfigError(
-            f"{what}: storage refuses access ({status or 'no token'} {code})",
-            hint=f"Give the app's identity the role {role} on the storage account, and see that the account's "
-            "network rules admit the app. A new role takes some minutes to count.",
-        )
-    if status is None or status in (408, 429) or status >= 500 or code in BEING_DELETED:
-        reason = f"{status} {code}" if status else type(exc).__name__
-        return Transient(f"{what}: storage is not available ({reason})", retry_after_s=_retry_after_s(exc))
-    if code in ("ContainerNotFound", "QueueNotFound"):
-        return ConfigError(f"{what} does not exist", hint="Correct the setting that names it, or create it.")
-    return Terminal(f"{what}: storage answered {status} {code}")
-
-
-def _retry_after_s(exc: AzureError) -> float | None:
-    response = getattr(exc, "response", None)
-    value = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(value) if value.isdigit() else None
-
-
-def _code(exc: AzureError) -> str:
-    """The service's own word; the SDK gives it as an enum if it knows it, else as text."""
-    code = getattr(exc, "error_code", None)
-    return str(getattr(code, "value", code) or "")
-
-
-@contextlib.contextmanager
-def _already_made(code: str) -> Iterator[None]:
-    try:
-        yield
-    except HttpResponseError as exc:
-        if _code(exc) != code:
-            raise
 
 
 def _plain(etag: str) -> str:
@@ -427,7 +288,7 @@ def _ends_with(blob: BlobClient, data: bytes, *, at: int) -> bool:
 
 def _list(container: ContainerClient, prefix: str, role: str) -> Iterator[BlobProperties]:
     """Every blob whose name begins with `prefix`, page by page; none in a container that does not exist."""
-    with _azure_errors(prefix or "the container", role), contextlib.suppress(ResourceNotFoundError):
+    with azure_errors(prefix or "the container", role), contextlib.suppress(ResourceNotFoundError):
         for blob in container.list_blobs(name_starts_with=prefix, include=["metadata"]):
             if not _is_folder(blob):
                 yield blob

@@ -16,41 +16,29 @@ readers leave it out, and the next append at the length of the complete lines pu
 from __future__ import annotations
 
 import contextlib
-import errno
-import heapq
-import itertools
 import json
 import os
-import shutil
-import stat
 import sys
 import tempfile
-import threading
-import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from io import BufferedReader
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from exporter.errors import (
-    AlreadyThere,
-    BlobTooLarge,
     ConfigError,
     DocumentUnreadable,
     ExporterError,
-    PartitionChanged,
-    StoreMoved,
 )
 
 if sys.platform == "win32":
-    import msvcrt
+    pass
 else:
-    import fcntl
+    pass
 
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
 MAX_NAME_CHARACTERS = 1_024
@@ -64,8 +52,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_DOCUMENT_BYTES = 256 * 1024 * 1024  # the journal of some million rows that failed; more is no work of ours
 CHUNK_BYTES = 4 * 1024 * 1024
-PRIVATE = ".store"  # lock and unfinished files of a FolderStore; no name can begin with a dot
-ABANDONED_AFTER_S = 24 * 3600  # an unfinished file older than this belongs to a process that died
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,269 +237,6 @@ def check_delay(delay_s: float) -> float:
     return delay_s
 
 
-class FolderStore:
-    """A Store in a folder of a laptop, safe between threads and between processes.
-
-    Every change is made under one lock (`flock` of a file, gone with the process that held it), so a check and
-    the write that depends on it are one. Documents and files are written beside and renamed into place. Names
-    are paths, so "a" and "a/b" cannot both be there, and on a file system that ignores case neither can "a" and
-    "A". Made for Linux and macOS; on Windows a file that somebody is reading cannot be replaced.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-        self._remove_abandoned()
-
-    def read(self, name: str) -> Document | None:
-        with _os_errors(name):
-            try:
-                file = _open(self._path(name))
-            except FileNotFoundError:
-                return None
-            with file:
-                document = _document(file, MAX_DOCUMENT_BYTES + 1)
-                if document.etag != _etag(os.fstat(file.fileno())):
-                    # A log that grew while it was read may mix an unfinished line with the one put in its place.
-                    with self._locked():
-                        document = _document(file, MAX_DOCUMENT_BYTES + 1)
-        if len(document.data) > MAX_DOCUMENT_BYTES:
-            raise too_large(name)
-        return document
-
-    def create(self, name: str, data: bytes) -> str:
-        with _os_errors(name), self._unfinished(data) as temporary, self._locked():
-            if self._stat(name) is not None:
-                raise AlreadyThere(f"{name} exists")
-            return self._place(temporary, name)
-
-    def replace(self, name: str, data: bytes, *, etag: str) -> str:
-        with _os_errors(name), self._unfinished(data) as temporary, self._locked():
-            found = self._stat(name)
-            if found is None or _etag(found) != etag:
-                raise StoreMoved(f"{name} changed or is gone")
-            return self._place(temporary, name)
-
-    def delete(self, name: str, *, etag: str | None = None) -> None:
-        with _os_errors(name), self._locked():
-            found = self._stat(name)
-            if found is None:
-                return
-            if etag is not None and _etag(found) != etag:
-                raise StoreMoved(f"{name} changed")
-            path = self._path(name)
-            path.unlink()
-            self._remove_empty_folders(path.parent)
-
-    def names(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(_names(self._root, check_prefix(prefix))))
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        base = self._root / folder_prefix(prefix)
-        try:
-            entries = list(os.scandir(base)) if base.resolve() == base else []
-        except (FileNotFoundError, NotADirectoryError):
-            entries = []
-        return iter(sorted(entry.name for entry in entries if is_name(entry.name) and _holds_a_file(entry)))
-
-    def append(self, name: str, data: bytes, *, at: int) -> int:
-        check_lines(data)
-        with _os_errors(name), self._locked(), self._log(name, begin=at == 0) as fd:
-            lines = complete_lines(_content(fd))
-            if len(lines) == at:
-                before_ns = os.fstat(fd).st_mtime_ns
-                _write_from(fd, at, data)
-                _stamp(self._path(name), after_ns=before_ns)
-            elif lines[at:] != data:
-                raise StoreMoved(f"{name} is not {at} bytes long")
-            # Also for a repeated append: the process that wrote it may have died before this line.
-            os.fsync(fd)
-            return at + len(data)
-
-    def upload(self, name: str, path: Path) -> None:
-        with _os_errors(name), self._unfinished(path) as temporary, self._locked():
-            self._place(temporary, name)
-
-    def download(self, name: str, path: Path) -> None:
-        with _os_errors(name):
-            try:
-                source = _open(self._path(name))
-            except FileNotFoundError as exc:
-                raise NotThere(f"{name} does not exist") from exc
-            with source, placing(path) as temporary, temporary.open("wb") as target:
-                shutil.copyfileobj(source, target, CHUNK_BYTES)
-
-    def ping(self) -> None:
-        with _os_errors("the state folder"), self._unfinished(b""), self._locked():
-            pass
-
-    def _path(self, name: str) -> Path:
-        return _path_in(self._root, name)
-
-    def _stat(self, name: str) -> os.stat_result | None:
-        try:
-            found = self._path(name).stat(follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return found if stat.S_ISREG(found.st_mode) else None
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep every other writer out. `flock` belongs to the open file, so each thread opens its own."""
-        fd = os.open(self._private() / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _lock(fd)
-            yield
-        finally:
-            os.close(fd)
-
-    def _private(self) -> Path:
-        folder = self._root / PRIVATE
-        _make_folder(folder)
-        return folder
-
-    @contextlib.contextmanager
-    def _unfinished(self, content: bytes | Path) -> Iterator[Path]:
-        """Write `content`, or what a file holds, to a file that nobody sees.
-
-        It is gone at the end, unless it was moved away.
-        """
-        fd, temporary = tempfile.mkstemp(prefix="unfinished-", dir=self._private())
-        try:
-            with open(fd, "wb") as file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                    file.flush()
-                else:
-                    shutil.copyfile(content, temporary)  # within the kernel, where it can
-                os.fsync(fd)
-            yield Path(temporary)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-
-    def _place(self, temporary: Path, name: str) -> str:
-        """Rename a finished file to its name, under the lock; its ETag."""
-        before, path = self._stat(name), self._path(name)
-        _stamp(temporary, after_ns=before.st_mtime_ns if before else 0)
-        _make_folder(path.parent)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-        return _etag(path.stat(follow_symlinks=False))
-
-    @contextlib.contextmanager
-    def _log(self, name: str, *, begin: bool) -> Iterator[int]:
-        path, is_new = self._path(name), self._stat(name) is None
-        if is_new and not begin:
-            raise StoreMoved(f"{name} is gone")
-        if is_new:
-            _make_folder(path.parent)
-        fd = os.open(path, os.O_RDWR | _OPEN_FLAGS | (os.O_CREAT if begin else 0), 0o600)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-        if is_new:
-            _sync_folder(path.parent)
-
-    def _remove_empty_folders(self, folder: Path) -> None:
-        """A folder is there as long as something is in it, as in a container."""
-        while folder != self._root:
-            try:
-                folder.rmdir()
-            except OSError:
-                break
-            folder = folder.parent
-        _sync_folder(folder)
-
-    def _remove_abandoned(self) -> None:
-        oldest = time.time() - ABANDONED_AFTER_S
-        for path in (self._root / PRIVATE).glob("unfinished-*"):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
-
-
-class FolderSnapshots:
-    """Snapshots in a folder. Links and names that no container could hold are left out.
-
-    The ETag is made of inode, time and size; a file written twice within one tick of the file system's clock,
-    to the same size and in place, looks unchanged.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-
-    def list(self, prefix: str) -> Iterator[BlobInfo]:
-        for name in sorted(_names(self._root, check_prefix(prefix))):
-            try:
-                found = self._path(name).stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            yield blob_info(name, found)
-
-    def open(self, name: str, *, etag: str) -> Iterator[bytes]:
-        path = self._path(name)
-        with _os_errors(name):
-            try:
-                with _open(path) as file:
-                    while chunk := _chunk_of(file, path, etag=etag):
-                        yield chunk
-            except (FileNotFoundError, NotADirectoryError) as exc:
-                raise PartitionChanged(f"{name} is gone") from exc
-
-    def read(self, name: str, *, max_bytes: int) -> Document | None:
-        with _os_errors(name):
-            try:
-                file = _open(self._path(name))
-            except FileNotFoundError:
-                return None
-            with file:
-                document = _document(file, max_bytes + 1)
-        if len(document.data) > max_bytes:
-            raise BlobTooLarge(f"{name} has over {max_bytes:,} bytes")
-        return document
-
-    def ping(self) -> None:
-        if not self._root.is_dir():
-            raise ConfigError("the folder of snapshots does not exist", hint="Create it or name another one.")
-
-    def _path(self, name: str) -> Path:
-        return _path_in(self._root, name)
-
-
-class MemorySteps:
-    """Steps of one process, for tests and the laptop. `clock` gives the seconds in which `take` counts."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._waiting: list[tuple[float, int, str]] = []
-
-    def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
-        due = self._clock() + check_delay(delay_s)
-        text = encode_message(message)
-        with self._lock:
-            heapq.heappush(self._waiting, (due, next(self._numbers), text))
-
-    def take(self, now: float | None = None) -> dict[str, object] | None:
-        """Remove and return the message that has been due for longest; None if none is due."""
-        moment = self._clock() if now is None else now
-        with self._lock:
-            if not self._waiting or self._waiting[0][0] > moment:
-                return None
-            message: dict[str, object] = json.loads(heapq.heappop(self._waiting)[2])
-            return message
-
-    def next_due(self) -> float | None:
-        """The time at which `take` will have something; None if nothing waits."""
-        with self._lock:
-            return self._waiting[0][0] if self._waiting else None
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._waiting)
-
-
 @contextlib.contextmanager
 def placing(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to; what was written there becomes `path` if the block succeeds."""
@@ -526,118 +249,6 @@ def placing(path: Path) -> Iterator[Path]:
         Path(temporary).unlink(missing_ok=True)
 
 
-# Windows has no O_NOFOLLOW; elsewhere there is no O_BINARY.
-_OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-
-
-def _open(path: Path) -> BufferedReader:
-    """Open a regular file; a folder or anything else counts as absent, as it would in a container."""
-    absent = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    try:
-        fd = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
-    except NotADirectoryError as exc:
-        raise absent from exc
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise absent
-    return open(fd, "rb")
-
-
-@contextlib.contextmanager
-def _os_errors(name: str) -> Iterator[None]:
-    """Say what the operating system's refusal means. A missing file is the caller's to understand."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        if exc.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
-            raise ExporterError(f"{name} cannot be both a name and a folder of other names") from exc
-        hint = "Check the folder's permissions and the free space of its disk."
-        raise ConfigError(f"{name}: {exc.strerror or type(exc).__name__}", hint=hint) from exc
-
-
-def _path_in(root: Path, name: str) -> Path:
-    """The path of a name, which no link on the way may lead elsewhere."""
-    path = root / check_name(name)
-    if path.resolve() != path or not path.is_relative_to(root):
-        hint = "Put the file or folder itself there."
-        raise ExporterError(f"{name} is reached through a symbolic link", hint=hint)
-    return path
-
-
-def _document(file: BufferedReader, length: int = -1) -> Document:
-    """Read from the start. The ETag comes first, so that a write which shows an outdated one loses."""
-    etag = _etag(os.fstat(file.fileno()))
-    file.seek(0)
-    return Document(file.read(length), etag)
-
-
-def _lock(fd: int) -> None:
-    if sys.platform == "win32":
-        msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
-    else:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-
-
-def _etag(found: os.stat_result) -> str:
-    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
-
-
-def _stamp(path: Path, *, after_ns: int) -> None:
-    """Give a file a time that its name never had, since that of the kernel moves on only every few ms.
-
-    By a microsecond at least, because not every file system keeps nanoseconds.
-    """
-    moment = max(time.time_ns(), after_ns + 1_000)
-    os.utime(path, ns=(moment, moment))
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename or removal last; Windows knows no such thing."""
-    if sys.platform != "win32":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def _content(fd: int) -> bytes:
-    with open(fd, "rb", closefd=False) as file:
-        return file.read()
-
-
-def _write_from(fd: int, at: int, data: bytes) -> None:
-    """Write the end of a log anew; what an append of earlier left unfinished goes first."""
-    os.ftruncate(fd, at)
-    with open(fd, "wb", closefd=False) as file:
-        file.seek(at)
-        file.write(data)
-
-
-def _names(root: Path, prefix: str) -> Iterator[str]:
-    """Every regular file whose name begins with `prefix` and can be one of ours, in no order."""
-    base = root / prefix.rpartition("/")[0]
-    if base.resolve() != base:
-        return
-    for folder, below, files in os.walk(base):
-        below[:] = [segment for segment in below if not segment.startswith(".")]
-        for file in files:
-            path = Path(folder, file)
-            name = path.relative_to(root).as_posix()
-            if name.startswith(prefix) and is_name(name) and not path.is_symlink():
-                yield name
-
-
 def is_name(name: str) -> bool:
     """Whether every store can hold it."""
     try:
@@ -645,23 +256,3 @@ def is_name(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _holds_a_file(entry: os.DirEntry[str]) -> bool:
-    if not entry.is_dir(follow_symlinks=False):
-        return False
-    return any(not file.startswith(".") for _, _, files in os.walk(entry.path) for file in files)
-
-
-def blob_info(name: str, found: os.stat_result) -> BlobInfo:
-    """A file as a blob of this name."""
-    modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
-    return BlobInfo(name=name, etag=_etag(found), size_bytes=found.st_size, modified_at=modified_at)
-
-
-def _chunk_of(file: BufferedReader, path: Path, *, etag: str) -> bytes:
-    """Read on, then make sure that the bytes are those of the version asked for."""
-    chunk = file.read(CHUNK_BYTES)
-    if _etag(os.fstat(file.fileno())) != etag or _etag(path.stat(follow_symlinks=False)) != etag:
-        raise PartitionChanged(f"{path.name} changed")
-    return chunk

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from exporter.definitions.catalog import Catalog, Connection, Consent, Export
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.connection import Connection, Consent
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
 from exporter.storage.azure_blobs import BlobStore
 from sandbox.azurite import Azurite

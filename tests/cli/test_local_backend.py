@@ -14,6 +14,7 @@ from exporter.cli.files import LOCAL_LIMITS
 from exporter.definitions.mapping import parse_mapping
 from exporter.errors import ConfigError
 from exporter.runs.run import Run, Status
+from exporter.storage.local_folder import LocalFiles
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,14 +58,14 @@ def test_a_run_that_fails_for_an_unknown_reason_is_closed_and_says_where(
 def test_files_deleted_while_they_are_read_fail_the_run_and_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], words: str
 ) -> None:
-    opened = local_backend.LocalFiles.open
+    opened = LocalFiles.open
 
-    def deleted(files: local_backend.LocalFiles, name: str, *, etag: str) -> Iterator[bytes]:
+    def deleted(files: LocalFiles, name: str, *, etag: str) -> Iterator[bytes]:
         for each in names:
             (tmp_path / each).unlink(missing_ok=True)
         return opened(files, name, etag=etag)
 
-    monkeypatch.setattr("exporter.cli.local_backend.LocalFiles.open", deleted)
+    monkeypatch.setattr("exporter.storage.local_folder.LocalFiles.open", deleted)
     monkeypatch.setattr("exporter.klaviyo.client.Klaviyo.find_list", lambda *_: None)
     monkeypatch.setattr("time.sleep", lambda _: None)
     run = _push(tmp_path)

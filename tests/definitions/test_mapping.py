@@ -18,8 +18,8 @@ from exporter.definitions.mapping import (
     ValueType,
     parse_mapping,
     resolve,
-    suggest,
 )
+from exporter.definitions.suggestions import suggest
 from exporter.errors import MappingError
 
 COLUMNS = ["CustomerId", "FirstName", "EMail", "Telephone", "City", "LoyaltyTier", "LifetimeValue"]

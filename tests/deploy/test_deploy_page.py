@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter.definitions.catalog import Connection, Export
-from exporter.orchestration import dispatcher, run_step
+from exporter.definitions.connection import Connection
+from exporter.definitions.export import Export
+from exporter.orchestration import dispatcher
+from exporter.orchestration.results import LONGEST_WAIT_S
 from exporter.sending import job_results
 from exporter.settings import ROWS
 from exporter.snapshots.paths import Layout, parse_blob_name
@@ -75,7 +77,7 @@ def test_settings_that_the_command_line_gets_are_those_that_it_reads() -> None:
     assert given == {
         "KEY_VAULT_URL",
         "SNAPSHOTS_CONTAINER",
-        *(f"{wiring.STATE_CONNECTION}__{dispatcher}" for service in ("blobServiceUri", "queueServiceUri")),
+        *(f"{wiring.STATE_CONNECTION}__{service}" for service in ("blobServiceUri", "queueServiceUri")),
         f"{wiring.SNAPSHOTS_CONNECTION}__blobServiceUri",
     }
 
@@ -138,7 +140,7 @@ def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
     assert "every five minutes" in section
     assert f"Nothing moved for {dispatcher.STALE_S / 60:.0f} minutes" in section
     assert f"after {dispatcher.SETBACKS} times" in section
-    waits_s = sum(min(2.0**tries, run_step.LONGEST_WAIT_S) for tries in range(1, dispatcher.SETBACKS + 1))
+    waits_s = sum(min(2.0**tries, LONGEST_WAIT_S) for tries in range(1, dispatcher.SETBACKS + 1))
     assert 25 * 60 < waits_s < 35 * 60
     pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "explain/failures.md")]
     assert all("half an hour of waits" in page for page in (section, *pages))

@@ -13,7 +13,7 @@ import pytest
 
 import exporter
 from exporter import errors
-from exporter.klaviyo.responses import STATUSES
+from exporter.klaviyo.statuses import STATUSES
 from exporter.settings import ROWS, from_env
 
 ROOT = Path(__file__).parents[2]

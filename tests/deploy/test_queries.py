@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter import errors, telemetry
-from exporter.klaviyo.rate_limit import Outcome
+from exporter.klaviyo.backoff import Outcome
 from exporter.runs.run import Status
 
 ROOT = Path(__file__).parents[2]

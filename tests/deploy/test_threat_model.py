@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from exporter.definitions.catalog import Connection, Export
+from exporter.definitions.connection import Connection
+from exporter.definitions.export import Export
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explain" / "threat-model.md").read_text(encoding="utf-8")

@@ -6,11 +6,11 @@ import os
 import sys
 
 from exporter.orchestration import lease
-from exporter.planning import planner
+from exporter.planning import batches
 from sandbox import host
 
 if __name__ == "__main__":
-    # Before `exporter.service` is imported, which takes its defaults from there.
+    # Before the dispatcher is imported, which takes its defaults from there.
     lease.LEASE_S = float(os.environ["TEST_LEASE_SECONDS"])
-    planner.MAX_BATCH_PROFILES = int(os.environ["TEST_BATCH_PROFILES"])
+    batches.MAX_BATCH_PROFILES = int(os.environ["TEST_BATCH_PROFILES"])
     sys.exit(host.main(sys.argv[1:]))

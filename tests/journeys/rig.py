@@ -30,7 +30,9 @@ from typing import Any
 import requests
 from pydantic import SecretStr
 
-from exporter.definitions.catalog import Catalog, Connection, Consent, Export
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.connection import Connection, Consent
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
 from exporter.runs.run import Run, Status
 from exporter.sending.journal import Journal

@@ -29,7 +29,7 @@ MOST_EFFECTS = 45  # a run has a few less; the first test sees to that
 
 @pytest.fixture(autouse=True)
 def _three_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 4)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 4)
 
 
 def set_up(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from exporter.klaviyo.responses import STATUSES
+from exporter.klaviyo.statuses import STATUSES
 from exporter.runs.run import Status
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.limits import Tier
@@ -264,7 +264,7 @@ def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(world:
 @pytest.mark.parametrize("headers", ["minute", "windows"])
 def test_klaviyos_limits_are_kept_without_a_429(world: World, monkeypatch: pytest.MonkeyPatch, headers: str) -> None:
     """310 batches: two steady windows and the beginning of a third."""
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 2)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
     world.settings(limits=True, rate_headers=headers)
     world.register()
     began = world.clock.now
@@ -279,7 +279,7 @@ def test_klaviyos_limits_are_kept_without_a_429(world: World, monkeypatch: pytes
 
 
 def test_windows_used_by_one_instance_are_known_to_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 2)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
     world.settings(limits=True)
     world.restart(step_s=3)
     world.register()
@@ -298,7 +298,7 @@ def test_a_throttle_for_ever_is_asked_by_one_batch_at_a_time(world: World) -> No
 
 
 def test_a_burst_of_another_tool_costs_a_handful_of_429s(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 2)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
     world.settings(limits=True)
     create = world.klaviyo.account.jobs.accept
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from exporter.definitions.catalog import Schedule
+from exporter.definitions.schedule import Schedule
 from exporter.runs.run import Status
 from sandbox.demo import MAPPING as DEMO_MAPPING
 from sandbox.demo import differences

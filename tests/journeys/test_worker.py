@@ -14,12 +14,14 @@ from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
 from exporter import wiring
-from exporter.definitions.catalog import Connection, Consent, Export, Schedule
+from exporter.definitions.connection import Connection, Consent
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
+from exporter.definitions.schedule import Schedule
 from exporter.http.identity import PRINCIPAL
 from exporter.management.roles import Actor, Role
 from exporter.orchestration.dispatcher import Exporter
-from exporter.orchestration.run_step import step_message
+from exporter.orchestration.results import step_message
 from exporter.runs.run import Phase, Status
 from exporter.settings import from_env
 from sandbox import klaviyo as stand_in

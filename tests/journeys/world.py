@@ -21,13 +21,15 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from exporter.definitions.catalog import Connection, Consent, Export, Schedule
+from exporter.definitions.connection import Connection, Consent
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
+from exporter.definitions.schedule import Schedule
 from exporter.errors import SecretUnavailable
 from exporter.klaviyo.client import Klaviyo
 from exporter.orchestration.dispatcher import Exporter, Limits
 from exporter.runs.run import Run, Status, run_folder
-from exporter.storage.protocols import FolderSnapshots, FolderStore, MemorySteps
+from exporter.storage.local_folder import FolderSnapshots, FolderStore, MemorySteps
 from sandbox import klaviyo as stand_in
 from sandbox.klaviyo.testing import Clock
 from sandbox.snapshots import Snapshot

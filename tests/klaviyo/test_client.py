@@ -42,9 +42,10 @@ from exporter.errors import (
     ScopeMissing,
 )
 from exporter.klaviyo import client
+from exporter.klaviyo.backoff import RETRIES, Outcome, Unavailable, outcome_of
 from exporter.klaviyo.client import Klaviyo
-from exporter.klaviyo.rate_limit import IN_FLIGHT, RETRIES, Outcome
-from exporter.klaviyo.responses import STATUSES, NotFound, Unavailable, outcome_of
+from exporter.klaviyo.rate_limit import IN_FLIGHT
+from exporter.klaviyo.statuses import STATUSES, NotFound
 
 KEY = "pk_" + "0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e"
 LIST = "Y6nRLr"

@@ -15,27 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.klaviyo.rate_limit import (
-    BULK_IMPORT,
-    GUARD_S,
-    IN_FLIGHT,
-    MAX_BACKOFF_S,
-    MAX_PAUSE_S,
-    PROBE_S,
-    RETRIES,
-    GiveUp,
-    Limits,
-    Outcome,
-    Pacer,
-    Wait,
-    decide,
-)
+from exporter.klaviyo.backoff import RETRIES, GiveUp, Outcome, Wait, decide
+from exporter.klaviyo.limits import BULK_IMPORT, RateLimits
+from exporter.klaviyo.rate_limit import GUARD_S, IN_FLIGHT, MAX_BACKOFF_S, MAX_PAUSE_S, PROBE_S, Pacer
 from sandbox.klaviyo import limits as stand_in
 from sandbox.klaviyo.messages import Refused
 
 START = 1_795_449_600.0  # epoch seconds of a day in November 2026: as coarse as a float is in real life
 
-limits = st.builds(Limits, st.integers(1, 20), st.integers(1, 60))
+limits = st.builds(RateLimits, st.integers(1, 20), st.integers(1, 60))
 shares = st.floats(0.05, 1.0)
 pauses = st.floats(0, 3) | st.floats(0, 90)
 
@@ -66,7 +54,7 @@ def most_within(moments: list[float], window_s: float) -> int:
 
 @given(limits, shares, st.lists(pauses, min_size=1, max_size=200))
 def test_no_second_and_no_minute_ever_holds_more_than_its_limit(
-    limits: Limits, share: float, idle: list[float]
+    limits: RateLimits, share: float, idle: list[float]
 ) -> None:
     sent = send_all(Pacer(limits, share=share), len(idle), idle=idle)
 
@@ -76,7 +64,7 @@ def test_no_second_and_no_minute_ever_holds_more_than_its_limit(
 
 @given(st.lists(st.floats(0, GUARD_S * 0.99), min_size=60, max_size=60))
 def test_arrivals_that_jitter_by_less_than_the_guard_keep_to_the_windows(delays: list[float]) -> None:
-    sent = send_all(Pacer(Limits(5, 20)), len(delays))
+    sent = send_all(Pacer(RateLimits(5, 20)), len(delays))
     arrived = sorted(moment + delay for moment, delay in zip(sent, delays, strict=True))
 
     assert most_within(arrived, 1) <= 5
@@ -84,7 +72,7 @@ def test_arrivals_that_jitter_by_less_than_the_guard_keep_to_the_windows(delays:
 
 
 def test_a_hundred_sends_at_ten_a_second_take_less_than_ten_seconds() -> None:
-    sent = send_all(Pacer(Limits(10, 1000)), 100)
+    sent = send_all(Pacer(RateLimits(10, 1000)), 100)
 
     assert sent[-1] - sent[0] < 10
 
@@ -108,7 +96,7 @@ def test_the_first_burst_waits_for_nothing() -> None:
 
 
 @given(limits, st.lists(pauses, min_size=1, max_size=100))
-def test_whoever_slept_the_advised_time_need_not_ask_again(limits: Limits, idle: list[float]) -> None:
+def test_whoever_slept_the_advised_time_need_not_ask_again(limits: RateLimits, idle: list[float]) -> None:
     pacer, now = Pacer(limits), START
     for pause in idle:
         now += pause
@@ -137,7 +125,7 @@ def test_a_share_outside_of_its_range_is_refused(share: float) -> None:
 @pytest.mark.parametrize(("per_second", "per_minute"), [(0, 1), (1, 0)])
 def test_limits_under_one_are_refused(per_second: int, per_minute: int) -> None:
     with pytest.raises(ValueError, match="limits"):
-        Limits(per_second, per_minute)
+        RateLimits(per_second, per_minute)
 
 
 @pytest.mark.parametrize("pause_s", [0, 7, 31.5, 59.9, 61])
@@ -419,7 +407,7 @@ events = st.one_of(
 
 @given(limits, shares, st.lists(st.tuples(pauses, events), max_size=100), st.floats(-1e6, 1e6))
 def test_whatever_happened_the_wait_is_never_past_the_cap(
-    limits: Limits, share: float, history: list[tuple[float, tuple]], skew: float
+    limits: RateLimits, share: float, history: list[tuple[float, tuple]], skew: float
 ) -> None:
     pacer, now = Pacer(limits, share=share), START
     for pause, (event, *arguments) in history:
@@ -434,7 +422,7 @@ def test_whatever_happened_the_wait_is_never_past_the_cap(
 
 @given(limits, st.lists(st.tuples(pauses, events), max_size=100))
 def test_state_survives_the_way_through_json_and_a_second_one_changes_nothing(
-    limits: Limits, history: list[tuple[float, tuple]]
+    limits: RateLimits, history: list[tuple[float, tuple]]
 ) -> None:
     pacer, now = Pacer(limits), START
     for pause, (event, *arguments) in history:
@@ -459,7 +447,7 @@ def test_instances_whose_clocks_differ_keep_to_the_windows_but_for_that_differen
     now, sent = START, []
     for turn, count in enumerate(turns):
         skew_s = ahead_s if turn % 2 else 0
-        pacer = Pacer.from_json(document, Limits(5, 20))
+        pacer = Pacer.from_json(document, RateLimits(5, 20))
         for _ in range(count):
             now += pacer.wait_s(now + skew_s)
             pacer.sent(now + skew_s)

@@ -11,7 +11,7 @@ import pytest
 from exporter.errors import Transient
 from exporter.management.audit import Audit
 from exporter.management.roles import Action, Actor, Role
-from exporter.storage.protocols import FolderStore
+from exporter.storage.local_folder import FolderStore
 
 ADA = Actor(id="a-1", name="Ada", role=Role.ADMIN)
 DAY_S = 86_400.0

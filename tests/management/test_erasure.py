@@ -15,7 +15,8 @@ from exporter.management.erasure import Erasure, forget
 from exporter.runs.run import Phase, Status
 from exporter.sending.journal import Journal
 from exporter.storage.azure_blobs import BlobStore
-from exporter.storage.protocols import FolderStore, Store
+from exporter.storage.local_folder import FolderStore
+from exporter.storage.protocols import Store
 from tests.journeys.world import World, assert_ended, people
 
 ADA = "ada@private.example"

@@ -10,8 +10,10 @@ import duckdb
 import pytest
 from pydantic import SecretStr
 
+from exporter.cli.wording import plan_as_text
 from exporter.definitions import consent
-from exporter.definitions.catalog import Connection, Export
+from exporter.definitions.connection import Connection
+from exporter.definitions.export import Export
 from exporter.errors import (
     ConfigError,
     Conflict,
@@ -26,9 +28,9 @@ from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionF
 from exporter.management.management import Management
 from exporter.management.views import ConnectionView
 from exporter.orchestration.dispatcher import Exporter
-from exporter.runs import report
-from exporter.runs.run import Manifest, Status
-from exporter.storage.protocols import FolderStore
+from exporter.runs.run import Status
+from exporter.snapshots.manifest import Manifest
+from exporter.storage.local_folder import FolderStore
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.journeys.world import FOLDER, LIST, SEGMENT, World, as_csv, people
@@ -902,7 +904,7 @@ def test_plan_says_that_a_run_would_fail_and_what_to_do(world: World, management
     run = world.runs(export.id)[0]
     assert (summary["message"], summary["hint"]) == (run.message, run.hint)
     assert "3 profiles to send are more than the export's maximum of 2" in summary["message"]
-    assert report.plan_as_text(summary).startswith(f"Would fail  {run.message}\nDo          {run.hint}\n")
+    assert plan_as_text(summary).startswith(f"Would fail  {run.message}\nDo          {run.hint}\n")
 
 
 def test_plan_of_an_empty_snapshot_says_so(world: World, management: Management) -> None:

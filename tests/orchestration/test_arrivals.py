@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from exporter.definitions.catalog import Change, Schedule
+from exporter.cli.wording import report_as_text
+from exporter.definitions.definition import Change
+from exporter.definitions.schedule import Schedule
 from exporter.errors import ConfigError, ExporterError, Transient
 from exporter.runs.notices import Notice
-from exporter.runs.report import as_text
 from exporter.runs.run import Status
 from exporter.runs.run_store import AGAIN_HINT
-from exporter.storage.protocols import BlobInfo, FolderSnapshots
+from exporter.storage.local_folder import FolderSnapshots
+from exporter.storage.protocols import BlobInfo
 from sandbox.snapshots import Snapshot
 from tests.journeys.world import FOLDER, ON_ARRIVAL, SEGMENT, World, as_csv, assert_ended, people
 
@@ -436,7 +438,7 @@ def test_a_model_json_too_large_to_be_read_is_left_aside_and_the_report_says_so(
     assert_ended(world, Status.SUCCESSFUL, delivered=10)
     [note] = world.report()["notes"]
     assert "model.json has over 100 bytes" in note
-    assert note in as_text(world.report())
+    assert note in report_as_text(world.report())
 
 
 # Events that never came

@@ -226,7 +226,7 @@ def test_a_poison_message_closes_its_run(world: World) -> None:
     run = assert_ended(world, Status.FAILED)
     assert len(world.errors) == 5
     assert [message["do"] for message in world.poisoned] == ["step"]
-    assert "the step plan failed repeatedly: RuntimeError in service.py" in run.message
+    assert "the step plan failed repeatedly: RuntimeError in dispatcher.py" in run.message
     assert "test_failing.py" not in run.message, "the way through our own code"
     assert "a defect of ours" not in run.message, "its text may quote anything"
     assert "report it" in run.hint
@@ -239,7 +239,7 @@ def test_a_defect_in_ending_a_run_is_known_to_whoever_closes_it(world: World, mo
     monkeypatch.setattr("exporter.orchestration.run_step.Step.save_rows_so_far", broken)
     _export(world, list_id="GONE99")
     run = assert_ended(world, Status.FAILED)
-    assert "the step plan failed repeatedly: RuntimeError in service.py" in run.message
+    assert "the step plan failed repeatedly: RuntimeError in dispatcher.py" in run.message
 
 
 def test_a_run_that_ends_early_ends_though_the_disk_is_too_full_for_its_lists_of_rows(

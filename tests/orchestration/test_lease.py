@@ -12,7 +12,8 @@ import pytest
 
 from exporter.errors import ConfigError, LeaseHeld, Transient
 from exporter.orchestration.lease import MARGIN, HeldLease, is_held, kept, take
-from exporter.storage.protocols import Document, FolderStore
+from exporter.storage.local_folder import FolderStore
+from exporter.storage.protocols import Document
 from sandbox.klaviyo.testing import Clock
 from tests.storage.racing import at_once
 

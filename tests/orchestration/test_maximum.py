@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.definitions.catalog import Export
+from exporter.definitions.export import Export
 from exporter.runs.run import Status
 from tests.journeys.world import World, assert_ended, people
 

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from exporter.definitions.catalog import Change, Check, Export, Schedule
+from exporter.definitions.connection import Check
+from exporter.definitions.definition import Change
+from exporter.definitions.export import Export
+from exporter.definitions.schedule import Schedule
 from exporter.errors import ConfigError, Transient
 from exporter.orchestration.dispatcher import STALE_S, Exporter
 from exporter.orchestration.lease import lease_name, take

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from exporter.definitions.catalog import Change, Connection, Export
+from exporter.definitions.connection import Connection
+from exporter.definitions.definition import Change
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
 from exporter.orchestration.run_step import PLANNING_LOOK_S, WITHDRAWAL_S
 from exporter.runs.run import Status
-from exporter.storage.protocols import FolderSnapshots
+from exporter.storage.local_folder import FolderSnapshots
 from tests.journeys.world import CONNECTION, EXPORT, World, assert_ended, people
 
 pytestmark = pytest.mark.usefixtures("small_batches")

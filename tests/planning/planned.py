@@ -13,9 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from exporter.definitions.mapping import parse_mapping
-from exporter.planning.plan import Plan, PlannedBatch, PlanReader
-from exporter.planning.planner import PartitionSource, make_plan
-from exporter.snapshots.model_json import Dialect
+from exporter.planning.plan import Plan, PlannedBatch
+from exporter.planning.planner import make_plan
+from exporter.planning.request_bodies import PlanReader
+from exporter.reading.dialect import Dialect
+from exporter.reading.source import PartitionSource
 
 Place = tuple[str, int]
 

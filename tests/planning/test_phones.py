@@ -13,7 +13,7 @@ from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
 
 from exporter.planning import phones
 from exporter.planning.phones import e164_pattern, to_e164
-from exporter.planning.row_rules import literal
+from exporter.sql import literal
 
 PATTERN = re.compile(e164_pattern())
 CODES = sorted(COUNTRY_CODE_TO_REGION_CODE)

@@ -26,12 +26,15 @@ from hypothesis import strategies as st
 from exporter.definitions.mapping import parse_mapping
 from exporter.errors import ConfigError, MappingError, PartitionChanged, RowsLost, SnapshotUnreadable
 from exporter.orchestration.dispatcher import Limits
-from exporter.planning import planner, staged_rows
-from exporter.planning.plan import PlanReader, open_database
-from exporter.planning.planner import PartitionSource, count_rows, make_plan, safe_cell
+from exporter.planning import batches, planner, staged_rows
+from exporter.planning.planner import make_plan
+from exporter.planning.request_bodies import PlanReader
+from exporter.planning.row_lists import safe_cell
 from exporter.planning.row_rules import PLACEHOLDERS
 from exporter.reading import partition
-from exporter.snapshots.model_json import Dialect
+from exporter.reading.dialect import Dialect
+from exporter.reading.source import PartitionSource, count_rows
+from exporter.sql import open_database
 from tests.planning.planned import Place, Planned, as_csv, planned
 
 CORPUS = Path(__file__).parent.parent / "data"
@@ -229,7 +232,8 @@ def small(patch: pytest.MonkeyPatch, *, piece_bytes: int = 32_000_000, **limits:
     read = functools.partial(partition.read_partition, piece_bytes=piece_bytes)
     patch.setattr(partition, "read_partition", read)
     for name, value in limits.items():
-        patch.setattr(planner, name, value)
+        module = batches if name.startswith("MAX_BATCH") else planner
+        patch.setattr(module, name, value)
     return patch.context()
 
 
@@ -755,7 +759,8 @@ def test_typed_parquet_columns_need_no_culture():
 
 
 def test_parquet_rows_are_named_by_their_number_in_any_slice(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(planner, "_PARQUET_ROWS", 3)
+    monkeypatch.setattr("exporter.planning.planner.PARQUET_ROWS", 3)
+    monkeypatch.setattr("exporter.reading.parquet.PARQUET_ROWS", 3)
     cells = "CASE WHEN i % 4 = 1 THEN 'bad' || chr(10) ELSE 'u' || (i // 2) || '@x.co' END"
     query = f"SELECT {cells} AS EMail FROM range(10) t(i)"
     with planned({"1.parquet": parquet(query), "2.csv": "EMail\nU0@x.co\n"}) as found:

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.definitions.mapping import Empty, MappedField, ValueType
+from exporter.klaviyo.limits import MAX_BATCH_BYTES, MAX_BATCH_PROFILES
 from exporter.planning import profiles
-from exporter.planning.planner import MAX_BATCH_BYTES, MAX_BATCH_PROFILES
+from exporter.planning.typed_values import sortable, staged_value
 from exporter.reading.dialect import Culture, culture_of
 from tests.planning.planned import strict_json
 
@@ -22,7 +23,7 @@ database.execute("SET TimeZone = 'UTC'")
 def staged(kind: ValueType, cells: list[str], culture: str | None = None) -> list[Any]:
     one = MappedField(group="properties", name="x", column=0, type=kind)
     rows = database.execute(
-        f"SELECT {profiles.staged_value(one, 'cell', culture_of(culture))} FROM (SELECT unnest($cells) AS cell)",
+        f"SELECT {staged_value(one, 'cell', culture_of(culture))} FROM (SELECT unnest($cells) AS cell)",
         {"cells": cells},
     ).fetchall()
     return [value for (value,) in rows]
@@ -179,18 +180,18 @@ def test_whatever_a_cell_holds_its_typed_value_is_json_of_that_type(
     ],
 )
 def test_newer_moment_sorts_after_an_older_one_however_both_are_written(older: str, newer: str):
-    query = f"SELECT {profiles.sortable('$older')} < {profiles.sortable('$newer')}"
+    query = f"SELECT {sortable('$older')} < {sortable('$newer')}"
     assert database.execute(query, {"older": older, "newer": newer}).fetchall() == [(True,)]
 
 
 def test_moments_sort_as_their_culture_writes_them():
     british = culture_of("en-GB")
-    query = f"SELECT {profiles.sortable('$older', british)} < {profiles.sortable('$newer', british)}"
+    query = f"SELECT {sortable('$older', british)} < {sortable('$newer', british)}"
     assert database.execute(query, {"older": "12/01/2025", "newer": "01/02/2025"}).fetchall() == [(True,)]
 
 
 def test_what_is_no_moment_sorts_alike_and_nothing_as_nothing():
-    query = f"SELECT {profiles.sortable('$cell')}"
+    query = f"SELECT {sortable('$cell')}"
     assert [database.execute(query, {"cell": cell}).fetchall()[0][0] for cell in ("a", "b", " ", "")] == [
         *[float("-inf")] * 2,
         *[None] * 2,

@@ -19,18 +19,11 @@ from hypothesis import strategies as st
 
 from exporter.errors import RowsLost
 from exporter.planning import planner
-from exporter.planning.plan import (
-    PLAN_NAME,
-    Plan,
-    PlannedBatch,
-    PlannedPiece,
-    PlanReader,
-    Span,
-    locate,
-    open_database,
-    rows_name,
-)
+from exporter.planning.plan import PLAN_NAME, Plan, PlannedBatch, PlannedPiece, Span, rows_name
+from exporter.planning.request_bodies import PlanReader, locate
 from exporter.reading import partition
+from exporter.reading.pieces import source_line
+from exporter.sql import open_database
 from tests.planning.planned import Planned, as_csv, planned
 
 MAPPING = {"email": "EMail", "first_name": "Name"}
@@ -56,7 +49,7 @@ def emails_of(found: Planned, batch: PlannedBatch, **part: object) -> list[str]:
 def sixty(request: pytest.FixtureRequest) -> Iterator[Planned]:
     """Rows in several pieces, in batches of twenty profiles."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "MAX_BATCH_PROFILES", 20)
+        patch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 20)
         patch.setattr(planner, "_BLOCK_PROFILES", request.param)
         patch.setattr(partition, "read_partition", functools.partial(partition.read_partition, piece_bytes=500))
         with planned({"1.csv": people(40), "2.csv": people(60)}, MAPPING) as found:
@@ -76,7 +69,8 @@ def test_positions_count_the_profiles_of_the_body(sixty: Planned):
 READ_ALL = """
 import sys
 from pathlib import Path
-from exporter.plans import PLAN_NAME, Plan, PlanReader
+from exporter.planning.plan import PLAN_NAME, Plan
+from exporter.planning.request_bodies import PlanReader
 folder = Path(sys.argv[1])
 plan = Plan.model_validate_json((folder / PLAN_NAME).read_text("utf-8"))
 reader = PlanReader(plan, folder, list_id="Y6nRLr", memory_mb=64)
@@ -256,7 +250,7 @@ def test_lines_are_those_that_csv_reader_counts(rows: list[list[str]], line_end:
     ],
 )
 def test_source_line_of_a_local_line(breaks: tuple[tuple[int, int], ...], lines: dict[int, int]):
-    assert {local: partition.source_line(breaks, local) for local in lines} == lines
+    assert {local: source_line(breaks, local) for local in lines} == lines
 
 
 def test_locate_counts_the_breaks_of_rows_before(tmp_path: Path):
@@ -345,9 +339,10 @@ def test_moments_are_utc_wherever_the_computer_stands(tmp_path: Path):
     program = """
 import sys
 from pathlib import Path
-from exporter.mapping import parse_mapping
-from exporter.planning import PartitionSource, make_plan
-from exporter.plans import PlanReader
+from exporter.definitions.mapping import parse_mapping
+from exporter.planning.planner import make_plan
+from exporter.reading.source import PartitionSource
+from exporter.planning.request_bodies import PlanReader
 rule = {"column": "At", "type": "date"}
 source = PartitionSource(name="1.csv", open=lambda: [b"EMail,At\\na@x.co,2026-07-01T12:00:00Z\\n"])
 plan = make_plan([source], parse_mapping({"email": "EMail", "properties": {"at": rule}}), Path(sys.argv[1]))

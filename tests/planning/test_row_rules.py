@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from exporter.definitions.mapping import parse_mapping
 from exporter.planning import row_rules
-from exporter.planning.plan import PlanReader
-from exporter.planning.planner import PartitionSource, make_plan
-from exporter.planning.row_rules import MESSAGES, RejectReason, literal
+from exporter.planning.planner import make_plan
+from exporter.planning.request_bodies import PlanReader
+from exporter.reading.source import PartitionSource
+from exporter.rejection_reasons import MESSAGES, RejectReason
+from exporter.sql import literal
 
 REASONS = {reason.value for reason in RejectReason}
 database = duckdb.connect()

@@ -26,12 +26,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import SnapshotUnreadable
-from exporter.planning.row_rules import RejectReason
 from exporter.reading import partition as reading
 from exporter.reading.column_headers import HeaderDecision, decide_header
-from exporter.reading.partition import Piece, RejectedLine, read_csv_call, read_partition, source_line
+from exporter.reading.dialect import Dialect
+from exporter.reading.partition import RejectedLine, read_partition
+from exporter.reading.pieces import Piece, read_csv_call, source_line
 from exporter.reading.text_encoding import is_parquet, split
-from exporter.snapshots.model_json import Dialect
+from exporter.rejection_reasons import RejectReason
 
 CORPUS = Path(__file__).parent.parent / "data" / "reading"
 database = duckdb.connect()
@@ -414,7 +415,7 @@ def test_memory_does_not_grow_with_the_number_of_rejected_lines():
 
 
 def test_piece_ends_early_rather_than_hold_a_line_break_for_every_other_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "MAX_LINE_BREAKS", 100)
+    monkeypatch.setattr("exporter.reading.pieces.MAX_LINE_BREAKS", 100)
     outcome = read(b"a,b\n" + b"1,2\n\n" * 1_000)
     assert [len(piece.line_breaks) for piece in outcome.pieces] == [100] * 10
     assert [row[0] for row in outcome.rows] == list(range(2, 2_002, 2))

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from exporter.definitions.catalog import Change, Schedule
+from exporter.definitions.definition import Change
+from exporter.definitions.schedule import Schedule
 from exporter.errors import ConfigError, Transient
 from exporter.orchestration.dispatcher import Exporter
 from exporter.runs.notices import GIVE_UP_AFTER, Notice, Webhook, slack_message, teams_message

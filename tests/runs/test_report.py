@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from exporter.runs import report
+from exporter.cli.wording import plan_as_text
+from exporter.planning.summary import plan_summary
 from tests.planning.planned import planned
 
 VIPS = "EMail,Email2,FullName,Points,Active\nada@example.com,grace@example.com,Ada Lovelace,5,true\n"
@@ -16,7 +17,7 @@ VIPS = "EMail,Email2,FullName,Points,Active\nada@example.com,grace@example.com,A
 
 def dry_run(files: Mapping[str, str], mapping: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     with planned(files, mapping) as found:
-        return report.plan_summary(found.plan, found.reader.sample(3), **options)
+        return plan_summary(found.plan, found.reader.sample(3), **options)
 
 
 def test_values_are_masked_whatever_their_columns_are_called() -> None:
@@ -24,7 +25,7 @@ def test_values_are_masked_whatever_their_columns_are_called() -> None:
     for properties in ("*", {"full": "FullName", "other": "Email2", **typed}):
         mapping = {"email": "EMail", "location": {"city": "FullName"}, "properties": properties}
         summary = dry_run({"vips.csv": VIPS}, mapping)
-        text = json.dumps(summary) + report.plan_as_text(summary)
+        text = json.dumps(summary) + plan_as_text(summary)
         for value in ("ada@", "grace", "@example", "Ada ", "Lovelace"):
             assert value not in text, properties
     [sample] = summary["samples"]
@@ -37,7 +38,7 @@ def test_values_are_shown_to_those_who_ask() -> None:
     [sample] = summary["samples"]
     assert sample["attributes"]["email"] == "ada@example.com"
     assert sample["attributes"]["properties"]["Email2"] == "grace@example.com"
-    assert "grace@example.com" in report.plan_as_text(summary)
+    assert "grace@example.com" in plan_as_text(summary)
 
 
 def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
@@ -54,7 +55,7 @@ def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
         ["vips.csv", 6, "The first line holds the column names.", ",", "utf-8"],
     ]
     assert summary["examples"] == {"placeholder": ["vips.csv:2"], "duplicate": ["vips.csv:3"]}
-    text = report.plan_as_text(summary)
+    text = plan_as_text(summary)
     assert "Mapping     email from EMail\n" in text
     assert "e.g. vips.csv:2\n" in text
     assert "vips.csv: 6 rows. The first line holds the column names. Delimiter comma, encoding utf-8.\n" in text
@@ -67,5 +68,5 @@ def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
 def test_dry_run_says_how_long_klaviyos_pace_takes(jobs: int, share: float, at_least: float, at_most: float) -> None:
     with planned({"vips.csv": VIPS}, {"email": "EMail"}) as found:
         plan = found.plan.model_copy(update={"batches": found.plan.batches * jobs})
-    summary = report.plan_summary(plan, [], share=share)
+    summary = plan_summary(plan, [], share=share)
     assert at_least <= summary["seconds_at_klaviyos_pace"] <= at_most

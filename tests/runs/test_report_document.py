@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.runs import report as reports
+from exporter.cli.wording import report_as_text
 from exporter.runs.run import Phase, Status
 from tests.journeys.world import FOLDER, World, as_csv, assert_ended, people
 
@@ -27,7 +27,7 @@ def test_report_shows_the_first_rows_of_each_reason_klaviyos_included(world: Wor
         "failed_in_klaviyo": [f"{file}:15", f"{file}:16", f"{file}:17"],
         "duplicate": [f"{file}:2"],
     }
-    text = reports.as_text(report)
+    text = report_as_text(report)
     for reason in ("email_malformed", "refused_by_klaviyo", "failed_in_klaviyo"):
         assert f"  e.g. {report['examples'][reason][0]}" in text
 
@@ -61,7 +61,7 @@ def test_cells_left_out_are_a_warning_and_shown_by_line(world: World) -> None:
     assert "5 of phone_number" in run.message
     report = world.report()
     assert report["cells_left_out_examples"] == {"phone_number": [f"{FOLDER}a.csv:{line}" for line in (2, 3, 4)]}
-    assert f"5  cells for phone_number could not be read and were left out  e.g. {FOLDER}a.csv:2," in reports.as_text(
+    assert f"5  cells for phone_number could not be read and were left out  e.g. {FOLDER}a.csv:2," in report_as_text(
         report
     )
 
@@ -81,7 +81,7 @@ def test_report_says_how_each_file_was_read(world: World) -> None:
     ]
     header = "The first line holds an address, so it is a row; the columns are called column_1 and so on."
     assert [file["header"] for file in report["files"]] == [header, header]
-    text = reports.as_text(report)
+    text = report_as_text(report)
     assert f"File        {FOLDER}a.csv: 1 rows. {header} Delimiter semicolon, encoding utf-8.\n" in text
     assert "Delimiter tab, encoding utf-16-le.\n" in text
 
@@ -92,5 +92,5 @@ def test_text_tells_of_the_first_files_and_how_many_more_there_are(world: World)
         world.put(f"{FOLDER}{number}.csv", as_csv(people(1, first=number)))
     world.exporter.note(FOLDER + "0.csv")
     world.deliver()
-    text = reports.as_text(world.report())
+    text = report_as_text(world.report())
     assert (text.count("File  "), "and 3 more\n" in text, len(world.report()["files"])) == (5, True, 8)

@@ -13,31 +13,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from exporter.definitions.mapping import parse_mapping
 from exporter.planning.plan import Plan, PlannedBatch, Span
-from exporter.runs.run import (
+from exporter.runs.run import Counts, Phase, Run, RunName, Status, close, enter, new_run_id, run_folder, skipped_run_id
+from exporter.runs.verdict import count, verdict
+from exporter.sending.delivery import (
     BatchAccepted,
-    Counts,
     Delivery,
     Event,
     JobEnded,
     JobLost,
-    Manifest,
-    ManifestPartition,
-    Phase,
     RowsRefused,
-    Run,
-    RunName,
-    Status,
-    close,
-    count,
     decode_events,
     encode_events,
-    enter,
     grouped,
-    new_run_id,
-    run_folder,
-    skipped_run_id,
-    verdict,
 )
+from exporter.snapshots.manifest import Manifest, ManifestPartition
 
 NOW = datetime(2026, 9, 21, 13, 33, 20, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)

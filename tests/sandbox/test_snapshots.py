@@ -21,7 +21,8 @@ from azure.storage.blob import BlobServiceClient
 
 from exporter.definitions.mapping import parse_mapping
 from exporter.planning.plan import REJECTED_CSV
-from exporter.planning.planner import PartitionSource, make_plan
+from exporter.planning.planner import make_plan
+from exporter.reading.source import PartitionSource
 from sandbox import snapshots
 from sandbox.azurite import running_azurite
 from sandbox.snapshots import (

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import LeaseHeld
-from exporter.runs.run import BatchAccepted, JobEnded, RowsRefused, encode_events, grouped
+from exporter.sending.delivery import BatchAccepted, JobEnded, RowsRefused, encode_events, grouped
 from exporter.sending.journal import Journal
-from exporter.storage.protocols import MAX_APPEND_BYTES, FolderStore
+from exporter.storage.local_folder import FolderStore
+from exporter.storage.protocols import MAX_APPEND_BYTES
 
 RUN = "vips/1"
 FILE = "runs/vips/1/journal.jsonl"

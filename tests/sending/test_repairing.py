@@ -18,7 +18,7 @@ BAD = {7: "one+sync-fail@example.com", 8: "two+sync-fail@example.com", 155: "thr
 
 @pytest.fixture(autouse=True)
 def _batches_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 50)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 50)
 
 
 def _refuses_with(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
@@ -61,7 +61,7 @@ def test_bad_rows_anywhere_are_found(world: World, named: str, seed: int) -> Non
 
 
 def test_ten_bad_rows_among_nine_thousand(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 3_000)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 3_000)
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(0, 9_000, 901)}
     world.settings(bad_rows="none", limits=True)
     world.register()
@@ -122,7 +122,7 @@ def test_rows_that_klaviyo_names_by_a_number_it_was_never_sent_are_not_believed(
 
 def test_refusals_tell_how_much_of_the_minute_others_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Halving alone, beside a tool that used most of the account's minute: refusals are all that says so."""
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 1_000)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 1_000)
     world.settings(bad_rows="none", limits=True)
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(64)}
     limits, of_others = world.klaviyo.limits, [140]
@@ -256,7 +256,7 @@ def test_thousands_of_refused_rows_with_long_words_fit_the_journal(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One append of a blob takes 4 MiB; so many rows with Klaviyo's words in full would be more."""
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 10_000)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
     _refuses_with(monkeypatch, "Ungültig, 不正な値 " * 40)
     world.register()
     addresses = (f"p{n}+sync-fail@example.com" if n % 100 else f"p{n}@example.com" for n in range(10_000))
@@ -295,7 +295,7 @@ def test_klaviyos_pointers_are_understood_wherever_a_batch_begins(
     world: World, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DuckDB works on 2,048 rows at a time, and one that is nearly empty may come out behind the next."""
-    monkeypatch.setattr("exporter.planning.planner.MAX_BATCH_PROFILES", 2_000)
+    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2_000)
     bad = {place: f"bad{place}+sync-fail@example.com" for place in (2_010, 2_500, 3_990)}
     failing = {place: f"bad{place}+async-fail@example.com" for place in (2_020, 3_000)}
     world.settings(bad_rows=named)

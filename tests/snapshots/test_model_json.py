@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.snapshots.model_json import Dialect, TableModel, parse_table
+from exporter.reading.dialect import Dialect
+from exporter.snapshots.model_json import TableModel, parse_table
 
 FOLDER = "CustomerInsights_0f3c1a52/KlaviyoFeed/VIPs/2026/03/14/0615/"
 HOST = "https://examplestorage.blob.core.windows.net/klaviyo-feed/"

@@ -8,19 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.snapshots.paths import (
-    DATA_SUFFIXES,
-    Completeness,
-    Gone,
-    Layout,
-    NeverCame,
-    NotASnapshot,
-    NotYet,
-    Settled,
-    SnapshotRef,
-    completeness,
-    parse_blob_name,
-)
+from exporter.snapshots.completeness import Completeness, Gone, NeverCame, NotYet, Settled, completeness
+from exporter.snapshots.paths import DATA_SUFFIXES, Layout, NotASnapshot, SnapshotRef, parse_blob_name
 from exporter.storage.protocols import BlobInfo
 
 CI = "CustomerInsights_abcd1234-4312-11f4-93dc-24f72f43e7d5"

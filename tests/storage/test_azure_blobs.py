@@ -20,7 +20,8 @@ from azure.storage.queue import QueueServiceClient
 
 from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved, Terminal, Transient
 from exporter.storage import azure_blobs
-from exporter.storage.azure_blobs import BlobSnapshots, BlobStore, QueueSteps
+from exporter.storage.azure_blobs import BlobSnapshots, BlobStore
+from exporter.storage.azure_queue import QueueSteps, queue_service, steps_queue
 from sandbox.azurite import ACCOUNT_NAME, Azurite
 
 NO_WAITING: dict[str, Any] = {"initial_backoff": 0, "increment_base": 0, "random_jitter_range": 0}
@@ -224,7 +225,7 @@ class TestAccess:
 
     def test_the_missing_role_for_queues_is_named(self, azurite: Azurite, stranger: dict[str, Any]) -> None:
         with contextlib.closing(QueueServiceClient(azurite.queue_url, **stranger)) as service:
-            steps = QueueSteps(azure_blobs.steps_queue(service, "queue"))
+            steps = QueueSteps(steps_queue(service, "queue"))
             with pytest.raises(ConfigError) as refused:
                 steps.put({})
             assert "Storage Queue Data Contributor" in refused.value.hint
@@ -330,14 +331,14 @@ class TestConnections:
         }
         with (
             contextlib.closing(azure_blobs.blob_service("Storage", environ)) as blobs,
-            contextlib.closing(azure_blobs.queue_service("Storage", environ)) as queues,
+            contextlib.closing(queue_service("Storage", environ)) as queues,
         ):
             assert blobs.url == "https://example.blob.core.windows.net/"
             assert queues.url == "https://example.queue.core.windows.net/"
             assert blobs.credential is queues.credential
             assert hasattr(blobs.credential, "get_token")
 
-    @pytest.mark.parametrize("connect", [azure_blobs.blob_service, azure_blobs.queue_service])
+    @pytest.mark.parametrize("connect", [azure_blobs.blob_service, queue_service])
     @pytest.mark.parametrize(
         "environ",
         [

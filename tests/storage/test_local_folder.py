@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved
-from exporter.storage.protocols import ABANDONED_AFTER_S, PRIVATE, FolderStore, complete_lines
+from exporter.storage.local_folder import ABANDONED_AFTER_S, PRIVATE, FolderStore
+from exporter.storage.protocols import complete_lines
 
 PROJECT = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 def start(script: str, root: Path) -> subprocess.Popen[bytes]:
     """Run a script with `store` in another Python."""
-    begin = "import os, signal, sys\nfrom pathlib import Path\nfrom exporter import store as module\n"
+    begin = "import os, signal, sys\nfrom pathlib import Path\nfrom exporter.storage import local_folder as module\n"
     begin += "store = module.FolderStore(Path(sys.argv[1]))\n"
     command = [sys.executable, "-c", begin + script, str(root)]
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -14,7 +14,8 @@ from azure.storage.blob import ContainerClient
 
 from exporter.errors import BlobTooLarge, ConfigError, ExporterError, PartitionChanged
 from exporter.storage.azure_blobs import BlobSnapshots
-from exporter.storage.protocols import FolderSnapshots, Snapshots
+from exporter.storage.local_folder import FolderSnapshots
+from exporter.storage.protocols import Snapshots
 
 PART = "export/vips/2026/08/24/1433/vips_0.csv"
 

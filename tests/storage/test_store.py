@@ -10,11 +10,11 @@ import pytest
 
 from exporter.errors import AlreadyThere, ConfigError, StoreMoved
 from exporter.storage.azure_blobs import BlobStore
+from exporter.storage.local_folder import FolderStore
 from exporter.storage.protocols import (
     MAX_APPEND_BYTES,
     MAX_NAME_CHARACTERS,
     MAX_SEGMENT_BYTES,
-    FolderStore,
     NotThere,
     Store,
     complete_lines,
@@ -56,8 +56,8 @@ class TestDocuments:
     def test_what_is_larger_than_any_document_of_ours_is_not_read(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in ("store", "azure_storage"):
-            monkeypatch.setattr(f"exporter.{module}.MAX_DOCUMENT_BYTES", 10)
+        for module in ("protocols", "local_folder", "azure_blobs"):
+            monkeypatch.setattr(f"exporter.storage.{module}.MAX_DOCUMENT_BYTES", 10)
         store.create("a", b"1" * 10)
         store.create("b", b"1" * 11)
         assert store.read("a") is not None

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pytest
 from azure.storage.queue import QueueClient, QueueServiceClient
 
-from exporter.storage.azure_blobs import QueueSteps
-from exporter.storage.protocols import MAX_DELAY_S, MAX_MESSAGE_BYTES, MemorySteps, Steps
+from exporter.storage.azure_queue import QueueSteps
+from exporter.storage.local_folder import MemorySteps
+from exporter.storage.protocols import MAX_DELAY_S, MAX_MESSAGE_BYTES, Steps
 
 
 @dataclass

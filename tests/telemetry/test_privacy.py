@@ -134,7 +134,7 @@ def a_defect_of_ours(world: World) -> None:
     def broken(*_: object, **__: object) -> None:
         raise KeyError("quillon@private.example", "hazelnut")
 
-    world.patch.setattr("exporter.planning.plan.PlanReader.body", broken)
+    world.patch.setattr("exporter.planning.request_bodies.PlanReader.body", broken)
     drop(world, persons())
 
 
@@ -174,7 +174,7 @@ def test_a_defects_text_ends_at_the_trigger(world: World) -> None:
     def trigger() -> None:
         raise caught
 
-    with pytest.raises(UnexpectedError, match=r"KeyError in .*service\.py:\d+ < .*sending\.py:\d+") as raised:
+    with pytest.raises(UnexpectedError, match=r"KeyError in .*dispatcher\.py:\d+ < .*sender\.py:\d+") as raised:
         trigger()
     assert found_in("".join(traceback.format_exception(raised.value))) == []
     assert raised.value.__context__ is None
@@ -206,7 +206,7 @@ def test_what_the_timer_could_not_do_is_told_without_anothers_text(
             raise Transient("storage is not available") from exc
 
     world.register()
-    monkeypatch.setattr(f"exporter.timer.{part}", fails)
+    monkeypatch.setattr(f"exporter.orchestration.timer.{part}", fails)
     world.exporter.tick()
     told = seen.text()
     assert f"{line} export={EXPORT} cause=storage is not available" in told

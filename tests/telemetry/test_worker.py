@@ -20,9 +20,12 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
-from exporter.definitions.catalog import Catalog, Connection, Consent, Export
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.connection import Connection, Consent
+from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
-from exporter.storage.azure_blobs import BlobStore, steps_queue
+from exporter.storage.azure_blobs import BlobStore
+from exporter.storage.azure_queue import steps_queue
 from exporter.telemetry import METRICS, REQUESTS, SPANS
 from sandbox import klaviyo as stand_in
 from sandbox import vault as key_vault

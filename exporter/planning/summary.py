@@ -1,0 +1,87 @@
+"""What a plan comes to: the dry run, and why a plan is not sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from exporter.definitions.mapping import Empty, MappedField, ValueType
+from exporter.errors import ConfigError, ExporterError, SnapshotUnreadable
+from exporter.klaviyo.rate_limit import seconds_to_send
+from exporter.planning.plan import Plan
+
+EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as it is"
+EMPTY_HINT = "Check the segment in Customer Insights: it has no members, or its export did not write them."
+
+
+def refusal(plan: Plan, max_profiles: int | None) -> ExporterError | None:
+    """Why a plan is not sent, if it is not."""
+    if not plan.rows:
+        return SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
+    if max_profiles is not None and plan.profiles > max_profiles:
+        return ConfigError(
+            f"{plan.profiles:,} profiles to send are more than the export's maximum of {max_profiles:,}; "
+            "nothing was sent",
+            hint="Check the segment in Customer Insights. If it is right, raise the export's maximum and run it again.",
+        )
+    return None
+
+
+def plan_summary(
+    plan: Plan,
+    samples: list[str],
+    *,
+    max_profiles: int | None = None,
+    share: float = 1.0,
+    show_values: bool = False,
+) -> dict[str, Any]:
+    """What a run of this plan would do; `message` and `hint` where it would end Failed before it sends anything.
+
+    samples: profiles as Klaviyo would get them; their values are masked unless `show_values`. max_profiles: the
+    export's maximum. share: the part of Klaviyo's steady rate that the run may use.
+    """
+    profiles = [json.loads(text) for text in samples]
+    refused = refusal(plan, max_profiles)
+    return {
+        "message": refused.message if refused else "",
+        "hint": refused.hint if refused else "",
+        "rows": plan.rows,
+        "profiles": plan.profiles,
+        "duplicates": plan.duplicates,
+        "rejected": sum(plan.rejected.values()),
+        "rejected_by_reason": plan.rejected,
+        "cells_left_out": plan.dropped,
+        "cells_left_out_examples": plan.dropped_examples,
+        "examples": plan.examples,
+        "adds_up": plan.adds_up(),
+        "jobs": len(plan.batches),
+        "seconds_at_klaviyos_pace": round(seconds_to_send(len(plan.batches), share=share), 1),
+        "identifier": plan.identifier,
+        "mapping": [_mapped(field, plan) for field in plan.fields],
+        "files": [note.model_dump() for note in plan.sources],
+        "samples": profiles if show_values else [mask(profile) for profile in profiles],
+    }
+
+
+def _mapped(field: MappedField, plan: Plan) -> str:
+    """How one attribute is filled, by the columns of the first file that has any: the fields were found in these."""
+    column = next(note.columns for note in plan.sources if note.columns)[field.column]
+    target = f"{field.group}.{field.name}" if field.group else field.name
+    kind = "" if field.type is ValueType.STRING else f" as {field.type}"
+    return f"{target} from {column}{kind}{', empty clears' if field.empty is Empty.CLEAR else ''}"
+
+
+def mask(profile: dict[str, Any]) -> dict[str, Any]:
+    """A profile without its values: a column of any name may hold an address. Of each its first character is left."""
+    return {**profile, "attributes": _masked(profile["attributes"])}
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _masked(each) for name, each in value.items()}
+        case list():
+            return [_masked(each) for each in value]
+        case bool():
+            return value
+    return str(value)[:1] + "***"

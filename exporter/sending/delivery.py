@@ -1,0 +1,263 @@
+"""What became of the batches: the events of a journal, and the events replayed. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from exporter.planning.plan import PlannedBatch
+
+# The journal
+
+
+class BatchAccepted(BaseModel):
+    """Klaviyo took the profiles `first` to `last` (not included) of a batch, but for those left `without`."""
+
+    kind: Literal["batch_accepted"] = "batch_accepted"
+    batch: int
+    first: int
+    last: int
+    without: list[int] = Field(default_factory=list)
+    job: str
+    at: datetime
+
+    def positions(self) -> list[int]:
+        """The batch's positions in the order of the request: what Klaviyo's pointers count."""
+        return [position for first, last in self.stretches() for position in range(first, last)]
+
+    @property
+    def profiles(self) -> int:
+        """How many Klaviyo took."""
+        return sum(last - first for first, last in self.stretches())
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """What Klaviyo took, as ranges without gaps."""
+        start = self.first
+        for position in sorted(set(self.without)):
+            if start <= position < self.last:
+                if start < position:
+                    yield start, position
+                start = position + 1
+        if start < self.last:
+            yield start, self.last
+
+
+Saying = tuple[int | None, str]  # a profile's position in its batch, None where it was not named, and Klaviyo's words
+
+
+class SameSaid(BaseModel):
+    """Profiles of which Klaviyo said the same. at: their positions as "0-9,12"; unnamed: how many it did not name.
+
+    A column that is mapped wrongly costs every row, and each in the same words: kept one by one, a million of them
+    take half of a small instance's memory.
+    """
+
+    words: str
+    at: str = ""
+    unnamed: int = 0
+
+    def positions(self) -> Iterator[int]:
+        for stretch in filter(None, self.at.split(",")):
+            first, _, last = stretch.partition("-")
+            yield from range(int(first), int(last or first) + 1)
+
+
+MANY_SAYINGS, MANY_CHARS = 1_000, 100  # beyond so many, words are cut to so many characters, ...
+MANY_WORDINGS = 100  # ... and so many wordings kept: an event fits into one line of the journal
+OTHER_WORDS = "one of more than 100 different reasons"
+
+
+def grouped(sayings: Iterable[Saying]) -> list[SameSaid]:
+    """What Klaviyo said of profiles, by its words."""
+    given = list(sayings)
+    is_many = len(given) > MANY_SAYINGS
+    by_words: dict[str, list[int | None]] = {}
+    for position, said in given:
+        words = said[:MANY_CHARS] if is_many else said
+        if is_many and len(by_words) >= MANY_WORDINGS and words not in by_words:
+            words = OTHER_WORDS
+        by_words.setdefault(words, []).append(position)
+    return [
+        SameSaid(
+            words=words,
+            at=_stretches(sorted({position for position in positions if position is not None})),
+            unnamed=positions.count(None),
+        )
+        for words, positions in by_words.items()
+    ]
+
+
+def _stretches(positions: Sequence[int]) -> str:
+    """Sorted positions as "0-9,12"."""
+    texts, first = [], 0
+    for at, position in enumerate(positions, 1):
+        if at == len(positions) or positions[at] != position + 1:
+            begin = positions[first]
+            texts.append(f"{begin}-{position}" if begin < position else f"{begin}")
+            first = at
+    return ",".join(texts)
+
+
+class RowsRefused(BaseModel):
+    """Klaviyo refused a batch because of these profiles; they are left out from now on."""
+
+    kind: Literal["rows_refused"] = "rows_refused"
+    batch: int
+    said: list[SameSaid]
+
+
+class JobEnded(BaseModel):
+    """Klaviyo is done with a job and says that it completed so many of its profiles, and what of those that failed."""
+
+    kind: Literal["job_ended"] = "job_ended"
+    job: str
+    completed: int
+    said: list[SameSaid] = Field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        return sum(each.unnamed + sum(1 for _ in each.positions()) for each in self.said)
+
+    def failures(self) -> Iterator[Saying]:
+        """Every profile that failed: those named, in order, then the others."""
+        yield from sorted((position, each.words) for each in self.said for position in each.positions())
+        for each in self.said:
+            yield from [(None, each.words)] * each.unnamed
+
+
+class JobLost(BaseModel):
+    """Klaviyo no longer knows a job that it took, or never ended it."""
+
+    kind: Literal["job_lost"] = "job_lost"
+    job: str
+    why: str
+
+
+Event = Annotated[BatchAccepted | RowsRefused | JobEnded | JobLost, Field(discriminator="kind")]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def encode_events(events: Iterable[Event]) -> bytes:
+    """Journal lines."""
+    return b"".join(event.model_dump_json().encode() + b"\n" for event in events)
+
+
+def decode_events(journal: bytes) -> Iterator[Event]:
+    """The events of a journal; whole lines only, see `store.complete_lines`."""
+    for line in journal.splitlines():
+        yield _EVENT.validate_python(json.loads(line))
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What became of the batches so far: the journal replayed."""
+
+    accepted: dict[int, list[BatchAccepted]] = field(default_factory=dict)
+    refused: dict[int, dict[int, str]] = field(default_factory=dict)
+    jobs: dict[str, BatchAccepted] = field(default_factory=dict)
+    ended: dict[str, JobEnded] = field(default_factory=dict)
+    lost: dict[str, JobLost] = field(default_factory=dict)
+    accepted_profiles: int = 0
+
+    @classmethod
+    def replay(cls, events: Iterable[Event]) -> Delivery:
+        delivery = cls()
+        for event in events:
+            delivery.apply(event)
+        return delivery
+
+    def apply(self, event: Event) -> None:
+        """Take one event in. The first word on a profile or a job stands; repetitions change nothing.
+
+        So every profile of a batch is in one place: taken by one job, refused, or remaining.
+        """
+        match event:
+            case BatchAccepted():
+                if event.job not in self.jobs and not self._is_decided(event):
+                    self.jobs[event.job] = event
+                    self.accepted.setdefault(event.batch, []).append(event)
+                    self.accepted_profiles += event.profiles
+            case RowsRefused():
+                refused = self.refused.setdefault(event.batch, {})
+                for said in event.said:
+                    for position in said.positions():
+                        if not self._is_accepted(event.batch, position, position + 1):
+                            refused.setdefault(position, said.words)
+            case JobEnded():
+                if event.job in self.jobs and event.job not in self.lost:
+                    self.ended.setdefault(event.job, event)
+            case JobLost():
+                if event.job in self.jobs and event.job not in self.ended:
+                    self.lost.setdefault(event.job, event)
+
+    def _is_decided(self, event: BatchAccepted) -> bool:
+        """Whether some of a job's profiles were accepted or refused before: its batch was sent twice.
+
+        Such a job is not followed. What only it took still remains to be sent, which is harmless.
+        """
+        refused = self.refused.get(event.batch, {})
+        return any(
+            self._is_accepted(event.batch, first, last) or any(first <= position < last for position in refused)
+            for first, last in event.stretches()
+        )
+
+    def _is_accepted(self, batch: int, first: int, last: int) -> bool:
+        """Whether a job has taken any of these profiles."""
+        return any(
+            start < last and first < end
+            for one in self.accepted.get(batch, ())
+            if one.first < last and first < one.last
+            for start, end in one.stretches()
+        )
+
+    def remaining(self, batch: PlannedBatch) -> list[tuple[int, int]]:
+        """The ranges of a batch that still have profiles to send."""
+        refused = self.refused.get(batch.number, {})
+        start, ranges = 0, []
+        for first, last in sorted(each for one in self.accepted.get(batch.number, ()) for each in one.stretches()):
+            ranges.append((start, first))
+            start = last
+        ranges.append((start, batch.profiles))
+        return [(first, last) for first, last in ranges if any(p not in refused for p in range(first, last))]
+
+    def without(self, batch: int, first: int, last: int) -> list[int]:
+        """The refused positions inside a range."""
+        return sorted(position for position in self.refused.get(batch, ()) if first <= position < last)
+
+    def open_jobs(self) -> list[str]:
+        """Jobs that Klaviyo took and has not ended, oldest first."""
+        return [job for job in self.jobs if job not in self.ended and job not in self.lost]
+
+    def refused_profiles(self) -> int:
+        return sum(len(rows) for rows in self.refused.values())
+
+    def lost_profiles(self) -> int:
+        return sum(self.jobs[job].profiles for job in self.lost)
+
+    def sample(self, most: int, *, jobs: int = 20) -> dict[int, list[int]]:
+        """Positions of delivered profiles by batch: at most so many, of at most so many jobs, spread over all."""
+        known = [(self.jobs[job], end) for job, end in self.ended.items() if not any(each.unnamed for each in end.said)]
+        chosen = known[:: -(-len(known) // jobs) or 1]
+        sampled: dict[int, list[int]] = {}
+        for accepted, end in chosen:
+            failed = dict(end.failures())
+            delivered = [position for position in accepted.positions() if position not in failed]
+            share = most // len(chosen)
+            sampled.setdefault(accepted.batch, []).extend(delivered[:: -(-len(delivered) // share) or 1])
+        return sampled
+
+    def failed_profiles(self) -> int:
+        return sum(job.failed for job in self.ended.values())
+
+    def unconfirmed(self, job: str) -> int:
+        """How many profiles of an ended job Klaviyo counts as neither completed nor failed."""
+        end = self.ended[job]
+        return max(self.jobs[job].profiles - end.failed - end.completed, 0)
+
+    def unconfirmed_profiles(self) -> int:
+        return sum(self.unconfirmed(job) for job in self.ended)
