@@ -40,13 +40,19 @@ def on_blob(client: blob.BlobClient) -> None:
     wiring.cloud().note(client.blob_name)
 
 
-@app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%", connection=wiring.STATE_CONNECTION)
+@app.queue_trigger(
+    arg_name="message", queue_name="%STEPS_QUEUE%", connection=wiring.STATE_CONNECTION
+)
 @discreet
 def on_step(message: func.QueueMessage) -> None:
-    wiring.cloud().handle(decode_message(message.get_body()), redelivered=(message.dequeue_count or 1) > 1)
+    wiring.cloud().handle(
+        decode_message(message.get_body()), redelivered=(message.dequeue_count or 1) > 1
+    )
 
 
-@app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%-poison", connection=wiring.STATE_CONNECTION)
+@app.queue_trigger(
+    arg_name="message", queue_name="%STEPS_QUEUE%-poison", connection=wiring.STATE_CONNECTION
+)
 @discreet
 def on_poison(message: func.QueueMessage) -> None:
     wiring.cloud().close_poisoned(decode_message(message.get_body()))

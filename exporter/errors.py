@@ -90,7 +90,9 @@ class RateLimited(Transient):
 class KlaviyoUnavailable(Transient):
     """Klaviyo, or what stands before it, could not answer; the request may or may not have been taken."""
 
-    hint = "Look at status.klaviyo.com; run the export again when Klaviyo is well, which is harmless."
+    hint = (
+        "Look at status.klaviyo.com; run the export again when Klaviyo is well, which is harmless."
+    )
 
 
 class ConfigError(Terminal):

@@ -80,7 +80,9 @@ def cause_of(exc: Exception) -> str:
 def kind_and_place(exc: Exception) -> str:
     """What an error is and the way it came through our own code: "KeyError in service.py:470 < planning.py:310"."""
     frames = traceback.extract_tb(exc.__traceback__)
-    ours = [frame for frame in frames if "exporter" in PurePath(frame.filename).parts] or frames[-1:]
+    ours = [frame for frame in frames if "exporter" in PurePath(frame.filename).parts] or frames[
+        -1:
+    ]
     place = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in ours)
     return f"{type(exc).__name__} in {place}"
 
@@ -106,7 +108,9 @@ class FieldFormatter(logging.Formatter):
         if not names:
             return self._inner.format(record)
         # One line, whatever a blob's name holds.
-        fields = " ".join(f"{name}={' '.join(str(getattr(record, name)).split())}" for name in names)
+        fields = " ".join(
+            f"{name}={' '.join(str(getattr(record, name)).split())}" for name in names
+        )
         shown = copy.copy(record)
         shown.msg, shown.args = f"{record.getMessage()} {fields}", ()
         return self._inner.format(shown)
@@ -126,5 +130,7 @@ def show_fields() -> None:
         takes_fields = type(handler).__module__.startswith("opentelemetry.")
         if not takes_fields and not isinstance(handler.formatter, FieldFormatter):
             handler.setFormatter(FieldFormatter(handler.formatter))
-    logging.getLogger("exporter").setLevel(logging.INFO)  # Microsoft's worker does so for all; others may not
+    logging.getLogger("exporter").setLevel(
+        logging.INFO
+    )  # Microsoft's worker does so for all; others may not
     quiet_sdks()

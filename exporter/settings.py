@@ -79,7 +79,9 @@ def _secret_name(text: str) -> str:
     from exporter.definitions.connection import VAULT_NAME_PATTERN
 
     if text and not re.fullmatch(VAULT_NAME_PATTERN, text):
-        raise ValueError("must be a secret's name, not what it holds: 1 to 127 letters, digits and hyphens")
+        raise ValueError(
+            "must be a secret's name, not what it holds: 1 to 127 letters, digits and hyphens"
+        )
     return text
 
 
@@ -103,7 +105,12 @@ def _between(low: float, high: float, kind: Callable[[str], Any] = float) -> Cal
 
 
 ROWS = (
-    Row(name="KEY_VAULT_URL", default=None, parse=_url, meaning="The vault that holds the Klaviyo keys."),
+    Row(
+        name="KEY_VAULT_URL",
+        default=None,
+        parse=_url,
+        meaning="The vault that holds the Klaviyo keys.",
+    ),
     Row(
         name="SNAPSHOTS_CONTAINER",
         default="segments",
@@ -116,7 +123,12 @@ ROWS = (
         parse=_container,
         meaning="Where connections, exports and runs are kept.",
     ),
-    Row(name="STEPS_QUEUE", default="export-steps", parse=_container, meaning="The queue that carries the work."),
+    Row(
+        name="STEPS_QUEUE",
+        default="export-steps",
+        parse=_container,
+        meaning="The queue that carries the work.",
+    ),
     Row(
         name="SETTLE_SECONDS",
         default="120",
@@ -187,7 +199,9 @@ ROWS = (
     ),
     Row(
         name="WORK_FOLDER",
-        default=str(Path(tempfile.gettempdir()) / f"segment-exporter-{getattr(os, 'getuid', str)()}"),  # one a user
+        default=str(
+            Path(tempfile.gettempdir()) / f"segment-exporter-{getattr(os, 'getuid', str)()}"
+        ),  # one a user
         parse=Path,
         meaning="Local disk for the plans of open runs, closed to other users.",
     ),
@@ -212,7 +226,9 @@ def setting(name: str, environ: Mapping[str, str]) -> Any:
     try:
         return row.parse(environ.get(name) or row.default or "")
     except ValueError as exc:
-        raise ConfigError(f"{name} {exc}", hint="Correct it; docs/configuration.md explains it.") from exc
+        raise ConfigError(
+            f"{name} {exc}", hint="Correct it; docs/configuration.md explains it."
+        ) from exc
 
 
 def from_env(environ: Mapping[str, str]) -> Settings:
@@ -229,5 +245,8 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         except ValueError as exc:
             problems.append(f"{row.name} {exc}")
     if problems:
-        raise ConfigError("; ".join(problems), hint="Correct these app settings; docs/configuration.md explains each.")
+        raise ConfigError(
+            "; ".join(problems),
+            hint="Correct these app settings; docs/configuration.md explains each.",
+        )
     return Settings(**values)

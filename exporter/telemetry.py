@@ -28,7 +28,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 
 from exporter.logs import run_bound
 
@@ -42,7 +51,11 @@ R = TypeVar("R")
 
 # Names. docs/how-to/watch.md asks for them; a test holds its queries to these.
 
-RUN_SPAN, STEP_SPAN, PHASE_SPAN = SPANS = ("run", "step", "phase")  # a request's is "POST /api/lists/{id}"
+RUN_SPAN, STEP_SPAN, PHASE_SPAN = SPANS = (
+    "run",
+    "step",
+    "phase",
+)  # a request's is "POST /api/lists/{id}"
 
 PROFILES = "exporter.profiles"
 JOBS = "exporter.jobs"
@@ -53,7 +66,10 @@ PHASES = "exporter.phase.seconds"
 METRICS = {
     PROFILES: ("{row}", "Rows of closed runs, by outcome and, if rejected, reason."),
     JOBS: ("{job}", "Import jobs: accepted, complete or lost."),
-    WAITS: ("s", "Time spent waiting: for Klaviyo's pace, to retry a request, or to try a step again."),
+    WAITS: (
+        "s",
+        "Time spent waiting: for Klaviyo's pace, to retry a request, or to try a step again.",
+    ),
     THROTTLED: ("{request}", "Requests that Klaviyo answered with 429, by endpoint."),
     REQUESTS: ("s", "Exchanges with Klaviyo, by endpoint and status; 0 where none came back."),
     PHASES: ("s", "What a step spent in a phase, by phase."),
@@ -61,8 +77,21 @@ METRICS = {
 
 # Attributes of spans and metrics; a run's id is on spans only, for it would make a series of every run.
 RUN_ID, EXPORT, PHASE, STEP, BATCH = "run_id", "export", "phase", "step", "batch"
-STATUS, OUTCOME, REASON, BECAUSE, CAUSE, ENDPOINT = "status", "outcome", "reason", "because", "cause", "endpoint"
-ROWS, DELIVERED, DUPLICATES, REJECTED, JOB_COUNT = "rows", "delivered", "duplicates", "rejected", "jobs"
+STATUS, OUTCOME, REASON, BECAUSE, CAUSE, ENDPOINT = (
+    "status",
+    "outcome",
+    "reason",
+    "because",
+    "cause",
+    "endpoint",
+)
+ROWS, DELIVERED, DUPLICATES, REJECTED, JOB_COUNT = (
+    "rows",
+    "delivered",
+    "duplicates",
+    "rejected",
+    "jobs",
+)
 # As OpenTelemetry's conventions have them: Application Insights makes type, name and target of a dependency of them.
 HTTP_METHOD, HTTP_STATUS, URL = "http.request.method", "http.response.status_code", "url.full"
 ATTRIBUTES = (
@@ -91,7 +120,9 @@ def _histogram(name: str, bounds: Sequence[float]) -> metrics.Histogram:
     )
 
 
-_profiles, _jobs, _waits, _throttled = (_counter(name) for name in (PROFILES, JOBS, WAITS, THROTTLED))
+_profiles, _jobs, _waits, _throttled = (
+    _counter(name) for name in (PROFILES, JOBS, WAITS, THROTTLED)
+)
 _requests = _histogram(REQUESTS, (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
 _phases = _histogram(PHASES, (0.1, 0.5, 1, 5, 15, 60, 120, 240, 480))
 
@@ -118,7 +149,10 @@ class _Spent:
             fields = {"requests": count, "throttled": throttled, "seconds": round(seconds, 3)}
             logger.info("requests done", extra={"endpoint": name, **fields})
         seconds = round(time.monotonic() - self._started, 3)
-        logger.info("step done", extra={"jobs": self.jobs, "waited_s": round(self.waited_s, 3), "seconds": seconds})
+        logger.info(
+            "step done",
+            extra={"jobs": self.jobs, "waited_s": round(self.waited_s, 3), "seconds": seconds},
+        )
 
 
 _spent: ContextVar[_Spent | None] = ContextVar("spent", default=None)
@@ -191,7 +225,9 @@ def request(method: str, base_url: str, target: str) -> Iterator[Exchange]:
 def endpoint(target: str) -> str:
     """The path of a request with "{id}" in place of ids: /api/lists/{id}/profiles. The query is left out."""
     segments = target.partition("?")[0].strip("/").split("/")
-    return "/" + "/".join("{id}" if place == 2 else segment for place, segment in enumerate(segments))
+    return "/" + "/".join(
+        "{id}" if place == 2 else segment for place, segment in enumerate(segments)
+    )
 
 
 def run_closed(run: Run) -> None:
@@ -209,9 +245,14 @@ def run_closed(run: Run) -> None:
         REJECTED: sum(counts.rejected.values()),
     }
     span = _tracer.start_span(
-        RUN_SPAN, context=_inside(run.run_id), attributes=attributes, start_time=_nanoseconds(run.created_at)
+        RUN_SPAN,
+        context=_inside(run.run_id),
+        attributes=attributes,
+        start_time=_nanoseconds(run.created_at),
     )
-    if span.is_recording():  # the API lets nobody choose an id: the SDK's span is given what its children know it by
+    if (
+        span.is_recording()
+    ):  # the API lets nobody choose an id: the SDK's span is given what its children know it by
         vars(span).update(_context=_span_of(run.run_id), _parent=None)
     if run.status == "Failed":
         span.set_status(Status(StatusCode.ERROR))
@@ -297,7 +338,9 @@ def _inside(run_id: str) -> otel_context.Context:
 @contextlib.contextmanager
 def _uninstrumented() -> Iterator[None]:
     # The public `suppress_http_instrumentation` of opentelemetry-instrumentation sets this key, and nothing else.
-    token = otel_context.attach(otel_context.set_value(otel_context._SUPPRESS_HTTP_INSTRUMENTATION_KEY, True))
+    token = otel_context.attach(
+        otel_context.set_value(otel_context._SUPPRESS_HTTP_INSTRUMENTATION_KEY, True)
+    )
     try:
         yield
     finally:

@@ -70,23 +70,25 @@ def vault(url: str) -> Vault:
 def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     """An exporter on Azure Storage and Key Vault."""
     from exporter.klaviyo.client import Klaviyo
-    from exporter.orchestration.dispatcher import Exporter, Limits
+    from exporter.orchestration.dispatcher import Exporter, StepLimits
     from exporter.runs.notices import Webhook
     from exporter.runs.plan_store import open_work
     from exporter.storage import azure_blobs
-    from exporter.storage.azure_queue import QueueSteps, queue_service, steps_queue
+    from exporter.storage.azure_queue import AzureQueue, queue_service, steps_queue
 
     snapshots = azure_blobs.blob_service(SNAPSHOTS_CONNECTION, environ)
     state = azure_blobs.blob_service(STATE_CONNECTION, environ)
     queues = queue_service(STATE_CONNECTION, environ)
-    steps = QueueSteps(steps_queue(queues, settings.steps_queue))
+    steps = AzureQueue(steps_queue(queues, settings.steps_queue))
 
     def read_secret(name: str) -> SecretStr:
         return vault(settings.key_vault_url).read(name)
 
     return Exporter(
         store=azure_blobs.BlobStore(state.get_container_client(settings.state_container)),
-        snapshots=azure_blobs.BlobSnapshots(snapshots.get_container_client(settings.snapshots_container)),
+        snapshots=azure_blobs.BlobSnapshots(
+            snapshots.get_container_client(settings.snapshots_container)
+        ),
         steps=steps,
         read_secret=read_secret,
         klaviyo=lambda key: Klaviyo(
@@ -97,9 +99,11 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
         ),
         work=open_work(settings.work_folder),
         container=settings.snapshots_container,
-        notify=Webhook(lambda: read_secret(settings.notice_webhook_secret)) if settings.notice_webhook_secret else None,
+        notify=Webhook(lambda: read_secret(settings.notice_webhook_secret))
+        if settings.notice_webhook_secret
+        else None,
         checks={"queue": steps.ping, "vault": lambda: vault(settings.key_vault_url).ping()},
-        limits=Limits(
+        limits=StepLimits(
             settle_s=settings.settle_seconds,
             patience_s=settings.patience_seconds,
             step_s=settings.step_seconds,

@@ -21,7 +21,9 @@ from sandbox import processes
 
 # Every Azurite has this account and this key; they are published and protect nothing.
 ACCOUNT_NAME = "devstoreaccount1"
-ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+ACCOUNT_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
 
 AZURITE = Path(__file__).parent.parent / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
 SERVICES = ("Blob", "Queue", "Table")
@@ -46,7 +48,9 @@ class Azurite:
 
 
 @contextlib.contextmanager
-def running_azurite(location: Path | None = None, *, log: Path, ready_s: float = 60) -> Iterator[Azurite]:
+def running_azurite(
+    location: Path | None = None, *, log: Path, ready_s: float = 60
+) -> Iterator[Azurite]:
     """Run Azurite until the block ends or this process dies; what it says goes to `log`.
 
     With `location` its data are kept there and a later call finds them, on other ports; without, they are in
@@ -62,7 +66,9 @@ def running_azurite(location: Path | None = None, *, log: Path, ready_s: float =
 
 def _command(location: Path | None) -> list[str]:
     if not AZURITE.exists():
-        raise FileNotFoundError(f"Azurite is not installed ({AZURITE} is missing): run scripts/setup")
+        raise FileNotFoundError(
+            f"Azurite is not installed ({AZURITE} is missing): run scripts/setup"
+        )
     ports = [argument for service in SERVICES for argument in (f"--{service.lower()}Port", "0")]
     storage = ["--inMemoryPersistence"] if location is None else ["--location", str(location)]
     # The SDKs of 2026 name API versions that this Azurite refuses unless the check is off.
@@ -99,7 +105,9 @@ def _start(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_for_urls(process: subprocess.Popen[bytes], *, log: Path, start: int, ready_s: float) -> dict[str, str]:
+def _wait_for_urls(
+    process: subprocess.Popen[bytes], *, log: Path, start: int, ready_s: float
+) -> dict[str, str]:
     """Read the log from byte `start` until each service has said where it listens; --silent keeps that."""
     deadline = time.monotonic() + ready_s
     while True:
@@ -108,7 +116,9 @@ def _wait_for_urls(process: subprocess.Popen[bytes], *, log: Path, start: int, r
         if len(urls) == len(SERVICES) and said.endswith(b"\n"):
             return urls
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"Azurite did not get ready: {said[-2000:].decode(errors='replace')}")
+            raise RuntimeError(
+                f"Azurite did not get ready: {said[-2000:].decode(errors='replace')}"
+            )
         time.sleep(0.05)
 
 

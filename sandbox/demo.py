@@ -86,12 +86,18 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stand_ins(folder: Path, *, limits: str, job_seconds: float, settle_seconds: float) -> Iterator[Stage]:
+def stand_ins(
+    folder: Path, *, limits: str, job_seconds: float, settle_seconds: float
+) -> Iterator[Stage]:
     """Start storage, Klaviyo and the vault; yield how to reach them. `host` starts the app itself."""
     with contextlib.ExitStack() as stack:
         console.print("Starting Azurite, Klaviyo and Key Vault stand-ins ...")
-        azurite = stack.enter_context(running_azurite(folder / "azurite", log=folder / "azurite.log"))
-        command = sandbox_command("klaviyo", "--port", "0", "--limits", limits, "--job-seconds", str(job_seconds))
+        azurite = stack.enter_context(
+            running_azurite(folder / "azurite", log=folder / "azurite.log")
+        )
+        command = sandbox_command(
+            "klaviyo", "--port", "0", "--limits", limits, "--job-seconds", str(job_seconds)
+        )
         _, klaviyo = stack.enter_context(running(command, log=folder / "klaviyo.log"))
         command = sandbox_command("vault", "--port", "0", "--cert-dir", str(folder))
         _, vault = stack.enter_context(running(command, log=folder / "vault.log"))
@@ -125,7 +131,9 @@ def stand_ins(folder: Path, *, limits: str, job_seconds: float, settle_seconds: 
 @contextlib.contextmanager
 def host(stage: Stage, folder: Path) -> Iterator[str]:
     """Start the functions host with this repository's app; yield its address. Everybody is an administrator there."""
-    command = sandbox_command("host", "--app", str(ROOT), "--port", "0", "--lock-seconds", "5", "--user", "admin")
+    command = sandbox_command(
+        "host", "--app", str(ROOT), "--port", "0", "--lock-seconds", "5", "--user", "admin"
+    )
     with running(command, log=folder / "host.log", env=stage.environment, ready_s=60) as (_, ready):
         console.print(f"Functions host at {ready['url']} with {', '.join(ready['functions'])}")
         yield ready["url"]
@@ -146,7 +154,11 @@ def register(stage: Stage) -> None:
     stage.vault.write(SECRET, SecretStr(FULL_KEY))
     catalog = Catalog(stage.store)
     consent = Consent(by="demo", at=datetime.now(UTC))
-    catalog.save(Connection(id=CONNECTION, name="Klaviyo", secret=SECRET, used_by="contributors", consent=consent))
+    catalog.save(
+        Connection(
+            id=CONNECTION, name="Klaviyo", secret=SECRET, used_by="contributors", consent=consent
+        )
+    )
     catalog.save(
         Export(
             id=EXPORT,
@@ -171,12 +183,23 @@ def demo_snapshot(rows: int) -> Snapshot:
         Kind.BAD_PHONE: some,
         Kind.KLAVIYO_ASYNC: some,
     }
-    return Snapshot(rows=rows, partitions=PARTITIONS, seed=7, segment="HighValue", bad=bad if rows >= 100 else {})
+    return Snapshot(
+        rows=rows,
+        partitions=PARTITIONS,
+        seed=7,
+        segment="HighValue",
+        bad=bad if rows >= 100 else {},
+    )
 
 
 def wait_for_run(stage: Stage, *, rows: int, limit_s: float) -> Run:
     """Follow the run in the store as a page would, until it is closed."""
-    columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     deadline = time.monotonic() + limit_s
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("settle", total=rows)
@@ -191,7 +214,9 @@ def wait_for_run(stage: Stage, *, rows: int, limit_s: float) -> Run:
                     done = Journal(stage.store, run.run_id).delivery.accepted_profiles
                 bar.update(task, description=str(run.phase), completed=done)
             time.sleep(0.5)
-    raise SystemExit(f"the run did not end within {limit_s:.0f} s; run again with --keep and read host.log")
+    raise SystemExit(
+        f"the run did not end within {limit_s:.0f} s; run again with --keep and read host.log"
+    )
 
 
 def _newest_run(stage: Stage) -> Run | None:
@@ -210,7 +235,9 @@ def _newest_run(stage: Stage) -> Run | None:
 def delivered(url: str) -> Iterator[dict[str, Any]]:
     """The list's members with their attributes, through Klaviyo's own read endpoints."""
     session = requests.Session()
-    session.headers.update({"Authorization": f"Klaviyo-API-Key {FULL_KEY}", "revision": "2026-07-15"})
+    session.headers.update(
+        {"Authorization": f"Klaviyo-API-Key {FULL_KEY}", "revision": "2026-07-15"}
+    )
     following: str | None = f"{url}/api/lists/{LIST_ID}/profiles?page[size]=100"
     while following:
         answer = session.get(following, timeout=60)
@@ -246,7 +273,9 @@ def wrong_numbers(snapshot: Snapshot, report: Mapping[str, Any]) -> dict[str, tu
     outcomes: Counter[Outcome] = Counter()
     for kind, number in snapshot.bad.items():
         outcomes[OUTCOMES.get(kind, Outcome.REJECTED)] += number
-    rejected = outcomes[Outcome.REJECTED] + outcomes[Outcome.REFUSED] + outcomes[Outcome.IMPORT_ERROR]
+    rejected = (
+        outcomes[Outcome.REJECTED] + outcomes[Outcome.REFUSED] + outcomes[Outcome.IMPORT_ERROR]
+    )
     duplicates = outcomes[Outcome.DUPLICATE]
     right = {
         "rows": snapshot.rows,
@@ -254,7 +283,9 @@ def wrong_numbers(snapshot: Snapshot, report: Mapping[str, Any]) -> dict[str, tu
         "duplicates": duplicates,
         "rejected": rejected,
     }
-    return {name: (report[name], number) for name, number in right.items() if report[name] != number}
+    return {
+        name: (report[name], number) for name, number in right.items() if report[name] != number
+    }
 
 
 def _key(attributes: dict[str, Any]) -> tuple[Any, ...]:
@@ -262,7 +293,10 @@ def _key(attributes: dict[str, Any]) -> tuple[Any, ...]:
     return (
         *(attributes.get(name) for name in ("first_name", "last_name", "phone_number")),
         *(location.get(name) for name in ("city", "country")),
-        *(properties.get(name) for name in ("customer_id", "date_of_birth", "loyalty_tier", "lifetime_value")),
+        *(
+            properties.get(name)
+            for name in ("customer_id", "date_of_birth", "loyalty_tier", "lifetime_value")
+        ),
     )
 
 
@@ -283,17 +317,25 @@ def _expected_key(profile: Any) -> tuple[Any, ...]:
 
 def _some(text: str) -> int:
     if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("at least one row is needed: an empty snapshot is a failed run")
+        raise argparse.ArgumentTypeError(
+            "at least one row is needed: an empty snapshot is a failed run"
+        )
     return number
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sandbox demo", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox demo", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--rows", type=_some, default=5_000)
     parser.add_argument("--limits", choices=("klaviyo", "off"), default="klaviyo")
-    parser.add_argument("--job-seconds", type=float, default=2.0, help="how long the stand-in works on a job")
+    parser.add_argument(
+        "--job-seconds", type=float, default=2.0, help="how long the stand-in works on a job"
+    )
     parser.add_argument("--settle-seconds", type=float, default=2.0)
-    parser.add_argument("--stay", action="store_true", help="then keep it all running until Ctrl-C, to look around")
+    parser.add_argument(
+        "--stay", action="store_true", help="then keep it all running until Ctrl-C, to look around"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder with logs and state")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -311,16 +353,23 @@ def main(argv: list[str]) -> int:
 def _demo(options: argparse.Namespace, folder: Path) -> int:
     snapshot = demo_snapshot(options.rows)
     with stand_ins(
-        folder, limits=options.limits, job_seconds=options.job_seconds, settle_seconds=options.settle_seconds
+        folder,
+        limits=options.limits,
+        job_seconds=options.job_seconds,
+        settle_seconds=options.settle_seconds,
     ) as stage:
         register(stage)
         with host(stage, folder) as url:
             started = time.monotonic()
             console.print(f"Dropping a snapshot of {options.rows:,} rows into blob storage ...")
-            write_snapshot(snapshot, ContainerWriter(stage.snapshots.get_container_client("segments")))
+            write_snapshot(
+                snapshot, ContainerWriter(stage.snapshots.get_container_client("segments"))
+            )
             dropped = time.monotonic()
             run = wait_for_run(stage, rows=options.rows, limit_s=300 + options.rows / 1_000)
-            console.print(f"Dropped in {dropped - started:.1f} s, done {time.monotonic() - dropped:.1f} s later.")
+            console.print(
+                f"Dropped in {dropped - started:.1f} s, done {time.monotonic() - dropped:.1f} s later."
+            )
             exit_code = _conclude(stage, snapshot, run)
             if options.stay:
                 _stay(url)
@@ -336,7 +385,10 @@ def _stay(url: str) -> None:
     for user, words in LOOKS:
         command = f"EXPORTER_TOKEN=sandbox-{user} {place} -m exporter {words} --app {url}"
         console.print(f"  {command}", soft_wrap=True, markup=False)
-    console.print(f"In a browser you are an administrator, after {url}/.auth/login/viewer a viewer:", soft_wrap=True)
+    console.print(
+        f"In a browser you are an administrator, after {url}/.auth/login/viewer a viewer:",
+        soft_wrap=True,
+    )
     console.print(f"  {url}/api/exports", soft_wrap=True)
     print(json.dumps({"url": url}), flush=True)
     threading.Event().wait()
@@ -349,14 +401,20 @@ def _conclude(stage: Stage, snapshot: Snapshot, run: Run) -> int:
     print(report_as_text(report))
     console.print("Reading the list back through Klaviyo's own endpoints ...")
     # Klaviyo allows 700 pages a minute: for a million members a quarter of an hour, so without limits.
-    requests.post(f"{stage.control_url}/settings", json={"limits": False}, timeout=10).raise_for_status()
+    requests.post(
+        f"{stage.control_url}/settings", json={"limits": False}, timeout=10
+    ).raise_for_status()
     wrong = differences(snapshot, delivered(stage.klaviyo_url))
     if wrong:
         kinds = {kind: wrong.count(kind) for kind in sorted(set(wrong))}
-        console.print(f"[red]The list is not what the snapshot should give: {kinds}. --keep keeps the logs.[/]")
+        console.print(
+            f"[red]The list is not what the snapshot should give: {kinds}. --keep keeps the logs.[/]"
+        )
         return 1
     console.print("[green]The list holds exactly what the snapshot should give.[/]")
     if numbers := wrong_numbers(snapshot, report):
-        console.print(f"[red]The report does not say so (it says, it should): {numbers}. --keep keeps the logs.[/]")
+        console.print(
+            f"[red]The report does not say so (it says, it should): {numbers}. --keep keeps the logs.[/]"
+        )
         return 1
     return 0

@@ -175,18 +175,112 @@ class ContainerWriter:
 # --- people ---------------------------------------------------------------------------------------------------
 
 FIRST_NAMES = (
-    *("Ada", "Ana", "Andrei", "Åsa", "Béla", "Björn", "Carlos", "Chloë", "Đorđe", "Elena", "Emma", "Fatima"),
-    *("François", "Grace", "Hannah", "Ioana", "Ivo", "James", "João", "Jürgen", "Karen", "Lea", "Liam"),
-    *("Łukasz", "Maria", "Mei", "Mihai", "Noah", "Nuño", "Olivia", "Otto", "Paul", "Quentin", "Radu", "René"),
-    *("Siobhán", "Sofia", "Søren", "Ștefan", "Tom", "Uma", "Václav", "William", "Xenia", "Yara", "Zoë"),
+    *(
+        "Ada",
+        "Ana",
+        "Andrei",
+        "Åsa",
+        "Béla",
+        "Björn",
+        "Carlos",
+        "Chloë",
+        "Đorđe",
+        "Elena",
+        "Emma",
+        "Fatima",
+    ),
+    *(
+        "François",
+        "Grace",
+        "Hannah",
+        "Ioana",
+        "Ivo",
+        "James",
+        "João",
+        "Jürgen",
+        "Karen",
+        "Lea",
+        "Liam",
+    ),
+    *(
+        "Łukasz",
+        "Maria",
+        "Mei",
+        "Mihai",
+        "Noah",
+        "Nuño",
+        "Olivia",
+        "Otto",
+        "Paul",
+        "Quentin",
+        "Radu",
+        "René",
+    ),
+    *(
+        "Siobhán",
+        "Sofia",
+        "Søren",
+        "Ștefan",
+        "Tom",
+        "Uma",
+        "Václav",
+        "William",
+        "Xenia",
+        "Yara",
+        "Zoë",
+    ),
     *("Žofia", "Ελένη", "Ольга", "美咲"),
 )
 RARE_FIRST_NAMES = ('Noah "Noe"', "Anne, Marie", "")
 LAST_NAMES = (
-    *("Ackermann", "Brown", "Côté", "D'Angelo", "Dvořák", "Esposito", "Fernández", "García", "Grøn"),
-    *("Hughes", "Ionescu", "Jensen", "Johnson", "Kovács", "Kral", "Lind", "López", "Müller", "Nagy"),
-    *("Nguyễn", "Novák", "O'Neill", "Öberg", "Peeters", "Petrović", "Popescu", "Quinn", "Rossi", "Roth"),
-    *("Șerban", "Silva", "Smith", "Strauß", "Tan", "Țurcanu", "Ünal", "van Dijk", "Weiß", "Wójcik", "Yıldız"),
+    *(
+        "Ackermann",
+        "Brown",
+        "Côté",
+        "D'Angelo",
+        "Dvořák",
+        "Esposito",
+        "Fernández",
+        "García",
+        "Grøn",
+    ),
+    *(
+        "Hughes",
+        "Ionescu",
+        "Jensen",
+        "Johnson",
+        "Kovács",
+        "Kral",
+        "Lind",
+        "López",
+        "Müller",
+        "Nagy",
+    ),
+    *(
+        "Nguyễn",
+        "Novák",
+        "O'Neill",
+        "Öberg",
+        "Peeters",
+        "Petrović",
+        "Popescu",
+        "Quinn",
+        "Rossi",
+        "Roth",
+    ),
+    *(
+        "Șerban",
+        "Silva",
+        "Smith",
+        "Strauß",
+        "Tan",
+        "Țurcanu",
+        "Ünal",
+        "van Dijk",
+        "Weiß",
+        "Wójcik",
+        "Yıldız",
+    ),
     *("Young", "Zieliński", "Παππάς", "Иванова", "佐藤"),
 )
 RARE_LAST_NAMES = ("Smith, Jr.", 'von "Und" Zu', "")
@@ -245,7 +339,9 @@ def _wheel(common: Sequence[T], rare: Sequence[T] = (), *, one_in: int = 256) ->
 
 def _stem(first_name: str) -> str:
     """The part of an address that comes from a name: ASCII letters only."""
-    letters = unicodedata.normalize("NFKD", first_name.lower().translate(str.maketrans("łøđ", "lod")))
+    letters = unicodedata.normalize(
+        "NFKD", first_name.lower().translate(str.maketrans("łøđ", "lod"))
+    )
     return "".join(letter for letter in letters if "a" <= letter <= "z") or "member"
 
 
@@ -264,16 +360,20 @@ class _Tables:
         self.countries = tuple(place.country for place in places)
         self.phone_plans = tuple(self._phone_plan(place, slot) for slot, place in enumerate(places))
         self.stems = tuple(
-            (stem.capitalize() if slot % 101 == 0 else stem) + SEPARATORS[slot // 64 % len(SEPARATORS)]
+            (stem.capitalize() if slot % 101 == 0 else stem)
+            + SEPARATORS[slot // 64 % len(SEPARATORS)]
             for slot, stem in enumerate(_stem(name) for name in self.first_names)
         )
         self.domains = _wheel(DOMAINS)
         self.tiers = _wheel(TIERS)
         oldest = date(1940, 1, 1)
         self.birthdays = tuple(
-            "" if slot % 5 < 2 else (oldest + timedelta(days=slot % 24_837)).isoformat() for slot in range(WHEEL)
+            "" if slot % 5 < 2 else (oldest + timedelta(days=slot % 24_837)).isoformat()
+            for slot in range(WHEEL)
         )
-        self.values = tuple("" if slot % 9 == 0 else f"{(slot / WHEEL) ** 4 * 9000:.2f}" for slot in range(WHEEL))
+        self.values = tuple(
+            "" if slot % 9 == 0 else f"{(slot / WHEEL) ** 4 * 9000:.2f}" for slot in range(WHEEL)
+        )
 
     @staticmethod
     def _phone_plan(place: Place, slot: int) -> tuple[tuple[str, ...], str] | None:
@@ -281,7 +381,9 @@ class _Tables:
         if slot // 64 % 4 == 0:
             return None
         gap = " " if slot // 512 % 8 == 0 else ""
-        return tuple(f"{place.country_code}{gap}{prefix}{gap}" for prefix in place.phone_prefixes), gap
+        return tuple(
+            f"{place.country_code}{gap}{prefix}{gap}" for prefix in place.phone_prefixes
+        ), gap
 
 
 @functools.cache
@@ -307,7 +409,10 @@ def _draw(seed: int, block: int) -> _Draws:
     # A hash and not `random`: it gives the same bytes for ever, and many at once.
     material = hashlib.shake_128(f"{seed}/{block}".encode()).digest(BLOCK * (16 + 2 * count))
     numbers = array("H", material[BLOCK * 16 :])
-    return _Draws(material[: BLOCK * 16].hex(), *(numbers[BLOCK * item : BLOCK * (item + 1)] for item in range(count)))
+    return _Draws(
+        material[: BLOCK * 16].hex(),
+        *(numbers[BLOCK * item : BLOCK * (item + 1)] for item in range(count)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,13 +453,22 @@ class _People:
 
     def emails(self) -> list[str]:
         """Unique: the person's number stands between a separator and the domain."""
-        stems, domains = self._pick(self.tables.stems, "name"), self._pick(self.tables.domains, "surname")
+        stems, domains = (
+            self._pick(self.tables.stems, "name"),
+            self._pick(self.tables.domains, "surname"),
+        )
         numbers = range(self.start, self.stop)
-        return [f"{stem}{number}{domain}" for stem, number, domain in zip(stems, numbers, domains, strict=True)]
+        return [
+            f"{stem}{number}{domain}"
+            for stem, number, domain in zip(stems, numbers, domains, strict=True)
+        ]
 
     def telephones(self) -> list[str]:
         plans, numbers = self._pick(self.tables.phone_plans, "place"), range(self.start, self.stop)
-        return [_telephone(plan, number) if plan else "" for plan, number in zip(plans, numbers, strict=True)]
+        return [
+            _telephone(plan, number) if plan else ""
+            for plan, number in zip(plans, numbers, strict=True)
+        ]
 
     def cities(self) -> list[str]:
         return list(self._pick(self.tables.cities, "place"))
@@ -416,7 +530,10 @@ _SPOIL_CELLS: dict[Kind, Callable[[list[str]], list[str]]] = {
     Kind.RAGGED_SHORT: lambda cells: cells[: max(1, len(cells) - 2)],
     Kind.RAGGED_LONG: lambda cells: [*cells, "surplus"],
     Kind.NUL_BYTE: lambda cells: [*cells[:-1], cells[-1] + "\0"],
-    Kind.INVALID_UTF8: lambda cells: [*cells[:-1], cells[-1] + "\udcff"],  # byte FF once `chunks` has encoded it
+    Kind.INVALID_UTF8: lambda cells: [
+        *cells[:-1],
+        cells[-1] + "\udcff",
+    ],  # byte FF once `chunks` has encoded it
 }
 
 
@@ -425,7 +542,9 @@ _SPOIL_LAST: dict[Kind, Callable[[str], str]] = {
     Kind.UNTERMINATED_QUOTE: lambda cell: '"' + cell.replace('"', ""),
     Kind.STRAY_QUOTE: lambda cell: '"' + cell.replace('"', "") + '"x',
     Kind.BARE_CR: lambda cell: cell.replace('"', "") + "\rx",
-    Kind.RECORD_TOO_LONG: lambda cell: cell.replace('"', "") + "x" * 24_000_000,  # the exporter's limit is 16 MB
+    Kind.RECORD_TOO_LONG: lambda cell: (
+        cell.replace('"', "") + "x" * 24_000_000
+    ),  # the exporter's limit is 16 MB
 }
 
 
@@ -457,7 +576,9 @@ class _FlawPlanner:
         parts = [part for part in self._snapshot.bounds() if part]
         count = self._snapshot.bad.get(Kind.UNTERMINATED_QUOTE, 0)
         if count > len(parts):
-            raise ValueError(f"{Kind.UNTERMINATED_QUOTE} needs a partition each: {len(parts)} of them, {count} wanted")
+            raise ValueError(
+                f"{Kind.UNTERMINATED_QUOTE} needs a partition each: {len(parts)} of them, {count} wanted"
+            )
         for number, part in enumerate(self._random.sample(parts, count)):
             self._flaws[part[-1]] = _Flaw(Kind.UNTERMINATED_QUOTE, number)
 
@@ -474,7 +595,9 @@ class _FlawPlanner:
                 self._originals.add(original)
                 self._flaws[row] = _Flaw(kind, number, original)
                 return
-        raise ValueError(f"no room for {kind} in {self._snapshot.rows} rows of {self._snapshot.partitions} partitions")
+        raise ValueError(
+            f"no room for {kind} in {self._snapshot.rows} rows of {self._snapshot.partitions} partitions"
+        )
 
     def _original_of(self, row: int, *, across: bool) -> int | None:
         """An earlier row of the same partition, or of an earlier one."""
@@ -492,7 +615,10 @@ def extra_cell(customer_id: str, number: int, length: int) -> str:
 
 ENCODINGS = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "utf-16": "UTF-16", "cp1252": "windows-1252"}
 LINE_ENDINGS = {"lf": "\n", "crlf": "\r\n"}
-DATA_TYPES = {Column.DATE_OF_BIRTH: "date", Column.LIFETIME_VALUE: "decimal"}  # the others are strings
+DATA_TYPES = {
+    Column.DATE_OF_BIRTH: "date",
+    Column.LIFETIME_VALUE: "decimal",
+}  # the others are strings
 TEXTS = (Column.FIRST_NAME, Column.LAST_NAME, Column.CITY, Column.COUNTRY)  # may need quotes
 
 
@@ -519,7 +645,9 @@ class Snapshot:
     destination: str = "KlaviyoFeed"
     instance_id: str = "0f3c1a52-7d1e-4b0a-9c55-2f6a9b7e1d10"
     exported_at: datetime = datetime(2026, 3, 14, 6, 15, tzinfo=UTC)
-    columns: Mapping[Column, str] = field(default_factory=lambda: {column: column.value for column in Column})
+    columns: Mapping[Column, str] = field(
+        default_factory=lambda: {column: column.value for column in Column}
+    )
     extra_columns: int = 0
     cell_length: int = 12  # of the extra columns
     bad: Mapping[Kind, int] = field(default_factory=dict)
@@ -543,7 +671,9 @@ class Snapshot:
         if Kind.RAGGED_SHORT in self.bad and len(self.columns) == 1:
             raise ValueError(f"{Kind.RAGGED_SHORT} needs two columns")
         if self.extra_columns < 0 or self.cell_length < 1:
-            raise ValueError("there are no fewer than no extra columns, and their cells hold something")
+            raise ValueError(
+                "there are no fewer than no extra columns, and their cells hold something"
+            )
         needed = {
             Column.EMAIL: set(_SPOIL_EMAIL),
             Column.TELEPHONE: {Kind.BAD_PHONE},
@@ -552,7 +682,9 @@ class Snapshot:
         }
         for column, kinds in needed.items():
             if column not in self.columns and kinds & set(self.bad):
-                raise ValueError(f"the kinds {', '.join(sorted(kinds & set(self.bad)))} need column {column}")
+                raise ValueError(
+                    f"the kinds {', '.join(sorted(kinds & set(self.bad)))} need column {column}"
+                )
 
     def files(self) -> Iterator[SnapshotFile]:
         """Every file with its bytes, made while they are read; partitions in order, then model.json."""
@@ -594,10 +726,23 @@ class Snapshot:
 
     def model(self) -> dict[str, object]:
         """model.json, the Common Data Model's folder metadata, as Customer Insights is thought to write it."""
-        types = {name: DATA_TYPES[column] for column, name in self.columns.items() if column in DATA_TYPES}
-        attributes = [{"name": name, "dataType": types.get(name, "string")} for name in self._names()]
-        partitions = [self._partition_entry(partition) for partition in range(1, self.partitions + 1)]
-        entity = {"$type": "LocalEntity", "name": self.segment, "attributes": attributes, "partitions": partitions}
+        types = {
+            name: DATA_TYPES[column]
+            for column, name in self.columns.items()
+            if column in DATA_TYPES
+        }
+        attributes = [
+            {"name": name, "dataType": types.get(name, "string")} for name in self._names()
+        ]
+        partitions = [
+            self._partition_entry(partition) for partition in range(1, self.partitions + 1)
+        ]
+        entity = {
+            "$type": "LocalEntity",
+            "name": self.segment,
+            "attributes": attributes,
+            "partitions": partitions,
+        }
         return {
             "application": "CustomerInsights",
             "name": self.destination,
@@ -635,7 +780,10 @@ class Snapshot:
         return self.delimiter.join(map(self._quoted, self._names()))
 
     def _names(self) -> list[str]:
-        return [*self.columns.values(), *(f"Extra{number}" for number in range(1, self.extra_columns + 1))]
+        return [
+            *self.columns.values(),
+            *(f"Extra{number}" for number in range(1, self.extra_columns + 1)),
+        ]
 
     def planted(self) -> Iterator[PlantedRow]:
         """The bad rows, partition by partition; made by writing the partitions again to nowhere, to count lines."""
@@ -657,7 +805,11 @@ class Snapshot:
 
     def expected_profiles(self) -> Iterator[ExpectedProfile]:
         """What a correct exporter delivers; of rows that repeat each other the last, here in the first one's place."""
-        last = {flaw.original: row for row, flaw in sorted(self._flaws.items()) if flaw.original is not None}
+        last = {
+            flaw.original: row
+            for row, flaw in sorted(self._flaws.items())
+            if flaw.original is not None
+        }
         for part in self.bounds():
             for span in self._spans(part):
                 profiles = self._profiles(self._people(span))
@@ -678,7 +830,9 @@ class Snapshot:
     def _profiles(self, people: _People) -> Iterator[ExpectedProfile]:
         cells = {column: self._values(people, column) for column in Column}
         cells[Column.EMAIL] = [email and email.lower() for email in cells[Column.EMAIL]]
-        cells[Column.TELEPHONE] = [phone and phone.replace(" ", "") for phone in cells[Column.TELEPHONE]]
+        cells[Column.TELEPHONE] = [
+            phone and phone.replace(" ", "") for phone in cells[Column.TELEPHONE]
+        ]
         return map(ExpectedProfile._make, zip(*cells.values(), strict=True))
 
     def _values(self, people: _People, column: Column) -> list[str | None]:
@@ -714,7 +868,10 @@ class Snapshot:
 
     def _extra_cells(self, people: _People) -> list[list[str]]:
         return [
-            [extra_cell(customer_id, number, self.cell_length) for customer_id in people.customer_ids()]
+            [
+                extra_cell(customer_id, number, self.cell_length)
+                for customer_id in people.customer_ids()
+            ]
             for number in range(1, self.extra_columns + 1)
         ]
 
@@ -810,24 +967,49 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--partitions", type=int, default=default.partitions)
     parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--first", type=int, default=default.first, help="number of the first person")
-    parser.add_argument("--changed-every", type=int, default=0, metavar="K", help="change every K-th person's name")
+    parser.add_argument(
+        "--first", type=int, default=default.first, help="number of the first person"
+    )
+    parser.add_argument(
+        "--changed-every", type=int, default=0, metavar="K", help="change every K-th person's name"
+    )
     parser.add_argument("--segment", default=default.segment)
     parser.add_argument("--destination", default=default.destination)
-    parser.add_argument("--exported-at", type=_moment, default=default.exported_at, metavar="ISO-TIME")
-    parser.add_argument("--columns", type=_column, nargs="+", metavar="COLUMN[=HEADER]", help=", ".join(Column))
-    parser.add_argument("--extra-columns", type=int, default=0, metavar="N", help="add Extra1 to ExtraN")
-    parser.add_argument("--cell-length", type=int, default=default.cell_length, help="characters of an extra cell")
-    parser.add_argument("--bad", type=_bad, nargs="+", action="extend", metavar="KIND=N", help=", ".join(Kind))
+    parser.add_argument(
+        "--exported-at", type=_moment, default=default.exported_at, metavar="ISO-TIME"
+    )
+    parser.add_argument(
+        "--columns", type=_column, nargs="+", metavar="COLUMN[=HEADER]", help=", ".join(Column)
+    )
+    parser.add_argument(
+        "--extra-columns", type=int, default=0, metavar="N", help="add Extra1 to ExtraN"
+    )
+    parser.add_argument(
+        "--cell-length", type=int, default=default.cell_length, help="characters of an extra cell"
+    )
+    parser.add_argument(
+        "--bad", type=_bad, nargs="+", action="extend", metavar="KIND=N", help=", ".join(Kind)
+    )
     parser.add_argument("--layout", type=Layout, choices=list(Layout), default=default.layout)
     parser.add_argument("--no-header", dest="header", action="store_false")
     parser.add_argument("--delimiter", choices=[",", ";", "|", "\t"], default=default.delimiter)
     parser.add_argument("--encoding", choices=list(ENCODINGS), default=default.encoding)
     parser.add_argument("--line-ending", choices=list(LINE_ENDINGS), default="lf")
     parser.add_argument("--no-format-settings", dest="format_settings", action="store_false")
-    parser.add_argument("--container-url", default=default.container_url, help="what model.json's locations start with")
-    parser.add_argument("--planted", type=Path, metavar="FILE", help="write the bad rows there, one JSON object a line")
-    parser.add_argument("--expected", type=Path, metavar="FILE", help="write what a correct exporter delivers there")
+    parser.add_argument(
+        "--container-url",
+        default=default.container_url,
+        help="what model.json's locations start with",
+    )
+    parser.add_argument(
+        "--planted",
+        type=Path,
+        metavar="FILE",
+        help="write the bad rows there, one JSON object a line",
+    )
+    parser.add_argument(
+        "--expected", type=Path, metavar="FILE", help="write what a correct exporter delivers there"
+    )
     return parser
 
 

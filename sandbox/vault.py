@@ -84,7 +84,13 @@ class Refused(Exception):
     """An answer other than success, in Key Vault's form."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, inner: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        inner: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         error: Json = {"code": code, "message": message}
@@ -131,9 +137,17 @@ class Tokens:
 
     def issue(self, resource: str, *, lifetime_s: float) -> Json:
         now = int(self._clock())
-        claims: Json = {"aud": resource, "iss": f"https://sts.windows.net/{TENANT}/", "tid": TENANT, "appid": CLIENT_ID}
+        claims: Json = {
+            "aud": resource,
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "tid": TENANT,
+            "appid": CLIENT_ID,
+        }
         claims |= {"nbf": now, "exp": now + int(lifetime_s)}
-        signed = ".".join(_base64url(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "HS256"}, claims))
+        signed = ".".join(
+            _base64url(json.dumps(part).encode())
+            for part in ({"typ": "JWT", "alg": "HS256"}, claims)
+        )
         return {
             "access_token": f"{signed}.{self._signature(signed)}",
             "client_id": CLIENT_ID,
@@ -237,7 +251,9 @@ class Secrets:
 
     def answer(self, request: Request) -> Answer:
         if "api-version" not in request.query:
-            raise Refused(400, "BadParameter", "The request misses the query parameter api-version.")
+            raise Refused(
+                400, "BadParameter", "The request misses the query parameter api-version."
+            )
         collection, *rest = request.path.strip("/").split("/")
         if rest:
             _check_name(rest[0])
@@ -264,7 +280,9 @@ class Secrets:
             case "POST", "deletedsecrets", [name, "recover"]:
                 return self._recover(name)
             case _:
-                raise Refused(405, "MethodNotAllowed", f"{request.method} {request.path} is not served here.")
+                raise Refused(
+                    405, "MethodNotAllowed", f"{request.method} {request.path} is not served here."
+                )
 
     def put(self, name: str, content: Json) -> Answer:
         _check_name(name)
@@ -338,14 +356,18 @@ class Secrets:
         return {key: secret for key, secret in self._deleted.items() if secret.deleted_at <= latest}
 
     def _list_versions(self, name: str, request: Request) -> Answer:
-        secret = self._live.get(name.lower()) or Secret(name=name)  # an unknown name has no versions: an empty list
+        secret = self._live.get(name.lower()) or Secret(
+            name=name
+        )  # an unknown name has no versions: an empty list
 
         def item(version: Version) -> Json:
             return version.properties(self._version_url(secret, version))
 
         return self._list(secret.versions, request, item)
 
-    def _list(self, entries: Mapping[str, Any], request: Request, item: Callable[[Any], Json]) -> Answer:
+    def _list(
+        self, entries: Mapping[str, Any], request: Request, item: Callable[[Any], Json]
+    ) -> Answer:
         """One page in the order of keys; the token for the next page is the last key of this one."""
         size = request.query.get("maxresults", str(PAGE))
         if not size.isdecimal() or not 1 <= int(size) <= PAGE:
@@ -388,7 +410,9 @@ class Vault:
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
         self.knobs = Knobs()
-        self.requests: list[str] = []  # what the vault was asked with a valid token, such as "GET /secrets/key"
+        self.requests: list[
+            str
+        ] = []  # what the vault was asked with a valid token, such as "GET /secrets/key"
         self.identity_header = secrets.token_hex(16)
         self._resource = _parent_resource(url)
         self._tokens = Tokens(clock)
@@ -432,9 +456,7 @@ class Vault:
         else:
             fault = self._tokens.fault(token, audience=self._resource)
         if fault:
-            challenge = (
-                f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{self._resource}"'
-            )
+            challenge = f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{self._resource}"'
             raise Refused(401, "Unauthorized", fault, headers={"WWW-Authenticate": challenge})
 
     def _check_throttle(self) -> None:
@@ -442,7 +464,12 @@ class Vault:
             self.knobs.throttle_next -= 1
             message = "Request was not processed because too many requests were received."
             after = self.knobs.retry_after_s
-            raise Refused(429, "Throttled", message, headers={} if after is None else {"Retry-After": str(after)})
+            raise Refused(
+                429,
+                "Throttled",
+                message,
+                headers={} if after is None else {"Retry-After": str(after)},
+            )
 
     def _check_role(self) -> None:
         if not self.knobs.role_assigned:
@@ -462,16 +489,25 @@ class Vault:
                 self._tokens.revoke()
                 return Answer(204)
             case _:
-                raise Refused(404, "NotFound", f"{request.method} {request.path} is not served here.")
+                raise Refused(
+                    404, "NotFound", f"{request.method} {request.path} is not served here."
+                )
 
     def _issue_token(self, request: Request) -> Answer:
         resource = request.query.get("resource", "")
         if request.headers.get("X-IDENTITY-HEADER") != self.identity_header:
-            return Answer(401, {"statusCode": 401, "message": "X-IDENTITY-HEADER is missing or wrong."})
+            return Answer(
+                401, {"statusCode": 401, "message": "X-IDENTITY-HEADER is missing or wrong."}
+            )
         if request.query.get("api-version") != "2019-08-01" or not resource:
-            return Answer(400, {"statusCode": 400, "message": "api-version 2019-08-01 and resource are required."})
+            return Answer(
+                400,
+                {"statusCode": 400, "message": "api-version 2019-08-01 and resource are required."},
+            )
         if not self.knobs.identity_available:
-            return Answer(500, {"statusCode": 500, "message": "The identity endpoint is not available."})
+            return Answer(
+                500, {"statusCode": 500, "message": "The identity endpoint is not available."}
+            )
         return Answer(200, self._tokens.issue(resource, lifetime_s=self.knobs.token_lifetime_s))
 
 
@@ -556,7 +592,9 @@ class RunningVault:
     vault: Vault
 
     def ready_line(self) -> str:
-        return json.dumps({"url": self.url, "ca": str(self.ca), "control": self.control, "env": dict(self.env)})
+        return json.dumps(
+            {"url": self.url, "ca": str(self.ca), "control": self.control, "env": dict(self.env)}
+        )
 
 
 @contextlib.contextmanager
@@ -568,13 +606,18 @@ def serving(*, port: int = 0, cert_dir: Path | None = None) -> Iterator[RunningV
     with contextlib.ExitStack() as stack:
         folder = cert_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vault-")))
         folder.mkdir(parents=True, exist_ok=True)
-        vault_server, identity_server = (stack.enter_context(_Server(number)) for number in (port, 0))
+        vault_server, identity_server = (
+            stack.enter_context(_Server(number)) for number in (port, 0)
+        )
         url = f"https://127.0.0.1:{vault_server.server_port}"
         identity_url = f"http://127.0.0.1:{identity_server.server_port}"
         vault = Vault(url)
         certificate, bundle = _make_certificate(folder)
         _use_tls(vault_server, certificate)
-        for server, answer in ((vault_server, vault.answer_vault), (identity_server, vault.answer_identity)):
+        for server, answer in (
+            (vault_server, vault.answer_vault),
+            (identity_server, vault.answer_identity),
+        ):
             server.answer = answer
             stack.enter_context(_in_background(server))
         env = {
@@ -582,7 +625,9 @@ def serving(*, port: int = 0, cert_dir: Path | None = None) -> Iterator[RunningV
             "IDENTITY_HEADER": vault.identity_header,
             "REQUESTS_CA_BUNDLE": str(bundle),
         }
-        yield RunningVault(url=url, ca=certificate, control=f"{identity_url}/sandbox", env=env, vault=vault)
+        yield RunningVault(
+            url=url, ca=certificate, control=f"{identity_url}/sandbox", env=env, vault=vault
+        )
 
 
 # --- certificate ----------------------------------------------------------------------------------------------
@@ -599,10 +644,17 @@ def _make_certificate(folder: Path) -> tuple[Path, Path]:
     certificate, bundle = folder / "vault.pem", folder / "ca-bundle.pem"
     certificate.write_bytes(_self_signed(key).public_bytes(serialization.Encoding.PEM))
     usual = Path(os.environ.get("REQUESTS_CA_BUNDLE", ""))
-    bundle.write_bytes((usual if usual.is_file() else Path(certifi.where())).read_bytes() + certificate.read_bytes())
+    bundle.write_bytes(
+        (usual if usual.is_file() else Path(certifi.where())).read_bytes()
+        + certificate.read_bytes()
+    )
     _write_private(
         _key_path(certificate),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
     )
     return certificate, bundle
 
@@ -655,7 +707,9 @@ def _use_tls(server: _Server, certificate: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, _key_path(certificate))
     # The handshake is left to the connection's own thread, so that a slow client holds up no other.
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
 
 
 # --- command line ---------------------------------------------------------------------------------------------
@@ -675,9 +729,16 @@ def main(argv: list[str]) -> int:
         epilog="Example: python -m sandbox vault --port 8443 --secret klaviyo-key=pk_test",
     )
     parser.add_argument("--port", type=int, default=0, help="0 = a free one")
-    parser.add_argument("--cert-dir", type=Path, help="where certificate and key go; default: a temporary folder")
     parser.add_argument(
-        "--secret", type=_secret, action="append", default=[], metavar="NAME=VALUE", help="have this secret at once"
+        "--cert-dir", type=Path, help="where certificate and key go; default: a temporary folder"
+    )
+    parser.add_argument(
+        "--secret",
+        type=_secret,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="have this secret at once",
     )
     options = parser.parse_args(argv)
     stopped = threading.Event()

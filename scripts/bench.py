@@ -45,7 +45,10 @@ properties:
   loyalty_tier: LoyaltyTier
   lifetime_value: {column: LifetimeValue, type: number}
 """
-LINEAR_CPU, LINEAR_MB = 10.5, 300  # 10,000,000 rows may take so many times the CPU of 1,000,000, and so much memory
+LINEAR_CPU, LINEAR_MB = (
+    10.5,
+    300,
+)  # 10,000,000 rows may take so many times the CPU of 1,000,000, and so much memory
 PLAN = """
 import json, sys
 from pathlib import Path
@@ -176,11 +179,17 @@ print(time.monotonic() - started)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = ("all", "plan", "linear", "push", "cpu", "stand-in")
     parser.add_argument("part", nargs="?", choices=parts, default="all")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--no-official", action="store_true", help="leave the official package out: it takes minutes")
+    parser.add_argument(
+        "--no-official",
+        action="store_true",
+        help="leave the official package out: it takes minutes",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often cpu is measured")
     options = parser.parse_args()
     if options.part in ("all", "stand-in"):
@@ -197,12 +206,17 @@ def main() -> int:
         if options.part in ("all", "push"):
             _push(folder, file, options.rows)
         if options.part in ("all", "cpu"):
-            _cpu(folder, file, options.rows, official=not options.no_official, rounds=options.rounds)
+            _cpu(
+                folder, file, options.rows, official=not options.no_official, rounds=options.rounds
+            )
     return 0
 
 
 def _emit(**figures: Any) -> None:
-    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
+    rounded = {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in figures.items()
+    }
     print(json.dumps(rounded), flush=True)
 
 
@@ -214,7 +228,17 @@ def _stand_in(rows: int) -> None:
 
 def _snapshot(folder: Path, rows: int) -> Path:
     # In a process of its own: Linux counts a parent's memory as the first of its child's peak.
-    _run([*sandbox_command("snapshot"), "--rows", str(rows), "--layout", "single", "--out", str(folder / "in")])
+    _run(
+        [
+            *sandbox_command("snapshot"),
+            "--rows",
+            str(rows),
+            "--layout",
+            "single",
+            "--out",
+            str(folder / "in"),
+        ]
+    )
     file = next(path for path in (folder / "in").rglob("*.csv"))
     _emit(bench="snapshot", rows=rows, columns=10, megabytes=file.stat().st_size / 1e6)
     return file
@@ -244,7 +268,14 @@ def _linear(folder: Path, file: Path, rows: int) -> None:
 
 def _emit_linear(bench: str, rows: int, tenth: dict[str, Any], used: dict[str, Any]) -> None:
     times = used["cpu_s"] / tenth["cpu_s"]
-    _emit(bench=bench, rows=rows, **used, of_a_tenth=times, most_of_a_tenth=LINEAR_CPU, most_peak_mb=LINEAR_MB)
+    _emit(
+        bench=bench,
+        rows=rows,
+        **used,
+        of_a_tenth=times,
+        most_of_a_tenth=LINEAR_CPU,
+        most_peak_mb=LINEAR_MB,
+    )
 
 
 def _push(folder: Path, file: Path, rows: int) -> None:
@@ -285,12 +316,16 @@ def _cpu(folder: Path, file: Path, rows: int, *, official: bool, rounds: int) ->
             return {name: used[name] for name in ("cpu_s", "wall_s", "peak_mb")}
 
         contestants = {
-            "standard library": lambda: _run([sys.executable, "-c", STANDARD_LIBRARY, str(file), address]),
+            "standard library": lambda: _run(
+                [sys.executable, "-c", STANDARD_LIBRARY, str(file), address]
+            ),
             "exporter": lambda: pushed("off"),
             "exporter, KLAVIYO_COMPRESS=on": lambda: pushed("on"),
         }
         if official:
-            contestants["klaviyo-api"] = lambda: _run([sys.executable, "-c", OFFICIAL_PACKAGE, str(file), address])
+            contestants["klaviyo-api"] = lambda: _run(
+                [sys.executable, "-c", OFFICIAL_PACKAGE, str(file), address]
+            )
         results: dict[str, list[dict[str, Any]]] = {who: [] for who in contestants}
         for number in range(rounds):
             for who, contest in contestants.items():
@@ -303,15 +338,32 @@ def _cpu(folder: Path, file: Path, rows: int, *, official: bool, rounds: int) ->
         best["peak_mb"] = max(used["peak_mb"] for used in runs)
         all_cpu_s = [round(used["cpu_s"], 2) for used in runs]
         _emit(
-            bench="cpu", who=who, rows=rows, **best, all_cpu_s=all_cpu_s, of_standard_library=best["cpu_s"] / baseline_s
+            bench="cpu",
+            who=who,
+            rows=rows,
+            **best,
+            all_cpu_s=all_cpu_s,
+            of_standard_library=best["cpu_s"] / baseline_s,
         )
 
 
-def _push_once(klaviyo: dict[str, Any], file: Path, folder: Path, state: Path, **environment: str) -> dict[str, Any]:
+def _push_once(
+    klaviyo: dict[str, Any], file: Path, folder: Path, state: Path, **environment: str
+) -> dict[str, Any]:
     mapping = folder / "mapping.yaml"
     mapping.write_text(MAPPING)
     environment |= {"KLAVIYO_API_KEY": "pk_sandbox_full", "KLAVIYO_BASE_URL": klaviyo["url"]}
-    command = [sys.executable, "-m", "exporter", "push", str(file), "--list", LIST_ID, "--mapping", str(mapping)]
+    command = [
+        sys.executable,
+        "-m",
+        "exporter",
+        "push",
+        str(file),
+        "--list",
+        LIST_ID,
+        "--mapping",
+        str(mapping),
+    ]
     used = _run([*command, "--state", str(state), "--json"], environment)
     counted = requests.get(f"{klaviyo['control']}/state", timeout=30).json()
     return {**used, "throttled": counted["throttled"]}
@@ -322,8 +374,13 @@ def _times(state: Path) -> dict[str, float]:
     folder = next(state.glob("runs/*/*/run.json")).parent
     created = datetime.fromisoformat(json.loads((folder / "run.json").read_text())["created_at"])
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    accepted = [datetime.fromisoformat(event["at"]) for event in events if event["kind"] == "batch_accepted"]
-    return {"first": (min(accepted) - created).total_seconds(), "last": (max(accepted) - created).total_seconds()}
+    accepted = [
+        datetime.fromisoformat(event["at"]) for event in events if event["kind"] == "batch_accepted"
+    ]
+    return {
+        "first": (min(accepted) - created).total_seconds(),
+        "last": (max(accepted) - created).total_seconds(),
+    }
 
 
 def _floor(klaviyo: dict[str, Any], folder: Path, file: Path, rows: int) -> float:
@@ -334,7 +391,9 @@ def _floor(klaviyo: dict[str, Any], folder: Path, file: Path, rows: int) -> floa
     jobs = -(-rows // 10_000)
     address = klaviyo["url"].removeprefix("http://")
     command = [sys.executable, "-c", FLOOR, str(bodies), address, str(jobs)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+    return float(
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    )
 
 
 @contextlib.contextmanager
@@ -361,7 +420,11 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> dict[
     """Run a process to its end: its seconds of CPU, seconds on the clock and peak memory, as the system counts them."""
     started = time.monotonic()
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
     said = process.stderr.read().decode(errors="replace")

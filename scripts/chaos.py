@@ -49,7 +49,13 @@ def main() -> int:
             failures += outcome["wrong"] is not None
         leaked = len(it.addresses_in_logs())
     seconds = round(time.monotonic() - began)
-    summary = {"seed": options.seed, "cases": number, "kills": hits, "killed_in": dict(phases), "seconds": seconds}
+    summary = {
+        "seed": options.seed,
+        "cases": number,
+        "kills": hits,
+        "killed_in": dict(phases),
+        "seconds": seconds,
+    }
     print(json.dumps({**summary, "failures": failures, "addresses_in_logs": leaked}))
     return 1 if failures or leaked else 0
 
@@ -57,7 +63,10 @@ def main() -> int:
 def run_case(it: Rig, number: int, *, rows: int, dice: random.Random) -> dict[str, Any]:
     it.control("reset", {})
     it.control("settings", {"bad_rows": dice.choice(["all", "first", "none"])})
-    it.control("faults", [{"match": "POST /api/profile-bulk", "kind": "latency", "seconds": 0.3, "times": None}])
+    it.control(
+        "faults",
+        [{"match": "POST /api/profile-bulk", "kind": "latency", "seconds": 0.3, "times": None}],
+    )
     case = it.case(number, rows=rows)
     hosts = dice.choice([1, 1, 2])
     began = time.monotonic()
@@ -88,7 +97,10 @@ def _kill(it: Rig, case: Case, *, hosts: int, dice: random.Random) -> list[str]:
     killed_in: list[str] = []
     for death in range(KILLS_A_CASE):
         with contextlib.ExitStack() as stack:
-            running = [stack.enter_context(it.host(f"machine-{dice.randrange(3)}-{host}")) for host in range(hosts)]
+            running = [
+                stack.enter_context(it.host(f"machine-{dice.randrange(3)}-{host}"))
+                for host in range(hosts)
+            ]
             if death == 0:
                 case.drop()
             phase = _wait_for_a_moment(case, dice)

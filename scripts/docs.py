@@ -67,12 +67,20 @@ TABLES = {
 
 def with_table(text: str, rows: Iterator[str]) -> str:
     """The document with its first table's rows replaced."""
-    return re.sub(r"(?m)(^\| --- .*\n)(?:\|.*\n)*\n?", lambda m: m[1] + "\n".join(rows) + "\n\n", text, count=1)
+    return re.sub(
+        r"(?m)(^\| --- .*\n)(?:\|.*\n)*\n?",
+        lambda m: m[1] + "\n".join(rows) + "\n\n",
+        text,
+        count=1,
+    )
 
 
 def main() -> int:
     differing = []
-    wanted = {name: with_table((ROOT / name).read_text(encoding="utf-8"), rows()) for name, rows in TABLES.items()}
+    wanted = {
+        name: with_table((ROOT / name).read_text(encoding="utf-8"), rows())
+        for name, rows in TABLES.items()
+    }
     wanted["docs/openapi.json"] = openapi()
     for name, text in wanted.items():
         path = ROOT / name

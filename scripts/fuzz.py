@@ -43,7 +43,21 @@ NAMES = [
     "segments/VIPs.csv.gz",
 ]
 TOKENS = (
-    *(b'"', b'""', b",", b";", b"\t", b"|", b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe"),
+    *(
+        b'"',
+        b'""',
+        b",",
+        b";",
+        b"\t",
+        b"|",
+        b"\n",
+        b"\r\n",
+        b"\r",
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+    ),
     *(
         b"EMail",
         b"a@example.com",
@@ -59,13 +73,13 @@ TOKENS = (
         b"%00",
     ),
 )
-SLOW_S = (
-    20.0  # a case of some kilobytes takes some milliseconds; far more means that something is tried again and again
-)
+SLOW_S = 20.0  # a case of some kilobytes takes some milliseconds; far more means that something is tried again and again
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--cases", type=int, default=None, help="stop after so many cases")
     parser.add_argument("--seed", type=int, default=None)
@@ -90,7 +104,9 @@ def fuzz(*, seed: int, seconds: float, cases: int | None) -> int:
         except Exception:  # noqa: BLE001 - whatever it is, it is a finding
             kept = Path(tempfile.gettempdir()) / f"fuzz-{seed}-{number}"
             kept.write_bytes(data)
-            print(f"case {number} of seed {seed} failed in {check.__name__}: {kept}\n{traceback.format_exc()}")
+            print(
+                f"case {number} of seed {seed} failed in {check.__name__}: {kept}\n{traceback.format_exc()}"
+            )
             return 1
         number += 1
     print(json.dumps({"fuzz": seed, "cases": number, **dict(sorted(outcomes.items()))}))
@@ -128,7 +144,14 @@ def _spoilt(case: random.Random, data: bytes) -> bytes:
 def snapshot(case: random.Random, data: bytes) -> str:
     """Plan the bytes as one partition, whole and in small portions and pieces."""
     name = case.choice(("a.csv", "a.csv.gz", "a.parquet", "a"))
-    header = data[:100].partition(b"\n")[0].decode(errors="replace").strip("\ufeff\r").split(",")[0].strip('"')
+    header = (
+        data[:100]
+        .partition(b"\n")[0]
+        .decode(errors="replace")
+        .strip("\ufeff\r")
+        .split(",")[0]
+        .strip('"')
+    )
     column = header if header.isprintable() and header.strip() else "EMail"
     keep = case.random() < 0.5
     whole = _outcome(name, [data], column, keep)
@@ -146,7 +169,11 @@ def _outcome(name: str, portions: list[bytes], column: str, keep: bool) -> objec
             assert all(set(each["attributes"]) == {"email"} for each in profiles)
             assert len(found.rejected()) == sum(found.plan.rejected.values())
             assert len(found.duplicates()) == found.plan.duplicates
-            return _numbers(found.plan), [each["attributes"]["email"] for each in profiles], found.rejections()
+            return (
+                _numbers(found.plan),
+                [each["attributes"]["email"] for each in profiles],
+                found.rejections(),
+            )
     except (SnapshotUnreadable, MappingError) as exc:
         return str(exc.message)
 

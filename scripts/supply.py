@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 PLATFORM = "x86_64-manylinux_2_28"  # what Debian 12 of the platform and everything newer can load
 MOST_MB = 300  # unpacked, of the 0.8 GB of temporary storage that an instance has
-TOOLS = ("pip-audit==2.10.1", "uv==0.13.9")  # uv, because pip cannot resolve for another Python than its own
+TOOLS = (
+    "pip-audit==2.10.1",
+    "uv==0.13.9",
+)  # uv, because pip cannot resolve for another Python than its own
 SECRETS = {
     "Klaviyo private key": r"\bpk_[0-9a-f]{30,}\b",
     "storage account key": r"AccountKey=[A-Za-z0-9+/]{80,}==",
@@ -50,8 +53,24 @@ def wheels() -> list[str]:
     problems = []
     for python in PYTHONS:
         with tempfile.TemporaryDirectory() as name:
-            command = [str(uv), "pip", "install", "--quiet", "--only-binary", ":all:", "--target", name]
-            command += ["--python-version", python, "--python-platform", PLATFORM, "-r", "requirements.txt"]
+            command = [
+                str(uv),
+                "pip",
+                "install",
+                "--quiet",
+                "--only-binary",
+                ":all:",
+                "--target",
+                name,
+            ]
+            command += [
+                "--python-version",
+                python,
+                "--python-platform",
+                PLATFORM,
+                "-r",
+                "requirements.txt",
+            ]
             if problem := _run(command):
                 problems.append(f"Python {python}: {problem}")
                 continue
@@ -69,7 +88,9 @@ def audit() -> list[str]:
     python = _tools() / "python"
     problems = []
     for name in ("requirements.txt", "requirements-dev.txt"):
-        problem = _run([str(python), "-m", "pip_audit", "--progress-spinner", "off", "--requirement", name])
+        problem = _run(
+            [str(python), "-m", "pip_audit", "--progress-spinner", "off", "--requirement", name]
+        )
         print(f"audit: {name}: {'see below' if problem else 'no known holes'}")
         if problem:
             problems.append(f"{name}: {problem}")
@@ -82,7 +103,15 @@ def _tools() -> Path:
     if not environment.exists():
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     commands = environment / "bin"
-    install = [str(commands / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS]
+    install = [
+        str(commands / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        *TOOLS,
+    ]
     if problem := _run(install):
         raise SystemExit(f"the tools cannot be installed: {problem}")
     return commands
@@ -104,20 +133,38 @@ def secrets() -> list[str]:
         check=True,
     )
     names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-    problems = [f"{name}: {kind}" for name in names for kind in secrets_in((ROOT / name).read_bytes())]
+    problems = [
+        f"{name}: {kind}" for name in names for kind in secrets_in((ROOT / name).read_bytes())
+    ]
     commits = changes()
-    problems += [f"{commit}: {kind}" for commit, content in commits.items() for kind in secrets_in(content)]
+    problems += [
+        f"{commit}: {kind}" for commit, content in commits.items() for kind in secrets_in(content)
+    ]
     print(f"secrets: {len(names)} files and {len(commits)} commits looked at")
     return problems
 
 
 def changes() -> dict[str, bytes]:
     """What each commit changed; of a clone that is cut off, only the commits that are there."""
-    command = ["git", "log", "--all", "-m", "--text", "--patch", "--unified=0", "--no-color", "--format=commit %h"]
+    command = [
+        "git",
+        "log",
+        "--all",
+        "-m",
+        "--text",
+        "--patch",
+        "--unified=0",
+        "--no-color",
+        "--format=commit %h",
+    ]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
-    parts = re.split(rb"(?m)^commit ([0-9a-f]{7,40})$", listed)  # lines of a patch begin with another character
+    parts = re.split(
+        rb"(?m)^commit ([0-9a-f]{7,40})$", listed
+    )  # lines of a patch begin with another character
     found: dict[str, bytes] = {}
-    for commit, content in zip(parts[1::2], parts[2::2], strict=True):  # a merge comes once for each parent
+    for commit, content in zip(
+        parts[1::2], parts[2::2], strict=True
+    ):  # a merge comes once for each parent
         found[commit.decode()] = found.get(commit.decode(), b"") + content
     return found
 
@@ -130,7 +177,9 @@ def secrets_in(content: bytes) -> list[str]:
     return [
         kind
         for kind, pattern in SECRETS.items()
-        if any(len(set(found[0].lower())) > FEWEST_CHARACTERS for found in re.finditer(pattern, text))
+        if any(
+            len(set(found[0].lower())) > FEWEST_CHARACTERS for found in re.finditer(pattern, text)
+        )
     ]
 
 
@@ -138,7 +187,9 @@ PARTS: dict[str, Callable[[], list[str]]] = {"secrets": secrets, "wheels": wheel
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them")
     chosen = parser.parse_args().parts or list(PARTS)
     if unknown := set(chosen) - set(PARTS):

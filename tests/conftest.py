@@ -73,10 +73,14 @@ def served() -> Iterator[tuple[stand_in.Klaviyo, str, Clock]]:
 
 
 @pytest.fixture
-def world(served: tuple[stand_in.Klaviyo, str, Clock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(
+    served: tuple[stand_in.Klaviyo, str, Clock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> World:
     """An empty account without rate limits, one list, nothing registered."""
     klaviyo, url, clock = served
-    monkeypatch.setattr("os.fsync", lambda _: None)  # a fifth of the time, and nobody pulls the plug here
+    monkeypatch.setattr(
+        "os.fsync", lambda _: None
+    )  # a fifth of the time, and nobody pulls the plug here
     klaviyo.settings = Settings(limits=False)
     klaviyo.reset()
     clock.now = Clock().now

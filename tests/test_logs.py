@@ -28,7 +28,9 @@ def root() -> Iterator[logging.Logger]:
 
 
 def _record(**fields: object) -> logging.LogRecord:
-    record = logging.LogRecord("exporter.service", logging.INFO, __file__, 1, "batch %s", ("accepted",), None)
+    record = logging.LogRecord(
+        "exporter.service", logging.INFO, __file__, 1, "batch %s", ("accepted",), None
+    )
     record.__dict__.update(fields)
     RunIdFilter().filter(record)
     return record

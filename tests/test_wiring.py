@@ -13,7 +13,7 @@ from exporter.errors import ConfigError
 from exporter.http.identity import MARKER
 from exporter.management.management import Management
 from exporter.management.roles import Actor, Role
-from exporter.orchestration.dispatcher import Exporter, Limits
+from exporter.orchestration.dispatcher import Exporter, StepLimits
 from exporter.runs.notices import Webhook
 from exporter.settings import from_env
 from tests.http.asking import Asking, problem
@@ -25,14 +25,23 @@ STORAGE = {
 
 
 def built(tmp_path: Path, **settings: str) -> Exporter:
-    environ = {"KEY_VAULT_URL": "https://vault.example", "WORK_FOLDER": str(tmp_path), **STORAGE, **settings}
+    environ = {
+        "KEY_VAULT_URL": "https://vault.example",
+        "WORK_FOLDER": str(tmp_path),
+        **STORAGE,
+        **settings,
+    }
     return wiring.build(from_env(environ), environ)
 
 
 def test_a_setting_that_is_wrong_is_told_to_people_who_are_signed_in_and_to_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, text in (("TRUST_PLATFORM_IDENTITY", "true"), (MARKER, "True"), ("SETTLE_SECONDS", "soon")):
+    for name, text in (
+        ("TRUST_PLATFORM_IDENTITY", "true"),
+        (MARKER, "True"),
+        ("SETTLE_SECONDS", "soon"),
+    ):
         monkeypatch.setenv(name, text)
     wiring.api.cache_clear()
     wiring.management.cache_clear()
@@ -58,7 +67,7 @@ def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
         REJECTED_KEPT_DAYS="5",
         NO_SNAPSHOT_DAYS="4",
     )
-    assert exporter.limits == Limits(
+    assert exporter.limits == StepLimits(
         settle_s=1,
         patience_s=2,
         step_s=3,
@@ -71,12 +80,16 @@ def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
 
 
 def test_the_settings_defaults_are_the_limits_own(tmp_path: Path) -> None:
-    assert built(tmp_path).limits == Limits()
+    assert built(tmp_path).limits == StepLimits()
 
 
 def test_nobody_else_sees_the_work_folder_and_plans_of_dead_processes_go(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    abandoned, in_use, foreign = work / ("a" * 16) / "plan-1", work / ("b" * 16) / "plan-1", work / "photos"
+    abandoned, in_use, foreign = (
+        work / ("a" * 16) / "plan-1",
+        work / ("b" * 16) / "plan-1",
+        work / "photos",
+    )
     for folder in (abandoned, in_use, foreign):
         folder.mkdir(parents=True)
     for folder in (abandoned, abandoned.parent, in_use.parent, foreign):
@@ -95,10 +108,14 @@ def test_a_work_folder_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> N
 
 def test_notices_go_to_the_webhook_that_a_secret_holds_or_nowhere(tmp_path: Path) -> None:
     assert built(tmp_path).notices._send is None
-    assert isinstance(built(tmp_path, NOTICE_WEBHOOK_SECRET="notice-webhook").notices._send, Webhook)
+    assert isinstance(
+        built(tmp_path, NOTICE_WEBHOOK_SECRET="notice-webhook").notices._send, Webhook
+    )
 
 
-def test_the_address_itself_in_place_of_the_secrets_name_is_refused_and_not_repeated(tmp_path: Path) -> None:
+def test_the_address_itself_in_place_of_the_secrets_name_is_refused_and_not_repeated(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ConfigError, match="NOTICE_WEBHOOK_SECRET must be a secret's name") as error:
         built(tmp_path, NOTICE_WEBHOOK_SECRET="https://hooks.example/sig")
     assert "hooks.example" not in error.value.message + error.value.hint

@@ -64,10 +64,14 @@ class Edit:
     seen: ExportView | None = None  # None: it is made
 
     def to_json(self) -> dict[str, Any]:
-        fields = [{"field": path, "before": before, "after": after} for path, before, after in self.fields]
-        return {"change": str(self.kind), "export": self.seen.id if self.seen else None, "name": self.name} | (
-            {"fields": fields}
-        )
+        fields = [
+            {"field": path, "before": before, "after": after} for path, before, after in self.fields
+        ]
+        return {
+            "change": str(self.kind),
+            "export": self.seen.id if self.seen else None,
+            "name": self.name,
+        } | ({"fields": fields})
 
 
 # Reading and writing the file
@@ -81,13 +85,25 @@ def read(text: str) -> list[dict[str, Any]]:
         mark = getattr(exc, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise Invalid(
-            Problem("file", f"is no YAML{where}: {getattr(exc, 'problem', '') or 'it cannot be read'}")
+            Problem(
+                "file", f"is no YAML{where}: {getattr(exc, 'problem', '') or 'it cannot be read'}"
+            )
         ) from exc
-    if not isinstance(document, dict) or set(document) != {EXPORTS} or not isinstance(document[EXPORTS], list):
-        raise Invalid(Problem("file", "should hold the one key exports:, and under it a list of exports"))
-    wrong = [number for number, each in enumerate(document[EXPORTS], 1) if not isinstance(each, dict)]
+    if (
+        not isinstance(document, dict)
+        or set(document) != {EXPORTS}
+        or not isinstance(document[EXPORTS], list)
+    ):
+        raise Invalid(
+            Problem("file", "should hold the one key exports:, and under it a list of exports")
+        )
+    wrong = [
+        number for number, each in enumerate(document[EXPORTS], 1) if not isinstance(each, dict)
+    ]
     if wrong:
-        raise Invalid(*(Problem(f"exports.{number}", "should be keys and values") for number in wrong))
+        raise Invalid(
+            *(Problem(f"exports.{number}", "should be keys and values") for number in wrong)
+        )
     return list(document[EXPORTS])
 
 
@@ -102,7 +118,11 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in found
+        if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    ]
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -111,7 +131,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     keys = [key.value for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key} is there twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key} is there twice", node.start_mark
+            )
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
@@ -122,7 +144,9 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 # Comparing
 
 
-def plan(app: Exports, documents: Sequence[Mapping[str, Any]], *, prune: bool = False) -> list[Edit]:
+def plan(
+    app: Exports, documents: Sequence[Mapping[str, Any]], *, prune: bool = False
+) -> list[Edit]:
     """What must change, in the order in which it is done: removals, then the order of the file. Writes nothing.
 
     Raises Invalid with every problem of every export, and NotAllowed.
@@ -134,7 +158,9 @@ def plan(app: Exports, documents: Sequence[Mapping[str, Any]], *, prune: bool = 
         try:
             edit, seen = planning.edit(document)
         except Invalid as exc:
-            planning.problems += [Problem(f"{label}.{each.field}", each.message) for each in exc.problems]
+            planning.problems += [
+                Problem(f"{label}.{each.field}", each.message) for each in exc.problems
+            ]
             seen = planning.find(document)
         else:
             edits += [edit] if edit else []
@@ -173,7 +199,9 @@ def _save(app: Exports, seen: ExportView, form: NewExportForm) -> ExportView:
     if _settings(form) != _settings(_form_of(seen)):
         saved = app.edit_export(seen.id, _settings(form), etag=etag)
     if seen.paused and not form.paused:
-        saved = app.pause_export(seen.id, paused=False).model_copy(update={"warnings": saved.warnings})
+        saved = app.pause_export(seen.id, paused=False).model_copy(
+            update={"warnings": saved.warnings}
+        )
     return saved
 
 
@@ -186,8 +214,15 @@ def find_list(lists: Sequence[ListView], wanted: str) -> str:
     if len(named) == 1:
         return named[0]
     if named:
-        raise Invalid(Problem(LIST, f"several lists have this name: give one of the ids {', '.join(named)}"))
-    raise Invalid(Problem(LIST, f"the account has no list {wanted[:120]}: give an id or a name as Klaviyo shows it"))
+        raise Invalid(
+            Problem(LIST, f"several lists have this name: give one of the ids {', '.join(named)}")
+        )
+    raise Invalid(
+        Problem(
+            LIST,
+            f"the account has no list {wanted[:120]}: give an id or a name as Klaviyo shows it",
+        )
+    )
 
 
 class _Planning:
@@ -215,7 +250,13 @@ class _Planning:
         fields = tuple(_differences(before, _document(form)))
         if seen and not fields:
             return None, seen
-        return Edit(kind=Kind.EDIT if seen else Kind.CREATE, name=form.name, fields=fields, form=form, seen=seen), seen
+        return Edit(
+            kind=Kind.EDIT if seen else Kind.CREATE,
+            name=form.name,
+            fields=fields,
+            form=form,
+            seen=seen,
+        ), seen
 
     def _form(self, document: Mapping[str, Any], seen: ExportView | None) -> NewExportForm:
         given = dict(document)
@@ -225,8 +266,16 @@ class _Planning:
         if not isinstance(wanted, str) or not wanted.strip():
             raise Invalid(Problem(LIST, "is missing: give the id or the name of a Klaviyo list"))
         if connection_id is not None and connection_id not in self._connections:
-            raise Invalid(Problem("connection", f"there is none of this id that you may use: {connection_id!s:.64}"))
-        is_as_before = seen is not None and (seen.connection, seen.list_id) == (connection_id, wanted)
+            raise Invalid(
+                Problem(
+                    "connection",
+                    f"there is none of this id that you may use: {connection_id!s:.64}",
+                )
+            )
+        is_as_before = seen is not None and (seen.connection, seen.list_id) == (
+            connection_id,
+            wanted,
+        )
         if connection_id is not None and not is_as_before:
             if connection_id not in self._lists:
                 self._lists[connection_id] = self._app.lists(connection_id)
@@ -238,7 +287,10 @@ class _Planning:
         except Invalid as exc:
             fields = (LIST if each.field == "list_id" else each.field for each in exc.problems)
             raise Invalid(
-                *(Problem(field, each.message) for field, each in zip(fields, exc.problems, strict=True))
+                *(
+                    Problem(field, each.message)
+                    for field, each in zip(fields, exc.problems, strict=True)
+                )
             ) from None
 
     def check_names(self, edits: Sequence[Edit], removed: set[str]) -> None:
@@ -249,7 +301,10 @@ class _Planning:
                 continue
             label, name = edit.form.id or edit.form.name, edit.form.name.casefold()
             own = edit.seen.id if edit.seen else None
-            taken = any(view.name.casefold() == name and view.id not in (own, *removed) for view in self.views)
+            taken = any(
+                view.name.casefold() == name and view.id not in (own, *removed)
+                for view in self.views
+            )
             if taken or sum(form.name.casefold() == name for form in forms) > 1:
                 self.problems.append(Problem(f"{label}.name", "is taken; choose another"))
             if edit.form.id and sum(form.id == edit.form.id for form in forms) > 1:
@@ -275,14 +330,20 @@ def _form_of(view: ExportView) -> NewExportForm:
 
 
 def _settings(form: NewExportForm) -> ExportForm:
-    return ExportForm.model_construct(**{name: getattr(form, name) for name in ExportForm.model_fields})
+    return ExportForm.model_construct(
+        **{name: getattr(form, name) for name in ExportForm.model_fields}
+    )
 
 
 def _document(form: NewExportForm) -> dict[str, Any]:
     """A form as in a file, without what goes without saying."""
     dumped = form.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
     dumped["schedule"] = {"on": form.schedule.on, **dumped.get("schedule", {})}
-    return {LIST if name == "list_id" else name: dumped[name] for name in NewExportForm.model_fields if name in dumped}
+    return {
+        LIST if name == "list_id" else name: dumped[name]
+        for name in NewExportForm.model_fields
+        if name in dumped
+    }
 
 
 def _differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -303,7 +364,9 @@ def as_text(edits: Sequence[Edit]) -> str:
     signs = {Kind.CREATE: "+", Kind.EDIT: "~", Kind.REMOVE: "-"}
     lines = []
     for edit in edits:
-        lines.append(f"{signs[edit.kind]} {edit.kind} {edit.name}{f' ({edit.seen.id})' if edit.seen else ''}")
+        lines.append(
+            f"{signs[edit.kind]} {edit.kind} {edit.name}{f' ({edit.seen.id})' if edit.seen else ''}"
+        )
         lines += [f"    {path}: {_change(before, after)}" for path, before, after in edit.fields]
     return "\n".join(lines) or "Nothing to change."
 

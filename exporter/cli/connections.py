@@ -28,9 +28,14 @@ from exporter.management.views import ConnectionView
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
 Id = Annotated[str, typer.Argument(metavar="CONNECTION", help="A connection's id.")]
-Secret = Annotated[str, typer.Option("--secret", metavar="NAME", help="The secret in the vault that holds the key.")]
+Secret = Annotated[
+    str,
+    typer.Option("--secret", metavar="NAME", help="The secret in the vault that holds the key."),
+]
 KeyStdin = Annotated[bool, typer.Option("--key-stdin", help="Read the key from standard input.")]
-UsedBy = Annotated[str, typer.Option("--used-by", metavar="WHO", help="administrators, or contributors, too.")]
+UsedBy = Annotated[
+    str, typer.Option("--used-by", metavar="WHO", help="administrators, or contributors, too.")
+]
 
 COLUMNS = ("id", "name", "secret", "used_by", "consent", "account")
 
@@ -70,7 +75,9 @@ def show(connection: Id, app: AppUrl = "", as_json: Json = False) -> None:
 @group.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
-    connection_id: Annotated[str, typer.Option("--id", help="Its id; made from the name if not given.")] = "",
+    connection_id: Annotated[
+        str, typer.Option("--id", help="Its id; made from the name if not given.")
+    ] = "",
     used_by: UsedBy = "administrators",
     secret: Secret = "",
     key_stdin: KeyStdin = False,
@@ -96,7 +103,9 @@ def create(
 def edit(
     connection: Id,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
-    used_by: Annotated[str | None, typer.Option("--used-by", metavar="WHO", help="See create.")] = None,
+    used_by: Annotated[
+        str | None, typer.Option("--used-by", metavar="WHO", help="See create.")
+    ] = None,
     secret: Annotated[
         str | None, typer.Option(metavar="NAME", help="Another secret with a key of the account.")
     ] = None,
@@ -115,13 +124,18 @@ def edit(
         seen, etag = _seen(it, connection)
         assert seen.details is not None
         kept = {"name": seen.name, "used_by": seen.details.used_by}
-        _print(it.edit_connection(connection, parse(ConnectionForm, {**kept, **given}), etag=etag), as_json)
+        _print(
+            it.edit_connection(connection, parse(ConnectionForm, {**kept, **given}), etag=etag),
+            as_json,
+        )
 
 
 @group.command()
 def agree(
     connection: Id,
-    version: Annotated[str, typer.Option(help="Agree to this version, which you have read: is not asked then.")] = "",
+    version: Annotated[
+        str, typer.Option(help="Agree to this version, which you have read: is not asked then.")
+    ] = "",
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
@@ -163,7 +177,9 @@ def connect(connection: Id, app: AppUrl = "", as_json: Json = False) -> None:
 
 
 @group.command("rotate-key")
-def rotate_key(connection: Id, key_stdin: KeyStdin = False, app: AppUrl = "", as_json: Json = False) -> None:
+def rotate_key(
+    connection: Id, key_stdin: KeyStdin = False, app: AppUrl = "", as_json: Json = False
+) -> None:
     """Give a new key of the same account; it is asked for. Open runs take it up.
 
     For a key that somebody put into the vault under another name: connections edit --secret NAME.
@@ -177,8 +193,12 @@ def rotate_key(connection: Id, key_stdin: KeyStdin = False, app: AppUrl = "", as
 @group.command()
 def remove(
     connection: Id,
-    exports: Annotated[str, typer.Option(help="What becomes of its exports: refuse, detach or remove.")] = "refuse",
-    delete_secret: Annotated[bool, typer.Option("--delete-secret", help="Delete the key from the vault, too.")] = False,
+    exports: Annotated[
+        str, typer.Option(help="What becomes of its exports: refuse, detach or remove.")
+    ] = "refuse",
+    delete_secret: Annotated[
+        bool, typer.Option("--delete-secret", help="Delete the key from the vault, too.")
+    ] = False,
     yes: Yes = False,
     app: AppUrl = "",
 ) -> None:
@@ -188,13 +208,24 @@ def remove(
     """
     chosen: dict[str, WithExports] = {"refuse": "refuse", "detach": "detach", "remove": "remove"}
     if exports not in chosen:
-        raise ConfigError(f"--exports: {exports} is no choice", hint="Give refuse, detach or remove.")
+        raise ConfigError(
+            f"--exports: {exports} is no choice", hint="Give refuse, detach or remove."
+        )
     with using(app) as it:
         seen, etag = _seen(it, connection)
         users = seen.details.exports if seen.details else []
-        with_them = f" and {exports} its exports {', '.join(users)}" if users and exports != "refuse" else ""
-        confirm(f"Remove {seen.name}{with_them}{', and delete its key' if delete_secret else ''}?", yes=yes)
-        it.remove_connection(connection, etag=etag, exports=chosen[exports], delete_secret=delete_secret)
+        with_them = (
+            f" and {exports} its exports {', '.join(users)}"
+            if users and exports != "refuse"
+            else ""
+        )
+        confirm(
+            f"Remove {seen.name}{with_them}{', and delete its key' if delete_secret else ''}?",
+            yes=yes,
+        )
+        it.remove_connection(
+            connection, etag=etag, exports=chosen[exports], delete_secret=delete_secret
+        )
 
 
 def lists(
@@ -208,7 +239,11 @@ def lists(
     Example: python -m exporter lists main
     """
     with using(app) as it:
-        found = [it.create_list(connection, parse(ListForm, {"name": create}).name)] if create else it.lists(connection)
+        found = (
+            [it.create_list(connection, parse(ListForm, {"name": create}).name)]
+            if create
+            else it.lists(connection)
+        )
     rows = [as_json_document(each) for each in found]
     print_rows(rows, ("id", "name", "opt_in_process", "flows"), as_json)
 
@@ -252,13 +287,23 @@ def _print(view: ConnectionView, as_json: bool) -> None:
             ("Secret", document.get("secret")),
             (
                 "Consent",
-                f"{consent['by']}, {shown(consent['at'])}" if consent else "nobody agreed yet: nothing is sent",
+                f"{consent['by']}, {shown(consent['at'])}"
+                if consent
+                else "nobody agreed yet: nothing is sent",
             ),
-            ("Account", f"{check['account_name']} ({check['account_id']})" if check.get("account_id") else None),
+            (
+                "Account",
+                f"{check['account_name']} ({check['account_id']})"
+                if check.get("account_id")
+                else None,
+            ),
             ("Scopes", [name for name, has in scopes.items() if has]),
             ("Lacks", [name for name, has in scopes.items() if has is False]),
             ("Revision", check.get("revision")),
-            ("Checked", f"{shown(check['at'])}: {'ok' if check['ok'] else 'not ok'}" if check else None),
+            (
+                "Checked",
+                f"{shown(check['at'])}: {'ok' if check['ok'] else 'not ok'}" if check else None,
+            ),
             *(("", check.get("message")), ("Do", check.get("hint"))),
             ("Exports", document.get("exports")),
         ]

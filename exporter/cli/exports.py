@@ -35,27 +35,62 @@ from exporter.management.views import EXPORT_ACTIONS, ExportView
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
 Id = Annotated[str, typer.Argument(metavar="EXPORT", help="An export's id.")]
-Connection = Annotated[str | None, typer.Option("--connection", metavar="ID", help="A connection's id.")]
-List = Annotated[str | None, typer.Option("--list", metavar="LIST", help="The Klaviyo list, by id or name.")]
-Segment = Annotated[list[str] | None, typer.Option("--segment", metavar="NAME", help="A segment; can be repeated.")]
-On = Annotated[str | None, typer.Option("--on", metavar="WHEN", help="arrival, schedule, demand or off.")]
-At = Annotated[list[str] | None, typer.Option("--at", metavar="HH:MM", help="A time of day; can be repeated.")]
-Day = Annotated[list[str] | None, typer.Option("--day", metavar="DAY", help="Only on this day; can be repeated.")]
-Cron = Annotated[str | None, typer.Option("--cron", metavar="EXPRESSION", help="A cron expression of five fields.")]
-Zone = Annotated[str | None, typer.Option("--time-zone", metavar="NAME", help="Such as Europe/Bucharest.")]
+Connection = Annotated[
+    str | None, typer.Option("--connection", metavar="ID", help="A connection's id.")
+]
+List = Annotated[
+    str | None, typer.Option("--list", metavar="LIST", help="The Klaviyo list, by id or name.")
+]
+Segment = Annotated[
+    list[str] | None, typer.Option("--segment", metavar="NAME", help="A segment; can be repeated.")
+]
+On = Annotated[
+    str | None, typer.Option("--on", metavar="WHEN", help="arrival, schedule, demand or off.")
+]
+At = Annotated[
+    list[str] | None, typer.Option("--at", metavar="HH:MM", help="A time of day; can be repeated.")
+]
+Day = Annotated[
+    list[str] | None,
+    typer.Option("--day", metavar="DAY", help="Only on this day; can be repeated."),
+]
+Cron = Annotated[
+    str | None,
+    typer.Option("--cron", metavar="EXPRESSION", help="A cron expression of five fields."),
+]
+Zone = Annotated[
+    str | None, typer.Option("--time-zone", metavar="NAME", help="Such as Europe/Bucharest.")
+]
 Maximum = Annotated[
-    int | None, typer.Option("--max-profiles", metavar="N", help="Send nothing if more; 0: no maximum.")
+    int | None,
+    typer.Option("--max-profiles", metavar="N", help="Send nothing if more; 0: no maximum."),
 ]
 KeepRows = Annotated[
     bool | None,
-    typer.Option("--keep-rejected-rows/--no-keep-rejected-rows", help="Rejected rows themselves in rejected.csv."),
+    typer.Option(
+        "--keep-rejected-rows/--no-keep-rejected-rows",
+        help="Rejected rows themselves in rejected.csv.",
+    ),
 ]
 Reconcile = Annotated[
-    bool | None, typer.Option("--reconcile/--no-reconcile", help="Compare the list's members at the end.")
+    bool | None,
+    typer.Option("--reconcile/--no-reconcile", help="Compare the list's members at the end."),
 ]
 
 # Those of the original, with what the next command needs.
-COLUMNS = ("id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created", "changed", "may")
+COLUMNS = (
+    "id",
+    "name",
+    "connection",
+    "type",
+    "list",
+    "status",
+    "schedule",
+    "refreshed",
+    "created",
+    "changed",
+    "may",
+)
 
 
 @group.callback()
@@ -106,8 +141,12 @@ def create(
     max_profiles: Maximum = None,
     keep_rejected_rows: KeepRows = None,
     reconcile: Reconcile = None,
-    export_id: Annotated[str, typer.Option("--id", help="Its id; made from the name if not given.")] = "",
-    paused: Annotated[bool, typer.Option("--paused", help="Nothing starts it before `exports resume`.")] = False,
+    export_id: Annotated[
+        str, typer.Option("--id", help="Its id; made from the name if not given.")
+    ] = "",
+    paused: Annotated[
+        bool, typer.Option("--paused", help="Nothing starts it before `exports resume`.")
+    ] = False,
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
@@ -123,7 +162,9 @@ def create(
     form |= {"id": export_id} if export_id else {}
     if not connection or not klaviyo_list:
         missing = "--list" if connection else "--connection"
-        raise ConfigError(f"{missing} is missing", hint="Give the connection's id and the list's id or name.")
+        raise ConfigError(
+            f"{missing} is missing", hint="Give the connection's id and the list's id or name."
+        )
     with using(app) as it:
         form |= {"connection": connection, "list_id": _list_id(it, connection, klaviyo_list)}
         _print(it.create_export(parse(NewExportForm, form)), as_json)
@@ -165,12 +206,19 @@ def edit(
         if klaviyo_list:
             form["list_id"] = _list_id(it, form["connection"], klaviyo_list)
         if email or mapping:
-            form["mapping"] = read_mapping(email, mapping, seen.mapping.model_dump(mode="json", exclude_defaults=True))
-        kept = {"on": seen.schedule.on, **seen.schedule.model_dump(mode="json", exclude_defaults=True)}
+            form["mapping"] = read_mapping(
+                email, mapping, seen.mapping.model_dump(mode="json", exclude_defaults=True)
+            )
+        kept = {
+            "on": seen.schedule.on,
+            **seen.schedule.model_dump(mode="json", exclude_defaults=True),
+        }
         changed = _schedule(kept, on=on, at=at, day=day, cron=cron, time_zone=time_zone)
         form |= {"schedule": changed} if changed != kept else {}
         if form == before:
-            raise ConfigError("nothing to change was given", hint="Give what shall be different; --help lists it.")
+            raise ConfigError(
+                "nothing to change was given", hint="Give what shall be different; --help lists it."
+            )
         _print(it.edit_export(export, parse(ExportForm, form), etag=seen.etag), as_json)
 
 
@@ -228,9 +276,13 @@ def remove(export: Id, yes: Yes = False, app: AppUrl = "") -> None:
 
 @group.command()
 def apply(
-    file: Annotated[Path, typer.Option("-f", "--file", metavar="FILE", help="A YAML file, as `dump` prints it.")],
+    file: Annotated[
+        Path, typer.Option("-f", "--file", metavar="FILE", help="A YAML file, as `dump` prints it.")
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove the exports that are not in the file.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove the exports that are not in the file.")
+    ] = False,
     yes: Yes = False,
     app: AppUrl = "",
     as_json: Json = False,
@@ -242,7 +294,9 @@ def apply(
     try:
         documents = applying.read(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{file} cannot be read: {type(exc).__name__}", hint="Give a YAML file.") from exc
+        raise ConfigError(
+            f"{file} cannot be read: {type(exc).__name__}", hint="Give a YAML file."
+        ) from exc
     with using(app) as it:
         edits = applying.plan(it, documents, prune=prune)
         if as_json:
@@ -264,14 +318,18 @@ def _apply(app: App, edits: list[applying.Edit]) -> None:
             if view:
                 print_warnings([f"{view.id}: {warning}" for warning in view.warnings])
     except ExporterError:
-        errors.print(f"{done} of {len(edits)} were changed before this; applying the file again does the rest.")
+        errors.print(
+            f"{done} of {len(edits)} were changed before this; applying the file again does the rest."
+        )
         raise
     errors.print(f"{done} changed.")
 
 
 @group.command()
 def dump(
-    exports: Annotated[list[str] | None, typer.Argument(metavar="[EXPORT]...", help="Only these; else all.")] = None,
+    exports: Annotated[
+        list[str] | None, typer.Argument(metavar="[EXPORT]...", help="Only these; else all.")
+    ] = None,
     app: AppUrl = "",
 ) -> None:
     """Print the exports as a file for `apply`.
@@ -290,13 +348,24 @@ def segments(app: AppUrl = "", as_json: Json = False) -> None:
     """
     with using(app) as it:
         documents = [as_json_document(each) for each in it.segments()]
-    rows = [{**each, "age": _age(each["age_s"]), "megabytes": f"{each['size_bytes'] / 1e6:,.1f}"} for each in documents]
-    print_rows(documents if as_json else rows, ("name", "members", "newest_at", "age", "files", "megabytes"), as_json)
+    rows = [
+        {**each, "age": _age(each["age_s"]), "megabytes": f"{each['size_bytes'] / 1e6:,.1f}"}
+        for each in documents
+    ]
+    print_rows(
+        documents if as_json else rows,
+        ("name", "members", "newest_at", "age", "files", "megabytes"),
+        as_json,
+    )
 
 
 def _age(seconds: float) -> str:
     hours = int(seconds // 3_600)
-    return f"{hours // 24} d {hours % 24} h" if hours >= 24 else f"{hours} h {int(seconds // 60) % 60} min"
+    return (
+        f"{hours // 24} d {hours % 24} h"
+        if hours >= 24
+        else f"{hours} h {int(seconds // 60) % 60} min"
+    )
 
 
 def _list_id(app: App, connection: str | None, wanted: str) -> str:
@@ -385,5 +454,9 @@ def _given(**switches: bool | None) -> dict[str, bool]:
 
 
 def _mapping_fields(mapping: dict[str, Any]) -> list[tuple[str, str]]:
-    text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1_000)
-    return [("Mapping" if not number else " ", line) for number, line in enumerate(text.splitlines())]
+    text = yaml.safe_dump(
+        mapping, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1_000
+    )
+    return [
+        ("Mapping" if not number else " ", line) for number, line in enumerate(text.splitlines())
+    ]

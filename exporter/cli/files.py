@@ -35,7 +35,7 @@ from exporter.errors import ConfigError, ExporterError, Unknown
 from exporter.klaviyo.client import Klaviyo
 from exporter.management import erasure as forgetting
 from exporter.management.management import SAMPLES
-from exporter.orchestration.dispatcher import Exporter, Limits
+from exporter.orchestration.dispatcher import Exporter, StepLimits
 from exporter.planning import emails, phones
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
@@ -45,8 +45,10 @@ from exporter.runs.run import Status
 from exporter.settings import setting
 from exporter.storage.local_folder import LocalFiles
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")]
-LOCAL_LIMITS = Limits(settle_s=0, step_s=86_400, lease_s=12, setbacks=4)  # somebody waits
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")
+]
+LOCAL_LIMITS = StepLimits(settle_s=0, step_s=86_400, lease_s=12, setbacks=4)  # somebody waits
 
 
 def push(
@@ -54,11 +56,14 @@ def push(
     list_id: Annotated[str, typer.Option("--list", metavar="ID", help="The Klaviyo list to fill.")],
     email: Email = "",
     mapping: MappingFile = None,
-    state: Annotated[Path, typer.Option(help="Where runs are kept; the same again takes up a run.")] = Path(
-        ".exporter"
-    ),
+    state: Annotated[
+        Path, typer.Option(help="Where runs are kept; the same again takes up a run.")
+    ] = Path(".exporter"),
     keep_rejected_rows: Annotated[
-        bool, typer.Option("--keep-rejected-rows", help="Put rejected rows themselves into rejected.csv.")
+        bool,
+        typer.Option(
+            "--keep-rejected-rows", help="Put rejected rows themselves into rejected.csv."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +93,9 @@ def push(
                 tell=lambda sentence: errors.print(sentence, markup=False),
             )
     except KeyboardInterrupt:
-        errors.print("Interrupted. What Klaviyo took is recorded: the same command goes on from there.")
+        errors.print(
+            "Interrupted. What Klaviyo took is recorded: the same command goes on from there."
+        )
         raise typer.Exit(1) from None
     found = exporter.store.read(run.folder + "report.json")
     assert found is not None
@@ -99,7 +106,9 @@ def push(
 
 
 def plan(
-    what: Annotated[list[str], typer.Argument(metavar="EXPORT|FILE...", help="An export's id, or files.")],
+    what: Annotated[
+        list[str], typer.Argument(metavar="EXPORT|FILE...", help="An export's id, or files.")
+    ],
     email: Email = "",
     mapping: MappingFile = None,
     show_values: Annotated[
@@ -122,12 +131,18 @@ def plan(
         print_document(summary, plan_as_text, as_json)
         return
     document = read_mapping(email, mapping)
-    sources = [_local_source(file) for file in local_backend.data_files([Path(file) for file in what])]
+    sources = [
+        _local_source(file) for file in local_backend.data_files([Path(file) for file in what])
+    ]
     with tempfile.TemporaryDirectory() as name, progress_bar() as progress:
         folder, limits = Path(name), _limits()
         memory_mb = limits.memory_mb
         planned = make_plan(
-            sources, document, folder, memory_mb=memory_mb, progress=lambda rows: progress("plan", rows, 0)
+            sources,
+            document,
+            folder,
+            memory_mb=memory_mb,
+            progress=lambda rows: progress("plan", rows, 0),
         )
         reader = PlanReader(planned, folder, list_id="LIST", memory_mb=memory_mb)
         summary = plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
@@ -136,8 +151,12 @@ def plan(
 
 
 def suggest(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A file of the segment.")] = None,
-    segment: Annotated[str, typer.Option(metavar="NAME", help="A segment in storage, instead of a file.")] = "",
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A file of the segment.")
+    ] = None,
+    segment: Annotated[
+        str, typer.Option(metavar="NAME", help="A segment in storage, instead of a file.")
+    ] = "",
     app: AppUrl = "",
 ) -> None:
     """Propose a mapping from the column names of FILE, to be looked at and edited.
@@ -160,10 +179,17 @@ def suggest(
 
 def forget(
     known_by: Annotated[
-        list[str], typer.Argument(metavar="EMAIL...", help="The person's address, and telephone number or external id.")
+        list[str],
+        typer.Argument(
+            metavar="EMAIL...", help="The person's address, and telephone number or external id."
+        ),
     ],
-    state: Annotated[Path | None, typer.Option(help="Where `push` keeps runs, instead of a deployed app's.")] = None,
-    klaviyo: Annotated[bool, typer.Option("--klaviyo", help="Have Klaviyo delete the profile, too. For good.")] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="Where `push` keeps runs, instead of a deployed app's.")
+    ] = None,
+    klaviyo: Annotated[
+        bool, typer.Option("--klaviyo", help="Have Klaviyo delete the profile, too. For good.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before Klaviyo is.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +215,10 @@ def forget(
     failed: list[dict[str, str]] = []
     for connection_id in exporter.catalog.connection_ids() if klaviyo else ():
         errors = _ask_klaviyo(exporter, connection_id, people)
-        failed += [{"connection": connection_id, "message": message, "hint": hint} for message, hint in errors]
+        failed += [
+            {"connection": connection_id, "message": message, "hint": hint}
+            for message, hint in errors
+        ]
         asked += [] if errors else [connection_id]
     document = {**erasure.to_json(), "klaviyo_asked": asked, "klaviyo_failed": failed}
     print_document(document, erasure_as_text, as_json)
@@ -209,9 +238,14 @@ def _as_klaviyo_knows(known_by: list[str]) -> list[dict[str, str]]:
     return people
 
 
-def _ask_klaviyo(exporter: Exporter, connection_id: str, people: list[dict[str, str]]) -> list[tuple[str, str]]:
+def _ask_klaviyo(
+    exporter: Exporter, connection_id: str, people: list[dict[str, str]]
+) -> list[tuple[str, str]]:
     """Ask for the deletion of these people in one account. What failed of it, with what to do; no failure ends it."""
-    base_url, revision = setting("KLAVIYO_BASE_URL", os.environ), setting("KLAVIYO_REVISION", os.environ)
+    base_url, revision = (
+        setting("KLAVIYO_BASE_URL", os.environ),
+        setting("KLAVIYO_REVISION", os.environ),
+    )
     failed: dict[tuple[str, str], None] = {}  # each once, in order
     try:
         connection = exporter.catalog.connection(connection_id)
@@ -228,7 +262,7 @@ def _ask_klaviyo(exporter: Exporter, connection_id: str, people: list[dict[str, 
     return list(failed)
 
 
-def _limits() -> Limits:
+def _limits() -> StepLimits:
     """Those of a laptop, with what the environment says of them."""
     share, memory_mb = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
     return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, memory_mb=memory_mb)
@@ -248,5 +282,7 @@ def _local_source(file: Path) -> PartitionSource:
     files = LocalFiles([file])
     [blob] = files.list("")
     return PartitionSource(
-        name=blob.name, open=lambda: files.open(blob.name, etag=blob.etag), dialect=local_backend.dialect_of(file)
+        name=blob.name,
+        open=lambda: files.open(blob.name, etag=blob.etag),
+        dialect=local_backend.dialect_of(file),
     )

@@ -23,7 +23,7 @@ from exporter.klaviyo.client import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management.management import Management
 from exporter.orchestration import lease
-from exporter.orchestration.dispatcher import Exporter, Limits
+from exporter.orchestration.dispatcher import Exporter, StepLimits
 from exporter.reading.dialect import Dialect
 from exporter.runs.plan_store import open_work
 from exporter.runs.run import Run
@@ -34,7 +34,7 @@ from exporter.storage.local_folder import (
     ABANDONED_AFTER_S,
     FolderStore,
     LocalFiles,
-    MemorySteps,
+    MemoryQueue,
 )
 from exporter.storage.protocols import check_name
 
@@ -67,7 +67,9 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
         else:
             raise ConfigError(f"there is no file {path}", hint="Check the path.")
     if not files:
-        raise ConfigError("the folder holds no data files", hint=f"Only {', '.join(DATA_SUFFIXES)} are read.")
+        raise ConfigError(
+            "the folder holds no data files", hint=f"Only {', '.join(DATA_SUFFIXES)} are read."
+        )
     return [_readable(file) for file in dict.fromkeys(file.resolve() for file in files)]
 
 
@@ -108,7 +110,7 @@ def push(
     base_url: str,
     revision: str,
     compress: bool,
-    limits: Limits,
+    limits: StepLimits,
     progress: Progress,
     tell: Tell,
 ) -> tuple[Exporter, Run]:
@@ -122,14 +124,16 @@ def push(
             tell(f"Asking Klaviyo again in {seconds:.0f} s.")
         time.sleep(seconds)
 
-    steps = MemorySteps()
+    steps = MemoryQueue()
     store, snapshots = FolderStore(_make(state)), LocalFiles(files)
     exporter = Exporter(
         store=store,
         snapshots=snapshots,
         steps=steps,
         read_secret=lambda _: key,
-        klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, compress=compress, sleep=nap),
+        klaviyo=lambda given: Klaviyo(
+            given, base_url=base_url, revision=revision, compress=compress, sleep=nap
+        ),
         work=_open_work(store, state),
         limits=limits,
         progress=progress,
@@ -150,12 +154,14 @@ def on_folder(state: Path) -> Exporter:
     Raises ConfigError when there is no such state.
     """
     if not (state / "runs").is_dir():
-        raise ConfigError(f"{state} holds no runs", hint="Name the folder that `push` was given as --state.")
+        raise ConfigError(
+            f"{state} holds no runs", hint="Name the folder that `push` was given as --state."
+        )
 
     return Exporter(
         store=FolderStore(state),
         snapshots=LocalFiles([]),
-        steps=MemorySteps(),
+        steps=MemoryQueue(),
         read_secret=EnvironmentSecrets().read,
         klaviyo=Klaviyo,
         work=state / WORK,
@@ -173,7 +179,9 @@ class EnvironmentSecrets:
         return SecretStr(key)
 
     def write(self, name: str, value: SecretStr) -> None:  # noqa: ARG002 - a key must not get into a folder
-        raise ConfigError(f"{name} cannot be kept in a folder", hint="Keep the key in KLAVIYO_API_KEY.")
+        raise ConfigError(
+            f"{name} cannot be kept in a folder", hint="Keep the key in KLAVIYO_API_KEY."
+        )
 
     def delete(self, name: str) -> None:
         """There is nothing of it here."""
@@ -184,7 +192,7 @@ def management(state: Path) -> Management:
     return Management(on_folder(state), secrets=EnvironmentSecrets(), klaviyo=Klaviyo)
 
 
-def drive(exporter: Exporter, steps: MemorySteps, tell: Tell) -> None:
+def drive(exporter: Exporter, steps: MemoryQueue, tell: Tell) -> None:
     """Work the queue until it is empty, waiting where messages are not due yet."""
     while (due := steps.next_due()) is not None:
         time.sleep(max(due - time.time(), 0))
@@ -193,7 +201,9 @@ def drive(exporter: Exporter, steps: MemorySteps, tell: Tell) -> None:
             run, again = exporter.run(str(message["run"])), steps.next_due()
             if run and run.setbacks and again is not None:
                 wait_s = max(again - time.time(), 0)
-                tell(f"{run.message} Put off for {wait_s:.0f} s ({run.setbacks} of {exporter.limits.setbacks} times).")
+                tell(
+                    f"{run.message} Put off for {wait_s:.0f} s ({run.setbacks} of {exporter.limits.setbacks} times)."
+                )
 
 
 def _make(state: Path) -> Path:
@@ -201,7 +211,9 @@ def _make(state: Path) -> Path:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         hint = "Name another folder with --state."
-        raise ConfigError(f"{state} cannot be made: {exc.strerror or type(exc).__name__}", hint=hint) from exc
+        raise ConfigError(
+            f"{state} cannot be made: {exc.strerror or type(exc).__name__}", hint=hint
+        ) from exc
     return state
 
 
@@ -222,7 +234,9 @@ def _handle(exporter: Exporter, message: dict[str, object]) -> None:
         except ExporterError:
             raise
         except Exception as exc:  # noqa: BLE001 - the outermost edge
-            logger.error("message failed", extra={"cause": kind_and_place(exc), "attempt": number + 1})  # noqa: TRY400
+            logger.error(
+                "message failed", extra={"cause": kind_and_place(exc), "attempt": number + 1}
+            )
         else:
             return
     exporter.close_poisoned(message)
@@ -232,15 +246,22 @@ def _manifest(snapshots: LocalFiles, files: int) -> Manifest:
     """The manifest of so many files. Raises ConfigError when one of them was deleted meanwhile."""
     blobs = list(snapshots.list(""))
     if len(blobs) < files:
-        raise ConfigError("a file was deleted before it was read", hint="Give the files that are there.")
+        raise ConfigError(
+            "a file was deleted before it was read", hint="Give the files that are there."
+        )
     partitions = [
         ManifestPartition(
-            name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes, dialect=dialect_of(Path(blob.name))
+            name=blob.name,
+            etag=blob.etag,
+            size_bytes=blob.size_bytes,
+            dialect=dialect_of(Path(blob.name)),
         )
         for blob in blobs
     ]
     exported_at = max(blob.modified_at for blob in blobs)
-    return Manifest(snapshots=[blob.name for blob in blobs], exported_at=exported_at, partitions=partitions)
+    return Manifest(
+        snapshots=[blob.name for blob in blobs], exported_at=exported_at, partitions=partitions
+    )
 
 
 def _connection() -> Connection:

@@ -60,7 +60,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except ExporterError as exc:
         if isinstance(exc, Invalid):
             for problem in exc.problems:
-                errors.print(f"Error: {problem.field}: {problem.message}", style="red", markup=False)
+                errors.print(
+                    f"Error: {problem.field}: {problem.message}", style="red", markup=False
+                )
         else:
             errors.print(f"Error: {exc.message}", style="red", markup=False)
         if exc.hint:
@@ -69,7 +71,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except typer.Abort:
         return _interrupted()
     except Exception as exc:
-        if hasattr(exc, "show") and hasattr(exc, "exit_code"):  # click's own: a wrong option, a missing argument
+        if hasattr(exc, "show") and hasattr(
+            exc, "exit_code"
+        ):  # click's own: a wrong option, a missing argument
             exc.show()
             return 2
         if os.environ.get("EXPORTER_DEBUG"):
@@ -88,6 +92,12 @@ def _interrupted() -> int:
 def _unforeseen(exc: Exception) -> tuple[str, str]:
     """What went wrong and what to do, without the error's own words: they may hold a row or a key."""
     if isinstance(exc, OSError) and exc.filename and exc.strerror:
-        return f"{exc.filename}: {exc.strerror}", "Check the path, its permissions and the free space there."
+        return (
+            f"{exc.filename}: {exc.strerror}",
+            "Check the path, its permissions and the free space there.",
+        )
     message = f"a defect of the exporter: {kind_and_place(exc)}"
-    return message, "Open an issue with this line. EXPORTER_DEBUG=1 shows more, which may hold data of persons."
+    return (
+        message,
+        "Open an issue with this line. EXPORTER_DEBUG=1 shows more, which may hold data of persons.",
+    )

@@ -43,11 +43,16 @@ AppUrl = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 State = Annotated[
-    Path | None, typer.Option("--state", metavar="DIR", help="Where `push` keeps runs, instead of an app's.")
+    Path | None,
+    typer.Option("--state", metavar="DIR", help="Where `push` keeps runs, instead of an app's."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-Email = Annotated[str, typer.Option("--email", metavar="COLUMN", help="The column with the e-mail address.")]
-MappingFile = Annotated[Path | None, typer.Option("--mapping", help="A YAML file: Klaviyo attribute: source column.")]
+Email = Annotated[
+    str, typer.Option("--email", metavar="COLUMN", help="The column with the e-mail address.")
+]
+MappingFile = Annotated[
+    Path | None, typer.Option("--mapping", help="A YAML file: Klaviyo attribute: source column.")
+]
 
 
 @contextmanager
@@ -108,10 +113,15 @@ def confirm(question: str, *, yes: bool) -> None:
     """Go on, or end with code 1. Where nobody can be asked, that is misuse."""
     if yes:
         return
-    typer.echo(f"{question} [y/N]: ", err=True, nl=False)  # typer's own leaves a blank on standard output
+    typer.echo(
+        f"{question} [y/N]: ", err=True, nl=False
+    )  # typer's own leaves a blank on standard output
     answer = sys.stdin.readline()
     if not answer:
-        raise ConfigError("nobody answered, so nothing was done", hint="Answer y, or give --yes (agree: --version).")
+        raise ConfigError(
+            "nobody answered, so nothing was done",
+            hint="Answer y, or give --yes (agree: --version).",
+        )
     if answer.strip().lower() not in ("y", "yes"):
         errors.print("Nothing was done.")
         raise typer.Exit(1)
@@ -126,20 +136,28 @@ def read_key(*, from_stdin: bool) -> SecretStr:
     else:
         key = ""
     if not key:
-        raise ConfigError("no key was given", hint="Type it at the prompt, or pipe it in with --key-stdin.")
+        raise ConfigError(
+            "no key was given", hint="Type it at the prompt, or pipe it in with --key-stdin."
+        )
     return SecretStr(key)
 
 
-def read_mapping(email: str, file: Path | None, base: dict[str, Any] | None = None) -> MappingDocument:
+def read_mapping(
+    email: str, file: Path | None, base: dict[str, Any] | None = None
+) -> MappingDocument:
     """A mapping of a file, and of --email, which goes before. base: what --email alone is a change of."""
     if file is None and not email:
-        raise ConfigError("no column for the e-mail address", hint="Give --email COLUMN or --mapping FILE.yaml.")
+        raise ConfigError(
+            "no column for the e-mail address", hint="Give --email COLUMN or --mapping FILE.yaml."
+        )
     document: Any = base or {}
     if file is not None:
         try:
             document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-            raise ConfigError(f"{file} cannot be read: {type(exc).__name__}", hint="Give a YAML file.") from exc
+            raise ConfigError(
+                f"{file} cannot be read: {type(exc).__name__}", hint="Give a YAML file."
+            ) from exc
         if not isinstance(document, dict):
             raise ConfigError(f"{file} is no mapping", hint="Write lines such as `email: EMail`.")
     return parse_mapping({**document, **({"email": email} if email else {})})
@@ -156,7 +174,9 @@ def as_json_document(view: BaseModel) -> dict[str, Any]:
     return dict(view.model_dump(mode="json"))
 
 
-def print_document(document: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+def print_document(
+    document: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool
+) -> None:
     if as_json:
         print_json(document)
     else:
@@ -168,7 +188,11 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Iterable[str], as_json: 
     if as_json:
         print_json(list(rows))
         return
-    columns = [column for column in columns if not rows or any(row.get(column) not in (None, "") for row in rows)]
+    columns = [
+        column
+        for column in columns
+        if not rows or any(row.get(column) not in (None, "") for row in rows)
+    ]
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, no_wrap=column in WHOLE, overflow="fold")
@@ -209,7 +233,12 @@ def print_warnings(warnings: Iterable[str]) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error; nothing where that is no terminal."""
-    columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 

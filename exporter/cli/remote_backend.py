@@ -17,7 +17,16 @@ import urllib3
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
 from exporter.definitions.definition import ID_PATTERN
-from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown, name_of
+from exporter.errors import (
+    ConfigError,
+    ExporterError,
+    Invalid,
+    NotAllowed,
+    Problem,
+    Transient,
+    Unknown,
+    name_of,
+)
 from exporter.management.app import Rows, WithExports
 from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
 from exporter.management.management import MAX_PAGE, PAGE
@@ -52,11 +61,15 @@ class RemoteApp:
     def __init__(self, url: str, token: Callable[[], SecretStr]) -> None:
         """token: asked once, with the first request. Raises ConfigError for an address that a token must not go to."""
         if not _is_safe(url):
-            raise ConfigError("the app's address must begin with https://", hint="Give --app https://YOUR-APP...")
+            raise ConfigError(
+                "the app's address must begin with https://", hint="Give --app https://YOUR-APP..."
+            )
         self._url, self._token = url.rstrip("/") + "/api", token
         self._session = requests.Session()
         self._session.headers.update(CUSTOM)
-        self._session.auth = self._sign  # requests would put what a .netrc has in the place of a mere header
+        self._session.auth = (
+            self._sign
+        )  # requests would put what a .netrc has in the place of a mere header
         self._given: SecretStr | None = None
 
     def close(self) -> None:
@@ -80,7 +93,9 @@ class RemoteApp:
             body["key"] = form.key.get_secret_value()
         return self._ask(ConnectionView, "POST", "/connections", body)
 
-    def edit_connection(self, connection_id: str, form: ConnectionForm, *, etag: str) -> ConnectionView:
+    def edit_connection(
+        self, connection_id: str, form: ConnectionForm, *, etag: str
+    ) -> ConnectionView:
         return self._ask(ConnectionView, "PUT", _connection(connection_id), _body(form), etag=etag)
 
     def check_connection(self, connection_id: str) -> ConnectionView:
@@ -91,12 +106,16 @@ class RemoteApp:
         return self._ask(ConnectionView, "PUT", _connection(connection_id) + "/key", body)
 
     def agree(self, connection_id: str, version: str) -> ConnectionView:
-        return self._ask(ConnectionView, "PUT", _connection(connection_id) + "/consent", {"version": version})
+        return self._ask(
+            ConnectionView, "PUT", _connection(connection_id) + "/consent", {"version": version}
+        )
 
     def withdraw(self, connection_id: str) -> ConnectionView:
         return self._ask(ConnectionView, "DELETE", _connection(connection_id) + "/consent")
 
-    def remove_connection(self, connection_id: str, *, etag: str, exports: WithExports, delete_secret: bool) -> None:
+    def remove_connection(
+        self, connection_id: str, *, etag: str, exports: WithExports, delete_secret: bool
+    ) -> None:
         query = {"exports": exports, "delete_secret": str(delete_secret).lower()}
         self._send("DELETE", _connection(connection_id), etag=etag, params=query).close()
 
@@ -131,7 +150,9 @@ class RemoteApp:
         return self._ask(ExportView, "POST", _export(export_id) + "/detach")
 
     def pause_export(self, export_id: str, *, paused: bool) -> ExportView:
-        return self._ask(ExportView, "POST", _export(export_id) + ("/pause" if paused else "/resume"))
+        return self._ask(
+            ExportView, "POST", _export(export_id) + ("/pause" if paused else "/resume")
+        )
 
     def remove_export(self, export_id: str, *, etag: str) -> None:
         self._send("DELETE", _export(export_id), etag=etag).close()
@@ -147,7 +168,12 @@ class RemoteApp:
         return self._ask(list[StartedView], "POST", "/runs")
 
     def runs(self, export_id: str, *, limit: int = PAGE, cursor: str = "") -> Page[RunView]:
-        return self._ask(Page[RunView], "GET", _export(export_id) + "/runs", params={"limit": limit, "cursor": cursor})
+        return self._ask(
+            Page[RunView],
+            "GET",
+            _export(export_id) + "/runs",
+            params={"limit": limit, "cursor": cursor},
+        )
 
     def run(self, run_id: str) -> RunView:
         return self._ask(RunView, "GET", _run(run_id))
@@ -169,14 +195,17 @@ class RemoteApp:
         request.headers["Authorization"] = f"Bearer {self._given.get_secret_value()}"
         return request
 
-    def _ask(self, kind: type[Value], method: str, path: str, body: Any = None, **options: Any) -> Value:
+    def _ask(
+        self, kind: type[Value], method: str, path: str, body: Any = None, **options: Any
+    ) -> Value:
         """Send a request and read its answer."""
         content = b"".join(_pieces(self._send(method, path, body, **options)))
         try:
             return TypeAdapter(kind).validate_json(content)
         except ValidationError as exc:
             raise ExporterError(
-                "the app's answer cannot be read", hint="Use the command line of the version that is deployed."
+                "the app's answer cannot be read",
+                hint="Use the command line of the version that is deployed.",
             ) from exc
 
     def _all(self, kind: type[Value], path: str) -> list[Value]:
@@ -191,7 +220,13 @@ class RemoteApp:
             cursor = page.next
 
     def _send(
-        self, method: str, path: str, body: Any = None, *, etag: str = "", params: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        etag: str = "",
+        params: dict[str, Any] | None = None,
     ) -> requests.Response:
         """Send a request; its answer, to be read, if it is a success, else the error that the app told of."""
         try:
@@ -207,7 +242,8 @@ class RemoteApp:
             )
         except requests.RequestException as exc:
             raise Transient(
-                f"{self._url} does not answer ({type(exc).__name__})", hint="Check the address, and try again."
+                f"{self._url} does not answer ({type(exc).__name__})",
+                hint="Check the address, and try again.",
             ) from exc
         if answer.ok and not answer.is_redirect:
             return answer
@@ -222,10 +258,14 @@ def _pieces(answer: requests.Response) -> Iterator[bytes]:
             while piece := answer.raw.read1(PIECE_BYTES, decode_content=True):
                 size += len(piece)
                 if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                    raise ExporterError("the app's answer has no end", hint="Check the app's address.")
+                    raise ExporterError(
+                        "the app's answer has no end", hint="Check the app's address."
+                    )
                 yield piece
     except (OSError, urllib3.exceptions.HTTPError) as exc:
-        raise Transient(f"the app's answer broke off ({type(exc).__name__})", hint="Try again.") from exc
+        raise Transient(
+            f"the app's answer broke off ({type(exc).__name__})", hint="Try again."
+        ) from exc
 
 
 def user_token(client_id: str) -> SecretStr:
@@ -238,7 +278,9 @@ def user_token(client_id: str) -> SecretStr:
         raise ConfigError("which application people sign in to is not known", hint=hint)
     scope = f"api://{client_id}/.default"
     # The command line's own first: it is a person's, and the app's registration knows the Azure CLI.
-    with ChainedTokenCredential(AzureCliCredential(), DefaultAzureCredential(exclude_cli_credential=True)) as found:
+    with ChainedTokenCredential(
+        AzureCliCredential(), DefaultAzureCredential(exclude_cli_credential=True)
+    ) as found:
         try:
             return SecretStr(found.get_token(scope).token)
         except ClientAuthenticationError as exc:
@@ -301,7 +343,10 @@ def _error(answer: requests.Response, content: bytes) -> ExporterError:
         document = json.loads(content)
         detail, hint = str(document["detail"]), str(document.get("hint", ""))
         name = str(document["type"]).rpartition("/")[2]
-        problems = [Problem(str(each["field"]), str(each["message"])) for each in document.get("problems", ())]
+        problems = [
+            Problem(str(each["field"]), str(each["message"]))
+            for each in document.get("problems", ())
+        ]
     except (ValueError, TypeError, KeyError, AttributeError):
         return _error_of_platform(answer)
     if problems:
@@ -328,4 +373,6 @@ def _error_of_platform(answer: requests.Response) -> ExporterError:
         return ConfigError("no segment exporter answers there", hint="Check the app's address.")
     if status == requests.codes.too_many_requests or status >= requests.codes.server_error:
         return Transient(f"the app could not answer ({status})", hint="Try again in a minute.")
-    return ExporterError(f"the app answered {status}, which it never says", hint="Check the app's address.")
+    return ExporterError(
+        f"the app answered {status}, which it never says", hint="Check the app's address."
+    )

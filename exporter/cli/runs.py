@@ -34,7 +34,9 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs` l
 
 def run(
     export: Annotated[str, typer.Argument(metavar="[EXPORT]", help="An export's id.")] = "",
-    every: Annotated[bool, typer.Option("--all", help="Every export with an active schedule.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every export with an active schedule.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the run to its end; code 1 if it is no success.")
     ] = False,
@@ -46,7 +48,10 @@ def run(
     Example: python -m exporter run high-value
     """
     if bool(export) == every or (every and wait):
-        raise ConfigError("one export, or --all (which does not --wait)", hint="python -m exporter exports lists them.")
+        raise ConfigError(
+            "one export, or --all (which does not --wait)",
+            hint="python -m exporter exports lists them.",
+        )
     with using(app) as it:
         if every:
             _run_all(it, as_json)
@@ -57,7 +62,11 @@ def run(
             print(report_as_text(it.report(ended.id)))
     shown = ended or started
     if as_json or not ended:
-        print_document({"run": shown.id, "status": shown.status}, lambda document: str(document["run"]), as_json)
+        print_document(
+            {"run": shown.id, "status": shown.status},
+            lambda document: str(document["run"]),
+            as_json,
+        )
     if ended and Status(ended.status) not in DELIVERED:
         raise typer.Exit(1)
 
@@ -106,7 +115,11 @@ def runs(
             if not page.next:
                 break
             cursor = page.next
-    print_rows([_row(one) for one in found], ("run", "status", "created", "delivered", "rejected", "message"), as_json)
+    print_rows(
+        [_row(one) for one in found],
+        ("run", "status", "created", "delivered", "rejected", "message"),
+        as_json,
+    )
 
 
 def _row(view: RunView) -> dict[str, Any]:
@@ -123,7 +136,10 @@ def _row(view: RunView) -> dict[str, Any]:
 def report(
     run_id: Run,
     rows: Annotated[
-        str, typer.Option(metavar="KIND", help="The CSV of rejected (it names people) or duplicates instead.")
+        str,
+        typer.Option(
+            metavar="KIND", help="The CSV of rejected (it names people) or duplicates instead."
+        ),
     ] = "",
     state: State = None,
     app: AppUrl = "",

@@ -70,9 +70,7 @@ def _written(file: dict[str, Any]) -> str:
     delimiter, encoding = file["delimiter"], file.get("encoding")
     if not delimiter:
         return ""
-    return (
-        f" Delimiter {DELIMITER_NAMES.get(delimiter, repr(delimiter))}{f', encoding {encoding}' if encoding else ''}."
-    )
+    return f" Delimiter {DELIMITER_NAMES.get(delimiter, repr(delimiter))}{f', encoding {encoding}' if encoding else ''}."
 
 
 def _examples(lines: list[str] | None) -> str:
@@ -86,13 +84,25 @@ def _culture(file: dict[str, Any]) -> str:
 def erasure_as_text(document: dict[str, Any]) -> str:
     """What was erased where, for a person at a terminal. Holds no address."""
     lines = [f"Erased      {each['name']}: {each['what']}" for each in document["erased"]]
-    lines += [f"Open        {run}: may hold the person until it closes" for run in document["open_runs"]]
-    lines += [f"Left        {name}: names the person or cannot be read, mend it by hand" for name in document["left"]]
-    lines += [f"Klaviyo     connection {name}: asked to delete the profile" for name in document["klaviyo_asked"]]
+    lines += [
+        f"Open        {run}: may hold the person until it closes" for run in document["open_runs"]
+    ]
+    lines += [
+        f"Left        {name}: names the person or cannot be read, mend it by hand"
+        for name in document["left"]
+    ]
+    lines += [
+        f"Klaviyo     connection {name}: asked to delete the profile"
+        for name in document["klaviyo_asked"]
+    ]
     for each in document["klaviyo_failed"]:
-        lines.append(f"Failed      connection {each['connection']}: {each['message']} {each['hint']}".rstrip())
+        lines.append(
+            f"Failed      connection {each['connection']}: {each['message']} {each['hint']}".rstrip()
+        )
     if document["open_runs"]:
-        lines.append("Do          Wait for these runs or cancel them, then forget the person again.")
+        lines.append(
+            "Do          Wait for these runs or cancel them, then forget the person again."
+        )
     return "\n".join(lines) or "Nothing was found."
 
 
@@ -102,7 +112,9 @@ def plan_as_text(summary: dict[str, Any]) -> str:
     if summary["message"]:
         out.write(f"Would fail  {summary['message']}\nDo          {summary['hint']}\n")
     out.write(f"Rows        {summary['rows']:,}\nTo send     {summary['profiles']:,} profiles\n")
-    out.write(f"Jobs        {summary['jobs']:,}, about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace\n")
+    out.write(
+        f"Jobs        {summary['jobs']:,}, about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace\n"
+    )
     out.write(f"Duplicates  {summary['duplicates']:,}\nRejected    {summary['rejected']:,}\n")
     _write_reasons(out, summary)
     out.write(f"Identifier  {summary['identifier']}\n")

@@ -57,7 +57,7 @@ class Catalog:
             try:
                 found = self.find(kind, name.rpartition("/")[2].removesuffix(".json"))
             except DocumentUnreadable as exc:
-                logger.error("document left out", extra={"cause": exc.message})  # noqa: TRY400 - the message says it all
+                logger.error("document left out", extra={"cause": exc.message})
                 continue
             if found is not None:
                 yield found
@@ -68,7 +68,10 @@ class Catalog:
 
     def connection_ids(self) -> Iterator[str]:
         """The id of every connection, also of those that cannot be read."""
-        return (name.removeprefix("connections/").removesuffix(".json") for name in self._store.names("connections/"))
+        return (
+            name.removeprefix("connections/").removesuffix(".json")
+            for name in self._store.names("connections/")
+        )
 
     def save(self, document: Connection | Export) -> None:
         """Create or replace a document; the last one wins."""
@@ -90,7 +93,9 @@ class Catalog:
     def replace(self, document: Connection | Export, *, etag: str) -> str:
         """Write over the version that was read; the new ETag. Raises EditConflict."""
         try:
-            return self._store.replace(_name(type(document), document.id), _encode(document), etag=etag)
+            return self._store.replace(
+                _name(type(document), document.id), _encode(document), etag=etag
+            )
         except StoreMoved:
             raise EditConflict(f"{document.name} was changed or removed by somebody else") from None
 

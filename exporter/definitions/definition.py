@@ -30,6 +30,6 @@ class Definition(BaseModel):
     changed: Change | None = None
 
 
-def is_born(document: Definition, at: datetime | None) -> bool:
+def is_same_document(document: Definition, at: datetime | None) -> bool:
     """Whether this is the document that was created then, not another that took its id. None: that is not known."""
     return at is None or (document.created is not None and document.created.at == at)

@@ -110,7 +110,10 @@ class MappingDocument(BaseModel):
     def _short_rules(cls, properties: Any) -> Any:
         if not isinstance(properties, dict):
             return properties
-        return {name: {"column": rule} if isinstance(rule, str) else rule for name, rule in properties.items()}
+        return {
+            name: {"column": rule} if isinstance(rule, str) else rule
+            for name, rule in properties.items()
+        }
 
     @field_validator("properties")
     @classmethod
@@ -119,7 +122,9 @@ class MappingDocument(BaseModel):
     ) -> dict[str, PropertyRule] | Literal["*"]:
         for name in properties if isinstance(properties, dict) else ():
             if not name.strip() or name.startswith("$"):
-                raise ValueError(f"{name!r}: Klaviyo keeps names that begin with $ for itself; choose another")
+                raise ValueError(
+                    f"{name!r}: Klaviyo keeps names that begin with $ for itself; choose another"
+                )
             if name != printable(name):
                 raise ValueError(f"{name!r} holds a control character")
         return properties
@@ -189,22 +194,31 @@ def parse_mapping(document: Any) -> MappingDocument:
     """Check a mapping document. Raises MappingError, which names each wrong key."""
     if not isinstance(document, dict):
         raise MappingError(
-            f"the mapping is wrong: mapping: {_MESSAGES['dict_type']}", hint="Write email: and a column."
+            f"the mapping is wrong: mapping: {_MESSAGES['dict_type']}",
+            hint="Write email: and a column.",
         )
     try:
         return MappingDocument.model_validate(document)
     except ValidationError as exc:
-        raise MappingError(f"the mapping is wrong: {'; '.join(_problems(exc))}", hint="Correct these keys.") from None
+        raise MappingError(
+            f"the mapping is wrong: {'; '.join(_problems(exc))}", hint="Correct these keys."
+        ) from None
 
 
 def _problems(error: ValidationError) -> list[str]:
     """A sentence a key. Of the two forms that `properties` may have, "*" is not missed where rules are wrong."""
     found = error.errors(include_input=False, include_url=False)
-    rules_are_wrong = any(one["loc"][:1] == ("properties",) and len(one["loc"]) > 2 for one in found)
+    rules_are_wrong = any(
+        one["loc"][:1] == ("properties",) and len(one["loc"]) > 2 for one in found
+    )
     return [
-        f"{'.'.join(_keys(one['loc'])) or 'mapping'}: {_MESSAGES.get(one['type'], one['msg'])}".replace(_PREFIX, "")
+        f"{'.'.join(_keys(one['loc'])) or 'mapping'}: {_MESSAGES.get(one['type'], one['msg'])}".replace(
+            _PREFIX, ""
+        )
         for one in found
-        if not (rules_are_wrong and one["type"] == "literal_error" and one["loc"][0] == "properties")
+        if not (
+            rules_are_wrong and one["type"] == "literal_error" and one["loc"][0] == "properties"
+        )
     ]
 
 
@@ -226,7 +240,11 @@ def _keys(loc: tuple[int | str, ...]) -> Iterator[str]:
 
 
 def resolve(
-    mapping: MappingDocument, columns: Sequence[str], *, may_show: bool = True, culture: str | None = None
+    mapping: MappingDocument,
+    columns: Sequence[str],
+    *,
+    may_show: bool = True,
+    culture: str | None = None,
 ) -> ResolvedMapping:
     """Find the mapping's columns in a snapshot: by exact name, else without regard to case and the number of blanks.
 
@@ -256,7 +274,10 @@ def resolve(
 
 def _listed(names: Sequence[str]) -> str:
     """Names in a sentence that a person reads: the first of many, each cut."""
-    shown = [repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…") for name in names[:MANY_NAMES]]
+    shown = [
+        repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…")
+        for name in names[:MANY_NAMES]
+    ]
     more = f" and {len(names) - MANY_NAMES:,} more" if len(names) > MANY_NAMES else ""
     return ", ".join(shown) + more
 
@@ -290,7 +311,9 @@ def _location(mapping: MappingDocument, positions: _Positions) -> Iterator[Mappe
         yield MappedField(group="location", name=name, column=positions.find(column))
 
 
-def _properties(mapping: MappingDocument, positions: _Positions, *, used: set[int]) -> Iterator[MappedField]:
+def _properties(
+    mapping: MappingDocument, positions: _Positions, *, used: set[int]
+) -> Iterator[MappedField]:
     if mapping.properties == "*":
         others = [position for position in range(len(positions.columns)) if position not in used]
         for position, name in zip(others, _property_names(positions.columns, others), strict=True):
@@ -298,7 +321,9 @@ def _properties(mapping: MappingDocument, positions: _Positions, *, used: set[in
         return
     for name, rule in mapping.properties.items():
         position = positions.find(rule.column)
-        yield MappedField(group="properties", name=name, column=position, type=rule.type, empty=rule.empty)
+        yield MappedField(
+            group="properties", name=name, column=position, type=rule.type, empty=rule.empty
+        )
 
 
 def _property_names(columns: Sequence[str], chosen: Sequence[int]) -> list[str]:
@@ -321,4 +346,6 @@ def printable(name: str) -> str:
 def _without_blanks(document: Any) -> Any:
     if not isinstance(document, dict):
         return document
-    return {key: value for key, value in document.items() if not isinstance(value, str) or value.strip()}
+    return {
+        key: value for key, value in document.items() if not isinstance(value, str) or value.strip()
+    }

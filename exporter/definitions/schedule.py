@@ -58,7 +58,11 @@ class Schedule(BaseModel):
     @field_validator("days", mode="before")
     @classmethod
     def _any_case(cls, days: Any) -> Any:
-        return [day.lower() if isinstance(day, str) else day for day in days] if isinstance(days, list) else days
+        return (
+            [day.lower() if isinstance(day, str) else day for day in days]
+            if isinstance(days, list)
+            else days
+        )
 
     @field_validator("times")
     @classmethod
@@ -84,17 +88,23 @@ class Schedule(BaseModel):
     def _readable_cron(cls, cron: str | None) -> str | None:
         if cron is not None:
             if len(cron.split()) != CRON_FIELDS:
-                raise ValueError("must be five cron fields: minute, hour, day of month, month, day of week")
+                raise ValueError(
+                    "must be five cron fields: minute, hour, day of month, month, day of week"
+                )
             try:
                 next(CronSim(cron, datetime(2000, 1, 1, tzinfo=UTC)))
             except (CronSimError, StopIteration) as exc:
-                raise ValueError(f"must be a cron expression that comes true some day: {exc}") from None
+                raise ValueError(
+                    f"must be a cron expression that comes true some day: {exc}"
+                ) from None
         return cron
 
     @model_validator(mode="after")
     def _one_recurrence(self) -> Schedule:
         if self.on == "schedule" and bool(self.times) == bool(self.cron):
-            raise ValueError('"on": "schedule" takes either "times", with "days" if not every day, or "cron"')
+            raise ValueError(
+                '"on": "schedule" takes either "times", with "days" if not every day, or "cron"'
+            )
         if self.on in ("arrival", "demand") and (self.times or self.cron):
             raise ValueError(f'"on": "{self.on}" takes neither "times" nor "cron"')
         if self.days and not self.times:
@@ -122,7 +132,11 @@ class Schedule(BaseModel):
             case "off":
                 return "Off"
             case "schedule":
-                when = f"{_days(self.days)} at {_joined(self.times)}" if self.times else self._explain()
+                when = (
+                    f"{_days(self.days)} at {_joined(self.times)}"
+                    if self.times
+                    else self._explain()
+                )
                 return f"{when} ({self.time_zone})"
 
     def _crons(self) -> Iterator[str]:

@@ -40,7 +40,9 @@ _VALUE_TYPES = {
 }
 
 
-def suggest(columns: Iterable[str], types: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+def suggest(
+    columns: Iterable[str], types: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Propose a mapping document from column names as Customer Insights and Dataverse use them.
 
     types: the data types of model.json by column. Columns of numbers, dates and truth values become properties.
@@ -53,7 +55,10 @@ def suggest(columns: Iterable[str], types: Mapping[str, str] = MappingProxyType(
             left.remove(column)
             _place(suggestion, target, column)
     for column in left:
-        value_type, name = _VALUE_TYPES.get(types.get(column, "").casefold()), printable(column).lstrip("$")
+        value_type, name = (
+            _VALUE_TYPES.get(types.get(column, "").casefold()),
+            printable(column).lstrip("$"),
+        )
         if value_type and name.strip():
             properties = suggestion.setdefault("properties", {})
             properties.setdefault(name, {"column": column, "type": str(value_type)})

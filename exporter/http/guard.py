@@ -42,7 +42,9 @@ class Guard:
             return
         body = await _read(receive)
         if body is None:
-            await problems.answer(413, f"the body is over {MAX_BODY_BYTES} bytes")(scope, receive, send)
+            await problems.answer(413, f"the body is over {MAX_BODY_BYTES} bytes")(
+                scope, receive, send
+            )
             return
         scope["state"] = {"actor": actor}
         started = finished = False
@@ -68,7 +70,7 @@ class Guard:
         except Exception as exc:
             # The text of an unknown error may hold anything, so only its kind and place are logged.
             cause = kind_and_place(exc)
-            logger.error("request failed", extra={"cause": cause})  # noqa: TRY400
+            logger.error("request failed", extra={"cause": cause})
             if started and not finished:
                 raise  # half an answer must not look like a whole one
             if not started:
@@ -86,7 +88,9 @@ def _refusal(actor: Actor | None, method: str, headers: Headers) -> JSONResponse
         return problems.answer(403, "you have no role in this app", kind="not-allowed", hint=hint)
     if method not in READING and not _is_from_here(headers):
         hint = f"Send the header {CUSTOM.title()} with any value, from no other site."
-        return problems.answer(403, "the request may come from another site", kind="cross-site", hint=hint)
+        return problems.answer(
+            403, "the request may come from another site", kind="cross-site", hint=hint
+        )
     return None
 
 
@@ -98,7 +102,9 @@ def _is_from_here(headers: Headers) -> bool:
     if site is not None:  # set by the browser itself; no page can change it
         return site in ("same-origin", "none")
     origins: Sequence[str] = headers.getlist("origin")
-    return not origins or (len(origins) == 1 and _host(origins[0]) == headers.get("host", "").lower())
+    return not origins or (
+        len(origins) == 1 and _host(origins[0]) == headers.get("host", "").lower()
+    )
 
 
 def _host(origin: str) -> str:

@@ -63,6 +63,8 @@ def _first(claims: Sequence[tuple[str, str]], kinds: Sequence[str]) -> str:
     """The value of the first kind that is there, without what cannot be shown."""
     for wanted in kinds:
         for kind, value in claims:
-            if kind == wanted and (shown := "".join(one for one in value if one.isprintable()).strip()):
+            if kind == wanted and (
+                shown := "".join(one for one in value if one.isprintable()).strip()
+            ):
                 return shown[:MAX_NAME_CHARACTERS]
     return ""

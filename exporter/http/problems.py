@@ -107,7 +107,9 @@ def answer(
         hint=hint or HINTS.get(status, ""),
         problems=[FieldProblem(field=each.field, message=each.message) for each in problems],
     )
-    return JSONResponse(document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=HEADERS)
+    return JSONResponse(
+        document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=HEADERS
+    )
 
 
 def unknown() -> JSONResponse:
@@ -120,7 +122,9 @@ def of_error(error: ExporterError) -> JSONResponse:
     """The problem that one of our errors is."""
     status = status_of(error)
     problems = error.problems if isinstance(error, Invalid) else ()
-    made = answer(status, error.message, kind=name_of(type(error)), hint=error.hint, problems=problems)
+    made = answer(
+        status, error.message, kind=name_of(type(error)), hint=error.hint, problems=problems
+    )
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         wait_s = error.retry_after_s if isinstance(error, Transient) else None
         made.headers["Retry-After"] = str(math.ceil(wait_s or RETRY_S))

@@ -34,7 +34,9 @@ from exporter.management.management import MAX_PAGE, NO_CURSOR, PAGE, Management
 from exporter.management.roles import Action, Actor
 
 PREFIX = "/api"  # host.json's routePrefix
-MAX_ROWS_BYTES = 50_000_000  # a whole answer is held in memory on its way through the functions host
+MAX_ROWS_BYTES = (
+    50_000_000  # a whole answer is held in memory on its way through the functions host
+)
 # FastAPI's own would record addresses with their queries and the texts of exceptions; telemetry.py says what we send.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -88,19 +90,28 @@ def build(management: Callable[[], Management]) -> FastAPI:
         redoc_url=None,
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
-        responses={"default": {"description": "A problem", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}},
+        responses={
+            "default": {
+                "description": "A problem",
+                "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}},
+            }
+        },
     )
     app.add_exception_handler(ExporterError, _own_error)
     app.add_exception_handler(RequestValidationError, _wrong_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, lambda *_: problems.unknown())  # and raised again, for the guard to log
+    app.add_exception_handler(
+        Exception, lambda *_: problems.unknown()
+    )  # and raised again, for the guard to log
     _add_routes(app, management)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         components = document["components"]
-        problem = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        problem = problems.ProblemDocument.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
         components["schemas"] |= {**problem.pop("$defs"), "Problem": problem}
         components["securitySchemes"] = {"entra": _ENTRA}
         document["security"] = [{"entra": []}]
@@ -110,8 +121,17 @@ def build(management: Callable[[], Management]) -> FastAPI:
     return app
 
 
-_CUSTOM = {"name": CUSTOM.title(), "in": "header", "required": True, "schema": {"type": "string", "minLength": 1}}
-_ENTRA = {"type": "http", "scheme": "bearer", "description": "Microsoft Entra, by App Service authentication"}
+_CUSTOM = {
+    "name": CUSTOM.title(),
+    "in": "header",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+}
+_ENTRA = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "Microsoft Entra, by App Service authentication",
+}
 
 # FastAPI knows models of bodies in application/json only; this one is added by `openapi`.
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -160,12 +180,16 @@ Router = Callable[..., Callable[[Any], Any]]
 
 def _add_connections(route: Router, management: Callable[[], Management]) -> None:
     @route("GET", "/connections", Action.SEE_CONNECTIONS)
-    def list_connections(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.ConnectionView]:
+    def list_connections(
+        who: Who, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.ConnectionView]:
         """The connections that one may use, by name."""
         return _page(management().connections(who), limit, cursor)
 
     @route("POST", "/connections", Action.CREATE_CONNECTION, status_code=201)
-    def create_connection(who: Who, form: NewConnectionForm, response: Response) -> views.ConnectionView:
+    def create_connection(
+        who: Who, form: NewConnectionForm, response: Response
+    ) -> views.ConnectionView:
         """Make a connection. The key is tried, and goes into the vault; it is never shown again."""
         return _saved_connection(management().create_connection(who, form), response, is_new=True)
 
@@ -179,7 +203,9 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
         who: Who, connection_id: str, form: ConnectionForm, etag: Etag, response: Response
     ) -> views.ConnectionView:
         """Replace the settings of a connection."""
-        return _saved_connection(management().edit_connection(who, connection_id, form, etag=etag), response)
+        return _saved_connection(
+            management().edit_connection(who, connection_id, form, etag=etag), response
+        )
 
     @route("DELETE", "/connections/{connection_id}", Action.REMOVE_CONNECTION, status_code=204)
     def remove_connection(
@@ -190,7 +216,9 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
         delete_secret: Annotated[bool, Query()] = False,
     ) -> None:
         """Remove a connection: what becomes of its exports and of its key is chosen here. Open runs stop."""
-        management().remove_connection(who, connection_id, etag=etag, exports=exports, delete_secret=delete_secret)
+        management().remove_connection(
+            who, connection_id, etag=etag, exports=exports, delete_secret=delete_secret
+        )
 
     @route("POST", "/connections/{connection_id}/check", Action.CHECK_CONNECTION)
     def check_connection(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
@@ -198,12 +226,16 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
         return _saved_connection(management().check_connection(who, connection_id), response)
 
     @route("PUT", "/connections/{connection_id}/key", Action.ROTATE_KEY)
-    def rotate_key(who: Who, connection_id: str, form: KeyForm, response: Response) -> views.ConnectionView:
+    def rotate_key(
+        who: Who, connection_id: str, form: KeyForm, response: Response
+    ) -> views.ConnectionView:
         """Give a new key of the same account."""
         return _saved_connection(management().rotate_key(who, connection_id, form.key), response)
 
     @route("PUT", "/connections/{connection_id}/consent", Action.CONSENT)
-    def agree(who: Who, connection_id: str, form: ConsentForm, response: Response) -> views.ConnectionView:
+    def agree(
+        who: Who, connection_id: str, form: ConsentForm, response: Response
+    ) -> views.ConnectionView:
         """Agree that data leaves for Klaviyo, to the version of the text that one read."""
         return _saved_connection(management().agree(who, connection_id, form.version), response)
 
@@ -227,7 +259,9 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
 
 def _add_exports(route: Router, management: Callable[[], Management]) -> None:
     @route("GET", "/exports", Action.SEE_EXPORTS)
-    def list_exports(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.ExportView]:
+    def list_exports(
+        who: Who, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.ExportView]:
         """Every export with its status, by name."""
         return _page(management().exports(who), limit, cursor)
 
@@ -242,7 +276,9 @@ def _add_exports(route: Router, management: Callable[[], Management]) -> None:
         return _saved_export(management().export(who, export_id), response)
 
     @route("PUT", "/exports/{export_id}", Action.EDIT_EXPORT)
-    def edit_export(who: Who, export_id: str, form: ExportForm, etag: Etag, response: Response) -> views.ExportView:
+    def edit_export(
+        who: Who, export_id: str, form: ExportForm, etag: Etag, response: Response
+    ) -> views.ExportView:
         """Replace the settings of an export."""
         return _saved_export(management().edit_export(who, export_id, form, etag=etag), response)
 
@@ -294,7 +330,9 @@ def _add_runs(route: Router, management: Callable[[], Management]) -> None:
         return run
 
     @route("GET", "/exports/{export_id}/runs", Action.SEE_RUNS)
-    def list_runs(who: Who, export_id: str, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.RunView]:
+    def list_runs(
+        who: Who, export_id: str, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.RunView]:
         """The runs of an export, newest first."""
         return management().runs(who, export_id, limit=limit, cursor=cursor)
 
@@ -308,8 +346,12 @@ def _add_runs(route: Router, management: Callable[[], Management]) -> None:
         """The report of a run that is over."""
         return management().report(who, f"{export_id}/{run}")
 
-    @route("GET", "/exports/{export_id}/runs/{run}/{kind}.csv", Action.READ_ROWS, response_class=_Csv)
-    def read_rows(who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates"]) -> Response:
+    @route(
+        "GET", "/exports/{export_id}/runs/{run}/{kind}.csv", Action.READ_ROWS, response_class=_Csv
+    )
+    def read_rows(
+        who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates"]
+    ) -> Response:
         """The rows that were not delivered, which names people, or the lines of those that gave way to another."""
         rows = management().rows(who, f"{export_id}/{run}", kind, max_bytes=MAX_ROWS_BYTES)
         return _Csv(rows, headers={"Content-Disposition": f'attachment; filename="{kind}.csv"'})
@@ -332,12 +374,16 @@ def _add_rest(route: Router, management: Callable[[], Management]) -> None:
         return management().consent_text(who)
 
     @route("GET", "/segments", Action.SEE_SEGMENTS)
-    def list_segments(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.SegmentView]:
+    def list_segments(
+        who: Who, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.SegmentView]:
         """The segments found in storage, by name."""
         return _page(management().segments(who), limit, cursor)
 
     @route("GET", "/suggestion", Action.SUGGEST_MAPPING)
-    def suggest_mapping(who: Who, segment: Annotated[str, Query(min_length=1, max_length=500)]) -> views.SuggestionView:
+    def suggest_mapping(
+        who: Who, segment: Annotated[str, Query(min_length=1, max_length=500)]
+    ) -> views.SuggestionView:
         """A mapping for a segment, from the names of its columns."""
         return management().suggest_mapping(who, segment)
 
@@ -347,7 +393,9 @@ def _add_rest(route: Router, management: Callable[[], Management]) -> None:
         return management().health(who)
 
     @route("GET", "/audit", Action.SEE_AUDIT)
-    def list_changes(who: Who, limit: Limit = PAGE, cursor: Cursor = "") -> views.Page[views.AuditView]:
+    def list_changes(
+        who: Who, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.AuditView]:
         """The record of changes, newest first."""
         return management().changes(who, limit=limit, cursor=cursor)
 
@@ -363,7 +411,9 @@ class _Csv(StreamingResponse):
     media_type = "text/csv"
 
 
-def _saved_connection(view: views.ConnectionView, response: Response, *, is_new: bool = False) -> views.ConnectionView:
+def _saved_connection(
+    view: views.ConnectionView, response: Response, *, is_new: bool = False
+) -> views.ConnectionView:
     if view.details:
         response.headers["ETag"] = f'"{view.details.etag}"'
     if is_new:
@@ -371,7 +421,9 @@ def _saved_connection(view: views.ConnectionView, response: Response, *, is_new:
     return view
 
 
-def _saved_export(view: views.ExportView, response: Response, *, is_new: bool = False) -> views.ExportView:
+def _saved_export(
+    view: views.ExportView, response: Response, *, is_new: bool = False
+) -> views.ExportView:
     response.headers["ETag"] = f'"{view.etag}"'
     if is_new:
         response.headers["Location"] = f"{PREFIX}/exports/{view.id}"

@@ -43,7 +43,9 @@ class Retry:
 # on the queue. An attempt that ends in NO_ANSWER takes up to a minute by itself. A challenge by the edge is about our
 # address and rarely over within seconds, so it gets few attempts and long waits.
 RETRIES: Mapping[Outcome, Retry] = {
-    Outcome.RATE_LIMITED: Retry(attempts=8, within_s=300, first_s=2, most_s=60, least_s=MIN_PAUSE_S),
+    Outcome.RATE_LIMITED: Retry(
+        attempts=8, within_s=300, first_s=2, most_s=60, least_s=MIN_PAUSE_S
+    ),
     Outcome.SERVER_ERROR: Retry(attempts=6, within_s=180),
     Outcome.EDGE_REFUSED: Retry(attempts=3, within_s=120, first_s=15, most_s=60, least_s=5),
     Outcome.NOT_CONNECTED: Retry(attempts=6, within_s=120, first_s=0.5, most_s=15),
@@ -64,7 +66,12 @@ class GiveUp:
 
 
 def decide(
-    attempt: int, outcome: Outcome, elapsed_s: float, *, retry_after_s: float | None = None, jitter: float
+    attempt: int,
+    outcome: Outcome,
+    elapsed_s: float,
+    *,
+    retry_after_s: float | None = None,
+    jitter: float,
 ) -> Wait | GiveUp:
     """What to do after attempt number `attempt` (from 1) ended in `outcome`.
 
@@ -80,7 +87,9 @@ def decide(
         backoff_s = min(retry.most_s, retry.first_s * 2.0 ** (attempt - 1))
         seconds = retry.least_s + jitter * max(0.0, backoff_s - retry.least_s)
     if elapsed_s + seconds > retry.within_s:
-        return GiveUp(f"{outcome}: the next attempt would be later than {retry.within_s:g} s after the first")
+        return GiveUp(
+            f"{outcome}: the next attempt would be later than {retry.within_s:g} s after the first"
+        )
     return Wait(seconds)
 
 

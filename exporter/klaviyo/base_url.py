@@ -6,7 +6,9 @@ import re
 from urllib.parse import urljoin, urlsplit
 
 BASE_URL = "https://a.klaviyo.com"
-REVISION = "2026-07-15"  # served until 2028-07-15 by Klaviyo's "API versioning and deprecation policy"
+REVISION = (
+    "2026-07-15"  # served until 2028-07-15 by Klaviyo's "API versioning and deprecation policy"
+)
 
 _REVISION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\.pre)?")
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -36,4 +38,6 @@ def split(url: str, *, base: str = "") -> tuple[tuple[str, str, int | None], str
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
         return ("", "", None), ""
-    return (parts.scheme, parts.hostname or "", port), f"{parts.path}?{parts.query}".removesuffix("?")
+    return (parts.scheme, parts.hostname or "", port), f"{parts.path}?{parts.query}".removesuffix(
+        "?"
+    )

@@ -48,7 +48,12 @@ from exporter.errors import (
 from exporter.klaviyo import base_url as addresses
 from exporter.klaviyo.backoff import GiveUp, Outcome, Unavailable, Wait, decide, outcome_of
 from exporter.klaviyo.base_url import BASE_URL, REVISION
-from exporter.klaviyo.limits import MAX_EMAILS_PER_QUERY, MAX_MEMBERS_PER_CALL, MAX_QUERY_BYTES, PAGE_SIZE
+from exporter.klaviyo.limits import (
+    MAX_EMAILS_PER_QUERY,
+    MAX_MEMBERS_PER_CALL,
+    MAX_QUERY_BYTES,
+    PAGE_SIZE,
+)
 from exporter.klaviyo.rate_limit import IN_FLIGHT, Pacer
 from exporter.klaviyo.responses import (
     BASE_URL_HINT,
@@ -83,7 +88,9 @@ T = TypeVar("T")
 MEDIA_TYPE = "application/vnd.api+json"
 
 CONNECT_S, READ_S = 10.0, 60.0  # Klaviyo's own Go client allows 60 s
-ANSWER_S = 120.0  # for the whole body of an answer: READ_S is only about the pause between two pieces
+ANSWER_S = (
+    120.0  # for the whole body of an answer: READ_S is only about the pause between two pieces
+)
 MAX_ANSWER_BYTES = 32_000_000  # 100 import errors with a payload of 100 KB each, three times over
 PIECE_BYTES = 65_536
 FASTEST = 1  # of gzip's levels
@@ -144,15 +151,22 @@ class Klaviyo:
 
     def account(self) -> Account:
         """Whose key this is, to be shown before anything is sent. Limit: 1/s, 15/min."""
-        return self._ask(Call(method="GET", target="/api/accounts", scopes="accounts:read"), read_account)
+        return self._ask(
+            Call(method="GET", target="/api/accounts", scopes="accounts:read"), read_account
+        )
 
     def probe_scopes(self) -> dict[str, bool]:
         """Which read scopes the key has; whether accounts:read, `account` shows."""
         probes = {
             "lists:read": "/api/lists",
-            "profiles:read": _target("/api/profiles", {"page[size]": "1", "fields[profile]": "created"}),
+            "profiles:read": _target(
+                "/api/profiles", {"page[size]": "1", "fields[profile]": "created"}
+            ),
         }
-        return {scope: self._may(Call(method="GET", target=target, scopes=scope)) for scope, target in probes.items()}
+        return {
+            scope: self._may(Call(method="GET", target=target, scopes=scope))
+            for scope, target in probes.items()
+        }
 
     def probe_writing(self) -> dict[str, bool | None]:
         """Which write scopes the key has, by requests that nobody could carry out: a list without a name, no profiles.
@@ -160,8 +174,12 @@ class Klaviyo:
         Klaviyo does not document that it looks at scopes before it looks at bodies; None where that is left open.
         """
         no_name = {"data": {"type": "list", "attributes": {}}}
-        nobody = {"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": []}}}}
-        lists = self._may(Call(method="POST", target="/api/lists", scopes="lists:write", body=_body(no_name)))
+        nobody = {
+            "data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": []}}}
+        }
+        lists = self._may(
+            Call(method="POST", target="/api/lists", scopes="lists:write", body=_body(no_name))
+        )
         scopes = "lists:write and profiles:write"
         both = self._may(Call(method="POST", target=JOBS, scopes=scopes, body=_body(nobody)))
         return {"lists:write": lists, "profiles:write": both if lists else None}
@@ -177,7 +195,8 @@ class Klaviyo:
         path = f"/api/lists/{_checked_list_id(list_id)}"
         target = _target(path, {"additional-fields[list]": "profile_count"})
         return self._ask(
-            Call(method="GET", target=target, scopes="lists:read", list_id=list_id), single(read_profile_count)
+            Call(method="GET", target=target, scopes="lists:read", list_id=list_id),
+            single(read_profile_count),
         )
 
     def lists(self, name: str | None = None, *, with_flows: bool = False) -> Iterator[KlaviyoList]:
@@ -186,7 +205,9 @@ class Klaviyo:
         if not with_flows:
             return self._pages(_target("/api/lists", query), read_list, scopes="lists:read")
         query |= {"include": "flow-triggers", "fields[flow]": "name,status,archived"}
-        return self._pages(_target("/api/lists", query), read_list_with_flows, scopes="lists:read and flows:read")
+        return self._pages(
+            _target("/api/lists", query), read_list_with_flows, scopes="lists:read and flows:read"
+        )
 
     def flows_of_list(self, list_id: str) -> tuple[str, ...]:
         """The names of the flows that joining a list starts. Needs the scope flows:read. Limit: 3/s, 60/min."""
@@ -216,14 +237,18 @@ class Klaviyo:
 
     def import_errors(self, job_id: str) -> Iterator[ImportFailure]:
         """The rows that a job did not take. Raises NotFound for a job that is gone."""
-        target = _target(f"{JOBS}/{_checked_id(job_id)}/import-errors", {"page[size]": str(PAGE_SIZE)})
+        target = _target(
+            f"{JOBS}/{_checked_id(job_id)}/import-errors", {"page[size]": str(PAGE_SIZE)}
+        )
         return self._pages(target, read_failure, scopes="profiles:read")
 
     def profiles_of_list(self, list_id: str) -> Iterator[tuple[str, str | None]]:
         """(profile id, e-mail) of everyone in a list: 100 a request. Awaits mirroring of leavers."""
         path = f"/api/lists/{_checked_list_id(list_id)}/profiles"
         target = _target(path, {"fields[profile]": "email", "page[size]": str(PAGE_SIZE)})
-        return self._pages(target, read_profile, scopes="lists:read and profiles:read", list_id=list_id)
+        return self._pages(
+            target, read_profile, scopes="lists:read and profiles:read", list_id=list_id
+        )
 
     def profiles_by_email(self, emails: Sequence[str]) -> dict[str, str]:
         """Profile ids by e-mail as it was asked for, compared without regard to case; unknown ones are left out.
@@ -235,7 +260,9 @@ class Klaviyo:
     def found_in_list(self, list_id: str, emails: Sequence[str]) -> set[str]:
         """Which of these addresses belong to members of a list."""
         path = f"/api/lists/{_checked_list_id(list_id)}/profiles"
-        return set(self._by_email(path, emails, scopes="lists:read and profiles:read", list_id=list_id))
+        return set(
+            self._by_email(path, emails, scopes="lists:read and profiles:read", list_id=list_id)
+        )
 
     # writing
 
@@ -251,7 +278,10 @@ class Klaviyo:
     def create_list(self, name: str) -> KlaviyoList:
         """A new list, asked for once: repeated, it would be a second one. Limit: 10/s, 150/min, 150 a day."""
         body = _body({"data": {"type": "list", "attributes": {"name": name}}})
-        return self._once(Call(method="POST", target="/api/lists", scopes="lists:write", body=body), single(read_list))
+        return self._once(
+            Call(method="POST", target="/api/lists", scopes="lists:write", body=body),
+            single(read_list),
+        )
 
     def add_to_list(self, list_id: str, profile_ids: Sequence[str]) -> None:
         """Up to 1,000 profiles by Klaviyo's ids. Members stay members. Awaits mirroring of leavers."""
@@ -266,7 +296,10 @@ class Klaviyo:
         profile = {"type": "profile", "attributes": identifier}
         data = {"type": "data-privacy-deletion-job", "attributes": {"profile": {"data": profile}}}
         body = json.dumps({"data": data}).encode()
-        self._ask(Call(method="POST", target=DELETIONS, scopes="data-privacy:write", body=body), read_taken)
+        self._ask(
+            Call(method="POST", target=DELETIONS, scopes="data-privacy:write", body=body),
+            read_taken,
+        )
 
     def _change_members(self, method: str, list_id: str, profile_ids: Sequence[str]) -> None:
         if len(profile_ids) > MAX_MEMBERS_PER_CALL:
@@ -274,12 +307,16 @@ class Klaviyo:
         path = f"/api/lists/{_checked_list_id(list_id)}/relationships/profiles"
         if not profile_ids:
             return  # Klaviyo answers an empty array with 400
-        body = json.dumps({"data": [{"type": "profile", "id": each} for each in profile_ids]}).encode()
+        body = json.dumps(
+            {"data": [{"type": "profile", "id": each} for each in profile_ids]}
+        ).encode()
         call = Call(method=method, target=path, scopes="lists:write and profiles:write", body=body)
         try:
             self._ask(call, read_nothing)
         except NotFound:
-            self.find_list(list_id)  # the 404 may also be about a profile; this raises if it is about the list
+            self.find_list(
+                list_id
+            )  # the 404 may also be about a profile; this raises if it is about the list
             raise
 
     # how
@@ -295,18 +332,31 @@ class Klaviyo:
                 raise
         return True
 
-    def _by_email(self, path: str, emails: Sequence[str], *, scopes: str, list_id: str = "") -> dict[str, str]:
+    def _by_email(
+        self, path: str, emails: Sequence[str], *, scopes: str, list_id: str = ""
+    ) -> dict[str, str]:
         if len(emails) > MAX_EMAILS_PER_QUERY:
             raise ValueError(f"at most {MAX_EMAILS_PER_QUERY} addresses at once")
         found: dict[str, str] = {}
         for group in _groups([_quoted(each) for each in emails]):
-            query = {"fields[profile]": "email", "page[size]": str(PAGE_SIZE), "filter": f"any(email,[{group}])"}
-            profiles = self._pages(_target(path, query), read_profile, scopes=scopes, list_id=list_id)
+            query = {
+                "fields[profile]": "email",
+                "page[size]": str(PAGE_SIZE),
+                "filter": f"any(email,[{group}])",
+            }
+            profiles = self._pages(
+                _target(path, query), read_profile, scopes=scopes, list_id=list_id
+            )
             found.update((email.lower(), profile_id) for profile_id, email in profiles if email)
         return {email: found[email.lower()] for email in emails if email.lower() in found}
 
     def _pages(
-        self, target: str, read: Callable[[dict[str, Any], Answer], T], *, scopes: str, list_id: str = ""
+        self,
+        target: str,
+        read: Callable[[dict[str, Any], Answer], T],
+        *,
+        scopes: str,
+        list_id: str = "",
     ) -> Iterator[T]:
         """All items of a collection, page by page. Raises KlaviyoRejected for pages without end."""
 
@@ -330,7 +380,9 @@ class Klaviyo:
         if not answer.next_link:
             return ""
         origin, target = addresses.split(answer.next_link, base=self._base_url)
-        if origin != addresses.split(self._base_url)[0] or _path(target) != _path(answer.call.target):
+        if origin != addresses.split(self._base_url)[0] or _path(target) != _path(
+            answer.call.target
+        ):
             raise KlaviyoRejected("Klaviyo's next page is at another address.", hint=BASE_URL_HINT)
         return target
 
@@ -357,7 +409,11 @@ class Klaviyo:
                     case Wait(seconds) if elapsed_s + seconds > self._patience_s:
                         raise
                     case Wait(seconds):
-                        fields = {"attempt": attempt, "outcome": outcome.value, "wait_s": round(seconds, 3)}
+                        fields = {
+                            "attempt": attempt,
+                            "outcome": outcome.value,
+                            "wait_s": round(seconds, 3),
+                        }
                         logger.info("asking Klaviyo again", extra=fields)
                         telemetry.waited(seconds, telemetry.RETRY_WAIT)
                         self._sleep(seconds)
@@ -369,7 +425,10 @@ class Klaviyo:
         """
         if call.method != "GET" or not call.target.startswith(JOBS):
             return
-        pacer, now = self._pacers.setdefault(telemetry.endpoint(call.target), Pacer()), self._clock()
+        pacer, now = (
+            self._pacers.setdefault(telemetry.endpoint(call.target), Pacer()),
+            self._clock(),
+        )
         if wait_s := pacer.wait_s(now):
             telemetry.waited(wait_s, telemetry.PACE_WAIT)
             self._sleep(wait_s)
@@ -393,7 +452,9 @@ class Klaviyo:
             with self._session.request(
                 call.method,
                 self._base_url + call.target,
-                data=gzip.compress(call.body, FASTEST) if packed and call.body is not None else call.body,
+                data=gzip.compress(call.body, FASTEST)
+                if packed and call.body is not None
+                else call.body,
                 headers=_headers(call, packed=packed),
                 auth=self._auth,
                 timeout=(CONNECT_S, READ_S),
@@ -448,7 +509,9 @@ def _session(revision: str) -> requests.Session:
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=IN_FLIGHT))
-    session.headers.update({"Accept": MEDIA_TYPE, "revision": revision, "User-Agent": f"segment-exporter/{VERSION}"})
+    session.headers.update(
+        {"Accept": MEDIA_TYPE, "revision": revision, "User-Agent": f"segment-exporter/{VERSION}"}
+    )
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # the edge's; we need none
     return session
 
@@ -474,8 +537,12 @@ def _without_answer(exc: Exception) -> Unavailable:
     if _is_before_sending(exc):
         sentence = f"Klaviyo could not be reached ({kind})."
         return Unavailable(sentence, outcome=Outcome.NOT_CONNECTED, hint=NETWORK_HINT)
-    if isinstance(exc, urllib3.exceptions.HTTPError) and not isinstance(exc, urllib3.exceptions.TimeoutError):
-        return Unavailable(f"Klaviyo's answer could not be read to its end ({kind}).", outcome=Outcome.UNREADABLE)
+    if isinstance(exc, urllib3.exceptions.HTTPError) and not isinstance(
+        exc, urllib3.exceptions.TimeoutError
+    ):
+        return Unavailable(
+            f"Klaviyo's answer could not be read to its end ({kind}).", outcome=Outcome.UNREADABLE
+        )
     return Unavailable(f"Klaviyo did not answer ({kind}).", outcome=Outcome.NO_ANSWER)
 
 
@@ -511,7 +578,9 @@ def _checked_list_id(given: str) -> str:
     try:
         return _checked_id(given)
     except ValueError:
-        raise ListGone("The list ID is empty or holds characters that no list ID of Klaviyo's has.") from None
+        raise ListGone(
+            "The list ID is empty or holds characters that no list ID of Klaviyo's has."
+        ) from None
 
 
 def _checked_key(key: SecretStr) -> SecretStr:

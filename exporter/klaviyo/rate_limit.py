@@ -52,13 +52,17 @@ class Pacer:
             raise ValueError("share is over 0 and at most 1")
         self._limits = limits
         self._share = share
-        self._told_limit: int | None = None  # the steady limit in Klaviyo's words, where lower than ours
+        self._told_limit: int | None = (
+            None  # the steady limit in Klaviyo's words, where lower than ours
+        )
         self._sent: deque[float] = deque(maxlen=limits.per_minute)
         self._left = 0  # sends left until `_left_until`, because others used the account
         self._left_until = 0.0
         self._shut_until = 0.0
         self._throttles = 0
-        self._probed_at = 0.0  # when the last request left that found the windows just opened after a 429
+        self._probed_at = (
+            0.0  # when the last request left that found the windows just opened after a 429
+        )
         self._careful_until = 0.0  # after a 429
         self._rounds = 0  # of 429 by then, good answers in between or not
 
@@ -83,7 +87,10 @@ class Pacer:
         ready_at = self._shut_until
         burst_limit, guard_s = self.burst_limit, GUARD_S
         if now < self._careful_until:
-            burst_limit, guard_s = max(1, math.floor(burst_limit * CAREFUL_SHARE**self._rounds)), WIDE_GUARD_S
+            burst_limit, guard_s = (
+                max(1, math.floor(burst_limit * CAREFUL_SHARE**self._rounds)),
+                WIDE_GUARD_S,
+            )
         for limit, window_s in ((burst_limit, SECOND_S), (self.steady_limit, MINUTE_S)):
             if len(self._sent) >= limit:
                 ready_at = max(ready_at, self._sent[-limit] + window_s + guard_s)
@@ -101,7 +108,9 @@ class Pacer:
         if self._throttles and now >= self._shut_until:
             self._probed_at = now
 
-    def told(self, limit: int | None, remaining: int | None, reset_s: float | None, now: float) -> None:
+    def told(
+        self, limit: int | None, remaining: int | None, reset_s: float | None, now: float
+    ) -> None:
         """Take in the RateLimit headers of an answer; None where one is missing.
 
         They are about the steady window and "approximate". Klaviyo knows of others' requests, we know of ours on the
@@ -126,7 +135,9 @@ class Pacer:
     def throttled(self, retry_after_s: float | None, now: float) -> None:
         """Klaviyo answered 429: nobody sends before `retry_after_s`; None = it gave no time, we back off ourselves."""
         self._clamp(now)
-        if now >= self._shut_until:  # several threads may meet the same closed window: that is one round
+        if (
+            now >= self._shut_until
+        ):  # several threads may meet the same closed window: that is one round
             self._throttles += 1
             self._rounds = self._rounds + 1 if now < self._careful_until else 1
             self._careful_until = now + CAREFUL_FOR_S
@@ -152,7 +163,9 @@ class Pacer:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], limits: RateLimits = BULK_IMPORT, *, share: float = 1.0) -> Self:
+    def from_json(
+        cls, document: Mapping[str, Any], limits: RateLimits = BULK_IMPORT, *, share: float = 1.0
+    ) -> Self:
         """A pacer that goes on where another one was. What is missing counts as unused; limits and share are ours.
 
         Raises ValueError for a document that `to_json` cannot have written.

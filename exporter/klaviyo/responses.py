@@ -29,7 +29,9 @@ from exporter.klaviyo.backoff import Outcome, Unavailable
 T = TypeVar("T")
 
 JOBS = "/api/profile-bulk-import-jobs"
-ID = re.compile(r"(?!\.+$)[A-Za-z0-9_.~+/=:-]{1,256}")  # opaque; seen: 6 characters, 26, and 59 of URL-safe base64
+ID = re.compile(
+    r"(?!\.+$)[A-Za-z0-9_.~+/=:-]{1,256}"
+)  # opaque; seen: 6 characters, 26, and 59 of URL-safe base64
 
 
 # --- what Klaviyo tells us ---------------------------------------------------------------------------------------
@@ -114,11 +116,16 @@ class Answer:
         """
         header = self.headers.get("RateLimit-Limit")
         first, remaining, reset_s = (
-            _number(self.headers.get(f"RateLimit-{name}")) for name in ("Limit", "Remaining", "Reset")
+            _number(self.headers.get(f"RateLimit-{name}"))
+            for name in ("Limit", "Remaining", "Reset")
         )
         minute = _MINUTE.search(header or "")
         limit = float(minute[1]) if minute else first
-        if minute and first != limit and not (remaining is not None and first is not None and remaining > first):
+        if (
+            minute
+            and first != limit
+            and not (remaining is not None and first is not None and remaining > first)
+        ):
             remaining = reset_s = None
         return RateInfo(
             limit=None if limit is None else int(limit),
@@ -144,7 +151,9 @@ class Answer:
         if len(words) > _MAX_WORDS:
             del tokens[-1:]  # it may be half an address
         plain = _UNPRINTABLE.sub("", " ".join(tokens)).replace(self.key.get_secret_value(), "[key]")
-        named = ("[address]" if "@" in token or "%40" in token else token for token in plain.split(" "))
+        named = (
+            "[address]" if "@" in token or "%40" in token else token for token in plain.split(" ")
+        )
         return _LIKE_A_NUMBER.sub("[number]", " ".join(named))[:most]
 
 
@@ -203,7 +212,10 @@ def read_account(answer: Answer) -> Account:
     """Reads a collection of one account: the key's own."""
     for each in read_resources(answer):
         contact = as_dict(_attributes(each).get("contact_information"))
-        name, asked_at = as_text(contact.get("organization_name")), _http_date(answer.headers.get("Date"))
+        name, asked_at = (
+            as_text(contact.get("organization_name")),
+            _http_date(answer.headers.get("Date")),
+        )
         return Account(id=_id(each, answer), name=name, asked_at=asked_at)
     raise unreadable(answer)
 
@@ -228,7 +240,9 @@ def read_list_with_flows(resource: dict[str, Any], answer: Answer) -> KlaviyoLis
     included = {each.get("id"): each for each in as_dicts(as_dict(answer.document).get("included"))}
     triggers = as_dict(as_dict(resource.get("relationships")).get("flow-triggers")).get("data")
     flows = (read_flow(included.get(each.get("id"), {}), answer) for each in as_dicts(triggers))
-    return dataclasses.replace(read_list(resource, answer), flows=tuple(name for name in flows if name))
+    return dataclasses.replace(
+        read_list(resource, answer), flows=tuple(name for name in flows if name)
+    )
 
 
 def read_flow(resource: dict[str, Any], _: Answer) -> str:
@@ -357,4 +371,6 @@ ROW = re.compile(r"/data/attributes/profiles/data/(\d{1,6})(?:/(?:attributes/)?(
 
 
 def unreadable(answer: Answer) -> Unavailable:
-    return Unavailable(answer.says("Klaviyo's answer could not be read"), outcome=Outcome.UNREADABLE)
+    return Unavailable(
+        answer.says("Klaviyo's answer could not be read"), outcome=Outcome.UNREADABLE
+    )

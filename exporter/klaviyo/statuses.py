@@ -47,10 +47,16 @@ def _bad_request(answer: Answer) -> ExporterError:
     rows = _refused_rows(answer, pointers) if answer.call.is_import else ()
     if not rows:
         # A bad key must not look like a bad batch: halving it would blame every row in turn.
-        words = " ".join(str(each.get(name)) for each in answer.errors for name in ("code", "title", "detail"))
+        words = " ".join(
+            str(each.get(name)) for each in answer.errors for name in ("code", "title", "detail")
+        )
         if _ABOUT_THE_REVISION.search(words):
-            return RevisionRetired(answer.says("Klaviyo does not take this API revision"), status=answer.status)
-        is_plain_get = answer.call.method == "GET" and not any(source.get("parameter") for source in sources)
+            return RevisionRetired(
+                answer.says("Klaviyo does not take this API revision"), status=answer.status
+            )
+        is_plain_get = answer.call.method == "GET" and not any(
+            source.get("parameter") for source in sources
+        )
         if is_plain_get or _ABOUT_THE_KEY.search(words):
             return _key_refused(answer)
     if answer.call.is_import:
@@ -61,7 +67,10 @@ def _bad_request(answer: Answer) -> ExporterError:
 
 
 def _refused_rows(answer: Answer, pointers: Sequence[str]) -> tuple[RowRefusal, ...]:
-    found = ((ROW.fullmatch(pointer), each) for pointer, each in zip(pointers, answer.errors, strict=True))
+    found = (
+        (ROW.fullmatch(pointer), each)
+        for pointer, each in zip(pointers, answer.errors, strict=True)
+    )
     return tuple(
         RowRefusal(
             index=int(row[1]),
@@ -86,7 +95,9 @@ def _forbidden(answer: Answer) -> ExporterError:
             hint=EDGE_HINT,
             retry_after_s=answer.retry_after_s,
         )
-    return ScopeMissing(answer.says(f"The Klaviyo key may not do this, it needs {answer.call.scopes}"))
+    return ScopeMissing(
+        answer.says(f"The Klaviyo key may not do this, it needs {answer.call.scopes}")
+    )
 
 
 def _not_found(answer: Answer) -> ExporterError:
@@ -94,30 +105,46 @@ def _not_found(answer: Answer) -> ExporterError:
         sentence = "There is no Klaviyo API at this address"
         return KlaviyoRejected(answer.says(sentence), hint=BASE_URL_HINT, status=answer.status)
     if not (answer.call.list_id or answer.call.is_import):
-        return NotFound(answer.says("Klaviyo does not have what was asked for"), status=answer.status)
+        return NotFound(
+            answer.says("Klaviyo does not have what was asked for"), status=answer.status
+        )
     name = f"The list {answer.call.list_id}" if answer.call.list_id else "The list of this import"
-    return ListGone(answer.says(f"{name} does not exist in this Klaviyo account"), status=answer.status)
+    return ListGone(
+        answer.says(f"{name} does not exist in this Klaviyo account"), status=answer.status
+    )
 
 
 def _rejected(answer: Answer) -> ExporterError:
-    hint = BASE_URL_HINT if 300 <= answer.status < 400 else PACKED_HINT if answer.status == 415 else ""
-    return KlaviyoRejected(answer.says("Klaviyo rejected the request"), hint=hint, status=answer.status)
+    hint = (
+        BASE_URL_HINT if 300 <= answer.status < 400 else PACKED_HINT if answer.status == 415 else ""
+    )
+    return KlaviyoRejected(
+        answer.says("Klaviyo rejected the request"), hint=hint, status=answer.status
+    )
 
 
 def _conflict(answer: Answer) -> ExporterError:
-    return KlaviyoRejected(answer.says("Klaviyo reports a conflict between profiles"), status=answer.status)
+    return KlaviyoRejected(
+        answer.says("Klaviyo reports a conflict between profiles"), status=answer.status
+    )
 
 
 def _retired(answer: Answer) -> ExporterError:
-    return RevisionRetired(answer.says("Klaviyo has retired this API revision"), status=answer.status)
+    return RevisionRetired(
+        answer.says("Klaviyo has retired this API revision"), status=answer.status
+    )
 
 
 def _too_large(answer: Answer) -> ExporterError:
-    return BatchTooLarge(answer.says("The request was over Klaviyo's size limit"), status=answer.status)
+    return BatchTooLarge(
+        answer.says("The request was over Klaviyo's size limit"), status=answer.status
+    )
 
 
 def _rate_limited(answer: Answer) -> ExporterError:
-    return RateLimited(answer.says("Klaviyo's rate limit is reached"), retry_after_s=answer.retry_after_s)
+    return RateLimited(
+        answer.says("Klaviyo's rate limit is reached"), retry_after_s=answer.retry_after_s
+    )
 
 
 def _server_error(answer: Answer) -> ExporterError:

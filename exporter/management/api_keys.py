@@ -23,7 +23,9 @@ class KlaviyoAccount(Protocol):
     def probe_scopes(self) -> dict[str, bool]: ...
     def probe_writing(self) -> dict[str, bool | None]: ...
     def find_list(self, list_id: str) -> KlaviyoList: ...
-    def lists(self, name: str | None = None, *, with_flows: bool = False) -> Iterator[KlaviyoList]: ...
+    def lists(
+        self, name: str | None = None, *, with_flows: bool = False
+    ) -> Iterator[KlaviyoList]: ...
     def flows_of_list(self, list_id: str) -> tuple[str, ...]: ...
     def create_list(self, name: str) -> KlaviyoList: ...
 
@@ -63,7 +65,7 @@ def failed(error: ExporterError, *, now: datetime, revision: str) -> Check:
     return Check(at=now, ok=False, revision=revision, message=error.message, hint=error.hint)
 
 
-def why_another(check: Check, before: Check | None) -> str:
+def account_mismatch(check: Check, before: Check | None) -> str:
     """Why a key is not that of the account known before, or cannot be told to be; "" where nothing speaks against it.
 
     Lists and exports would not fit another account.
@@ -78,7 +80,7 @@ def why_another(check: Check, before: Check | None) -> str:
 
 def keeping_account(check: Check, before: Check | None) -> Check:
     """A check of a connection's own key. The account stays the one known before; a key of another is not ok."""
-    if before is None or not (why := why_another(check, before)):
+    if before is None or not (why := account_mismatch(check, before)):
         return check
     update: dict[str, Any] = {"account_id": before.account_id, "account_name": before.account_name}
     if check.account_id:

@@ -39,7 +39,9 @@ class App(Protocol):
     def connections(self) -> list[ConnectionView]: ...
     def connection(self, connection_id: str) -> ConnectionView: ...
     def create_connection(self, form: NewConnectionForm) -> ConnectionView: ...
-    def edit_connection(self, connection_id: str, form: ConnectionForm, *, etag: str) -> ConnectionView: ...
+    def edit_connection(
+        self, connection_id: str, form: ConnectionForm, *, etag: str
+    ) -> ConnectionView: ...
     def check_connection(self, connection_id: str) -> ConnectionView: ...
     def rotate_key(self, connection_id: str, key: SecretStr) -> ConnectionView: ...
     def agree(self, connection_id: str, version: str) -> ConnectionView: ...
@@ -93,7 +95,9 @@ class LocalApp:
     def create_connection(self, form: NewConnectionForm) -> ConnectionView:
         return self._management.create_connection(self._actor, form)
 
-    def edit_connection(self, connection_id: str, form: ConnectionForm, *, etag: str) -> ConnectionView:
+    def edit_connection(
+        self, connection_id: str, form: ConnectionForm, *, etag: str
+    ) -> ConnectionView:
         return self._management.edit_connection(self._actor, connection_id, form, etag=etag)
 
     def check_connection(self, connection_id: str) -> ConnectionView:
@@ -108,7 +112,9 @@ class LocalApp:
     def withdraw(self, connection_id: str) -> ConnectionView:
         return self._management.withdraw(self._actor, connection_id)
 
-    def remove_connection(self, connection_id: str, *, etag: str, exports: WithExports, delete_secret: bool) -> None:
+    def remove_connection(
+        self, connection_id: str, *, etag: str, exports: WithExports, delete_secret: bool
+    ) -> None:
         self._management.remove_connection(
             self._actor, connection_id, etag=etag, exports=exports, delete_secret=delete_secret
         )

@@ -55,7 +55,14 @@ class Audit:
             yield
         except Exception as exc:
             with contextlib.suppress(ExporterError):  # the first error is the one to be seen
-                self._append({**line, "before": None, "after": None, "outcome": f"failed: {type(exc).__name__}"})
+                self._append(
+                    {
+                        **line,
+                        "before": None,
+                        "after": None,
+                        "outcome": f"failed: {type(exc).__name__}",
+                    }
+                )
             raise
 
     def newest(self, *, before: str = "") -> Iterator[dict[str, Any]]:
@@ -73,7 +80,10 @@ class Audit:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         name = f"audit/{line['at'][:10]}.jsonl"
-        data = json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str).encode() + b"\n"
+        data = (
+            json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+            + b"\n"
+        )
         for remaining in reversed(range(TRIES)):
             found = self._store.read(name)
             try:

@@ -41,7 +41,9 @@ class Erasure:
 
     erased: list[tuple[str, str]] = field(default_factory=list)  # (name, what was done)
     open_runs: list[str] = field(default_factory=list)  # these may hold the person until they close
-    left: list[str] = field(default_factory=list)  # documents that name the person, or cannot be read: for a person
+    left: list[str] = field(
+        default_factory=list
+    )  # documents that name the person, or cannot be read: for a person
 
     @property
     def is_complete(self) -> bool:
@@ -49,7 +51,12 @@ class Erasure:
 
     def to_json(self) -> dict[str, Any]:
         erased = [{"name": name, "what": what} for name, what in self.erased]
-        return {"complete": self.is_complete, "erased": erased, "open_runs": self.open_runs, "left": self.left}
+        return {
+            "complete": self.is_complete,
+            "erased": erased,
+            "open_runs": self.open_runs,
+            "left": self.left,
+        }
 
 
 def forget(exporter: Exporter, identifiers: Sequence[str]) -> Erasure:
@@ -92,10 +99,14 @@ def _forget_in_run(exporter: Exporter, run_id: str, person: _Person, erasure: Er
         return
     if run is not None:
         if files := exporter.records.drop_plans(run):
-            erasure.erased.append((f"{folder}plan-*", f"{files} files with everybody's staged rows deleted"))
+            erasure.erased.append(
+                (f"{folder}plan-*", f"{files} files with everybody's staged rows deleted")
+            )
         if exporter.records.plan_folder(run, "x").parent.exists():
             exporter.records.forget_plan(run)
-            erasure.erased.append(("work folder", f"this machine's copy of the plan of {run_id} deleted"))
+            erasure.erased.append(
+                ("work folder", f"this machine's copy of the plan of {run_id} deleted")
+            )
     name = folder + REJECTED_CSV
     if name in store.names(name) and (
         rows := _blank_rows(store, name, person, run.mapping.phone_region if run else None)
@@ -141,7 +152,9 @@ class _Person:
         given = [each.strip().lower() for each in identifiers if each.strip()]
         if not given:
             raise ConfigError("nobody is named", hint="Give an e-mail address.")
-        addresses = {spelling for each in given if "@" in each for spelling in emails.spellings(each)}
+        addresses = {
+            spelling for each in given if "@" in each for spelling in emails.spellings(each)
+        }
         self._addresses = re.compile("|".join(map(_address, addresses)) or NEVER)
         self._others = [each for each in given if "@" not in each]
         cells = {
@@ -172,8 +185,14 @@ class _Person:
 
     def _numbers_in(self, region: str | None) -> re.Pattern[str]:
         """The digits of their telephone numbers; of what is none by the rules, those that were given."""
-        given = [each for each in self._others if _TELEPHONE.fullmatch(each.removeprefix("tel:").lstrip("+( "))]
-        patterns = (phones.digits_pattern(each, region) or re.sub(r"\D", "", each) for each in given)
+        given = [
+            each
+            for each in self._others
+            if _TELEPHONE.fullmatch(each.removeprefix("tel:").lstrip("+( "))
+        ]
+        patterns = (
+            phones.digits_pattern(each, region) or re.sub(r"\D", "", each) for each in given
+        )
         return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or NEVER)
 
 

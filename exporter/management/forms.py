@@ -35,7 +35,9 @@ def _printable(text: str) -> str:
 
 
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120), AfterValidator(_printable)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(_printable),
 ]
 Segment = Annotated[str, StringConstraints(max_length=MAX_SEGMENT), AfterValidator(_printable)]
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
@@ -64,7 +66,9 @@ class NewConnectionForm(ConnectionForm):
     @model_validator(mode="after")
     def _one_key(self) -> Self:
         if (self.key is None) == (self.secret is None):
-            raise ValueError("give either key, the Klaviyo key itself, or secret, the name of one in the vault")
+            raise ValueError(
+                "give either key, the Klaviyo key itself, or secret, the name of one in the vault"
+            )
         return self
 
 
@@ -120,7 +124,9 @@ def parse(form: type[AnyForm], document: Any) -> AnyForm:
 
 def invalid(error: ValidationError) -> Invalid:
     """pydantic's findings in our words. What was given is in none of them: it may be a key."""
-    return Invalid(*problems(error.errors(include_input=False, include_url=False, include_context=False)))
+    return Invalid(
+        *problems(error.errors(include_input=False, include_url=False, include_context=False))
+    )
 
 
 def problems(found: Iterable[Mapping[str, Any]]) -> list[Problem]:

@@ -45,7 +45,13 @@ from exporter.errors import (
 )
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management import views
-from exporter.management.api_keys import KlaviyoAccount, failed, keeping_account, try_key, why_another
+from exporter.management.api_keys import (
+    KlaviyoAccount,
+    account_mismatch,
+    failed,
+    keeping_account,
+    try_key,
+)
 from exporter.management.audit import PLACE, Audit
 from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
 from exporter.management.roles import Action, Actor, check, may
@@ -81,7 +87,7 @@ TRIES = 5  # a change that needs nobody's decision is made again when somebody e
 NEWEST_RUNS = 5  # of an export are looked at, at most, for its status and when it last delivered
 PAGE, MAX_PAGE = 50, 200
 NO_CURSOR = Problem("cursor", "is of no page: give `next` of the page before")
-ROWS = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
+ROW_FILES = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
 CHUNK_BYTES = 65_536
 SAMPLES = 3
 COUNTED_BYTES = 64_000_000  # read at most to count members for one answer: about a second
@@ -161,16 +167,27 @@ class Management:
                 raise
         return self._connection_view(actor, connection, etag, [])
 
-    def edit_connection(self, actor: Actor, connection_id: str, form: ConnectionForm, *, etag: str) -> ConnectionView:
+    def edit_connection(
+        self, actor: Actor, connection_id: str, form: ConnectionForm, *, etag: str
+    ) -> ConnectionView:
         """Replace the settings. etag: of the version that the person saw. Exports keep working."""
         old, current = self._permitted_connection(actor, Action.EDIT_CONNECTION, connection_id)
         _check_etag(old, current, etag)
         self._check_name(Connection, form.name, but=connection_id)
-        update: dict[str, Any] = {"name": form.name, "used_by": form.used_by, "changed": self._change(actor)}
+        update: dict[str, Any] = {
+            "name": form.name,
+            "used_by": form.used_by,
+            "changed": self._change(actor),
+        }
         if form.secret and form.secret != old.secret:
-            update |= {"secret": form.secret, "check": self._same_account(old, self._try_form(form.secret), "secret")}
+            update |= {
+                "secret": form.secret,
+                "check": self._same_account(old, self._try_form(form.secret), "secret"),
+            }
         new = old.model_copy(update=update)
-        uses = self._uses().get(connection_id, [])  # before it is saved: afterwards nothing may fail
+        uses = self._uses().get(
+            connection_id, []
+        )  # before it is saved: afterwards nothing may fail
         with self._recording(actor, Action.EDIT_CONNECTION, old, new):
             etag = self.catalog.replace(new, etag=current)
         return self._connection_view(actor, new, etag, uses)
@@ -185,7 +202,9 @@ class Management:
             revision = connection.check.revision if connection.check else ""
             checked = failed(exc, now=self._now(), revision=revision)
         update = {"check": keeping_account(checked, connection.check)}
-        return self._change_connection(actor, Action.CHECK_CONNECTION, connection_id, update, secret=connection.secret)
+        return self._change_connection(
+            actor, Action.CHECK_CONNECTION, connection_id, update, secret=connection.secret
+        )
 
     def rotate_key(self, actor: Actor, connection_id: str, key: SecretStr) -> ConnectionView:
         """Put a new key of the same account in the place of the old one. Open runs take it up by themselves."""
@@ -205,7 +224,12 @@ class Management:
         """Agree to the text of consent.py, in the version that was shown."""
         self._permitted_connection(actor, Action.CONSENT, connection_id)
         if version != consent.VERSION:
-            raise Invalid(Problem("version", f"the text's version is {consent.VERSION}: read it, then agree to that"))
+            raise Invalid(
+                Problem(
+                    "version",
+                    f"the text's version is {consent.VERSION}: read it, then agree to that",
+                )
+            )
         given = Consent(by=actor.name, by_id=actor.id, at=self._now(), version=version)
         return self._change_connection(actor, Action.CONSENT, connection_id, {"consent": given})
 
@@ -232,11 +256,15 @@ class Management:
         if users and exports == "refuse":
             hint = "Detach or remove them first, or choose that here."
             raise Conflict(f"{old.name} is used by the exports {', '.join(users)}", hint=hint)
-        sharing = [other for other, _ in self.catalog.every(Connection) if other.secret == old.secret]
+        sharing = [
+            other for other, _ in self.catalog.every(Connection) if other.secret == old.secret
+        ]
         others = [other.name for other in sharing if other.id != connection_id]
         if delete_secret and others:
             hint = "Remove it without deleting its secret."
-            raise Conflict(f"the secret {old.secret} is used by {', '.join(others)}, too", hint=hint)
+            raise Conflict(
+                f"the secret {old.secret} is used by {', '.join(others)}, too", hint=hint
+            )
         with self._recording(actor, Action.REMOVE_CONNECTION, old, None):
             current = self.catalog.replace(old.model_copy(update={"consent": None}), etag=current)
             try:
@@ -250,7 +278,11 @@ class Management:
                 raise
 
     def _let_go(
-        self, actor: Actor, connection_id: str, users: Sequence[str], exports: Literal["refuse", "detach", "remove"]
+        self,
+        actor: Actor,
+        connection_id: str,
+        users: Sequence[str],
+        exports: Literal["refuse", "detach", "remove"],
     ) -> None:
         """Detach or remove the exports of a connection."""
         for export_id in users:
@@ -280,8 +312,12 @@ class Management:
         connection, _ = self._permitted_connection(actor, Action.CREATE_LIST, connection_id)
         client = self._client(connection)
         if same := next(client.lists(name), None):
-            raise Conflict(f"there is a list {same.id} of this name", hint="Use it, or choose another name.")
-        with self.audit.recording(actor, Action.CREATE_LIST, f"connections/{connection_id}", after={"list": name}):
+            raise Conflict(
+                f"there is a list {same.id} of this name", hint="Use it, or choose another name."
+            )
+        with self.audit.recording(
+            actor, Action.CREATE_LIST, f"connections/{connection_id}", after={"list": name}
+        ):
             return views.list_view(client.create_list(name))
 
     # Segments
@@ -307,14 +343,18 @@ class Management:
         """The columns of the newest snapshot, and a mapping from their names and model.json's data types."""
         check(actor, Action.SUGGEST_MAPPING, shared=True)
         columns = self.exporter.columns_of(segment)
-        return SuggestionView(columns=list(columns), mapping=suggest(columns, self.exporter.types_of(segment)))
+        return SuggestionView(
+            columns=list(columns), mapping=suggest(columns, self.exporter.types_of(segment))
+        )
 
     # Exports
 
     def exports(self, actor: Actor) -> list[ExportView]:
         """Every export, by name."""
         check(actor, Action.SEE_EXPORTS, shared=True)
-        connections = {connection.id: connection for connection, _ in self.catalog.every(Connection)}
+        connections = {
+            connection.id: connection for connection, _ in self.catalog.every(Connection)
+        }
         seen = [
             self._export_view(actor, export, etag, connections=connections)
             for export, etag in self.catalog.every(Export)
@@ -344,7 +384,9 @@ class Management:
         with self._recording(actor, Action.CREATE_EXPORT, None, export):
             return views.saved(view, self.catalog.create(export))
 
-    def edit_export(self, actor: Actor, export_id: str, form: ExportForm, *, etag: str) -> ExportView:
+    def edit_export(
+        self, actor: Actor, export_id: str, form: ExportForm, *, etag: str
+    ) -> ExportView:
         """Replace the settings. etag: of the version that the person saw."""
         old, current = self._permitted_export(actor, Action.EDIT_EXPORT, export_id)
         _check_etag(old, current, etag)
@@ -362,10 +404,19 @@ class Management:
         """A paused copy under another name, to be edited."""
         old, _ = self._permitted_export(actor, Action.CREATE_EXPORT, export_id)
         taken = {export.name.casefold() for export in self.catalog.exports()}
-        names = (f"{old.name[:105]} (copy{f' {number}' if number > 1 else ''})" for number in range(1, 10_000))
+        names = (
+            f"{old.name[:105]} (copy{f' {number}' if number > 1 else ''})"
+            for number in range(1, 10_000)
+        )
         name = next(each for each in names if each.casefold() not in taken)
         change = self._change(actor)
-        update = {"id": self._free_id(Export, name), "name": name, "paused": True, "created": change, "changed": change}
+        update = {
+            "id": self._free_id(Export, name),
+            "name": name,
+            "paused": True,
+            "created": change,
+            "changed": change,
+        }
         new = old.model_copy(update=update)
         view = self._export_view(actor, new)
         with self._recording(actor, Action.CREATE_EXPORT, None, new):
@@ -386,7 +437,9 @@ class Management:
         with self._recording(actor, Action.REMOVE_EXPORT, old, None):
             self.catalog.remove(Export, export_id, etag=current)
 
-    def plan_export(self, actor: Actor, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
+    def plan_export(
+        self, actor: Actor, export_id: str, *, show_values: bool = False
+    ) -> dict[str, Any]:
         """What a run would do now, as `reports.plan_summary`. Sends and changes nothing.
 
         show_values: the first profiles as they are, for whoever may read rows.
@@ -397,7 +450,9 @@ class Management:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             planned = self.exporter.dry_run(export, folder)
-            reader = PlanReader(planned, folder, list_id=export.list_id, memory_mb=self.exporter.limits.memory_mb)
+            reader = PlanReader(
+                planned, folder, list_id=export.list_id, memory_mb=self.exporter.limits.memory_mb
+            )
             try:
                 return plan_summary(
                     planned,
@@ -432,7 +487,9 @@ class Management:
                 started.append(StartedView(export=export.id, run=None, problem=problem))
         return started
 
-    def runs(self, actor: Actor, export_id: str, *, limit: int = PAGE, cursor: str = "") -> Page[RunView]:
+    def runs(
+        self, actor: Actor, export_id: str, *, limit: int = PAGE, cursor: str = ""
+    ) -> Page[RunView]:
         """The runs of an export, newest first; also of one that was removed. cursor: `next` of the page before."""
         check(actor, Action.SEE_RUNS, shared=True)
         every = self._run_names(export_id)
@@ -443,7 +500,9 @@ class Management:
             raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
         shown = names[: _limited(limit)]
         items = [
-            views.run_view(run) for name in shown if (run := self.exporter.records.readable(f"{export_id}/{name}"))
+            views.run_view(run)
+            for name in shown
+            if (run := self.exporter.records.readable(f"{export_id}/{name}"))
         ]
         return Page[RunView](items=items, next=shown[-1] if len(shown) < len(names) else None)
 
@@ -464,14 +523,19 @@ class Management:
         return dict(json.loads(found.data))
 
     def rows(
-        self, actor: Actor, run_id: str, kind: Literal["rejected", "duplicates"], *, max_bytes: int | None = None
+        self,
+        actor: Actor,
+        run_id: str,
+        kind: Literal["rejected", "duplicates"],
+        *,
+        max_bytes: int | None = None,
     ) -> Iterator[bytes]:
         """The CSV file of rejected rows, which names people, or of duplicates, in chunks. Conflict: it is too large."""
         run = self._permitted_run(actor, Action.READ_ROWS, run_id)
         folder = tempfile.TemporaryDirectory()
         path = Path(folder.name) / "rows.csv"
         try:
-            self.exporter.store.download(run.folder + ROWS[kind], path)
+            self.exporter.store.download(run.folder + ROW_FILES[kind], path)
         except NotThere:
             folder.cleanup()
             hint = "An open run has none yet; of old runs they were deleted."
@@ -481,7 +545,7 @@ class Management:
             raise
         if max_bytes is not None and path.stat().st_size > max_bytes:
             folder.cleanup()
-            hint = f"Download {run.folder}{ROWS[kind]} from the state container."
+            hint = f"Download {run.folder}{ROW_FILES[kind]} from the state container."
             raise Conflict(f"the file is over {max_bytes:,} bytes", hint=hint)
         return _chunks(path, folder)
 
@@ -491,7 +555,9 @@ class Management:
         if not run.status.is_open:
             raise Conflict(f"the run is over: {run.status}", hint="Look at its report.")
         with self.audit.recording(actor, Action.CANCEL_RUN, f"runs/{run_id}"):
-            self.exporter.cancel(run_id)  # who did is in the record of changes: what goes into the run is logged
+            self.exporter.cancel(
+                run_id
+            )  # who did is in the record of changes: what goes into the run is logged
         return views.run_view(run)
 
     # The app
@@ -525,12 +591,16 @@ class Management:
 
     # Who may
 
-    def _permitted_connection(self, actor: Actor, action: Action, connection_id: str) -> tuple[Connection, str]:
+    def _permitted_connection(
+        self, actor: Actor, action: Action, connection_id: str
+    ) -> tuple[Connection, str]:
         """A connection for somebody who may do this with it. Without a role for it, not even its existence is told."""
         check(actor, action, shared=True)
         found = self.catalog.find(Connection, connection_id)
         if found is None:
-            raise Unknown(f"there is no connection {connection_id}", hint="Look at the list of connections.")
+            raise Unknown(
+                f"there is no connection {connection_id}", hint="Look at the list of connections."
+            )
         check(actor, action, shared=is_shared(found[0]))
         return found
 
@@ -567,7 +637,9 @@ class Management:
     def _may_run(self, actor: Actor, export: Export) -> bool:
         return may(actor, Action.RUN_EXPORT, shared=self._is_shared(export.connection))
 
-    def _connection_of(self, actor: Actor, action: Action, connection_id: str | None) -> Connection | None:
+    def _connection_of(
+        self, actor: Actor, action: Action, connection_id: str | None
+    ) -> Connection | None:
         """The connection that a form names, if the actor may use it. Raises Invalid."""
         if connection_id is None:
             return None
@@ -594,7 +666,7 @@ class Management:
 
     def _same_account(self, connection: Connection, checked: Check, field: str) -> Check:
         """The check of a new key, if it is of the connection's account. Raises Invalid."""
-        if why := why_another(checked, connection.check):
+        if why := account_mismatch(checked, connection.check):
             raise Invalid(Problem(field, why))
         return checked
 
@@ -624,7 +696,9 @@ class Management:
         new, etag = self._update(actor, action, find, update, first=first)
         return self._connection_view(actor, new, etag, self._uses().get(connection_id, []))
 
-    def _update_export(self, actor: Actor, action: Action, export_id: str, update: dict[str, Any]) -> ExportView:
+    def _update_export(
+        self, actor: Actor, action: Action, export_id: str, update: dict[str, Any]
+    ) -> ExportView:
         """Change some fields of an export as it is by now."""
         find = functools.partial(self._permitted_export, actor, action, export_id)
         new, etag = self._update(actor, action, find, {**update, "changed": self._change(actor)})
@@ -656,12 +730,19 @@ class Management:
         raise AssertionError("unreachable")
 
     def _recording(
-        self, actor: Actor, action: Action, before: Connection | Export | None, after: Connection | Export | None
+        self,
+        actor: Actor,
+        action: Action,
+        before: Connection | Export | None,
+        after: Connection | Export | None,
     ) -> contextlib.AbstractContextManager[None]:
         document = after or before
         assert document is not None
         folder = "connections" if isinstance(document, Connection) else "exports"
-        old, new = (one.model_dump(mode="json", exclude={"schema_"}) if one else None for one in (before, after))
+        old, new = (
+            one.model_dump(mode="json", exclude={"schema_"}) if one else None
+            for one in (before, after)
+        )
         return self.audit.recording(actor, action, f"{folder}/{document.id}", before=old, after=new)
 
     def _change(self, actor: Actor) -> Change:
@@ -680,7 +761,9 @@ class Management:
         for number in range(1, 10_000):
             made = base if number == 1 else f"{base}-{number}"
             history = f"{run_folder(made)}" if kind is Export else lease_name(made, "")
-            if not self.catalog.is_taken(kind, made) and not any(True for _ in self.exporter.store.names(history)):
+            if not self.catalog.is_taken(kind, made) and not any(
+                True for _ in self.exporter.store.names(history)
+            ):
                 return made
         raise Conflict(f"no id is free for {name}", hint="Give one.")
 
@@ -691,21 +774,28 @@ class Management:
         try:
             return self._client(connection).find_list(list_id)
         except ListGone as exc:
-            raise Invalid(Problem("list_id", f"{connection.name} has no list {list_id}"), hint=exc.hint) from exc
+            raise Invalid(
+                Problem("list_id", f"{connection.name} has no list {list_id}"), hint=exc.hint
+            ) from exc
 
-    def _warnings(self, export: Export, connection: Connection | None, found: KlaviyoList | None) -> list[str]:
+    def _warnings(
+        self, export: Export, connection: Connection | None, found: KlaviyoList | None
+    ) -> list[str]:
         """What somebody who saved an export should know. Nothing here keeps it from being saved."""
         warnings = []
         if connection is None:
             warnings.append("The export is detached: it does not run until it has a connection.")
         elif connection.consent is None:
-            warnings.append(f"Nobody has agreed yet that data leaves through {connection.name}: nothing is sent.")
+            warnings.append(
+                f"Nobody has agreed yet that data leaves through {connection.name}: nothing is sent."
+            )
         if connection and found:
             warnings += self._list_warnings(connection, found)
         same = [
             other.name
             for other in self.catalog.exports()
-            if (other.connection, other.list_id) == (export.connection, export.list_id) and other.id != export.id
+            if (other.connection, other.list_id) == (export.connection, export.list_id)
+            and other.id != export.id
         ]
         if same:
             warnings.append(f"The list is also filled by {', '.join(same)}.")
@@ -718,12 +808,20 @@ class Management:
             if flows:
                 warnings.append(f"Joining the list starts these flows: {', '.join(flows)}.")
         except ScopeMissing:
-            warnings.append("Whether joining the list starts a flow is not known: the key lacks flows:read.")
+            warnings.append(
+                "Whether joining the list starts a flow is not known: the key lacks flows:read."
+            )
         except ExporterError as exc:
-            warnings.append(f"Whether joining the list starts a flow could not be found out: {exc.message}.")
+            warnings.append(
+                f"Whether joining the list starts a flow could not be found out: {exc.message}."
+            )
         if found.opt_in_process == "double_opt_in":
-            warnings.append("The list has double opt-in. Members added by an export are not asked to confirm.")
-        warnings.append("Being in the list is no consent to marketing; Klaviyo's consent is left as it is.")
+            warnings.append(
+                "The list has double opt-in. Members added by an export are not asked to confirm."
+            )
+        warnings.append(
+            "Being in the list is no consent to marketing; Klaviyo's consent is left as it is."
+        )
         return warnings
 
     def _segment_warnings(self, export: Export) -> list[str]:
@@ -757,10 +855,14 @@ class Management:
             raise Conflict(f"{export.name} is paused", hint="Resume it first.")
         connection = self.catalog.connection(export.connection)
         if connection is None:
-            raise Conflict(f"the connection of {export.name} was removed", hint="Give it another one.")
+            raise Conflict(
+                f"the connection of {export.name} was removed", hint="Give it another one."
+            )
         if connection.consent is None:
             hint = "An administrator agrees first."
-            raise Conflict(f"nobody has agreed that data leaves through {connection.name}", hint=hint)
+            raise Conflict(
+                f"nobody has agreed that data leaves through {connection.name}", hint=hint
+            )
         with self.audit.recording(actor, Action.RUN_EXPORT, f"exports/{export.id}"):
             return views.run_view(self.exporter.start(export))
 
@@ -787,16 +889,25 @@ class Management:
     def _members(self, arrived: Sequence[Found]) -> dict[str, int]:
         """How many people segments have, by name: as counted before, else counted now, the smallest first."""
         known = members.read(self.exporter.store)
-        counted = {found.name: rows for found in arrived if (rows := known.of(found.ref, found.blobs)) is not None}
+        counted = {
+            found.name: rows
+            for found in arrived
+            if (rows := known.of(found.ref, found.blobs)) is not None
+        }
         left = COUNTED_BYTES
-        for found in sorted((each for each in arrived if each.name not in counted), key=_unpacked_bytes):
+        for found in sorted(
+            (each for each in arrived if each.name not in counted), key=_unpacked_bytes
+        ):
             left -= _unpacked_bytes(found)
             if left < 0:
                 break
             try:
                 counted[found.name] = self.exporter.count_members(found.ref)
             except (ExporterError, OSError) as exc:  # the rest of the list is shown
-                logger.warning("members not counted", extra={"segment": found.name, "cause": type(exc).__name__})
+                logger.warning(
+                    "members not counted",
+                    extra={"segment": found.name, "cause": type(exc).__name__},
+                )
         return counted
 
     # Views
@@ -805,7 +916,9 @@ class Management:
         self, actor: Actor, connection: Connection, etag: str, exports: Sequence[str]
     ) -> ConnectionView:
         sees = may(actor, Action.READ_CONNECTION, shared=is_shared(connection))
-        return views.connection_view(actor, connection, etag=etag, exports=exports if sees else None)
+        return views.connection_view(
+            actor, connection, etag=etag, exports=exports if sees else None
+        )
 
     def _export_view(
         self,
@@ -865,7 +978,10 @@ def _age(name: str) -> tuple[RunName, str]:
 
 def _unpacked_bytes(found: Found) -> int:
     """What a snapshot comes to when it is read, about."""
-    return sum(blob.size_bytes * (GZIP_RATIO if blob.name.lower().endswith(".gz") else 1) for blob in found.blobs)
+    return sum(
+        blob.size_bytes * (GZIP_RATIO if blob.name.lower().endswith(".gz") else 1)
+        for blob in found.blobs
+    )
 
 
 def _chunks(path: Path, folder: tempfile.TemporaryDirectory[str]) -> Iterator[bytes]:

@@ -95,7 +95,8 @@ _TABLE: dict[Action, tuple[May, May, May]] = {
 }
 
 PERMISSIONS: dict[Action, dict[Role, May]] = {
-    action: dict(zip((Role.VIEWER, Role.CONTRIBUTOR, Role.ADMIN), row, strict=True)) for action, row in _TABLE.items()
+    action: dict(zip((Role.VIEWER, Role.CONTRIBUTOR, Role.ADMIN), row, strict=True))
+    for action, row in _TABLE.items()
 }
 
 
@@ -128,5 +129,7 @@ def as_table() -> str:
     """The table as docs show it."""
     lines = ["| | Viewer | Contributor | Admin |", "| --- | --- | --- | --- |"]
     for action, row in PERMISSIONS.items():
-        lines.append(f"| {action} | {row[Role.VIEWER]} | {row[Role.CONTRIBUTOR]} | {row[Role.ADMIN]} |")
+        lines.append(
+            f"| {action} | {row[Role.VIEWER]} | {row[Role.CONTRIBUTOR]} | {row[Role.ADMIN]} |"
+        )
     return "\n".join(lines) + "\n"

@@ -25,11 +25,23 @@ from exporter.runs.run import Counts, Run
 NOT_STARTED = "Not started"  # of an export without a run: Customer Insights' own word
 
 _CONNECTION_ACTIONS = (
-    *(Action.READ_CONNECTION, Action.EDIT_CONNECTION, Action.CHECK_CONNECTION, Action.ROTATE_KEY, Action.CONSENT),
+    *(
+        Action.READ_CONNECTION,
+        Action.EDIT_CONNECTION,
+        Action.CHECK_CONNECTION,
+        Action.ROTATE_KEY,
+        Action.CONSENT,
+    ),
     *(Action.REMOVE_CONNECTION, Action.SEE_LISTS, Action.CREATE_LIST),
 )
 EXPORT_ACTIONS = (
-    *(Action.EDIT_EXPORT, Action.CREATE_EXPORT, Action.DETACH_EXPORT, Action.REMOVE_EXPORT, Action.RUN_EXPORT),
+    *(
+        Action.EDIT_EXPORT,
+        Action.CREATE_EXPORT,
+        Action.DETACH_EXPORT,
+        Action.REMOVE_EXPORT,
+        Action.RUN_EXPORT,
+    ),
     *(Action.PLAN_EXPORT, Action.READ_ROWS, Action.CANCEL_RUN),
 )
 
@@ -199,7 +211,11 @@ def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
     if cursor and "\t" not in after:
         raise ValueError("no place")
     left = sorted((view for view in found if _place(view) > after), key=_place)
-    following = base64.urlsafe_b64encode(_place(left[limit - 1]).encode()).decode() if len(left) > limit else None
+    following = (
+        base64.urlsafe_b64encode(_place(left[limit - 1]).encode()).decode()
+        if len(left) > limit
+        else None
+    )
     return Page[Named](items=left[:limit], next=following)
 
 
@@ -225,8 +241,12 @@ def connection_view(
             exports=list(exports),
             etag=etag.strip('"'),
         )
-    allowed = [action.name.lower() for action in _CONNECTION_ACTIONS if may(actor, action, shared=shared)]
-    return ConnectionView(id=connection.id, name=connection.name, type=connection.type, may=allowed, details=details)
+    allowed = [
+        action.name.lower() for action in _CONNECTION_ACTIONS if may(actor, action, shared=shared)
+    ]
+    return ConnectionView(
+        id=connection.id, name=connection.name, type=connection.type, may=allowed, details=details
+    )
 
 
 def export_view(

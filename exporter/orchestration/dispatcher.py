@@ -29,7 +29,7 @@ from pydantic import SecretStr
 from exporter import telemetry
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.connection import Connection
-from exporter.definitions.definition import is_born
+from exporter.definitions.definition import is_same_document
 from exporter.definitions.export import Export
 from exporter.errors import (
     AlreadyThere,
@@ -54,13 +54,13 @@ from exporter.planning.planner import make_plan
 from exporter.reading.source import count_rows, read_columns
 from exporter.runs import notices
 from exporter.runs.run import Run, Status, new_run_id, skipped_run_id
-from exporter.runs.run_store import Records
+from exporter.runs.run_store import RunStore
 from exporter.snapshots import members
 from exporter.snapshots.completeness import NotYet, Settled
 from exporter.snapshots.container import Settling
 from exporter.snapshots.manifest import Manifest
 from exporter.snapshots.paths import NotASnapshot, SnapshotRef, parse_blob_name
-from exporter.storage.protocols import Snapshots, Steps, Store
+from exporter.storage.protocols import Snapshots, Store, WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -75,16 +75,20 @@ KILLED_HINT = (
     "(lower STEP_SECONDS). Then run the export again, which is harmless."
 )
 RESTARTS = 3  # runs in a row whose snapshot changed while it was read, before the last one fails
-HEALTH_S = 20.0  # how old an answer of `health` may be: anybody may ask, and each answer reads the vault
+HEALTH_S = (
+    20.0  # how old an answer of `health` may be: anybody may ask, and each answer reads the vault
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class StepLimits:
     """How the service uses time, memory and disk."""
 
     settle_s: float = 120.0  # quiet time after which a folder counts as complete
     patience_s: float = 3600.0  # how long partitions that model.json names are waited for
-    step_s: float = 480.0  # a step ends itself after this; well before the invocation's limit of 30 minutes
+    step_s: float = (
+        480.0  # a step ends itself after this; well before the invocation's limit of 30 minutes
+    )
     setbacks: int = SETBACKS
     lease_s: float = lease.LEASE_S  # how long a dead instance keeps its account from others
     memory_mb: int = 96  # DuckDB's share
@@ -102,14 +106,14 @@ class Exporter:
         *,
         store: Store,
         snapshots: Snapshots,
-        steps: Steps,
+        steps: WorkQueue,
         read_secret: Callable[[str], SecretStr],
         klaviyo: Callable[[SecretStr], Klaviyo],
         work: Path,
         container: str = "",
         notify: Callable[[notices.Notice], None] | None = None,
         checks: Mapping[str, Callable[[], None]] = MappingProxyType({}),
-        limits: Limits = Limits(),
+        limits: StepLimits = StepLimits(),
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         progress: Callable[[str, int, int], None] = lambda *_: None,
@@ -124,7 +128,7 @@ class Exporter:
         self.catalog = Catalog(store)
         self.notices = notices.Notices(store, notify)
         self.limits = limits
-        self.records = Records(store, self.notices, work=work, now=self._now)
+        self.records = RunStore(store, self.notices, work=work, now=self._now)
         self._clock, self._progress = clock, progress
         self._checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
         self._health: dict[str, str] = {}
@@ -194,7 +198,9 @@ class Exporter:
         try:
             found = self.records.read(run_id) if isinstance(run_id, str) else None
         except DocumentUnreadable as exc:
-            logger.error("poison message of a run that cannot be read", extra={"cause": exc.message})  # noqa: TRY400
+            logger.error(
+                "poison message of a run that cannot be read", extra={"cause": exc.message}
+            )
             return
         if found is None:
             logger.error("poison message without a run", extra={"cause": str(message.get("do"))})
@@ -241,8 +247,13 @@ class Exporter:
         """The columns of a segment's newest snapshot, from the first partition that has any. Raises NoSnapshot."""
         ref = self.settling.newest_of(segment)
         if ref is None:
-            raise NoSnapshot(f"no snapshot of {segment} has arrived yet", hint="Check the segment's name.")
-        found = (read_columns(self._outside.source(part)) for part in self.settling.freeze([ref]).partitions)
+            raise NoSnapshot(
+                f"no snapshot of {segment} has arrived yet", hint="Check the segment's name."
+            )
+        found = (
+            read_columns(self._outside.source(part))
+            for part in self.settling.freeze([ref]).partitions
+        )
         return next(filter(None, found), ())
 
     def count_members(self, ref: SnapshotRef) -> int:
@@ -250,7 +261,10 @@ class Exporter:
         parts = self.settling.freeze([ref]).partitions
         with tempfile.TemporaryDirectory() as folder:
             rows = sum(
-                count_rows(self._outside.source(part), Path(folder), memory_mb=self.limits.memory_mb) for part in parts
+                count_rows(
+                    self._outside.source(part), Path(folder), memory_mb=self.limits.memory_mb
+                )
+                for part in parts
             )
         members.keep(self.store, {ref: (parts, rows)})
         return rows
@@ -277,7 +291,11 @@ class Exporter:
         `skip`.
         """
         attempt = 1
-        while (run := self.settling.create(export, manifest, because=because, attempt=attempt, due_at=due_at)) is None:
+        while (
+            run := self.settling.create(
+                export, manifest, because=because, attempt=attempt, due_at=due_at
+            )
+        ) is None:
             found = self.records.readable(new_run_id(export.id, manifest, attempt))
             if found and found.status.is_open:
                 if self._is_as(found, export):
@@ -290,22 +308,28 @@ class Exporter:
             elif found and because == "schedule":
                 if due_at and found.due_at == due_at:
                     return found  # another instance started it
-                if found.status not in (Status.FAILED, Status.CANCELED) and self._goes_where(found, export):
+                if found.status not in (Status.FAILED, Status.CANCELED) and self._goes_where(
+                    found, export
+                ):
                     message = "no new snapshot since the last run"
                     moment = due_at or self._now()
-                    return self.skip(export, moment, manifest=manifest, message=message, before=skipped_before)
+                    return self.skip(
+                        export, moment, manifest=manifest, message=message, before=skipped_before
+                    )
             attempt += 1
         return run
 
     def _is_as(self, run: Run, export: Export) -> bool:
         """Whether an open run does what its export says by now."""
         kept = ("mapping", "max_profiles", "keep_rejected_rows", "reconcile")
-        return self._goes_where(run, export) and all(getattr(run, name) == getattr(export, name) for name in kept)
+        return self._goes_where(run, export) and all(
+            getattr(run, name) == getattr(export, name) for name in kept
+        )
 
     def _goes_where(self, run: Run, export: Export) -> bool:
         """Whether a run is of this very export, and goes to the list that it names by now."""
         ends = (run.connection, run.list_id) == (export.connection, export.list_id)
-        return ends and is_born(export, run.export_created_at)
+        return ends and is_same_document(export, run.export_created_at)
 
     def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
         """Ask a run to stop: no batch leaves later than 0.3 s from now."""
@@ -359,7 +383,11 @@ class Exporter:
         """Take the step under the account's lease; turn every known error into a value."""
         try:
             held = lease.take(
-                self.store, self._lease_of(run), uuid.uuid4().hex, clock=self._clock, lasts_s=self.limits.lease_s
+                self.store,
+                self._lease_of(run),
+                uuid.uuid4().hex,
+                clock=self._clock,
+                lasts_s=self.limits.lease_s,
             )
         except LeaseHeld as exc:
             return Next(step_message(run), after_s=exc.retry_after_s or 5)
@@ -372,15 +400,25 @@ class Exporter:
             return Next(step_message(taken.run), after_s=5)
         except ExporterError as exc:
             error = exc
-        except (OSError, duckdb.IOException) as exc:  # our own files on this disk; the remote has its own errors
+        except (
+            OSError,
+            duckdb.IOException,
+        ) as exc:  # our own files on this disk; the remote has its own errors
             what = getattr(exc, "strerror", None) or type(exc).__name__
-            error = Transient(f"the local disk could not be used: {what}", hint="Is the disk under WORK_FOLDER full?")
-        except Exception as exc:  # the message comes again, some times: should it fail each time, this is why
+            error = Transient(
+                f"the local disk could not be used: {what}",
+                hint="Is the disk under WORK_FOLDER full?",
+            )
+        except (
+            Exception
+        ) as exc:  # the message comes again, some times: should it fail each time, this is why
             self._keep_unexpected(taken, exc)
             raise
         try:
             return self._conclude(taken, error)
-        except StoreMoved:  # another instance has the run by now: this message is stale, or waits for its turn
+        except (
+            StoreMoved
+        ):  # another instance has the run by now: this message is stale, or waits for its turn
             return Next(step_message(taken.run), after_s=5)
         except Exception as exc:
             self._keep_unexpected(taken, exc)
@@ -395,7 +433,9 @@ class Exporter:
     def _keep_unexpected(self, taken: Step, exc: Exception) -> None:
         """Write into a run what went wrong, for whoever closes it."""
         with contextlib.suppress(ExporterError):  # the first error is the one to be seen
-            self.records.write(taken.run.model_copy(update={"unexpected": kind_and_place(exc)}), taken.etag)
+            self.records.write(
+                taken.run.model_copy(update={"unexpected": kind_and_place(exc)}), taken.etag
+            )
 
     def _conclude(self, taken: Step, error: ExporterError) -> StepResult:
         """What follows from an error that ended an attempt."""
@@ -415,20 +455,29 @@ class Exporter:
     def _end_early(self, taken: Step, status: Status, *, message: str, hint: str) -> None:
         """End the run of a step that cannot go on, with the lists of rows so far."""
         undelivered = taken.save_rows_so_far()
-        self.records.end_early(taken.run, taken.etag, status, message=message, hint=hint, undelivered=undelivered)
+        self.records.end_early(
+            taken.run, taken.etag, status, message=message, hint=hint, undelivered=undelivered
+        )
 
     def _set_back(self, taken: Step, error: Transient) -> StepResult:
         """Wait and try again, a limited number of times: nothing is retried for ever."""
         run, etag = taken.run, taken.etag
         setbacks = 1 if taken.has_progressed else run.setbacks + 1
         if setbacks > self.limits.setbacks:
-            message = f"gave up after {self.limits.setbacks} tries without progress: {error.message}"
+            message = (
+                f"gave up after {self.limits.setbacks} tries without progress: {error.message}"
+            )
             self._end_early(taken, Status.FAILED, message=message, hint=error.hint)
             return Done()
         wait_s = backoff_s(setbacks, error)
-        logger.warning("step put off", extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks})
+        logger.warning(
+            "step put off",
+            extra={"cause": type(error).__name__, "wait_s": wait_s, "attempt": setbacks},
+        )
         telemetry.waited(wait_s, telemetry.SETBACK_WAIT)
-        changed = run.model_copy(update={"setbacks": setbacks, "message": error.message, "hint": error.hint})
+        changed = run.model_copy(
+            update={"setbacks": setbacks, "message": error.message, "hint": error.hint}
+        )
         changed = self.records.write(changed.model_copy(update={"step": run.step + 1}), etag)[0]
         return Next(step_message(changed), after_s=wait_s)
 
@@ -437,16 +486,26 @@ class Exporter:
         run, etag = taken.run, taken.etag
         changed = "the snapshot changed while it was read"
         export = self.catalog.export(run.export)
-        if export is None or not any(True for prefix in run.manifest.snapshots for _ in self.snapshots.list(prefix)):
+        if export is None or not any(
+            True for prefix in run.manifest.snapshots for _ in self.snapshots.list(prefix)
+        ):
             message = "the snapshot is gone: its files were deleted while they were read"
             status = Status.SKIPPED if run.because == "arrival" else Status.FAILED
             self.records.end_early(
-                run, etag, status, message=message, hint="Run the export in Customer Insights again."
+                run,
+                etag,
+                status,
+                message=message,
+                hint="Run the export in Customer Insights again.",
             )
             return Done()
-        states = {ref: self.settling.completeness_of(ref, [run.mapping]) for ref in _refs_of(run.manifest)}
+        states = {
+            ref: self.settling.completeness_of(ref, [run.mapping]) for ref in _refs_of(run.manifest)
+        }
         settled = [ref for ref, state in states.items() if isinstance(state, Settled)]
-        missing = [segment for segment in export.segments if not any(ref.is_of(segment) for ref in settled)]
+        missing = [
+            segment for segment in export.segments if not any(ref.is_of(segment) for ref in settled)
+        ]
         manifest = self.settling.freeze(settled, missing=missing)
         waits = [state.wait_s for state in states.values() if isinstance(state, NotYet)]
         if waits or manifest.digest() == run.manifest.digest():
@@ -456,13 +515,20 @@ class Exporter:
             hint = "Run the export again when the snapshot's files no longer change."
             self.records.end_early(run, etag, Status.FAILED, message=changed, hint=hint)
             return Done()
-        following = self.settling.new_run(export, manifest, because=run.because, attempt=1, due_at=run.due_at)
-        with contextlib.suppress(AlreadyThere):  # the files' arrival started it, or this step before it died
+        following = self.settling.new_run(
+            export, manifest, because=run.because, attempt=1, due_at=run.due_at
+        )
+        with contextlib.suppress(
+            AlreadyThere
+        ):  # the files' arrival started it, or this step before it died
             self.records.create(following.model_copy(update={"restarts": run.restarts + 1}))
         if (found := self.run(following.run_id)) and found.status is Status.QUEUED:
             self.settling.set_going(found)
         self.records.end_early(
-            run, etag, Status.SKIPPED, message=f"{changed}; {following.run_id} reads it as it is now"
+            run,
+            etag,
+            Status.SKIPPED,
+            message=f"{changed}; {following.run_id} reads it as it is now",
         )
         return Done()
 
@@ -471,7 +537,9 @@ class Exporter:
 
     def _waits_for_its_turn(self, run: Run) -> bool:
         """Whether its account is at work, for this run or another: its message goes round and needs no second."""
-        return lease.is_held(self.store, self._lease_of(run), now=self._clock(), lasts_s=self.limits.lease_s)
+        return lease.is_held(
+            self.store, self._lease_of(run), now=self._clock(), lasts_s=self.limits.lease_s
+        )
 
     def _lease_of(self, run: Run) -> str:
         try:

@@ -26,7 +26,9 @@ from exporter.storage.protocols import Document, Store
 logger = logging.getLogger(__name__)
 
 LEASE_S = 60.0  # how long a dead holder keeps others out
-MARGIN = 1 / 6  # a holder stops with this part of its lease left: clock skew, and a request under way
+MARGIN = (
+    1 / 6
+)  # a holder stops with this part of its lease left: clock skew, and a request under way
 
 
 class Lease(BaseModel):
@@ -45,9 +47,22 @@ class HeldLease:
     """A lease that this instance holds. Safe for threads."""
 
     def __init__(
-        self, store: Store, name: str, lease: Lease, etag: str, *, lasts_s: float, clock: Callable[[], float]
+        self,
+        store: Store,
+        name: str,
+        lease: Lease,
+        etag: str,
+        *,
+        lasts_s: float,
+        clock: Callable[[], float],
     ) -> None:
-        self._store, self._name, self._lease, self._etag, self._clock = store, name, lease, etag, clock
+        self._store, self._name, self._lease, self._etag, self._clock = (
+            store,
+            name,
+            lease,
+            etag,
+            clock,
+        )
         self.lasts_s = lasts_s
         self._lock = threading.Lock()
         self._lost = False
@@ -60,7 +75,9 @@ class HeldLease:
     def check(self) -> None:
         """Raise LeaseHeld unless the lease is ours for a while yet."""
         if self._lost or self._clock() > self._lease.expires_at - self.lasts_s * MARGIN:
-            raise LeaseHeld("the lease of this account was lost to another instance or ran out", retry_after_s=5)
+            raise LeaseHeld(
+                "the lease of this account was lost to another instance or ran out", retry_after_s=5
+            )
 
     def renew(self, pacer: dict[str, Any] | None = None) -> None:
         """Put the end further off; keep the rate windows for whoever comes next. Raises LeaseHeld when it is lost."""
@@ -72,14 +89,21 @@ class HeldLease:
         try:
             with self._lock:
                 self._write(0, pacer)
-        except ExporterError as exc:  # it runs out by itself; what the step came to must not be lost over it
+        except (
+            ExporterError
+        ) as exc:  # it runs out by itself; what the step came to must not be lost over it
             logger.info("lease not given back", extra={"cause": type(exc).__name__})
 
     def _write(self, seconds: float, pacer: dict[str, Any] | None) -> None:
-        update = {"expires_at": self._clock() + seconds, "pacer": self._lease.pacer if pacer is None else pacer}
+        update = {
+            "expires_at": self._clock() + seconds,
+            "pacer": self._lease.pacer if pacer is None else pacer,
+        }
         lease = self._lease.model_copy(update=update)
         try:
-            self._etag = self._store.replace(self._name, lease.model_dump_json(by_alias=True).encode(), etag=self._etag)
+            self._etag = self._store.replace(
+                self._name, lease.model_dump_json(by_alias=True).encode(), etag=self._etag
+            )
         except StoreMoved:
             self._lost = True
             raise LeaseHeld("another instance took this account over", retry_after_s=5) from None
@@ -88,13 +112,21 @@ class HeldLease:
 
 def lease_name(connection: str, account: str) -> str:
     """The name of the lease on a connection's account; "" where that is not known."""
-    return f"leases/accounts/{account}.json" if _ACCOUNT.fullmatch(account) else f"leases/{connection}.json"
+    return (
+        f"leases/accounts/{account}.json"
+        if _ACCOUNT.fullmatch(account)
+        else f"leases/{connection}.json"
+    )
 
 
-_ACCOUNT = re.compile(r"[A-Za-z0-9]{1,40}")  # Klaviyo's ids have six; what is no name of a blob is not made one
+_ACCOUNT = re.compile(
+    r"[A-Za-z0-9]{1,40}"
+)  # Klaviyo's ids have six; what is no name of a blob is not made one
 
 
-def take(store: Store, name: str, owner: str, *, clock: Callable[[], float], lasts_s: float = LEASE_S) -> HeldLease:
+def take(
+    store: Store, name: str, owner: str, *, clock: Callable[[], float], lasts_s: float = LEASE_S
+) -> HeldLease:
     """Take a lease, or raise LeaseHeld with the time to wait for it."""
     current = store.read(name)
     before = _parse(current)

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from exporter import telemetry
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.connection import Connection
-from exporter.definitions.definition import is_born
+from exporter.definitions.definition import is_same_document
 from exporter.errors import (
     ConfigError,
     ExporterError,
@@ -48,7 +48,7 @@ from exporter.reading.source import PartitionSource
 from exporter.runs import report
 from exporter.runs.report import NO_EXAMPLES, Examples
 from exporter.runs.run import Counts, Phase, Run, Status, close, enter
-from exporter.runs.run_store import Records
+from exporter.runs.run_store import RunStore
 from exporter.runs.verdict import count, doubt, verdict
 from exporter.sending.delivery import Delivery
 from exporter.sending.job_results import Jobs, confirm, poll_interval_s
@@ -65,9 +65,17 @@ T = TypeVar("T")
 
 WITHDRAWAL_S = 0.3  # how old our knowledge of a withdrawal may be when a batch leaves
 PLANNING_LOOK_S = 1.0  # between two looks for a withdrawal while planning, which may go on for long
-PLAN_S, PLAN_STEPS = 1_440.0, 3  # planning cannot be taken up again: it may last so long, or as long as three steps
-LONGEST_PAUSE_S = 300.0  # between two steps; the timer takes a run for stuck that nothing moves for longer
-LIST_LOOKS, LIST_LOOK_S = 4, 30.0  # looks again at a list that does not agree, each after twice the time: 8 minutes
+PLAN_S, PLAN_STEPS = (
+    1_440.0,
+    3,
+)  # planning cannot be taken up again: it may last so long, or as long as three steps
+LONGEST_PAUSE_S = (
+    300.0  # between two steps; the timer takes a run for stuck that nothing moves for longer
+)
+LIST_LOOKS, LIST_LOOK_S = (
+    4,
+    30.0,
+)  # looks again at a list that does not agree, each after twice the time: 8 minutes
 LIST_SAMPLE = 100  # delivered profiles that are looked up in it: one request
 SETBACKS = 12  # failures in a row without progress; their growing waits make half an hour, then the run ends
 
@@ -87,7 +95,7 @@ class Outside:
     store: Store
     snapshots: Snapshots
     catalog: Catalog
-    records: Records
+    records: RunStore
     read_secret: Callable[[str], SecretStr]
     open_klaviyo: Callable[[SecretStr], Klaviyo]
     now: Callable[[], datetime]
@@ -100,7 +108,9 @@ class Outside:
     def source(self, part: ManifestPartition) -> PartitionSource:
         """A manifest's partition, to be read as it was when the manifest was frozen."""
         return PartitionSource(
-            name=part.name, open=lambda: self.snapshots.open(part.name, etag=part.etag), dialect=part.dialect
+            name=part.name,
+            open=lambda: self.snapshots.open(part.name, etag=part.etag),
+            dialect=part.dialect,
         )
 
     def read_key(self, connection: Connection) -> SecretStr:
@@ -110,7 +120,9 @@ class Outside:
 class Step:
     """One step of one run: the phases in order, until the run ends or time runs out."""
 
-    def __init__(self, outside: Outside, run: Run, etag: str, held: lease.HeldLease, pacer: Pacer) -> None:
+    def __init__(
+        self, outside: Outside, run: Run, etag: str, held: lease.HeldLease, pacer: Pacer
+    ) -> None:
         self.run, self.etag = run, etag
         self._outside, self._held, self._pacer = outside, held, pacer
         self._klaviyo: Klaviyo | None = None
@@ -129,9 +141,13 @@ class Step:
                     case Phase.PLAN:
                         if self._outside.records.is_overtaken(self.run):
                             message = "a newer snapshot was delivered before this one could be"
-                            self._outside.records.end_early(self.run, self.etag, Status.SKIPPED, message=message)
+                            self._outside.records.end_early(
+                                self.run, self.etag, Status.SKIPPED, message=message
+                            )
                             return Done()
-                        self._plan(deadline=began_at + max(PLAN_S, PLAN_STEPS * (deadline - began_at)))
+                        self._plan(
+                            deadline=began_at + max(PLAN_S, PLAN_STEPS * (deadline - began_at))
+                        )
                         self._enter(Phase.SEND)
                     case Phase.SEND:
                         if not self._send(deadline):
@@ -213,7 +229,9 @@ class Step:
                 memory_mb=outside.memory_mb,
                 keep_rows=run.keep_rejected_rows,
                 progress=progress,
-                finished_file=lambda path: outside.store.upload(f"{run.folder}{token}/{path.name}", path),
+                finished_file=lambda path: outside.store.upload(
+                    f"{run.folder}{token}/{path.name}", path
+                ),
             )
             asked.result()
         self._held.check()
@@ -231,7 +249,8 @@ class Step:
             refs = {parse_blob_name(part.name) for part in parts}
             blobs = {ref: [part for part in parts if ref.holds(part.name)] for ref in refs}
             members.keep(
-                self._outside.store, {ref: (own, sum(rows[part.name] for part in own)) for ref, own in blobs.items()}
+                self._outside.store,
+                {ref: (own, sum(rows[part.name] for part in own)) for ref, own in blobs.items()},
             )
         except NotASnapshot:  # files of a laptop
             return
@@ -296,17 +315,26 @@ class Step:
             counts = self._reconciled(counts)
             if doubt(counts)[0] and self.run.list_looks < LIST_LOOKS:
                 return False
-        status, message, hint = verdict(counts, self.run.manifest.missing, reconciles=self.run.reconcile)
+        status, message, hint = verdict(
+            counts, self.run.manifest.missing, reconciles=self.run.reconcile
+        )
         undelivered = self._save_rows()
         closed = close(
-            self.run.model_copy(update={"counts": counts}), status, now=self._outside.now(), message=message, hint=hint
+            self.run.model_copy(update={"counts": counts}),
+            status,
+            now=self._outside.now(),
+            message=message,
+            hint=hint,
         )
         self._outside.records.save_report(closed, plan, undelivered)
         self.run, self.etag = self._outside.records.write(closed, self.etag)
         self._close_reader()
         self._outside.records.tidy(self.run)
         telemetry.run_closed(self.run)
-        logger.info("run finished", extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows})
+        logger.info(
+            "run finished",
+            extra={"status": str(status), "profiles": counts.delivered, "rows": counts.rows},
+        )
         return True
 
     def _reconciled(self, counts: Counts) -> Counts:
@@ -324,7 +352,10 @@ class Step:
         if plan.identifier != "email":
             return []
         sampled = self.journal.delivery.sample(LIST_SAMPLE)
-        rows = [self.reader.rows_at(plan.batches[batch], positions) for batch, positions in sampled.items()]
+        rows = [
+            self.reader.rows_at(plan.batches[batch], positions)
+            for batch, positions in sampled.items()
+        ]
         return [row.identifier for found in rows for row in found.values()]
 
     def _save_rows(self) -> Examples:
@@ -351,7 +382,9 @@ class Step:
         return Next(step_message(self.run), after_s=min(self._pause_s, LONGEST_PAUSE_S))
 
     def _ask_later(self) -> StepResult:
-        self._outside.progress("confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs))
+        self._outside.progress(
+            "confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs)
+        )
         self._save(step=self.run.step + 1, polls=self.run.polls + 1, setbacks=0)
         return Next(step_message(self.run), after_s=poll_interval_s(self.run.polls))
 
@@ -366,7 +399,9 @@ class Step:
             self._reader = None
 
     def _save(self, **changes: Any) -> None:
-        self.run, self.etag = self._outside.records.write(self.run.model_copy(update=changes), self.etag)
+        self.run, self.etag = self._outside.records.write(
+            self.run.model_copy(update=changes), self.etag
+        )
 
     def _look(self) -> None:
         _check_not_withdrawn(self._outside, self.run)
@@ -407,7 +442,9 @@ class Step:
 class _Watch:
     """Whether somebody withdrew. It is looked at beside the sending: three reads each time would hold up the pace."""
 
-    def __init__(self, look: Callable[[], None], beside: ThreadPoolExecutor, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, look: Callable[[], None], beside: ThreadPoolExecutor, clock: Callable[[], float]
+    ) -> None:
         self._look, self._beside, self._clock = look, beside, clock
         self._looked_at = -math.inf
         self._looking: tuple[float, Future[None]] | None = None
@@ -437,7 +474,7 @@ class _Watch:
 
 def _connection(outside: Outside, run: Run) -> Connection:
     connection = outside.catalog.connection(run.connection)
-    if connection is None or not is_born(connection, run.connection_created_at):
+    if connection is None or not is_same_document(connection, run.connection_created_at):
         raise RunCanceled("the connection was removed")
     return connection
 
@@ -445,12 +482,14 @@ def _connection(outside: Outside, run: Run) -> Connection:
 def _check_not_withdrawn(outside: Outside, run: Run) -> None:
     """Raise RunCanceled when a person took back what the run stands on."""
     export = outside.catalog.export(run.export)
-    if export is None or not is_born(export, run.export_created_at):
+    if export is None or not is_same_document(export, run.export_created_at):
         raise RunCanceled("the export was removed")
     if export.paused or export.connection != run.connection:
         raise RunCanceled("the export was paused or given another connection")
     if _connection(outside, run).consent is None:
-        raise RunCanceled("nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first.")
+        raise RunCanceled(
+            "nobody has agreed that data of this connection leaves for Klaviyo", hint="Agree first."
+        )
     if (why := outside.records.why_cancelled(run.run_id)) is not None:
         raise RunCanceled(why)
 

@@ -54,7 +54,9 @@ def tick(exporter: Exporter, now: datetime) -> None:
         try:
             part(exporter, now)
         except Exception as exc:  # noqa: BLE001 - raised again when the other parts had their turn
-            logger.error("part of a tick failed", extra={"phase": part.__name__, "cause": cause_of(exc)})  # noqa: TRY400
+            logger.error(
+                "part of a tick failed", extra={"phase": part.__name__, "cause": cause_of(exc)}
+            )
             errors.append(exc)
     if errors:
         raise errors[0]
@@ -98,9 +100,11 @@ def start_due(exporter: Exporter, now: datetime) -> None:
         except StoreMoved:
             continue  # another instance is at it
         except ExporterError as exc:
-            logger.error("export not started", extra={"export": export.id, "cause": cause_of(exc)})  # noqa: TRY400
+            logger.error("export not started", extra={"export": export.id, "cause": cause_of(exc)})
     for name in exporter.store.names("schedules/"):
-        if name not in active:  # paused, switched off or gone: moments that pass meanwhile are not made up for
+        if (
+            name not in active
+        ):  # paused, switched off or gone: moments that pass meanwhile are not made up for
             exporter.store.delete(name)
 
 
@@ -116,10 +120,16 @@ def _start_if_due(exporter: Exporter, export: Export, now: datetime) -> None:
     claim = table.claim
     if claim.manifest:
         run = exporter.start_on(
-            export, claim.manifest, because="schedule", due_at=claim.due, skipped_before=table.skipped
+            export,
+            claim.manifest,
+            because="schedule",
+            due_at=claim.due,
+            skipped_before=table.skipped,
         )
     else:
-        run = exporter.skip(export, claim.due, message=claim.message, hint=claim.hint, before=table.skipped)
+        run = exporter.skip(
+            export, claim.due, message=claim.message, hint=claim.hint, before=table.skipped
+        )
     skipped = run.run_id if run.status is Status.SKIPPED else ""
     done = table.model_copy(update={"done": claim.at, "claim": None, "skipped": skipped})
     exporter.store.replace(_name(export.id), _encode(done), etag=etag)
@@ -129,7 +139,12 @@ def _claim(exporter: Exporter, export: Export, due: datetime, now: datetime) -> 
     connection = exporter.catalog.connection(export.connection) if export.connection else None
     # A run without them would be canceled, at every moment anew.
     if connection is None:
-        return Claim(due=due, at=now, message="the connection was removed", hint="Give the export another one.")
+        return Claim(
+            due=due,
+            at=now,
+            message="the connection was removed",
+            hint="Give the export another one.",
+        )
     if connection.consent is None:
         message = "nobody has agreed that data of this connection leaves for Klaviyo"
         return Claim(due=due, at=now, message=message, hint="Agree first.")
@@ -197,7 +212,11 @@ def look_for_missed(exporter: Exporter, now: datetime) -> None:
             return
     except StoreMoved:
         return  # another instance is at it
-    waiting = [(export, since) for export in exporter.catalog.exports() if (since := _waits_since(exporter, export))]
+    waiting = [
+        (export, since)
+        for export in exporter.catalog.exports()
+        if (since := _waits_since(exporter, export))
+    ]
     segments = [segment for export, _ in waiting for segment in export.segments]
     found = exporter.settling.arrived(segments) if waiting else []
     settled_by_now = now - timedelta(seconds=exporter.limits.patience_s)
@@ -247,7 +266,7 @@ def look_after_runs(exporter: Exporter, now: datetime) -> None:
         try:
             _look_after(exporter, run_id, now)
         except DocumentUnreadable as exc:
-            logger.error("run not looked after", extra={"run_id": run_id, "cause": exc.message})  # noqa: TRY400
+            logger.error("run not looked after", extra={"run_id": run_id, "cause": exc.message})
 
 
 def _look_after(exporter: Exporter, run_id: str, now: datetime) -> None:
@@ -302,12 +321,14 @@ def keep_house(exporter: Exporter, now: datetime) -> None:
             quiet = _tell_if_quiet(exporter, exports.get(export_id), now)
             _drop_notices(exporter, export_id, quiet)
         except ExporterError as exc:  # for this one, again tomorrow
-            logger.error("housekeeping failed", extra={"export": export_id, "cause": cause_of(exc)})  # noqa: TRY400
+            logger.error("housekeeping failed", extra={"export": export_id, "cause": cause_of(exc)})
         if left <= 0:
             return  # the next tick goes on
     data = _encode(Housekeeping(done=today))
     with contextlib.suppress(StoreMoved):  # another instance was faster
-        store.replace(HOUSEKEEPING, data, etag=found.etag) if found else store.create(HOUSEKEEPING, data)
+        store.replace(HOUSEKEEPING, data, etag=found.etag) if found else store.create(
+            HOUSEKEEPING, data
+        )
 
 
 def _clear_out(exporter: Exporter, export_id: str, now: datetime, *, most: int) -> int:
@@ -322,7 +343,9 @@ def _clear_out(exporter: Exporter, export_id: str, now: datetime, *, most: int) 
         read_run=exporter.records.readable,
     )
     if deleted:
-        logger.info("cleared out", extra={"export": export_id, "outcome": f"{deleted} blobs deleted"})
+        logger.info(
+            "cleared out", extra={"export": export_id, "outcome": f"{deleted} blobs deleted"}
+        )
     return deleted
 
 
@@ -337,7 +360,9 @@ def _tell_if_quiet(exporter: Exporter, export: Export | None, now: datetime) -> 
         return set()
     long_ago = now - timedelta(days=days)
     silent: dict[str, list[str]] = {}
-    for segment, last in _last_snapshots(exporter, export, table.since, now=now, long_ago=long_ago).items():
+    for segment, last in _last_snapshots(
+        exporter, export, table.since, now=now, long_ago=long_ago
+    ).items():
         if last <= long_ago:
             silent.setdefault(f"{last:%Y%m%dT%H%M%SZ}", []).append(segment)
     for since, segments in silent.items():
@@ -368,15 +393,25 @@ def _last_snapshots(
     exporter: Exporter, export: Export, since: datetime, *, now: datetime, long_ago: datetime
 ) -> dict[str, datetime]:
     """When the newest snapshot of each segment that a run was made for was exported, or `since` if that is later."""
-    changed = export.changed.at if export.changed else since  # a segment may have been added by then
+    changed = (
+        export.changed.at if export.changed else since
+    )  # a segment may have been added by then
     never = max(since, changed) if changed.tzinfo and changed < now else since
     last = _exported(export, _newest_manifests(exporter, export))
     is_quiet = any(last.get(segment, never) <= long_ago for segment in export.segments)
-    if is_quiet and export.schedule.on == "schedule":  # there may be newer ones that no run was due for yet
+    if (
+        is_quiet and export.schedule.on == "schedule"
+    ):  # there may be newer ones that no run was due for yet
         with contextlib.suppress(NoSnapshot):
             arrived = _exported(export, [exporter.settling.freeze_newest(export)])
-            last |= {segment: max(moment, last.get(segment, moment)) for segment, moment in arrived.items()}
-    return {segment: max(since, last[segment]) if segment in last else never for segment in export.segments}
+            last |= {
+                segment: max(moment, last.get(segment, moment))
+                for segment, moment in arrived.items()
+            }
+    return {
+        segment: max(since, last[segment]) if segment in last else never
+        for segment in export.segments
+    }
 
 
 def _newest_manifests(exporter: Exporter, export: Export) -> Iterator[Manifest]:

@@ -28,17 +28,25 @@ class Block:
     size_bytes: int
 
 
-def fill_batches(blocks: Iterable[Block], single_rows: Callable[[Block], Iterable[Block]]) -> Iterator[PlannedBatch]:
+def fill_batches(
+    blocks: Iterable[Block], single_rows: Callable[[Block], Iterable[Block]]
+) -> Iterator[PlannedBatch]:
     """Fill batches in order, each as full as the limits allow. A block that does not fit is taken row by row."""
     number, profiles, size = 0, 0, _ENVELOPE_BYTES
     spans: list[list[int]] = []  # piece, first, last
     for block in blocks:
-        fits = profiles + block.profiles <= MAX_BATCH_PROFILES and size + block.size_bytes <= MAX_BATCH_BYTES
+        fits = (
+            profiles + block.profiles <= MAX_BATCH_PROFILES
+            and size + block.size_bytes <= MAX_BATCH_BYTES
+        )
         # The next batch takes a block as it is, when this one is full to the last profile.
         is_full = profiles == MAX_BATCH_PROFILES >= block.profiles
         begins_next = is_full and _ENVELOPE_BYTES + block.size_bytes <= MAX_BATCH_BYTES
         for part in [block] if fits or begins_next or block.profiles == 1 else single_rows(block):
-            if spans and (profiles + part.profiles > MAX_BATCH_PROFILES or size + part.size_bytes > MAX_BATCH_BYTES):
+            if spans and (
+                profiles + part.profiles > MAX_BATCH_PROFILES
+                or size + part.size_bytes > MAX_BATCH_BYTES
+            ):
                 yield _batch(number, profiles, size, spans)
                 number, profiles, size, spans = number + 1, 0, _ENVELOPE_BYTES, []
             profiles += part.profiles

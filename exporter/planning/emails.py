@@ -26,6 +26,8 @@ def spellings(text: str) -> set[str]:
     address = text.strip(row_rules.WHITESPACE).lower()
     found = {address, to_ascii(address) or address}
     local, _, domain = address.rpartition("@")
-    with contextlib.suppress(UnicodeError):  # it is in its own letters already, or was never encoded
+    with contextlib.suppress(
+        UnicodeError
+    ):  # it is in its own letters already, or was never encoded
         found.add(f"{local}@{domain.encode('ascii').decode('idna')}")
     return found

@@ -12,11 +12,18 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import phonenumbers
-from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberFormat, ValidationResult
+from phonenumbers import (
+    COUNTRY_CODE_TO_REGION_CODE,
+    PhoneMetadata,
+    PhoneNumberFormat,
+    ValidationResult,
+)
 
 # What people put between digits; a slash may join two numbers, so it is left to the library.
 PUNCTUATION = " ().-\u00a0"
-MAX_DIGITS = 15  # ITU-T E.164; the library knows longer numbers, which only work inside their country
+MAX_DIGITS = (
+    15  # ITU-T E.164; the library knows longer numbers, which only work inside their country
+)
 
 
 def to_e164(text: str, region: str | None) -> str | None:
@@ -44,7 +51,10 @@ def digits_pattern(text: str, region: str | None) -> str | None:
     except phonenumbers.NumberParseException:
         return None
     code = number.country_code or 0
-    at_home = phonenumbers.ndd_prefix_for_region(phonenumbers.region_code_for_country_code(code), True) or "0"
+    at_home = (
+        phonenumbers.ndd_prefix_for_region(phonenumbers.region_code_for_country_code(code), True)
+        or "0"
+    )
     return rf"(?:(?:0\d{{0,3}})?{code})?(?:0*|{at_home}){number.national_number}"
 
 
@@ -62,7 +72,9 @@ def e164_pattern() -> str:
             stripped = _first_digits(metadata.national_prefix_for_parsing or "")
             first = "".join(digit for digit in "123456789" if digit not in stripped)
             possible = metadata.general_desc.possible_length
-            lengths = sorted(length for length in possible if 1 < length <= MAX_DIGITS - len(str(code)))
+            lengths = sorted(
+                length for length in possible if 1 < length <= MAX_DIGITS - len(str(code))
+            )
             if first and lengths:
                 rest = f"[{first}](?:{'|'.join(_digits(lengths))})"
                 codes_by_rest.setdefault(rest, []).append(str(code))
@@ -104,7 +116,10 @@ def _first_digits(pattern: str) -> set[str]:
             if atom in ("(", "(?:"):
                 more, may_be_left_out = alternatives()
             else:
-                more, may_be_left_out = {one for one in "0123456789" if re.fullmatch(atom, one)}, atom == "$"
+                more, may_be_left_out = (
+                    {one for one in "0123456789" if re.fullmatch(atom, one)},
+                    atom == "$",
+                )
             if atoms and atoms[0][0] in "?*+{":
                 may_be_left_out = atoms.pop(0)[:2] in ("?", "*", "{0") or may_be_left_out
             digits |= more if at_start else set()

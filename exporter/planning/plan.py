@@ -73,7 +73,9 @@ class SourceNote(BaseModel):
     encoding: str = ""
     columns: tuple[str, ...] = ()
     header: str = ""
-    culture: str = ""  # by which dates and numbers were read; "" for ISO 8601, en-US dates and decimal points
+    culture: str = (
+        ""  # by which dates and numbers were read; "" for ISO 8601, en-US dates and decimal points
+    )
 
 
 class Plan(BaseModel):
@@ -91,12 +93,19 @@ class Plan(BaseModel):
     profiles: int  # fit to send
     duplicates: int
     rejected: dict[str, int]  # by reason
-    dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute; see also planning.NEWEST_BY
-    dropped_examples: dict[str, list[str]] = Field(default_factory=dict)  # attribute -> the first rows
+    dropped: dict[
+        str, int
+    ]  # cells left out of profiles that are sent, by attribute; see also planning.NEWEST_BY
+    dropped_examples: dict[str, list[str]] = Field(
+        default_factory=dict
+    )  # attribute -> the first rows
     examples: dict[str, list[str]]  # reason -> the first rows, as "source:line"
     keeps_rows: bool = False  # rejected.csv holds the rejected rows themselves
 
     def adds_up(self) -> bool:
         """Whether every row ended in exactly one way."""
         planned = sum(batch.profiles for batch in self.batches)
-        return self.rows == self.profiles + self.duplicates + sum(self.rejected.values()) and planned == self.profiles
+        return (
+            self.rows == self.profiles + self.duplicates + sum(self.rejected.values())
+            and planned == self.profiles
+        )

@@ -52,7 +52,9 @@ from exporter.reading.source import PartitionSource, open_source
 from exporter.rejection_reasons import RejectReason
 from exporter.sql import literal, open_database, within_memory
 
-NEWEST_BY = "newest_by"  # what is counted under this name was left out of a comparison, not of a profile
+NEWEST_BY = (
+    "newest_by"  # what is counted under this name was left out of a comparison, not of a profile
+)
 
 _STAGERS = 2  # pieces staged at a time: reading keeps two busy, a third only takes memory
 _MOST_FIELDS_BESIDE = 40  # with more, a piece is staged by itself: DuckDB takes 0.8 MB for each field, and 0.2 a column
@@ -145,7 +147,9 @@ class _Planner:
         else:
             self._stage_csv(number, source, chunks, work)
 
-    def _stage_csv(self, number: int, source: PartitionSource, chunks: Iterable[bytes], work: Path) -> None:
+    def _stage_csv(
+        self, number: int, source: PartitionSource, chunks: Iterable[bytes], work: Path
+    ) -> None:
         rejected_before = self.rejected.total()
         pieces_before = len(self.pieces)
         culture = self.mapping.culture or source.dialect.culture
@@ -159,7 +163,9 @@ class _Planner:
         )
         with contextlib.closing(read):
             for piece in read:
-                resolved = self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
+                resolved = self._resolve(
+                    read.columns, source.name, may_show=not read.header.is_guess, culture=culture
+                )
                 columns = [f"c{position}" for position in range(len(read.columns))]
                 raw = RawPiece(
                     table=read_csv_call(piece, columns),
@@ -171,9 +177,15 @@ class _Planner:
                 )
                 self._stage_piece(number, raw, resolved)
         if read.columns:
-            self._resolve(read.columns, source.name, may_show=not read.header.is_guess, culture=culture)
+            self._resolve(
+                read.columns, source.name, may_show=not read.header.is_guess, culture=culture
+            )
         self._wait_for_staging(0)
-        rows = sum(piece.rows for piece in self.pieces[pieces_before:]) + self.rejected.total() - rejected_before
+        rows = (
+            sum(piece.rows for piece in self.pieces[pieces_before:])
+            + self.rejected.total()
+            - rejected_before
+        )
         self.notes.append(
             SourceNote(
                 name=source.name,
@@ -202,21 +214,38 @@ class _Planner:
                 self._stage_piece(number, raw, resolved)
             self._wait_for_staging(0)
         except duckdb.Error as exc:
-            if isinstance(exc, duckdb.OutOfMemoryException) or os.strerror(errno.ENOSPC) in str(exc):
+            if isinstance(exc, duckdb.OutOfMemoryException) or os.strerror(errno.ENOSPC) in str(
+                exc
+            ):
                 raise
             raise no_parquet(name) from exc
         path.unlink()
         header = "A Parquet file names its columns itself."
         self.notes.append(
-            SourceNote(name=name, lines=rows, rows=rows, delimiter="", columns=tuple(columns), header=header)
+            SourceNote(
+                name=name,
+                lines=rows,
+                rows=rows,
+                delimiter="",
+                columns=tuple(columns),
+                header=header,
+            )
         )
 
     def _resolve(
-        self, columns: Sequence[str], source: str, *, may_show: bool = True, culture: str | None = None
+        self,
+        columns: Sequence[str],
+        source: str,
+        *,
+        may_show: bool = True,
+        culture: str | None = None,
     ) -> ResolvedMapping:
         """The mapping for this partition; its columns may stand in another order than in the one before."""
         resolved = resolve(self.mapping, columns, may_show=may_show, culture=culture)
-        order = {(one.group, one.name): position for position, one in enumerate(self.fields or resolved.fields)}
+        order = {
+            (one.group, one.name): position
+            for position, one in enumerate(self.fields or resolved.fields)
+        }
         shape = {(one.group, one.name) for one in resolved.fields}
         if shape != set(order):
             raise SnapshotUnreadable(
@@ -230,7 +259,11 @@ class _Planner:
     def _stage_piece(self, source: int, raw: RawPiece, mapping: ResolvedMapping) -> None:
         number = len(self.pieces)
         self.pieces.append(PlannedPiece(source=source, rows=0))
-        is_alone = raw.has_huge_rows or raw.columns > _MOST_COLUMNS_BESIDE or len(mapping.fields) > _MOST_FIELDS_BESIDE
+        is_alone = (
+            raw.has_huge_rows
+            or raw.columns > _MOST_COLUMNS_BESIDE
+            or len(mapping.fields) > _MOST_FIELDS_BESIDE
+        )
         self._wait_for_staging(0 if is_alone else _STAGERS - 1)
         self._staging.append(self._pool.submit(self._stage_file, number, raw, mapping))
         self._wait_for_staging(0 if is_alone else _STAGERS)
@@ -239,7 +272,9 @@ class _Planner:
         """Stage one piece, and delete its file; runs in a thread of the pool. Returns its rows."""
         target = self.folder / rows_name(number)
         with contextlib.closing(self.database.cursor()) as cursor:
-            rows = stage(cursor, raw, mapping, number=number, keep_rows=self.keep_rows, target=target)
+            rows = stage(
+                cursor, raw, mapping, number=number, keep_rows=self.keep_rows, target=target
+            )
         if raw.path:
             raw.path.unlink()
         self.pieces[number] = self.pieces[number].model_copy(update={"rows": rows})
@@ -296,9 +331,13 @@ class _Planner:
         passes = sum(piece.rows for piece in self.pieces) // _KEYS_A_PASS + 1
         if self.pieces:
             for number in range(passes):
-                self.database.execute(_duplicates(self._all_rows(), IDENTIFIER, number=number, of=passes))
+                self.database.execute(
+                    _duplicates(self._all_rows(), IDENTIFIER, number=number, of=passes)
+                )
         target = literal(str(self.folder / DUPLICATES_NAME))
-        self.database.execute(f"COPY (SELECT * FROM duplicates ORDER BY piece, row) TO {target} (FORMAT parquet)")
+        self.database.execute(
+            f"COPY (SELECT * FROM duplicates ORDER BY piece, row) TO {target} (FORMAT parquet)"
+        )
         found = self.database.execute("SELECT count(*) FROM duplicates").fetchone()
         self._list_duplicates()
         return int(found[0]) if found else 0
@@ -316,7 +355,9 @@ class _Planner:
                 for piece, row, kept_piece, kept_row in chunk:
                     place, kept_place = lines[piece, row], kept[kept_piece, kept_row]
                     self._example("duplicate", *place)
-                    writer.writerow([safe_cell(place[0]), place[1], safe_cell(kept_place[0]), kept_place[1]])
+                    writer.writerow(
+                        [safe_cell(place[0]), place[1], safe_cell(kept_place[0]), kept_place[1]]
+                    )
 
     def _list_rejected(self) -> None:
         self._left_out_by_reading = self.rejected.total()
@@ -336,7 +377,9 @@ class _Planner:
     def _reject_line(self, source: str, rejected: partition.RejectedLine) -> None:
         self._reject(source, rejected.line, rejected.reason, rejected.text, detail=rejected.detail)
 
-    def _reject(self, source: str, line: int, reason: RejectReason, text: str, **cells: str) -> None:
+    def _reject(
+        self, source: str, line: int, reason: RejectReason, text: str, **cells: str
+    ) -> None:
         """Count a rejected row and list it. text: the row itself, for those who keep it; cells: see `rejected_row`."""
         self.rejected[reason] += 1
         self._example(reason, source, line)
@@ -382,9 +425,7 @@ class _Planner:
         """Blocks of 100 profiles in order, counted through the pieces, so that a full batch ends with a block."""
         before = 0
         for piece in range(len(self.pieces)):
-            numbered = (
-                f"SELECT *, (row_number() OVER () - 1 + {before}) // {_BLOCK_PROFILES} AS block FROM {self._fit(piece)}"
-            )
+            numbered = f"SELECT *, (row_number() OVER () - 1 + {before}) // {_BLOCK_PROFILES} AS block FROM {self._fit(piece)}"
             blocks = self.database.execute(
                 "SELECT min(row), max(row) + 1, count(*), sum(size)::BIGINT"
                 f" FROM ({numbered}) GROUP BY block ORDER BY block"
@@ -410,11 +451,15 @@ class _Planner:
         )
 
     def _all_rows(self) -> str:
-        names = ", ".join(literal(str(self.folder / rows_name(piece))) for piece in range(len(self.pieces)))
+        names = ", ".join(
+            literal(str(self.folder / rows_name(piece))) for piece in range(len(self.pieces))
+        )
         return f"read_parquet([{names}], file_row_number = true)"
 
     def _locate(self, rows: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[str, int]]:
-        return locate(self.database, self.pieces, [note.name for note in self.notes], self.folder, rows)
+        return locate(
+            self.database, self.pieces, [note.name for note in self.notes], self.folder, rows
+        )
 
 
 # SQL

@@ -32,7 +32,9 @@ def envelope(list_id: str) -> tuple[str, str]:
 
 def profile(fields: Sequence[MappedField]) -> str:
     """SQL: one profile of the body, from a staged row that is sent."""
-    return f"CASE WHEN unusual_profile IS NULL THEN {_usual_profile(fields)} ELSE unusual_profile END"
+    return (
+        f"CASE WHEN unusual_profile IS NULL THEN {_usual_profile(fields)} ELSE unusual_profile END"
+    )
 
 
 def _usual_profile(fields: Sequence[MappedField]) -> str:
@@ -67,7 +69,9 @@ def profile_size(fields: Sequence[MappedField]) -> str:
     These, which fill no batch by their size, are not built for it, but reckoned with all keys. Needs `value_bytes`.
     """
     keys = sum(len(f',{_key(field)}""'.encode()) for field in fields)
-    unset = sum(len(json.dumps(field.name).encode()) + 1 for field in fields if field.empty is Empty.CLEAR)
+    unset = sum(
+        len(json.dumps(field.name).encode()) + 1 for field in fields if field.empty is Empty.CLEAR
+    )
     bound = f"{len(_SHELL) + keys + unset} + value_bytes"
     return f"CASE WHEN {bound} <= {SHORT_PROFILE_BYTES} THEN {bound} ELSE strlen({profile(fields)}) END"
 

@@ -50,13 +50,20 @@ class PlanReader:
         # A snapshot of empty files has no fields, and nothing to be read from it either.
         self._profile = payload.profile(plan.fields) if plan.fields else "NULL"
         duplicates = _path(folder / DUPLICATES_NAME)
-        self._database.execute(f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})")
+        self._database.execute(
+            f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})"
+        )
 
     def close(self) -> None:
         self._database.close()
 
     def body(
-        self, batch: PlannedBatch, *, first: int = 0, last: int | None = None, without: Collection[int] = ()
+        self,
+        batch: PlannedBatch,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        without: Collection[int] = (),
     ) -> bytes:
         """The request body for the profiles `first` to `last` (not included) of a batch, some left out.
 
@@ -64,7 +71,10 @@ class PlanReader:
         """
         sent: Sequence[int] = range(batch.profiles)[first:last]
         if first == 0 and last is None and not without:
-            rows, is_plain = self._rows(batch), not any(self._has_duplicates(span) for span in batch.spans)
+            rows, is_plain = (
+                self._rows(batch),
+                not any(self._has_duplicates(span) for span in batch.spans),
+            )
         else:
             sent = sorted(set(sent).difference(without))
             rows, is_plain = self._rows_at(batch, sent), False
@@ -76,7 +86,9 @@ class PlanReader:
             found = self._database.execute(f"SELECT count(*), {profiles} FROM ({rows})").fetchone()
         assert found is not None
         if found[0] != len(sent):
-            raise RowsLost(f"{found[0]:,} of {len(sent):,} profiles of batch {batch.number} came out of the plan")
+            raise RowsLost(
+                f"{found[0]:,} of {len(sent):,} profiles of batch {batch.number} came out of the plan"
+            )
         return b"".join((self._before, found[1] or b"", self._after))
 
     def rows_at(self, batch: PlannedBatch, positions: Collection[int]) -> dict[int, RowPosition]:
@@ -97,7 +109,13 @@ class PlanReader:
 
     def locate(self, rows: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[str, int]]:
         """Source file and line of rows given by piece and position in it."""
-        return locate(self._database, self.plan.pieces, [note.name for note in self.plan.sources], self.folder, rows)
+        return locate(
+            self._database,
+            self.plan.pieces,
+            [note.name for note in self.plan.sources],
+            self.folder,
+            rows,
+        )
 
     def sample(self, count: int) -> list[str]:
         """The first profiles as Klaviyo would get them, for a dry run."""
@@ -105,7 +123,10 @@ class PlanReader:
             return []
         rows = self._rows(self.plan.batches[0])
         return [
-            text for (text,) in self._database.execute(f"SELECT {self._profile} FROM ({rows}) LIMIT {count}").fetchall()
+            text
+            for (text,) in self._database.execute(
+                f"SELECT {self._profile} FROM ({rows}) LIMIT {count}"
+            ).fetchall()
         ]
 
     def _rows(self, batch: PlannedBatch) -> str:
@@ -126,15 +147,16 @@ class PlanReader:
     def _has_duplicates(self, span: Span) -> bool:
         if not self.plan.duplicates:
             return False
-        return self._database.execute(f"SELECT row {self._duplicates_of(span)} LIMIT 1").fetchone() is not None
+        return (
+            self._database.execute(f"SELECT row {self._duplicates_of(span)} LIMIT 1").fetchone()
+            is not None
+        )
 
     def _duplicates_of(self, span: Span) -> str:
         return f"FROM duplicates WHERE piece = {span.piece} AND row >= {span.first} AND row < {span.last}"
 
     def _numbered(self, batch: PlannedBatch) -> str:
-        return (
-            f"SELECT *, row_number() OVER (ORDER BY piece, file_row_number) - 1 AS position FROM ({self._rows(batch)})"
-        )
+        return f"SELECT *, row_number() OVER (ORDER BY piece, file_row_number) - 1 AS position FROM ({self._rows(batch)})"
 
     def _rows_at(self, batch: PlannedBatch, positions: Iterable[int]) -> str:
         """SQL: the staged rows at some positions of the batch."""
@@ -174,7 +196,9 @@ def _line_breaks(database: duckdb.DuckDBPyConnection, rows: Path) -> list[tuple[
     return [(local, source) for local, source in json.loads(found[0])]
 
 
-def _local_lines(database: duckdb.DuckDBPyConnection, rows: Path, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _local_lines(
+    database: duckdb.DuckDBPyConnection, rows: Path, wanted: Sequence[int]
+) -> Iterator[tuple[int, int]]:
     breaks = database.execute(
         "SELECT file_row_number, sum(breaks) OVER (ORDER BY file_row_number)"
         f" FROM read_parquet({_path(rows)}, file_row_number = true) WHERE breaks > 0 ORDER BY 1"

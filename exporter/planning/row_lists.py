@@ -17,7 +17,13 @@ DUPLICATES_COLUMNS = ("source", "line", "kept_source", "kept_line")
 
 
 def rejected_row(
-    source: str, line: int | str, reason: RejectReason, *, column: str = "", identifier: str = "", detail: str = ""
+    source: str,
+    line: int | str,
+    reason: RejectReason,
+    *,
+    column: str = "",
+    identifier: str = "",
+    detail: str = "",
 ) -> list[str | int]:
     """A line of rejected.csv. detail: what else is to be said of the row."""
     message = MESSAGES[reason] + (f": {detail}" if detail else "")
@@ -35,7 +41,9 @@ def safe_cell(text: str) -> str:
 
 
 # The last four: = + - @ in full width. A comma ends a cell only where quotes do what they should.
-_FORMULA = re.compile(r"(?:^|(?<=[;|\t\r\n]))(?=[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])")
+_FORMULA = re.compile(
+    r"(?:^|(?<=[;|\t\r\n]))(?=[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])"
+)
 
 
 def csv_writer(file: IO[str]) -> Any:

@@ -55,7 +55,9 @@ class RawPiece:
             return self.table, _line_breaks(self.columns)
         cells = [f"c{position}" for position in range(self.columns)]
         short = ", ".join(f"left({cell}, {MAX_PROFILE_BYTES + 1}) AS {cell}" for cell in cells)
-        breaks = " + ".join(f"coalesce(length({cell}) - length(replace({cell}, chr(10), '')), 0)" for cell in cells)
+        breaks = " + ".join(
+            f"coalesce(length({cell}) - length(replace({cell}, chr(10), '')), 0)" for cell in cells
+        )
         return f"(SELECT {short}, {breaks} AS all_breaks FROM {self.table})", "all_breaks"
 
 
@@ -80,7 +82,9 @@ def stage(
         _write(cursor, staged(_look_up(cursor, raw.table, mapping)), raw, target)
         written = _look_back(cursor, target)
     if written.rows + written.breaks != raw.lines:
-        raise RowsLost(f"{written.rows:,} rows with {written.breaks:,} line breaks were staged of {raw.lines:,} lines")
+        raise RowsLost(
+            f"{written.rows:,} rows with {written.breaks:,} line breaks were staged of {raw.lines:,} lines"
+        )
     return written.rows
 
 
@@ -105,19 +109,39 @@ def _write(cursor: duckdb.DuckDBPyConnection, query: str, raw: RawPiece, target:
     cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET}, {metadata})")
 
 
-def _staged(table: str, breaks: str, mapping: ResolvedMapping, lookup: Lookup, *, number: int, source_row: str) -> str:
+def _staged(
+    table: str,
+    breaks: str,
+    mapping: ResolvedMapping,
+    lookup: Lookup,
+    *,
+    number: int,
+    source_row: str,
+) -> str:
     """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
     fields = mapping.fields
-    values = ", ".join(f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields))
-    newest = sortable(f"c{mapping.newest_by}", mapping.culture) if mapping.newest_by is not None else "NULL::DOUBLE"
-    email = next((f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL")
+    values = ", ".join(
+        f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields)
+    )
+    newest = (
+        sortable(f"c{mapping.newest_by}", mapping.culture)
+        if mapping.newest_by is not None
+        else "NULL::DOUBLE"
+    )
+    email = next(
+        (f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL"
+    )
     is_usual = row_rules.is_usual_email(email)
     cells = f"SELECT *, {breaks} AS breaks, {is_usual} AS is_usual_email FROM {table}{lookup.joins}"
     valued = f"SELECT *, {newest} AS newest, {values} FROM ({cells})"
-    measured = f"SELECT *, {_dropped(mapping)} AS dropped, {profiles.measures(fields)} FROM ({valued})"
+    measured = (
+        f"SELECT *, {_dropped(mapping)} AS dropped, {profiles.measures(fields)} FROM ({valued})"
+    )
     built = f"SELECT *, {profiles.unusual_profile(fields)} AS unusual_profile FROM ({measured})"
     checked = f"SELECT *, {_reason(mapping)} AS reason0, {profiles.profile_size(fields)} AS size FROM ({built})"
-    too_large = f"CASE WHEN size > {MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
+    too_large = (
+        f"CASE WHEN size > {MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
+    )
     return (
         f"SELECT {number}::INTEGER AS piece, hash(f0) AS key, coalesce(reason0, {too_large}) AS reason,"
         f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[0])} END AS refused_id,"
@@ -136,12 +160,18 @@ def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
             email = lookup.email(cell)
             is_identifier = mapping.identifier == "email"
             return (
-                email if is_identifier else row_rules.only_good(email, row_rules.email_reason(email, "is_usual_email"))
+                email
+                if is_identifier
+                else row_rules.only_good(email, row_rules.email_reason(email, "is_usual_email"))
             )
         case ("", "external_id"):
             value = row_rules.blank_to_null(row_rules.trimmed(cell))
             is_identifier = mapping.identifier == "external_id"
-            return value if is_identifier else row_rules.only_good(value, row_rules.external_id_reason(value))
+            return (
+                value
+                if is_identifier
+                else row_rules.only_good(value, row_rules.external_id_reason(value))
+            )
         case ("", "phone_number"):
             return lookup.phone(cell)
     given = row_rules.blank_to_null(cell) if one.type is ValueType.STRING else cell
@@ -196,7 +226,11 @@ class Lookup:
 
     def phone(self, cell: str) -> str:
         """E.164 as it stands, E.164 once blanks and punctuation are gone, or what the library made of it."""
-        pattern, digits, closed_up = phones.e164_pattern(), _digits(cell), f"replace({cell}, ' ', '')"
+        pattern, digits, closed_up = (
+            phones.e164_pattern(),
+            _digits(cell),
+            f"replace({cell}, ' ', '')",
+        )
         return (
             f"CASE WHEN {row_rules.matches(closed_up, pattern)} THEN {closed_up}"  # cheaper than translate
             f" WHEN {row_rules.matches(digits, pattern)} THEN {digits}"
@@ -209,7 +243,9 @@ class _Written(NamedTuple):
 
     rows: int
     breaks: int
-    has_odd_cells: bool  # left out or refused ones that Python may make something of; most pieces have none
+    has_odd_cells: (
+        bool  # left out or refused ones that Python may make something of; most pieces have none
+    )
 
 
 def _look_back(cursor: duckdb.DuckDBPyConnection, rows: Path) -> _Written:
@@ -248,11 +284,15 @@ def _fill_lookup(
     convert: Callable[[str], str | None],
 ) -> None:
     """Make a small table of the distinct cells that meet a condition and what becomes of them."""
-    cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({name}_cell VARCHAR, {name}_value VARCHAR)")
+    cursor.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} ({name}_cell VARCHAR, {name}_value VARCHAR)"
+    )
     cells = cursor.cursor().execute(f"SELECT DISTINCT {column} FROM {table} WHERE {condition}")
     while chunk := cells.fetchmany(10_000):
         converted: list[Any] = [[cell for (cell,) in chunk], [convert(cell) for (cell,) in chunk]]
-        cursor.execute(f"INSERT INTO {name} SELECT unnest($1::VARCHAR[]), unnest($2::VARCHAR[])", converted)
+        cursor.execute(
+            f"INSERT INTO {name} SELECT unnest($1::VARCHAR[]), unnest($2::VARCHAR[])", converted
+        )
 
 
 def _digits(cell: str) -> str:

@@ -11,7 +11,9 @@ from exporter.klaviyo.rate_limit import seconds_to_send
 from exporter.planning.plan import Plan
 
 EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as it is"
-EMPTY_HINT = "Check the segment in Customer Insights: it has no members, or its export did not write them."
+EMPTY_HINT = (
+    "Check the segment in Customer Insights: it has no members, or its export did not write them."
+)
 
 
 def refusal(plan: Plan, max_profiles: int | None) -> ExporterError | None:

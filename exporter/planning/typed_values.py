@@ -67,7 +67,10 @@ def _through_double(cell: str) -> str:
     return f"WHEN isfinite({parsed}) THEN CAST({parsed} AS VARCHAR)"
 
 
-_GROUPING = {",": ".'\u2019 \u00a0\u202f", ".": ",'\u2019 \u00a0\u202f"}  # between thousands, by the decimal sign
+_GROUPING = {
+    ",": ".'\u2019 \u00a0\u202f",
+    ".": ",'\u2019 \u00a0\u202f",
+}  # between thousands, by the decimal sign
 
 
 def _grouped(decimal: str) -> str:
@@ -100,7 +103,9 @@ def _date(column: str, culture: Culture) -> str:
 def _day(cell: str, culture: Culture) -> str:
     """SQL: the TIMESTAMP of a date without time, else NULL. Times are longer, and not tried in every form."""
     forms = ", ".join(literal(form) for form in ("%Y-%m-%d", *_date_forms(culture)))
-    return _sensible(cell, f"CASE WHEN strlen({cell}) <= 10 THEN try_strptime({cell}, [{forms}]) END")
+    return _sensible(
+        cell, f"CASE WHEN strlen({cell}) <= 10 THEN try_strptime({cell}, [{forms}]) END"
+    )
 
 
 def _time(cell: str, culture: Culture) -> str:
@@ -108,7 +113,9 @@ def _time(cell: str, culture: Culture) -> str:
     forms = ", ".join(literal(f"{day} {time}") for day in _date_forms(culture) for time in _TIMES)
     plain = f"replace({cell}, chr(8239), ' ')"  # the narrow blank that .NET puts before AM and PM since version 8
     written = f"try_strptime({plain}, [{forms}])"
-    return _sensible(cell, f"coalesce(try_cast(try_cast({cell} AS TIMESTAMPTZ) AS TIMESTAMP), {written})")
+    return _sensible(
+        cell, f"coalesce(try_cast(try_cast({cell} AS TIMESTAMPTZ) AS TIMESTAMP), {written})"
+    )
 
 
 _TIMES = ("%H:%M:%S", "%I:%M:%S %p", "%H:%M", "%I:%M %p")

@@ -41,16 +41,24 @@ def decide_header(
     if declared and not (has_address and (columns or mapped)):
         return _header(first_record, "model.json says that the first line holds the column names.")
     if declared:
-        return no_header(first_record, columns, "model.json promises column names, but the first line holds an address")
+        return no_header(
+            first_record,
+            columns,
+            "model.json promises column names, but the first line holds an address",
+        )
     if declared is False:
         return no_header(first_record, columns, "model.json says that there are no column names")
     if columns:
-        return no_header(first_record, columns, "The first line does not repeat the names of model.json")
+        return no_header(
+            first_record, columns, "The first line does not repeat the names of model.json"
+        )
     if has_address:
         return no_header(first_record, None, "The first line holds an address, so it is a row")
     if mapped and counts_columns(mapped):
         return no_header(first_record, None, "The mapping counts columns instead of naming them")
-    guess = _header(first_record, "Nothing else is known, so the first line is taken for the column names.")
+    guess = _header(
+        first_record, "Nothing else is known, so the first line is taken for the column names."
+    )
     return replace(guess, is_guess=True)
 
 
@@ -78,13 +86,19 @@ def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequenc
 def _header(cells: Sequence[str], why: str) -> HeaderDecision:
     names, changed = _unique_names(cells)
     return HeaderDecision(
-        True, names, f"{why} Empty or repeated names were changed to unique ones." if changed else why
+        True,
+        names,
+        f"{why} Empty or repeated names were changed to unique ones." if changed else why,
     )
 
 
 def no_header(cells: Sequence[str], columns: Sequence[str] | None, why: str) -> HeaderDecision:
     names, _ = _unique_names(columns or [""] * len(cells))
-    given = "the names are those of model.json" if columns else "the columns are called column_1 and so on"
+    given = (
+        "the names are those of model.json"
+        if columns
+        else "the columns are called column_1 and so on"
+    )
     return HeaderDecision(False, names, f"{why}; {given}.")
 
 
@@ -98,7 +112,9 @@ def _unique_names(cells: Sequence[str]) -> tuple[tuple[str, ...], bool]:
         names[unique.casefold()] = unique
         taken.add(unique.casefold())
     unique_names = tuple(names.values())
-    return unique_names, any(comparable(a) != comparable(b) for a, b in zip(unique_names, cells, strict=True))
+    return unique_names, any(
+        comparable(a) != comparable(b) for a, b in zip(unique_names, cells, strict=True)
+    )
 
 
 def _numbered(name: str, taken: set[str]) -> str:

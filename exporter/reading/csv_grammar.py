@@ -43,7 +43,7 @@ def flaw_of(cells: Sequence[bytes], width: int) -> tuple[RejectReason, str] | No
 def good_records_pattern(delimiter: str, width: int, quoting: bool) -> re.Pattern[bytes]:
     """Match the longest run of good records of `width` fields; never fails, at worst it is empty.
 
-    Records without any quote are tried first: they are the most, and the cheapest. A field that begins with spaces and
+    RunStore without any quote are tried first: they are the most, and the cheapest. A field that begins with spaces and
     a quote is left to the closer look, because DuckDB would take it for quoted; so is a byte-order mark at the start,
     because DuckDB would drop it if it came to begin a piece. A single empty field is a blank line.
     """
@@ -54,7 +54,9 @@ def good_records_pattern(delimiter: str, width: int, quoting: bool) -> re.Patter
     quoted = rb'"[^"\x00\xff]*+(?:""[^"\x00\xff]*+)*+"'
     loose = rb"%s%s| ++(?:%s%s)?+" % (begin, inside, begin, inside)
     field = rb"(?>%s|%s%s)" % (quoted, loose, b"" if width == 1 else b"|")
-    records = [rb"(?>%s\r?\n)" % d.join([f] * width) for f in ([plain, field] if quoting else [plain])]
+    records = [
+        rb"(?>%s\r?\n)" % d.join([f] * width) for f in ([plain, field] if quoting else [plain])
+    ]
     return re.compile(rb"(?!\xef\xbb\xbf)(?:%s)*+" % b"|".join(records))
 
 
@@ -91,7 +93,7 @@ _QUOTED_ON_A_LINE = rb'"[^"\r\n]*+(?:""[^"\r\n]*+)*+"'
 
 
 class Shape:
-    """Records of any width, flaws of content included. Slow: for the header, and where a run stops.
+    """RunStore of any width, flaws of content included. Slow: for the header, and where a run stops.
 
     most_fields bounds how far a record is followed. Without it, a file where every line leaves a quote open would be
     read to its end from each line.

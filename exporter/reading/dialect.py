@@ -49,7 +49,8 @@ def culture_of(name: str | None) -> Culture:
     is_known = _COMMA.fullmatch(language) or _POINT.fullmatch(language)
     has_comma = bool(_COMMA.fullmatch(language)) != bool(_OTHERWISE.fullmatch(place))
     return Culture(
-        day_first=not _MONTH_FIRST.fullmatch(place), decimal=("," if has_comma else ".") if is_known else None
+        day_first=not _MONTH_FIRST.fullmatch(place),
+        decimal=("," if has_comma else ".") if is_known else None,
     )
 
 
@@ -64,5 +65,7 @@ class Dialect:
     has_header: bool | None = None
     delimiter: str | None = None
     encoding: str | None = None
-    quoting: bool = True  # a line end inside quotes is data; csvStyle makes no difference, see reading
+    quoting: bool = (
+        True  # a line end inside quotes is data; csvStyle makes no difference, see reading
+    )
     culture: str | None = None  # such as en-GB: how dates and numbers are written

@@ -30,13 +30,19 @@ def no_parquet(name: str) -> SnapshotUnreadable:
     return SnapshotUnreadable(f"{name} is no Parquet file, or a damaged one", hint=hint)
 
 
-def _parquet_columns(cursor: duckdb.DuckDBPyConnection, path: Path) -> tuple[list[str], list[str], int]:
+def _parquet_columns(
+    cursor: duckdb.DuckDBPyConnection, path: Path
+) -> tuple[list[str], list[str], int]:
     """The names of a Parquet file's columns, the SQL that makes texts of them, and the number of rows."""
     file = f"read_parquet({literal(str(path))})"
     described = cursor.execute(f"DESCRIBE SELECT * FROM {file}").fetchall()
     rows = cursor.execute(f"SELECT count(*) FROM {file}").fetchone()
     names = [str(name) for name, *_ in described]
-    return names, [_as_text(str(name), str(kind)) for name, kind, *_ in described], int(rows[0]) if rows else 0
+    return (
+        names,
+        [_as_text(str(name), str(kind)) for name, kind, *_ in described],
+        int(rows[0]) if rows else 0,
+    )
 
 
 def parquet_slice(path: Path, texts: Sequence[str], first: int) -> str:
@@ -53,9 +59,13 @@ def _as_text(name: str, kind: str) -> str:
     column = '"' + name.replace('"', '""') + '"'
     text = f"CAST({column} AS VARCHAR)"
     match kind.partition("(")[0]:
-        case "DOUBLE" | "FLOAT":  # whole numbers stand here too, when some are missing; NaN is how pandas says so
+        case (
+            "DOUBLE" | "FLOAT"
+        ):  # whole numbers stand here too, when some are missing; NaN is how pandas says so
             whole = f"{column} = trunc({column}) AND abs({column}) < 1e15"
-            plain = f"CASE WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE {text} END"
+            plain = (
+                f"CASE WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE {text} END"
+            )
             return f"CASE WHEN NOT isnan({column}) THEN {plain} END"
         case "TIMESTAMP WITH TIME ZONE":
             return f"replace(CAST(CAST({column} AS TIMESTAMP) AS VARCHAR), ' ', 'T') || 'Z'"

@@ -174,7 +174,11 @@ class Reading:
             case None:
                 buffer.read_more()
             case Broken():
-                self._reject(RejectedLine(buffer.line, found.reason, found.detail, text=shown(buffer.rest_of_line())))
+                self._reject(
+                    RejectedLine(
+                        buffer.line, found.reason, found.detail, text=shown(buffer.rest_of_line())
+                    )
+                )
                 buffer.skip_line()
             case Record():
                 return self._judge(found)
@@ -205,7 +209,9 @@ def _read_header(
     first = _first_record(buffer, Shape(delimiter, declared.quoting, most_fields=MAX_COLUMNS))
     if isinstance(first, Record):
         cells = [cell.decode() for cell in first.cells]
-        decision = decide_header(cells, declared=declared.has_header, columns=declared.columns, mapped=expected)
+        decision = decide_header(
+            cells, declared=declared.has_header, columns=declared.columns, mapped=expected
+        )
         if decision.has_header:
             buffer.take(first.end)
         return decision

@@ -16,7 +16,9 @@ from exporter.reading.csv_grammar import (
 from exporter.reading.text_encoding import BUFFER_BYTES, LF, split
 from exporter.sql import literal
 
-PIECE_BYTES = 12_000_000  # enough to make opening one cheap, few enough for two to be staged from early on
+PIECE_BYTES = (
+    12_000_000  # enough to make opening one cheap, few enough for two to be staged from early on
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,12 +171,18 @@ class PieceWriter:
         if piece is None:
             return False
         is_long = piece.long_bytes + span.long_bytes > LONG_RECORDS_BYTES
-        return piece.size + len(span.data) > self._piece_bytes or is_long or len(piece.breaks) >= MAX_LINE_BREAKS
+        return (
+            piece.size + len(span.data) > self._piece_bytes
+            or is_long
+            or len(piece.breaks) >= MAX_LINE_BREAKS
+        )
 
     def add(self, span: Span) -> None:
         if self._open is None:
             self._number += 1
-            self._open = _OpenPiece(self._path.with_name(f"{self._path.name}-{self._number:05d}.csv"))
+            self._open = _OpenPiece(
+                self._path.with_name(f"{self._path.name}-{self._number:05d}.csv")
+            )
         self._open.add(span)
 
     def finish(self) -> Piece:
@@ -229,5 +237,7 @@ def _with_lf(data: bytes) -> bytes:
 
 LONG_RECORD_BYTES = 2_000  # on average: DuckDB holds 2,048 records at a time, several times over
 LONG_RECORDS_BYTES = 2_000_000  # a piece holds no more of long records
-HUGE_RECORD_BYTES = 2 * BUFFER_BYTES  # more than is read of short records at a time: a single one must be larger
+HUGE_RECORD_BYTES = (
+    2 * BUFFER_BYTES
+)  # more than is read of short records at a time: a single one must be larger
 MAX_LINE_BREAKS = 50_000  # of one piece: keeps memory flat when every other line is left out

@@ -36,11 +36,15 @@ def count_rows(source: PartitionSource, folder: Path, *, memory_mb: int = 96) ->
             if is_parquet:
                 return open_parquet(database, source.name, chunks, work / "partition.parquet")[2]
             rows = 0
-            read = partition.read_partition(chunks, folder=work, name=source.name, declared=source.dialect)
+            read = partition.read_partition(
+                chunks, folder=work, name=source.name, declared=source.dialect
+            )
             with contextlib.closing(read):
                 for piece in read:
                     columns = [f"c{position}" for position in range(len(read.columns))]
-                    found = database.execute(f"SELECT count(*) FROM {read_csv_call(piece, columns)}").fetchone()
+                    found = database.execute(
+                        f"SELECT count(*) FROM {read_csv_call(piece, columns)}"
+                    ).fetchone()
                     rows += int(found[0]) if found else 0
                     piece.path.unlink()
             return rows + read.rejected.total()
@@ -55,7 +59,9 @@ def read_columns(source: PartitionSource) -> tuple[str, ...]:
         is_parquet, chunks = open_source(source)
         if not is_parquet:
             with contextlib.closing(
-                partition.read_partition(chunks, folder=Path(name), name=source.name, declared=source.dialect)
+                partition.read_partition(
+                    chunks, folder=Path(name), name=source.name, declared=source.dialect
+                )
             ) as read:
                 return read.columns
         path = Path(name) / "partition.parquet"

@@ -36,7 +36,9 @@ _FOREIGN = {
     b"Obj\x01": "an Avro file",
 }
 _MARKUP = re.compile(rb"\s*<(?:!|\?|[a-z][^,;\t|]*>)", re.IGNORECASE)
-_NO_TEXT = re.compile(rb"[\x00\x02-\x08\x0e-\x1a\xff]")  # not the control characters that serve as delimiters
+_NO_TEXT = re.compile(
+    rb"[\x00\x02-\x08\x0e-\x1a\xff]"
+)  # not the control characters that serve as delimiters
 _JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*[\[{"])')
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
@@ -60,7 +62,9 @@ def is_parquet(first_bytes: bytes) -> bool:
     return bool(re.match(rb"PAR1(?![\s -~])", first_bytes))
 
 
-def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> tuple[Iterator[bytes], str]:
+def decode(
+    chunks: Iterable[bytes], encoding: str | None, *, name: str
+) -> tuple[Iterator[bytes], str]:
     """Unpack gzip and turn any encoding into UTF-8 without a byte-order mark. Also gives the encoding's name.
 
     Bytes that the encoding does not know become UNDECODABLE, so that they cost no more than their line. A byte-order
@@ -74,14 +78,17 @@ def decode(chunks: Iterable[bytes], encoding: str | None, *, name: str) -> tuple
     what = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
     if what or is_parquet(head):
         raise SnapshotUnreadable(
-            f"{name} is {what or 'a Parquet file'}, not CSV", hint="Export it as CSV, plain or packed with gzip."
+            f"{name} is {what or 'a Parquet file'}, not CSV",
+            hint="Export it as CSV, plain or packed with gzip.",
         )
     mark, codec = _encoding_of(head, encoding, name)
     text = _drop(source, len(mark))
     return (_checked_utf8(text) if codec == "utf-8" else _transcoded(text, codec, name)), codec
 
 
-def table_text(chunks: Iterable[bytes], declared: Dialect, name: str) -> tuple[bytes, Iterator[bytes], str]:
+def table_text(
+    chunks: Iterable[bytes], declared: Dialect, name: str
+) -> tuple[bytes, Iterator[bytes], str]:
     """Decode, refuse what is no table, and turn CR line ends into LF where a file has no others.
 
     Gives the beginning, an iterator over all, and the encoding that the file was in.
@@ -98,9 +105,13 @@ def table_text(chunks: Iterable[bytes], declared: Dialect, name: str) -> tuple[b
 def _refuse_other_text(head: bytes, declared: Dialect, name: str) -> None:
     for pattern, what in ((_MARKUP, "an HTML or XML page"), (_JSON, "a JSON document")):
         if pattern.match(head):
-            raise SnapshotUnreadable(f"{name} is {what}, not CSV", hint="Look at how the file came to be; export CSV.")
+            raise SnapshotUnreadable(
+                f"{name} is {what}, not CSV", hint="Look at how the file came to be; export CSV."
+            )
     if len(head) >= 512 and 3 * len(_NO_TEXT.findall(head)) > len(head):
-        raise _wrong_encoding(name, f"the file is not text in the encoding {declared.encoding or 'utf-8'}")
+        raise _wrong_encoding(
+            name, f"the file is not text in the encoding {declared.encoding or 'utf-8'}"
+        )
 
 
 def peek(chunks: Iterator[bytes], size: int = HEAD_BYTES) -> tuple[bytes, Iterator[bytes]]:
@@ -154,7 +165,9 @@ def _unpack(unpacker: zlib._Decompress, data: bytes, name: str) -> bytes:
 
 
 def _damaged_gzip(name: str, flaw: str) -> SnapshotUnreadable:
-    return SnapshotUnreadable(f"{name}: the gzip file {flaw}", hint="Export or upload the file again.")
+    return SnapshotUnreadable(
+        f"{name}: the gzip file {flaw}", hint="Export or upload the file again."
+    )
 
 
 def _encoding_of(head: bytes, declared: str | None, name: str) -> tuple[bytes, str]:
@@ -219,7 +232,9 @@ def _transcoded(chunks: Iterator[bytes], codec: str, name: str) -> Iterator[byte
 
 
 def _wrong_encoding(name: str, flaw: str) -> SnapshotUnreadable:
-    return SnapshotUnreadable(f"{name}: {flaw}", hint="Export as UTF-8, or declare the file's own encoding.")
+    return SnapshotUnreadable(
+        f"{name}: {flaw}", hint="Export as UTF-8, or declare the file's own encoding."
+    )
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str | bytes, int]:

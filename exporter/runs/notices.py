@@ -132,7 +132,9 @@ class Notices:
             except StoreMoved:
                 continue  # another instance is at it
             except Transient as exc:
-                logger.warning("notice not delivered", extra={"run_id": notice.run, "cause": exc.message})
+                logger.warning(
+                    "notice not delivered", extra={"run_id": notice.run, "cause": exc.message}
+                )
                 return
 
     def _deliver(self, name: str, entry: str, notice: Notice, etag: str, now: datetime) -> None:
@@ -146,13 +148,17 @@ class Notices:
             self._send(notice)
         except ExporterError as exc:
             if now - notice.created_at > GIVE_UP_AFTER:
-                logger.error("notice given up", extra={"run_id": notice.run, "cause": exc.message})  # noqa: TRY400
-                self._store.replace(name, _encode(notice.model_copy(update={"given_up": True})), etag=etag)
+                logger.error("notice given up", extra={"run_id": notice.run, "cause": exc.message})
+                self._store.replace(
+                    name, _encode(notice.model_copy(update={"given_up": True})), etag=etag
+                )
                 self._store.delete(entry)
             elif isinstance(exc, Transient):
                 raise
             else:
-                logger.error("notice not delivered", extra={"run_id": notice.run, "cause": exc.message})  # noqa: TRY400
+                logger.error(
+                    "notice not delivered", extra={"run_id": notice.run, "cause": exc.message}
+                )
             return
         self._store.replace(name, _encode(notice.model_copy(update={"sent_at": now})), etag=etag)
         self._store.delete(entry)
@@ -166,7 +172,9 @@ class Notices:
     def abouts(self, export_id: str) -> list[str]:
         """The notices of an export, delivered or not."""
         prefix = f"notices/{export_id}/"
-        return [name.removeprefix(prefix).removesuffix(".json") for name in self._store.names(prefix)]
+        return [
+            name.removeprefix(prefix).removesuffix(".json") for name in self._store.names(prefix)
+        ]
 
     def _read(self, name: str) -> tuple[Notice, str] | None:
         found = self._store.read(name)
@@ -175,7 +183,7 @@ class Notices:
         try:
             return Notice.model_validate_json(found.data), found.etag
         except ValidationError:
-            logger.error("notice unreadable", extra={"cause": name})  # noqa: TRY400
+            logger.error("notice unreadable", extra={"cause": name})
             return None
 
 
@@ -191,10 +199,14 @@ class Webhook:
         host = _https_host(address)
         body = slack_message(notice) if _is_slack(host) else teams_message(notice)
         try:
-            with requests.post(address, json=body, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as answer:
+            with requests.post(
+                address, json=body, timeout=TIMEOUT_S, allow_redirects=False, stream=True
+            ) as answer:
                 status = answer.status_code
         except requests.RequestException as exc:
-            raise Transient(f"the webhook for notices cannot be reached: {type(exc).__name__}") from None
+            raise Transient(
+                f"the webhook for notices cannot be reached: {type(exc).__name__}"
+            ) from None
         if status == TOO_MANY_REQUESTS or status >= 500:
             raise Transient(f"the webhook for notices answered {status}")
         if not 200 <= status < 300:
@@ -248,14 +260,24 @@ def teams_message(notice: Notice) -> dict[str, Any]:
         }
         for label, text in notice.facts()
     ]
-    title = {"type": "TextBlock", "text": TITLES[notice.kind], "size": "Large", "weight": "Bolder", "wrap": True}
+    title = {
+        "type": "TextBlock",
+        "text": TITLES[notice.kind],
+        "size": "Large",
+        "weight": "Bolder",
+        "wrap": True,
+    }
     card = {
         "type": "AdaptiveCard",
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "version": "1.4",
         "body": [title, *lines],
     }
-    content = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+    content = {
+        "contentType": "application/vnd.microsoft.card.adaptive",
+        "contentUrl": None,
+        "content": card,
+    }
     return {"type": "message", "attachments": [content]}
 
 

@@ -28,7 +28,9 @@ def open_work(folder: Path, *, abandoned_after_s: float = ABANDONED_AFTER_S) -> 
                 shutil.rmtree(plans, ignore_errors=True)
     except OSError as exc:
         hint = "Name a folder of your own that can be written to."
-        raise ConfigError(f"{folder} cannot hold plans: {exc.strerror or type(exc).__name__}", hint=hint) from exc
+        raise ConfigError(
+            f"{folder} cannot hold plans: {exc.strerror or type(exc).__name__}", hint=hint
+        ) from exc
     return folder
 
 

@@ -86,7 +86,9 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
                 source, line = lines[row.piece, row.row] if row else ("", "")
                 if row and len(examples.setdefault(reason, [])) < MAX_EXAMPLES:
                     examples[reason].append(f"{source}:{line}")
-                cells = rejected_row(source, line, reason, identifier=row.identifier if row else "", detail=words)
+                cells = rejected_row(
+                    source, line, reason, identifier=row.identifier if row else "", detail=words
+                )
                 kept = [safe_cell(row.profile) if row else ""] if reader.plan.keeps_rows else []
                 writer.writerow([*cells, *kept])
     return examples
@@ -99,7 +101,15 @@ def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterab
         if end.said:
             yield delivery.jobs[job].batch, RejectReason.FAILED_IN_KLAVIYO, list(end.failures())
         if unconfirmed := delivery.unconfirmed(job):
-            yield delivery.jobs[job].batch, RejectReason.UNCONFIRMED, [(None, f"import job {job}")] * unconfirmed
+            yield (
+                delivery.jobs[job].batch,
+                RejectReason.UNCONFIRMED,
+                [(None, f"import job {job}")] * unconfirmed,
+            )
     for job, lost in delivery.lost.items():
         accepted = delivery.jobs[job]
-        yield accepted.batch, RejectReason.JOB_LOST, [(position, lost.why) for position in accepted.positions()]
+        yield (
+            accepted.batch,
+            RejectReason.JOB_LOST,
+            [(position, lost.why) for position in accepted.positions()],
+        )

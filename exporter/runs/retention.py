@@ -39,7 +39,11 @@ def clear_out(
     for name in sorted(blobs):
         if deleted >= most:
             break
-        lists = [each for each in blobs[name] if each.endswith((f"/{REJECTED_CSV}", f"/{DUPLICATES_CSV}"))]
+        lists = [
+            each
+            for each in blobs[name]
+            if each.endswith((f"/{REJECTED_CSV}", f"/{DUPLICATES_CSV}"))
+        ]
         begun = known.at if (known := RunName.parse(name)) else None
         if begun and begun > now - (min(runs_kept, rejected_kept) if lists else runs_kept):
             continue

@@ -69,7 +69,9 @@ class Counts(BaseModel):
     rejected: dict[str, int] = Field(default_factory=dict)
     dropped: dict[str, int] = Field(default_factory=dict)
     jobs: int = 0
-    list_members: int | None = None  # as Klaviyo counts them at the end, where the export reconciles
+    list_members: int | None = (
+        None  # as Klaviyo counts them at the end, where the export reconciles
+    )
     list_sampled: int | None = None  # delivered profiles that were then looked up in the list
     list_missing: int = 0  # of these
 
@@ -86,7 +88,9 @@ class Run(BaseModel):
     run_id: str
     export: str
     export_name: str
-    export_created_at: datetime | None = None  # tells it from another that took its id; None: not known
+    export_created_at: datetime | None = (
+        None  # tells it from another that took its id; None: not known
+    )
     connection: str
     connection_created_at: datetime | None = None  # likewise, from planning on
     list_id: str
@@ -150,7 +154,9 @@ class RunName:
         """None for what names no run."""
         try:
             if found := _RUN_NAME.fullmatch(name):
-                return cls(datetime.fromisoformat(found[1]), digest=found[2], attempt=int(found[3] or 1))
+                return cls(
+                    datetime.fromisoformat(found[1]), digest=found[2], attempt=int(found[3] or 1)
+                )
             if found := _SKIPPED_NAME.fullmatch(name):
                 return cls(datetime.fromisoformat(found[1]), is_skipped=True)
         except ValueError:  # digits that are no time
@@ -205,5 +211,11 @@ def close(run: Run, status: Status, *, now: datetime, message: str = "", hint: s
     if status.is_open:
         raise ValueError(f"{status} is no end")
     return run.model_copy(
-        update={"phase": Phase.CLOSED, "status": status, "finished_at": now, "message": message, "hint": hint}
+        update={
+            "phase": Phase.CLOSED,
+            "status": status,
+            "finished_at": now,
+            "message": message,
+            "hint": hint,
+        }
     )

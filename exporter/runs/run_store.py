@@ -23,11 +23,27 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter import telemetry
 from exporter.errors import AlreadyThere, DocumentUnreadable, ExporterError, StoreMoved
-from exporter.planning.plan import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan, rows_name
+from exporter.planning.plan import (
+    DUPLICATES_CSV,
+    DUPLICATES_NAME,
+    PLAN_NAME,
+    REJECTED_CSV,
+    Plan,
+    rows_name,
+)
 from exporter.runs import report
 from exporter.runs.notices import Notices, of_run
 from exporter.runs.report import NO_EXAMPLES, Examples
-from exporter.runs.run import DELIVERED, Counts, Phase, Run, Status, close, run_folder, snapshot_minute
+from exporter.runs.run import (
+    DELIVERED,
+    Counts,
+    Phase,
+    Run,
+    Status,
+    close,
+    run_folder,
+    snapshot_minute,
+)
 from exporter.runs.verdict import count
 from exporter.sending.journal import Journal
 from exporter.storage.protocols import Document, Store, is_name, parse_document
@@ -54,10 +70,12 @@ class Refreshed(BaseModel):
     at: datetime
 
 
-class Records:
+class RunStore:
     """The runs in a store. Safe to share: it keeps nothing of them itself."""
 
-    def __init__(self, store: Store, notices: Notices, *, work: Path, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, store: Store, notices: Notices, *, work: Path, now: Callable[[], datetime]
+    ) -> None:
         """work: a folder for copies of plans in use."""
         self._store, self._notices, self._work, self._now = store, notices, work, now
 
@@ -74,7 +92,7 @@ class Records:
         try:
             found = self.read(run_id)
         except DocumentUnreadable as exc:
-            logger.error("run left out", extra={"run_id": run_id, "cause": exc.message})  # noqa: TRY400 - says it all
+            logger.error("run left out", extra={"run_id": run_id, "cause": exc.message})
             return None
         return found[0] if found else None
 
@@ -110,7 +128,10 @@ class Records:
         undelivered: see `reports.append_undelivered`.
         """
         document = report.report(run, plan, undelivered)
-        name, data = run.folder + "report.json", json.dumps(document, ensure_ascii=False, indent=1).encode()
+        name, data = (
+            run.folder + "report.json",
+            json.dumps(document, ensure_ascii=False, indent=1).encode(),
+        )
         found = self._store.read(name)
         if found is None:
             self._store.create(name, data)
@@ -138,7 +159,10 @@ class Records:
         return any(
             (other.manifest.exported_at, other.created_at) > ours
             and other.list_id == run.list_id
-            and (other.sent_at is not None or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH))
+            and (
+                other.sent_at is not None
+                or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH)
+            )
             for other in self.on_snapshots_since(run.export, run.manifest.exported_at)
         )
 
@@ -152,7 +176,12 @@ class Records:
     def fetch_plan(self, run: Run) -> tuple[Plan, Path]:
         """The run's plan, and the local folder that it is in: left there by planning, or fetched from the store."""
         plan = self._fetch_document(run)
-        for name in (DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV, *(rows_name(n) for n in range(len(plan.pieces)))):
+        for name in (
+            DUPLICATES_NAME,
+            DUPLICATES_CSV,
+            REJECTED_CSV,
+            *(rows_name(n) for n in range(len(plan.pieces))),
+        ):
             self._fetch(run, name)
         return plan, self.plan_folder(run, run.plan)
 
@@ -168,7 +197,9 @@ class Records:
         return len(names)
 
     def _fetch_document(self, run: Run) -> Plan:
-        return parse_document(Plan, f"{run.folder}{run.plan}/{PLAN_NAME}", self._fetch(run, PLAN_NAME).read_bytes())
+        return parse_document(
+            Plan, f"{run.folder}{run.plan}/{PLAN_NAME}", self._fetch(run, PLAN_NAME).read_bytes()
+        )
 
     def _fetch(self, run: Run, name: str) -> Path:
         path = self.plan_folder(run, run.plan) / name
@@ -199,14 +230,24 @@ class Records:
         if status is Status.FAILED:
             hint = hint or AGAIN_HINT
         if (found := self.read(run.run_id)) is None or found[1] != etag:
-            raise StoreMoved("somebody else has this run by now")  # before its report is written over
+            raise StoreMoved(
+                "somebody else has this run by now"
+            )  # before its report is written over
         counts, plan = self._counts_so_far(run)
-        closed = close(run.model_copy(update={"counts": counts}), status, now=self._now(), message=message, hint=hint)
+        closed = close(
+            run.model_copy(update={"counts": counts}),
+            status,
+            now=self._now(),
+            message=message,
+            hint=hint,
+        )
         self.save_report(closed, plan, undelivered)
         self.write(closed, etag)
         self.tidy(closed)
         telemetry.run_closed(closed)
-        logger.warning("run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message})
+        logger.warning(
+            "run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message}
+        )
 
     def create_ended(self, closed: Run) -> None:
         """Record a run that ended before it began, report and all; nothing happens when it is there already."""
@@ -216,7 +257,11 @@ class Records:
             self.list_as_open(closed)  # until it is tidied up after, as every run
             self.save_report(closed, None)
             self._store.create(closed.folder + "run.json", _encode(closed))
-            fields = {"run_id": closed.run_id, "status": str(closed.status), "cause": closed.message}
+            fields = {
+                "run_id": closed.run_id,
+                "status": str(closed.status),
+                "cause": closed.message,
+            }
             logger.warning("run closed", extra=fields)
             telemetry.run_closed(closed)
             self.tidy(closed)
@@ -243,7 +288,9 @@ class Records:
                     self._note_delivery(run)
                 self._store.delete(listed)
         except ExporterError as exc:
-            logger.warning("run not tidied up after", extra={"run_id": run.run_id, "cause": exc.message})
+            logger.warning(
+                "run not tidied up after", extra={"run_id": run.run_id, "cause": exc.message}
+            )
 
     def _note_delivery(self, run: Run) -> None:
         name, at = _refreshed_name(run.export), run.finished_at or self._now()

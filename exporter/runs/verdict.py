@@ -36,7 +36,9 @@ def count(plan: Plan, delivery: Delivery) -> Counts:
 
 
 def _dropped(counts: Counts) -> str:
-    return ", ".join(f"{number:,} of {attribute}" for attribute, number in sorted(counts.dropped.items()))
+    return ", ".join(
+        f"{number:,} of {attribute}" for attribute, number in sorted(counts.dropped.items())
+    )
 
 
 def doubt(counts: Counts) -> tuple[str, str]:
@@ -59,7 +61,9 @@ def doubt(counts: Counts) -> tuple[str, str]:
     return "", ""
 
 
-def verdict(counts: Counts, missing: Sequence[str] = (), *, reconciles: bool = False) -> tuple[Status, str, str]:
+def verdict(
+    counts: Counts, missing: Sequence[str] = (), *, reconciles: bool = False
+) -> tuple[Status, str, str]:
     """How a run whose every batch is settled ended: status, message, hint. missing: see Manifest."""
     status, message, hint = _verdict_on(counts, *(doubt(counts) if reconciles else ("", "")))
     if not missing or status is Status.FAILED:

@@ -47,7 +47,9 @@ class BatchAccepted(BaseModel):
             yield start, self.last
 
 
-Saying = tuple[int | None, str]  # a profile's position in its batch, None where it was not named, and Klaviyo's words
+Saying = tuple[
+    int | None, str
+]  # a profile's position in its batch, None where it was not named, and Klaviyo's words
 
 
 class SameSaid(BaseModel):
@@ -125,7 +127,9 @@ class JobEnded(BaseModel):
 
     def failures(self) -> Iterator[Saying]:
         """Every profile that failed: those named, in order, then the others."""
-        yield from sorted((position, each.words) for each in self.said for position in each.positions())
+        yield from sorted(
+            (position, each.words) for each in self.said for position in each.positions()
+        )
         for each in self.said:
             yield from [(None, each.words)] * each.unnamed
 
@@ -202,7 +206,8 @@ class Delivery:
         """
         refused = self.refused.get(event.batch, {})
         return any(
-            self._is_accepted(event.batch, first, last) or any(first <= position < last for position in refused)
+            self._is_accepted(event.batch, first, last)
+            or any(first <= position < last for position in refused)
             for first, last in event.stretches()
         )
 
@@ -219,15 +224,23 @@ class Delivery:
         """The ranges of a batch that still have profiles to send."""
         refused = self.refused.get(batch.number, {})
         start, ranges = 0, []
-        for first, last in sorted(each for one in self.accepted.get(batch.number, ()) for each in one.stretches()):
+        for first, last in sorted(
+            each for one in self.accepted.get(batch.number, ()) for each in one.stretches()
+        ):
             ranges.append((start, first))
             start = last
         ranges.append((start, batch.profiles))
-        return [(first, last) for first, last in ranges if any(p not in refused for p in range(first, last))]
+        return [
+            (first, last)
+            for first, last in ranges
+            if any(p not in refused for p in range(first, last))
+        ]
 
     def without(self, batch: int, first: int, last: int) -> list[int]:
         """The refused positions inside a range."""
-        return sorted(position for position in self.refused.get(batch, ()) if first <= position < last)
+        return sorted(
+            position for position in self.refused.get(batch, ()) if first <= position < last
+        )
 
     def open_jobs(self) -> list[str]:
         """Jobs that Klaviyo took and has not ended, oldest first."""
@@ -241,14 +254,20 @@ class Delivery:
 
     def sample(self, most: int, *, jobs: int = 20) -> dict[int, list[int]]:
         """Positions of delivered profiles by batch: at most so many, of at most so many jobs, spread over all."""
-        known = [(self.jobs[job], end) for job, end in self.ended.items() if not any(each.unnamed for each in end.said)]
+        known = [
+            (self.jobs[job], end)
+            for job, end in self.ended.items()
+            if not any(each.unnamed for each in end.said)
+        ]
         chosen = known[:: -(-len(known) // jobs) or 1]
         sampled: dict[int, list[int]] = {}
         for accepted, end in chosen:
             failed = dict(end.failures())
             delivered = [position for position in accepted.positions() if position not in failed]
             share = most // len(chosen)
-            sampled.setdefault(accepted.batch, []).extend(delivered[:: -(-len(delivered) // share) or 1])
+            sampled.setdefault(accepted.batch, []).extend(
+                delivered[:: -(-len(delivered) // share) or 1]
+            )
         return sampled
 
     def failed_profiles(self) -> int:

@@ -104,7 +104,9 @@ def confirm(
                 unreadable = unreadable or exc
                 continue
             errors, is_whole = [], True
-            logger.warning("import errors not read", extra={"job_id": job.id, "cause": type(exc).__name__})
+            logger.warning(
+                "import errors not read", extra={"job_id": job.id, "cause": type(exc).__name__}
+            )
         if is_whole or (may_cut and place == 0):
             _record(journal, [_ended(job, accepted[job.id], errors, open_plan)])
     if unreadable:
@@ -118,7 +120,9 @@ def _record(journal: Journal, events: Sequence[Event]) -> None:
         telemetry.job(telemetry.LOST_JOB if isinstance(event, JobLost) else telemetry.COMPLETE_JOB)
 
 
-def _shown(klaviyo: Jobs, waiting: Mapping[str, datetime], is_late: Callable[[], bool]) -> dict[str, ImportJob]:
+def _shown(
+    klaviyo: Jobs, waiting: Mapping[str, datetime], is_late: Callable[[], bool]
+) -> dict[str, ImportJob]:
     """What the collection tells of the jobs: which are under way, then how the others ended.
 
     So a job that takes hours does not make every poll read all that ended in the account meanwhile.
@@ -146,7 +150,10 @@ def _lost(job: ImportJob | None, accepted: BatchAccepted, now: datetime) -> str:
 
 
 def _ended(
-    job: ImportJob, accepted: BatchAccepted, errors: list[ImportFailure], open_plan: Callable[[], PlanReader]
+    job: ImportJob,
+    accepted: BatchAccepted,
+    errors: list[ImportFailure],
+    open_plan: Callable[[], PlanReader],
 ) -> JobEnded:
     """The end of a job with its failures as positions in the batch."""
     if not job.failed:
@@ -154,11 +161,19 @@ def _ended(
     named, unnamed = _positions(errors, accepted, open_plan)
     # What has no row may be a second word on one that has. As many failed as Klaviyo counts, or names.
     missing = max(min(job.failed, accepted.profiles) - len(named), 0)
-    rest = [*unnamed, *["Klaviyo did not say which row, or why"] * (missing - len(unnamed))][:missing]
-    return JobEnded(job=job.id, completed=job.completed, said=grouped([*named, *((None, words) for words in rest)]))
+    rest = [*unnamed, *["Klaviyo did not say which row, or why"] * (missing - len(unnamed))][
+        :missing
+    ]
+    return JobEnded(
+        job=job.id,
+        completed=job.completed,
+        said=grouped([*named, *((None, words) for words in rest)]),
+    )
 
 
-def _import_errors(klaviyo: Jobs, job_id: str, is_late: Callable[[], bool]) -> tuple[list[ImportFailure], bool]:
+def _import_errors(
+    klaviyo: Jobs, job_id: str, is_late: Callable[[], bool]
+) -> tuple[list[ImportFailure], bool]:
     """The errors of a job as far as there is time, and whether these are all."""
     errors: list[ImportFailure] = []
     try:
@@ -176,7 +191,9 @@ def _positions(
 ) -> tuple[list[Saying], list[str]]:
     """Each failed row once, by Klaviyo's index where it gave one, else by its address; and the words on no row."""
     in_request = accepted.positions()
-    emails = {error.email.strip().lower() for error in errors if error.index is None and error.email}
+    emails = {
+        error.email.strip().lower() for error in errors if error.index is None and error.email
+    }
     by_email: dict[str, int] = {}
     if emails:
         reader = open_plan()

@@ -38,7 +38,9 @@ class Journal:
             try:
                 self.length = self._store.append(self._name, encode_events(part), at=self.length)
             except StoreMoved as exc:
-                raise LeaseHeld("another instance is writing this run's journal", retry_after_s=5) from exc
+                raise LeaseHeld(
+                    "another instance is writing this run's journal", retry_after_s=5
+                ) from exc
             for event in part:
                 self.delivery.apply(event)
 

@@ -56,7 +56,9 @@ _AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does n
 _BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
 LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: the step had better end
 _IDLE_S = 0.25  # a nap before a batch may go: shorter than knowledge of a withdrawal may be old, so that none waits
-_LONG_NAP_S = 1.0  # while no batch may go for longer: looking for a withdrawal costs more than all else then
+_LONG_NAP_S = (
+    1.0  # while no batch may go for longer: looking for a withdrawal costs more than all else then
+)
 
 
 class Imports(Protocol):
@@ -124,7 +126,11 @@ class Sender:
         failure: Exception | None = None
         with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send") as pool:
             try:
-                while not failure and (self._tasks or self._ready or self._flying) and self._clock() < deadline:
+                while (
+                    not failure
+                    and (self._tasks or self._ready or self._flying)
+                    and self._clock() < deadline
+                ):
                     self._check()
                     self._launch(pool)
                     failure = self._collect()
@@ -149,7 +155,9 @@ class Sender:
             task, body = self._ready.popleft()
             now = self._clock()
             self._pacer.sent(now)
-            future = pool.submit(telemetry.carrying(self._klaviyo.start_import, batch=task.batch.number), body)
+            future = pool.submit(
+                telemetry.carrying(self._klaviyo.start_import, batch=task.batch.number), body
+            )
             self._flying[future] = replace(task, began_at=task.began_at or now, key=self._key)
             if any(flying.done() for flying in self._flying):
                 return
@@ -237,7 +245,9 @@ class Sender:
 
     def _after(self, task: _Task, error: ExporterError) -> list[Event]:
         """What follows from a request that failed: events to record, tasks to repeat; or raises."""
-        logger.info("batch not accepted", extra={"batch": task.batch.number, "cause": type(error).__name__})
+        logger.info(
+            "batch not accepted", extra={"batch": task.batch.number, "cause": type(error).__name__}
+        )
         match error:
             case BatchRefused():
                 return self._repair(task, error)
@@ -256,7 +266,9 @@ class Sender:
     def _repair(self, task: _Task, error: BatchRefused) -> list[Event]:
         """Leave out the rows that Klaviyo named and send the rest; halve what it refused without naming any."""
         left_out = set(self._without(task))
-        positions = [position for position in range(task.first, task.last) if position not in left_out]
+        positions = [
+            position for position in range(task.first, task.last) if position not in left_out
+        ]
         rows = {positions[row.index]: row for row in error.rows if row.index < len(positions)}
         self._spend_repair(error)
         if not rows:
@@ -264,12 +276,16 @@ class Sender:
         self._refused_attributes.update(row.attribute for row in rows.values())
         if len(rows) < len(positions):
             self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
-        said = grouped((position, f"{row.attribute}: {row.reason}") for position, row in rows.items())
+        said = grouped(
+            (position, f"{row.attribute}: {row.reason}") for position, row in rows.items()
+        )
         return [RowsRefused(batch=task.batch.number, said=said)]
 
     def _halve(self, task: _Task, words: str) -> list[Event]:
         left_out = set(self._without(task))
-        positions = [position for position in range(task.first, task.last) if position not in left_out]
+        positions = [
+            position for position in range(task.first, task.last) if position not in left_out
+        ]
         if len(positions) == 1:
             return [RowsRefused(batch=task.batch.number, said=grouped([(positions[0], words)]))]
         middle = positions[len(positions) // 2]
@@ -279,7 +295,10 @@ class Sender:
 
     def _spend_repair(self, error: BatchRefused) -> None:
         self.repairs += 1
-        found, most = self._journal.delivery.refused_profiles(), REPAIRS + len(self._reader.plan.batches)
+        found, most = (
+            self._journal.delivery.refused_profiles(),
+            REPAIRS + len(self._reader.plan.batches),
+        )
         if self.repairs > most or found > MOST_REFUSED:
             raise KlaviyoRejected(
                 f"Klaviyo refuses too many rows: {found:,} were found by {self.repairs - 1:,} refusals, and there are "
@@ -295,7 +314,9 @@ class Sender:
     def _spend_split(self, error: BatchTooLarge) -> None:
         self._splits += 1
         if self._splits > SPLITS + 20 * len(self._reader.plan.batches):
-            raise KlaviyoRejected(f"bodies are refused for their size, however small. {error.message}", hint=SIZE_HINT)
+            raise KlaviyoRejected(
+                f"bodies are refused for their size, however small. {error.message}", hint=SIZE_HINT
+            )
 
     def _renew(self, task: _Task, error: KeyRefused) -> None:
         """After a 401 read the key once more: it may have been rotated. If it is the same, the refusal is final."""
@@ -311,7 +332,9 @@ class Sender:
         now, attempt = self._clock(), task.attempt
         if isinstance(error, RateLimited):
             self._pacer.throttled(error.retry_after_s, now)
-            attempt = self._pacer.throttles - self._throttles_before  # of all batches: the account is asked too often
+            attempt = (
+                self._pacer.throttles - self._throttles_before
+            )  # of all batches: the account is asked too often
         verdict = decide(
             attempt,
             outcome_of(error),
@@ -321,4 +344,6 @@ class Sender:
         )
         if isinstance(verdict, GiveUp):
             raise error
-        self._tasks.appendleft(replace(task, attempt=task.attempt + 1, not_before=now + verdict.seconds))
+        self._tasks.appendleft(
+            replace(task, attempt=task.attempt + 1, not_before=now + verdict.seconds)
+        )

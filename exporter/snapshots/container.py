@@ -38,13 +38,22 @@ from exporter.runs.run_store import AGAIN_HINT
 from exporter.snapshots.completeness import Completeness, NeverCame, NotYet, Settled, completeness
 from exporter.snapshots.manifest import Manifest, ManifestPartition
 from exporter.snapshots.model_json import MAX_MODEL_BYTES, TableModel, parse_table
-from exporter.snapshots.paths import MODEL_NAME, Layout, NotASnapshot, SnapshotRef, is_model, parse_blob_name
-from exporter.storage.protocols import BlobInfo, Steps
+from exporter.snapshots.paths import (
+    MODEL_NAME,
+    Layout,
+    NotASnapshot,
+    SnapshotRef,
+    is_model,
+    parse_blob_name,
+)
+from exporter.storage.protocols import BlobInfo, WorkQueue
 
 logger = logging.getLogger(__name__)
 
 LOOKED_S = 3600.0  # longer than a look at a snapshot goes on, from the first try to the last
-UNKNOWN_HINT = "Look for it in the logs; mend the cause, then run the export again, which is harmless."
+UNKNOWN_HINT = (
+    "Look for it in the logs; mend the cause, then run the export again, which is harmless."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +71,23 @@ class Arrived:
 class Settling:
     """Snapshots from their arrival to the runs on them. Safe to share: it keeps nothing of them itself."""
 
-    def __init__(self, outside: Outside, steps: Steps, *, container: str, settle_s: float, patience_s: float) -> None:
+    def __init__(
+        self,
+        outside: Outside,
+        steps: WorkQueue,
+        *,
+        container: str,
+        settle_s: float,
+        patience_s: float,
+    ) -> None:
         """container: the snapshots container's name. The numbers are those of `service.Limits`."""
         self._steps, self._container = steps, container
         self._settle_s, self._patience_s, self._setbacks = settle_s, patience_s, outside.setbacks
-        self._snapshots, self._catalog, self._records = outside.snapshots, outside.catalog, outside.records
+        self._snapshots, self._catalog, self._records = (
+            outside.snapshots,
+            outside.catalog,
+            outside.records,
+        )
         self._now = outside.now
 
     # Arrival
@@ -97,7 +118,7 @@ class Settling:
         try:
             ref = None if is_model(blob_name) else parse_blob_name(blob_name)
         except NotASnapshot:
-            logger.error("message not understood and dropped")  # noqa: TRY400
+            logger.error("message not understood and dropped")
             return Done()
         tries = int(message.get("tries", 0))
         try:
@@ -108,12 +129,16 @@ class Settling:
             tries += 1
             if tries > self._setbacks:
                 if ref is not None:  # what a model.json is about is looked at for itself, too
-                    self._fail_unsettled(ref, f"{exc.message}, {self._setbacks} times in a row", hint=exc.hint)
+                    self._fail_unsettled(
+                        ref, f"{exc.message}, {self._setbacks} times in a row", hint=exc.hint
+                    )
                 return Done()
             logger.warning("settling put off", extra={"cause": exc.message, "attempt": tries})
             return Next({**message, "tries": tries}, after_s=backoff_s(tries, exc))
 
-    def _settle(self, ref: SnapshotRef, message: Mapping[str, Any], *, redelivered: bool) -> StepResult:
+    def _settle(
+        self, ref: SnapshotRef, message: Mapping[str, Any], *, redelivered: bool
+    ) -> StepResult:
         exports = [export for export in self._catalog.exports() if _wants(export, ref)]
         if not exports:
             logger.info("no export for this segment", extra={"segment": ref.segment})
@@ -125,7 +150,9 @@ class Settling:
             case Settled():
                 self._start_each_on_arrival(exports, ref, redelivered=redelivered)
             case NeverCame(missing):
-                logger.error("snapshot incomplete", extra={"segment": ref.segment, "missing": len(missing)})
+                logger.error(
+                    "snapshot incomplete", extra={"segment": ref.segment, "missing": len(missing)}
+                )
                 for export in exports:
                     self._fail_incomplete(export, ref, len(missing))
         return Done()
@@ -142,7 +169,9 @@ class Settling:
 
     # Completeness
 
-    def completeness_of(self, ref: SnapshotRef, mappings: Sequence[MappingDocument] = ()) -> Completeness:
+    def completeness_of(
+        self, ref: SnapshotRef, mappings: Sequence[MappingDocument] = ()
+    ) -> Completeness:
         """mappings: by which the snapshot is to be read; their columns may have to be named by a model.json to come."""
         model = self.model_of(ref)
         state = completeness(
@@ -153,8 +182,12 @@ class Settling:
             quiet_s=self._settle_s,
             patience_s=self._patience_s,
         )
-        if isinstance(state, Settled) and self._awaits_model(ref, model, state.partitions, mappings):
-            return NotYet(max(self._settle_s, 1), "model.json does not say yet what the columns are called")
+        if isinstance(state, Settled) and self._awaits_model(
+            ref, model, state.partitions, mappings
+        ):
+            return NotYet(
+                max(self._settle_s, 1), "model.json does not say yet what the columns are called"
+            )
         return state
 
     def _awaits_model(
@@ -172,7 +205,9 @@ class Settling:
         part = _frozen(max(partitions, key=lambda blob: blob.size_bytes), ref, model)
         names = [mapping.named_columns() for mapping in mappings]
         try:
-            headers = [self._header(part, expected=each) for each in names if not counts_columns(each)]
+            headers = [
+                self._header(part, expected=each) for each in names if not counts_columns(each)
+            ]
         except (SnapshotUnreadable, PartitionChanged):
             return False  # that is for a run to say
         return any(header.columns and not header.has_header for header in headers)
@@ -181,7 +216,13 @@ class Settling:
         """What the columns of a partition are called, from its first line."""
         chunks = self._snapshots.open(part.name, etag=part.etag)
         with tempfile.TemporaryDirectory() as folder:
-            read = read_partition(chunks, folder=Path(folder), name=part.name, declared=part.dialect, expected=expected)
+            read = read_partition(
+                chunks,
+                folder=Path(folder),
+                name=part.name,
+                declared=part.dialect,
+                expected=expected,
+            )
             with contextlib.closing(read):
                 return read.header
 
@@ -190,7 +231,9 @@ class Settling:
         try:
             return self._read_model(ref)
         except BlobTooLarge as exc:
-            logger.warning("model.json left aside", extra={"segment": ref.segment, "cause": exc.message})
+            logger.warning(
+                "model.json left aside", extra={"segment": ref.segment, "cause": exc.message}
+            )
             return None
 
     def _read_model(self, ref: SnapshotRef) -> TableModel | None:
@@ -199,7 +242,9 @@ class Settling:
 
     # What follows
 
-    def _start_each_on_arrival(self, exports: Sequence[Export], ref: SnapshotRef, *, redelivered: bool) -> None:
+    def _start_each_on_arrival(
+        self, exports: Sequence[Export], ref: SnapshotRef, *, redelivered: bool
+    ) -> None:
         """One that cannot be started does not keep the others from it. Raises the first error at the end."""
         errors = []
         for export in exports:
@@ -239,16 +284,22 @@ class Settling:
         try:
             ref = parse_blob_name(blob_name)
         except NotASnapshot:
-            logger.error("poison message without a snapshot")  # noqa: TRY400
+            logger.error("poison message without a snapshot")
             return
-        self._fail_unsettled(ref, "the exporter fails, for a reason that it does not know", hint=UNKNOWN_HINT)
+        self._fail_unsettled(
+            ref, "the exporter fails, for a reason that it does not know", hint=UNKNOWN_HINT
+        )
 
     def _fail_unsettled(self, ref: SnapshotRef, why: str, *, hint: str = "") -> None:
         """Record a Failed run for each export that waits for a snapshot which could not be looked at."""
         now = self._now()
-        manifest = Manifest(snapshots=[ref.prefix], exported_at=ref.exported_at or now, partitions=[])
+        manifest = Manifest(
+            snapshots=[ref.prefix], exported_at=ref.exported_at or now, partitions=[]
+        )
         for export in self._catalog.exports():
-            if _wants(export, ref) and not self.has_run(export, ref, since=now - timedelta(seconds=LOOKED_S)):
+            if _wants(export, ref) and not self.has_run(
+                export, ref, since=now - timedelta(seconds=LOOKED_S)
+            ):
                 run = self.new_run(export, manifest, because="arrival", attempt=1)
                 message = f"a snapshot arrived and could not be looked at: {why}"
                 self.create_closed(run, Status.FAILED, message=message, hint=hint or AGAIN_HINT)
@@ -324,7 +375,9 @@ class Settling:
                 model = self._read_model(ref)
             except BlobTooLarge as exc:
                 model = None
-                notes.append(f"{exc.message} and was left aside: the files alone say how they are written")
+                notes.append(
+                    f"{exc.message} and was left aside: the files alone say how they are written"
+                )
             for blob in sorted(self._snapshots.list(ref.prefix), key=lambda blob: blob.name):
                 if ref.holds(blob.name):
                     moment = ref.exported_at or blob.modified_at
@@ -342,7 +395,13 @@ class Settling:
     # Runs begin
 
     def new_run(
-        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, due_at: datetime | None = None
+        self,
+        export: Export,
+        manifest: Manifest,
+        *,
+        because: Any,
+        attempt: int,
+        due_at: datetime | None = None,
     ) -> Run:
         """A run as it begins, not yet recorded."""
         return Run(
@@ -363,7 +422,13 @@ class Settling:
         )
 
     def create(
-        self, export: Export, manifest: Manifest, *, because: Any, attempt: int, due_at: datetime | None = None
+        self,
+        export: Export,
+        manifest: Manifest,
+        *,
+        because: Any,
+        attempt: int,
+        due_at: datetime | None = None,
     ) -> Run | None:
         """Create a run and queue its first step. None when it exists: somebody was faster, or it ran before."""
         run = self.new_run(export, manifest, because=because, attempt=attempt, due_at=due_at)
@@ -392,7 +457,9 @@ def _frozen(blob: BlobInfo, ref: SnapshotRef, model: TableModel | None) -> Manif
     dialect = model.dialect_of(blob.name) if model else Dialect()
     if not _describes(model, ref):
         dialect = replace(dialect, columns=None)
-    return ManifestPartition(name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes, dialect=dialect)
+    return ManifestPartition(
+        name=blob.name, etag=blob.etag, size_bytes=blob.size_bytes, dialect=dialect
+    )
 
 
 def _describes(model: TableModel | None, ref: SnapshotRef) -> bool:
@@ -402,5 +469,7 @@ def _describes(model: TableModel | None, ref: SnapshotRef) -> bool:
 
 def _wants(export: Export, ref: SnapshotRef) -> bool:
     return (
-        export.is_active and export.schedule.on == "arrival" and any(ref.is_of(segment) for segment in export.segments)
+        export.is_active
+        and export.schedule.on == "arrival"
+        and any(ref.is_of(segment) for segment in export.segments)
     )

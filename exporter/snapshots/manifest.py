@@ -32,10 +32,14 @@ class Manifest(BaseModel):
 
     snapshots: list[str]  # their prefixes
     exported_at: datetime  # the newest of them
-    exported: dict[str, datetime] = Field(default_factory=dict)  # each, by prefix; {}: written before it was noted
+    exported: dict[str, datetime] = Field(
+        default_factory=dict
+    )  # each, by prefix; {}: written before it was noted
     partitions: list[ManifestPartition]
     notes: list[str] = Field(default_factory=list)  # what was passed over when it was frozen
-    missing: list[str] = Field(default_factory=list)  # segments of the export that no complete snapshot is there of
+    missing: list[str] = Field(
+        default_factory=list
+    )  # segments of the export that no complete snapshot is there of
 
     def digest(self) -> str:
         """Equal for manifests of the same blobs in the same state; without any, of the same snapshots."""

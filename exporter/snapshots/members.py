@@ -53,13 +53,17 @@ def read(store: Store) -> Members:
 
 def keep(store: Store, rows: Mapping[SnapshotRef, tuple[Blobs, int]]) -> None:
     """Note the rows of snapshots. When others are faster again and again it is left to the next who counts."""
-    new = {ref.key: Counted(digest=digest(blobs), rows=number) for ref, (blobs, number) in rows.items()}
+    new = {
+        ref.key: Counted(digest=digest(blobs), rows=number) for ref, (blobs, number) in rows.items()
+    }
     for _ in range(TRIES):
         found = store.read(NAME)
         known = _parse(found)
         if known.segments | new == known.segments:
             return
-        data = Members(segments=known.segments | new).model_dump_json(by_alias=True, indent=1).encode()
+        data = (
+            Members(segments=known.segments | new).model_dump_json(by_alias=True, indent=1).encode()
+        )
         try:
             store.replace(NAME, data, etag=found.etag) if found else store.create(NAME, data)
         except StoreMoved:

@@ -31,7 +31,11 @@ class TableModel:
     def named_in(self, prefix: str) -> frozenset[str]:
         """File names of the partitions that lie directly in the folder `prefix`."""
         places = (path.rpartition("/") for path in self.partitions)
-        return frozenset(name for *folder, name in places if name and comparable("".join(folder)) == comparable(prefix))
+        return frozenset(
+            name
+            for *folder, name in places
+            if name and comparable("".join(folder)) == comparable(prefix)
+        )
 
     def is_about(self, prefix: str) -> bool:
         """Whether the refresh that wrote the folder `prefix` wrote this, as far as it tells: no other's files only."""
@@ -59,21 +63,33 @@ def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel |
     except (ValueError, RecursionError):
         return None
     entities = [*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))]
-    named = (entity for entity in entities if comparable(_text(_get(entity, "name"))) == comparable(table))
+    named = (
+        entity
+        for entity in entities
+        if comparable(_text(_get(entity, "name"))) == comparable(table)
+    )
     culture = _text(_get(root, "culture"))
-    return next((_table(entity, container, culture if is_culture(culture) else None) for entity in named), None)
+    return next(
+        (_table(entity, container, culture if is_culture(culture) else None) for entity in named),
+        None,
+    )
 
 
 def _table(entity: Mapping[str, Any], container: str, culture: str | None) -> TableModel:
     attributes = _dicts(_get(entity, "attributes"))
     names = [_text(_get(attribute, "name")) for attribute in attributes]
-    types = {name: _text(_get(attribute, "dataType")) for name, attribute in zip(names, attributes, strict=True)}
+    types = {
+        name: _text(_get(attribute, "dataType"))
+        for name, attribute in zip(names, attributes, strict=True)
+    }
     columns = tuple(names) if all(names) else ()
     partitions = {}
     for partition in _dicts(_get(entity, "partitions")):
         if path := _path(_get(partition, "location"), container):
             partitions[path] = _dialect(_get(partition, "fileFormatSettings"), columns, culture)
-    return TableModel(columns, {name: kind for name, kind in types.items() if kind}, partitions, culture)
+    return TableModel(
+        columns, {name: kind for name, kind in types.items() if kind}, partitions, culture
+    )
 
 
 def _dialect(settings: Any, columns: tuple[str, ...], culture: str | None) -> Dialect:
@@ -107,7 +123,11 @@ def _path(location: Any, container: str) -> str | None:
 
 def _text(value: Any) -> str:
     """A value as text that can be stored, "" for none. JSON can hold halves of characters, which UTF-8 cannot."""
-    return str(value).strip().encode(errors="replace").decode() if isinstance(value, str | int | float) else ""
+    return (
+        str(value).strip().encode(errors="replace").decode()
+        if isinstance(value, str | int | float)
+        else ""
+    )
 
 
 def _boolean(value: Any) -> bool | None:
@@ -122,7 +142,9 @@ def _get(mapping: Any, key: str) -> Any:
         return None
     if key in mapping:
         return mapping[key]
-    return next((value for name, value in mapping.items() if str(name).casefold() == key.casefold()), None)
+    return next(
+        (value for name, value in mapping.items() if str(name).casefold() == key.casefold()), None
+    )
 
 
 def _dicts(value: Any) -> list[Mapping[str, Any]]:

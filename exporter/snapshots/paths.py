@@ -147,7 +147,9 @@ def _parse_mapped(name: str) -> SnapshotRef | None:
     if match is None:
         return None
     exported_at = datetime.fromtimestamp(int(match["unix"]), UTC)
-    return SnapshotRef(prefix=name, segment=match["stem"], layout=Layout.MAPPED, exported_at=exported_at)
+    return SnapshotRef(
+        prefix=name, segment=match["stem"], layout=Layout.MAPPED, exported_at=exported_at
+    )
 
 
 def _parse_hand(name: str) -> SnapshotRef | None:
@@ -158,9 +160,13 @@ def _parse_hand(name: str) -> SnapshotRef | None:
     if name == root + segment:
         return SnapshotRef(prefix=name, segment=_without_suffix(segment), layout=Layout.SINGLE)
     folder = f"{root}{segment}/"
-    return SnapshotRef(prefix=folder, segment=segment, layout=Layout.FOLDER, model=folder + MODEL_NAME)
+    return SnapshotRef(
+        prefix=folder, segment=segment, layout=Layout.FOLDER, model=folder + MODEL_NAME
+    )
 
 
 def _without_suffix(file_name: str) -> str:
-    suffix = next(s for s in sorted(DATA_SUFFIXES, key=len, reverse=True) if file_name.lower().endswith(s))
+    suffix = next(
+        s for s in sorted(DATA_SUFFIXES, key=len, reverse=True) if file_name.lower().endswith(s)
+    )
     return file_name[: -len(suffix)]

@@ -36,10 +36,15 @@ PATIENCE: dict[str, Any] = {
     "connection_timeout": 5,
     "read_timeout": 30,
 }
-BEING_DELETED = {"ContainerBeingDeleted", "QueueBeingDeleted"}  # for half a minute or longer, then it can be made
+BEING_DELETED = {
+    "ContainerBeingDeleted",
+    "QueueBeingDeleted",
+}  # for half a minute or longer, then it can be made
 
 
-def service_identity(prefix: str, service: str, environ: Mapping[str, str]) -> tuple[str, DefaultAzureCredential]:
+def service_identity(
+    prefix: str, service: str, environ: Mapping[str, str]
+) -> tuple[str, DefaultAzureCredential]:
     url = environ.get(f"{prefix}__{service}")
     if not url:
         raise ConfigError(
@@ -86,9 +91,13 @@ def _meaning(exc: AzureError, what: str, role: str) -> ExporterError:
         )
     if status is None or status in (408, 429) or status >= 500 or code in BEING_DELETED:
         reason = f"{status} {code}" if status else type(exc).__name__
-        return Transient(f"{what}: storage is not available ({reason})", retry_after_s=_retry_after_s(exc))
+        return Transient(
+            f"{what}: storage is not available ({reason})", retry_after_s=_retry_after_s(exc)
+        )
     if code in ("ContainerNotFound", "QueueNotFound"):
-        return ConfigError(f"{what} does not exist", hint="Correct the setting that names it, or create it.")
+        return ConfigError(
+            f"{what} does not exist", hint="Correct the setting that names it, or create it."
+        )
     return Terminal(f"{what}: storage answered {status} {code}")
 
 

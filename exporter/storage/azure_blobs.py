@@ -1,4 +1,4 @@
-"""Store, Snapshots and Steps in Azure Storage: containers and a queue. What they promise is written in store.py.
+"""Store, Snapshots and WorkQueue in Azure Storage: containers and a queue. What they promise is written in store.py.
 
 What the service or the SDK says becomes one of our errors in one place, `_meaning`. Losing a condition is not
 an error of the service; each write understands its own.
@@ -95,7 +95,9 @@ class BlobStore:
                     return _document(blob, max_bytes=MAX_DOCUMENT_BYTES, error=too_large(name))
                 except ResourceNotFoundError:
                     return None
-                except ResourceModifiedError:  # over 4 MiB, and written between two requests of this download
+                except (
+                    ResourceModifiedError
+                ):  # over 4 MiB, and written between two requests of this download
                     continue
         raise Transient(f"{name} changes faster than it can be read")
 
@@ -119,7 +121,9 @@ class BlobStore:
                     raise StoreMoved(f"{name} changed") from exc
 
     def names(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(blob.name for blob in _list(self._container, check_prefix(prefix), BLOB_ROLE)))
+        return iter(
+            sorted(blob.name for blob in _list(self._container, check_prefix(prefix), BLOB_ROLE))
+        )
 
     def folders(self, prefix: str) -> Iterator[str]:
         below = folder_prefix(prefix)
@@ -140,7 +144,9 @@ class BlobStore:
                 blob.append_block(data, length=len(data), appendpos_condition=at)
             except HttpResponseError as exc:
                 if error_code(exc) == "BlockCountExceedsLimit":
-                    raise Terminal(f"{name} has had the {MAX_APPENDS} appends that a log can take") from exc
+                    raise Terminal(
+                        f"{name} has had the {MAX_APPENDS} appends that a log can take"
+                    ) from exc
                 if error_code(exc) not in WRONG_LENGTH:
                     raise
                 if not _ends_with(blob, data, at=at):
@@ -159,7 +165,11 @@ class BlobStore:
 
     def download(self, name: str, path: Path) -> None:
         blob = self._blob(name)
-        with azure_errors(name, BLOB_ROLE), placing(path) as temporary, temporary.open("wb") as file:
+        with (
+            azure_errors(name, BLOB_ROLE),
+            placing(path) as temporary,
+            temporary.open("wb") as file,
+        ):
             try:
                 # All later requests of a download are for the version that the first one found.
                 blob.download_blob(max_concurrency=CONCURRENCY).readinto(file)
@@ -179,7 +189,9 @@ class BlobStore:
         blob, mark = self._blob(name), {WRITTEN_BY: uuid.uuid4().hex}
         with azure_errors(name, BLOB_ROLE):
             try:
-                written = self._with_container(lambda: blob.upload_blob(data, metadata=mark, **condition))
+                written = self._with_container(
+                    lambda: blob.upload_blob(data, metadata=mark, **condition)
+                )
                 return _plain(written["etag"])
             except HttpResponseError as exc:
                 if error_code(exc) not in LOST:
@@ -191,7 +203,9 @@ class BlobStore:
 
     def _begin_log(self, blob: BlobClient) -> None:
         try:
-            self._with_container(lambda: blob.create_append_blob(match_condition=MatchConditions.IfMissing))
+            self._with_container(
+                lambda: blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+            )
         except HttpResponseError as exc:
             if error_code(exc) not in LOST:
                 raise
@@ -228,7 +242,9 @@ class BlobSnapshots:
         with azure_errors(name, READER_ROLE):
             try:
                 error = BlobTooLarge(f"{name} has over {max_bytes:,} bytes")
-                return _document(self._container.get_blob_client(name), max_bytes=max_bytes, error=error)
+                return _document(
+                    self._container.get_blob_client(name), max_bytes=max_bytes, error=error
+                )
             except ResourceNotFoundError:
                 return None
             except ResourceModifiedError as exc:
@@ -303,4 +319,6 @@ def _is_folder(blob: BlobProperties) -> bool:
 
 
 def _blob_info(blob: BlobProperties) -> BlobInfo:
-    return BlobInfo(name=blob.name, etag=_plain(blob.etag), size_bytes=blob.size, modified_at=blob.last_modified)
+    return BlobInfo(
+        name=blob.name, etag=_plain(blob.etag), size_bytes=blob.size, modified_at=blob.last_modified
+    )

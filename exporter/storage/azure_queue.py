@@ -24,13 +24,19 @@ from exporter.storage.protocols import (
 
 if TYPE_CHECKING:
     pass
-from exporter.storage.azure_account import PATIENCE, already_made, azure_errors, bad_connection, service_identity
+from exporter.storage.azure_account import (
+    PATIENCE,
+    already_made,
+    azure_errors,
+    bad_connection,
+    service_identity,
+)
 
 QUEUE_ROLE = "Storage Queue Data Contributor"
 
 
-class QueueSteps:
-    """Steps in a storage queue, which is made when it is first written to. Takes what `steps_queue` gives."""
+class AzureQueue:
+    """WorkQueue in a storage queue, which is made when it is first written to. Takes what `steps_queue` gives."""
 
     def __init__(self, queue: QueueClient) -> None:
         self._queue = queue

@@ -19,7 +19,9 @@ from exporter.errors import ConfigError, ExporterError, SecretUnavailable, Trans
 if TYPE_CHECKING:
     from azure.keyvault.secrets import SecretClient
 
-ROLE_HINT = "Give the app's identity the role Key Vault Secrets User on this vault, or on this secret."
+ROLE_HINT = (
+    "Give the app's identity the role Key Vault Secrets User on this vault, or on this secret."
+)
 WRITE_HINT = "Give the app's identity the role Key Vault Secrets Officer (appWritesKeys), or name a secret instead."
 HEALTH_NAME = "segment-exporter-health"  # of the secret that `ping` asks for; it need not be there
 _THROTTLED = 429
@@ -38,7 +40,9 @@ class Vault:
         except AzureError as exc:
             raise _meaning(exc, name) from None  # its text may quote the vault's answer
         if not value:
-            raise SecretUnavailable(f"the secret {name} is empty", hint="Store the Klaviyo key in it.")
+            raise SecretUnavailable(
+                f"the secret {name} is empty", hint="Store the Klaviyo key in it."
+            )
         return SecretStr(value)
 
     def write(self, name: str, value: SecretStr) -> None:
@@ -71,15 +75,19 @@ def _meaning(exc: AzureError, name: str, *, hint: str = ROLE_HINT) -> ExporterEr
     match exc:
         case ResourceNotFoundError():
             return SecretUnavailable(
-                f"the secret {name} does not exist in the vault", hint="Store the Klaviyo key under this name."
+                f"the secret {name} does not exist in the vault",
+                hint="Store the Klaviyo key under this name.",
             )
         case ClientAuthenticationError():
             return ConfigError("the app's identity could not sign in to the vault", hint=ROLE_HINT)
         case ServiceRequestError() | ServiceResponseError():
             return Transient(
-                "the vault could not be reached", hint="Check KEY_VAULT_URL and the vault's network rules."
+                "the vault could not be reached",
+                hint="Check KEY_VAULT_URL and the vault's network rules.",
             )
-        case HttpResponseError() if exc.status_code == _THROTTLED or (exc.status_code or 500) >= 500:
+        case HttpResponseError() if (
+            exc.status_code == _THROTTLED or (exc.status_code or 500) >= 500
+        ):
             return Transient("the vault could not answer")
         case _:
             return SecretUnavailable(f"the vault refused access to the secret {name}", hint=hint)

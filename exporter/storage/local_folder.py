@@ -118,7 +118,9 @@ class FolderStore:
             entries = list(os.scandir(base)) if base.resolve() == base else []
         except (FileNotFoundError, NotADirectoryError):
             entries = []
-        return iter(sorted(entry.name for entry in entries if is_name(entry.name) and _holds_a_file(entry)))
+        return iter(
+            sorted(entry.name for entry in entries if is_name(entry.name) and _holds_a_file(entry))
+        )
 
     def append(self, name: str, data: bytes, *, at: int) -> int:
         check_lines(data)
@@ -279,14 +281,16 @@ class FolderSnapshots:
 
     def ping(self) -> None:
         if not self._root.is_dir():
-            raise ConfigError("the folder of snapshots does not exist", hint="Create it or name another one.")
+            raise ConfigError(
+                "the folder of snapshots does not exist", hint="Create it or name another one."
+            )
 
     def _path(self, name: str) -> Path:
         return _path_in(self._root, name)
 
 
-class MemorySteps:
-    """Steps of one process, for tests and the laptop. `clock` gives the seconds in which `take` counts."""
+class MemoryQueue:
+    """WorkQueue of one process, for tests and the laptop. `clock` gives the seconds in which `take` counts."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -345,7 +349,9 @@ def _os_errors(name: str) -> Iterator[None]:
         raise
     except OSError as exc:
         if exc.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
-            raise ExporterError(f"{name} cannot be both a name and a folder of other names") from exc
+            raise ExporterError(
+                f"{name} cannot be both a name and a folder of other names"
+            ) from exc
         hint = "Check the folder's permissions and the free space of its disk."
         raise ConfigError(f"{name}: {exc.strerror or type(exc).__name__}", hint=hint) from exc
 

@@ -2,7 +2,7 @@
 
     Store       our own state: documents, logs and files by name     FolderStore      (cloud: BlobStore)
     Snapshots   what Customer Insights writes; read-only to us       FolderSnapshots  (cloud: BlobSnapshots)
-    Steps       the queue that carries the work                      MemorySteps      (cloud: QueueSteps)
+    WorkQueue       the queue that carries the work                      MemoryQueue      (cloud: AzureQueue)
 
 The cloud's own are in azure_blobs.py; tests/storage holds each pair to one behaviour.
 
@@ -43,14 +43,20 @@ else:
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
 MAX_NAME_CHARACTERS = 1_024
 MAX_SEGMENT_BYTES = 255  # NAME_MAX of ext4, xfs and APFS
-MAX_APPEND_BYTES = 4 * 1024 * 1024  # one block of an append blob, the size that every service version takes
+MAX_APPEND_BYTES = (
+    4 * 1024 * 1024
+)  # one block of an append blob, the size that every service version takes
 # 64 KiB, of which base64 leaves this: https://learn.microsoft.com/azure/storage/queues/storage-queues-introduction
 MAX_MESSAGE_BYTES = 48 * 1024
-MAX_DELAY_S = 7 * 24 * 3600  # https://learn.microsoft.com/rest/api/storageservices/put-message, visibilitytimeout
+MAX_DELAY_S = (
+    7 * 24 * 3600
+)  # https://learn.microsoft.com/rest/api/storageservices/put-message, visibilitytimeout
 
 Model = TypeVar("Model", bound=BaseModel)
 
-MAX_DOCUMENT_BYTES = 256 * 1024 * 1024  # the journal of some million rows that failed; more is no work of ours
+MAX_DOCUMENT_BYTES = (
+    256 * 1024 * 1024
+)  # the journal of some million rows that failed; more is no work of ours
 CHUNK_BYTES = 4 * 1024 * 1024
 
 
@@ -140,7 +146,7 @@ class Snapshots(Protocol):
         """Raise what would keep snapshots from being read."""
 
 
-class Steps(Protocol):
+class WorkQueue(Protocol):
     """The queue that carries the work: at least once, in no certain order."""
 
     def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
@@ -159,13 +165,17 @@ def check_name(name: str) -> str:
     no backslash, no control character; at most 1,024 characters.
     """
     if len(name) > MAX_NAME_CHARACTERS:
-        raise ValueError(f"name of {len(name)} characters, at most {MAX_NAME_CHARACTERS} are possible")
+        raise ValueError(
+            f"name of {len(name)} characters, at most {MAX_NAME_CHARACTERS} are possible"
+        )
     if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
         raise ValueError(f"backslash or control character in name {name!r}")
     for segment in name.split("/"):
         # A dot at the end: Azure's page on naming says to avoid it, as URLs lose it on the way.
         if not segment or segment.startswith(".") or segment.endswith("."):
-            raise ValueError(f"empty segment, or one that begins or ends with a dot, in name {name!r}")
+            raise ValueError(
+                f"empty segment, or one that begins or ends with a dot, in name {name!r}"
+            )
         if len(segment.encode()) > MAX_SEGMENT_BYTES:
             raise ValueError(f"segment over {MAX_SEGMENT_BYTES} bytes in name {name!r}")
     return name
@@ -189,7 +199,9 @@ def check_lines(data: bytes) -> bytes:
     if not data.endswith(b"\n") or b"\0" in data:
         raise ValueError("a log takes whole lines of text, the last one ending with a newline")
     if len(data) > MAX_APPEND_BYTES:
-        raise ValueError(f"{len(data)} bytes in one append, at most {MAX_APPEND_BYTES} are possible")
+        raise ValueError(
+            f"{len(data)} bytes in one append, at most {MAX_APPEND_BYTES} are possible"
+        )
     return data
 
 
@@ -208,7 +220,10 @@ def parse_document(kind: type[Model], name: str, data: bytes) -> Model:
     try:
         return kind.model_validate_json(data)
     except ValidationError as exc:
-        places = [".".join(map(str, error["loc"])) or "not a JSON object" for error in exc.errors(include_input=False)]
+        places = [
+            ".".join(map(str, error["loc"])) or "not a JSON object"
+            for error in exc.errors(include_input=False)
+        ]
         raise DocumentUnreadable(f"{name} cannot be read: {', '.join(places)}") from None
 
 

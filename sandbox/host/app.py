@@ -106,11 +106,15 @@ class HostSettings:
         blobs = extensions.get("blobs", {})
         timeout = str(document.get("functionTimeout", "00:30:00"))
         return cls(
-            route_prefix=extensions.get("http", {}).get("routePrefix", cls().route_prefix).strip("/"),
+            route_prefix=extensions.get("http", {})
+            .get("routePrefix", cls().route_prefix)
+            .strip("/"),
             function_timeout_s=None if timeout == "-1" else parse_timespan(timeout),
             queues=QueueSettings.parse(extensions.get("queues", {})),
             max_blobs_at_once=int(blobs.get("maxDegreeOfParallelism", cls().max_blobs_at_once)),
-            poison_blob_threshold=int(blobs.get("poisonBlobThreshold", cls().poison_blob_threshold)),
+            poison_blob_threshold=int(
+                blobs.get("poisonBlobThreshold", cls().poison_blob_threshold)
+            ),
         )
 
 
@@ -142,7 +146,9 @@ def load_app(directory: Path) -> App:
             logger.warning("%s: this host does not apply its retry policy", function.name)
         if not _is_disabled(function.name):
             functions.append(function)
-    if any(function.type != "httpTrigger" for function in functions) and not has_connection(HOST_STORAGE, "blob"):
+    if any(function.type != "httpTrigger" for function in functions) and not has_connection(
+        HOST_STORAGE, "blob"
+    ):
         problems.append(f"the host itself needs storage: the setting {HOST_STORAGE} is missing")
     if problems:
         raise AppError(problems)
@@ -180,7 +186,9 @@ def resolve(text: str) -> str:
 
     def setting(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
-            raise ValueError(f"{match[0]} in {text!r} cannot be resolved: there is no setting {match[1]}")
+            raise ValueError(
+                f"{match[0]} in {text!r} cannot be resolved: there is no setting {match[1]}"
+            )
         return os.environ[match[1]]
 
     return PLACEHOLDER.sub(setting, text)
@@ -202,12 +210,22 @@ def _function(indexed: Any) -> Function:
     triggers = [binding for binding in bindings if binding["type"] in TRIGGERS]
     if len(triggers) != 1:
         found = ", ".join(binding["type"] for binding in bindings)
-        raise ValueError(f"this host knows the triggers {', '.join(TRIGGERS)}; the function has {found}")
+        raise ValueError(
+            f"this host knows the triggers {', '.join(TRIGGERS)}; the function has {found}"
+        )
     [trigger] = triggers
-    others = [b["type"] for b in bindings if b is not trigger and (b["type"], b["name"]) != ("http", "$return")]
+    others = [
+        b["type"]
+        for b in bindings
+        if b is not trigger and (b["type"], b["name"]) != ("http", "$return")
+    ]
     if others:
-        raise ValueError(f"this host knows no bindings besides triggers; the function has {', '.join(others)}")
-    trigger = {key: resolve(value) if isinstance(value, str) else value for key, value in trigger.items()}
+        raise ValueError(
+            f"this host knows no bindings besides triggers; the function has {', '.join(others)}"
+        )
+    trigger = {
+        key: resolve(value) if isinstance(value, str) else value for key, value in trigger.items()
+    }
     call = indexed.get_user_function()
     function = Function(
         name=name,

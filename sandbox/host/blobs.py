@@ -87,7 +87,11 @@ class BlobListener:
             async for blob in self.container.list_blobs():
                 version = (blob.name, quoted(blob.etag))
                 is_known = version in self.completed or version in self.running
-                if matches(blob.name) and not is_known and not is_lost(*version, part=self.lose_events):
+                if (
+                    matches(blob.name)
+                    and not is_known
+                    and not is_lost(*version, part=self.lose_events)
+                ):
                     task = asyncio.create_task(self._deliver(*version, stop))
                     self.running[version] = task
                     task.add_done_callback(functools.partial(self._forget, version))
@@ -123,7 +127,9 @@ class BlobListener:
                 reason = f"New blob detected: {self.container.container_name}/{name}"
                 await self.runner.run(self.function, payload, reason=reason)
             except Exception:
-                logger.exception("'Functions.%s' failed on try %d of blob %s", self.function.name, tries, name)
+                logger.exception(
+                    "'Functions.%s' failed on try %d of blob %s", self.function.name, tries, name
+                )
                 if tries < self.settings.poison_blob_threshold:
                     return
                 await self._report_poison(name, etag)
@@ -138,12 +144,16 @@ class BlobListener:
         version: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         properties = await blob.get_blob_properties(**version)
         if is_sdk_type(self.function):
-            return Payload(model_binding_data(self.function.connection, self.container.container_name, name))
+            return Payload(
+                model_binding_data(self.function.connection, self.container.container_name, name)
+            )
         content = await (await blob.download_blob(**version)).readall()
         return Payload(meta.Datum(content, "bytes"), _metadata(properties, blob.url))
 
     async def _report_poison(self, name: str, etag: str) -> None:
-        logger.error("blob %s failed too often. Adding a message to queue '%s'.", name, POISON_QUEUE)
+        logger.error(
+            "blob %s failed too often. Adding a message to queue '%s'.", name, POISON_QUEUE
+        )
         message = {
             "FunctionId": self.function.id,
             "BlobType": "BlockBlob",
@@ -171,7 +181,10 @@ def model_binding_data(connection: str, container: str, name: str) -> meta.Datum
     """What the host sends instead of the blob for an SDK type: where it is."""
     where = {"Connection": connection, "ContainerName": container, "BlobName": name}
     data = SimpleNamespace(
-        version="1.0", source="AzureStorageBlobs", content_type="application/json", content=json.dumps(where)
+        version="1.0",
+        source="AzureStorageBlobs",
+        content_type="application/json",
+        content=json.dumps(where),
     )
     return meta.Datum(data, "model_binding_data")
 

@@ -58,11 +58,18 @@ class Schedule:
         if len(parts) == len(FIELDS) - 1:
             parts.insert(0, "0")
         if len(parts) != len(FIELDS):
-            raise ScheduleError(f"{expression!r} has {len(parts)} fields; NCRONTAB has six, or five without seconds")
+            raise ScheduleError(
+                f"{expression!r} has {len(parts)} fields; NCRONTAB has six, or five without seconds"
+            )
         seconds, minutes, hours, days, months, weekdays = (
             _values(part, field) for part, field in zip(parts, FIELDS, strict=True)
         )
-        times = tuple(dt.time(h, m, s) for h in sorted(hours) for m in sorted(minutes) for s in sorted(seconds))
+        times = tuple(
+            dt.time(h, m, s)
+            for h in sorted(hours)
+            for m in sorted(minutes)
+            for s in sorted(seconds)
+        )
         return cls(times=times, days=days, months=months, weekdays=weekdays)
 
     def next_after(self, moment: dt.datetime) -> dt.datetime:
@@ -86,7 +93,9 @@ def _values(text: str, field: Field) -> frozenset[int]:
     for item in text.split(","):
         span, slash, step = item.partition("/")
         if slash and not (step.isdecimal() and int(step)):
-            raise ScheduleError(f"{item!r} is not a valid {field.name}: the step must be a number from 1 up")
+            raise ScheduleError(
+                f"{item!r} is not a valid {field.name}: the step must be a number from 1 up"
+            )
         low, high = _span(span, field, open_ended=bool(slash))
         values.update(range(low, high + 1, int(step or 1)))
     return frozenset(values)
@@ -107,7 +116,9 @@ def _value(text: str, field: Field) -> int:
     if text.isdecimal():
         value = int(text)
         if not field.low <= value <= field.high:
-            raise ScheduleError(f"{text!r} is not a valid {field.name}: it must be {field.low} to {field.high}")
+            raise ScheduleError(
+                f"{text!r} is not a valid {field.name}: it must be {field.low} to {field.high}"
+            )
         return value
     for position, name in enumerate(field.names):
         if text and name.startswith(text.lower()):

@@ -50,18 +50,28 @@ class People:
             response.del_cookie(COOKIE)
             return response
         if path not in EXCLUDED and self._user(request) is None:
-            return web.Response(status=401, text="You do not have permission to view this directory or page.")
+            return web.Response(
+                status=401, text="You do not have permission to view this directory or page."
+            )
         return None
 
     def headers(self, request: web.Request, headers: dict[str, str]) -> dict[str, str]:
         """A request's headers (names in lower case) without those that only the platform sets, and with those."""
-        kept = {name: value for name, value in headers.items() if not name.startswith("x-ms-client-principal")}
+        kept = {
+            name: value
+            for name, value in headers.items()
+            if not name.startswith("x-ms-client-principal")
+        }
         user = self._user(request)
         if user is None or request.rel_url.path in EXCLUDED:
             return kept
         name, roles = USERS[user]
         identity = f"00000000-0000-4000-8000-{list(USERS).index(user):012}"
-        claims = [(OID, identity), ("name", name), ("preferred_username", f"{user}@sandbox.example")]
+        claims = [
+            (OID, identity),
+            ("name", name),
+            ("preferred_username", f"{user}@sandbox.example"),
+        ]
         claims += [("roles", role) for role in roles]
         principal = {
             "auth_typ": "aad",

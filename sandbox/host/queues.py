@@ -48,7 +48,9 @@ class QueueListener:
         self.function = function
         name = function.trigger["queueName"]
         self.queue = service.get_queue_client(name)
-        self.poison = None if name.endswith("-poison") else service.get_queue_client(f"{name}-poison")
+        self.poison = (
+            None if name.endswith("-poison") else service.get_queue_client(f"{name}-poison")
+        )
         self.runner = runner
         self.settings = settings
         self.lock_s = max(1, round(lock_s))  # storage takes whole seconds
@@ -59,7 +61,9 @@ class QueueListener:
         while not stop.is_set():
             async with surviving_outages(f"queue {self.queue.queue_name}", pause_s=1):
                 if len(self.running) > self.settings.new_batch_threshold:
-                    await asyncio.wait(self.running, return_when=asyncio.FIRST_COMPLETED, timeout=MIN_POLLING_S)
+                    await asyncio.wait(
+                        self.running, return_when=asyncio.FIRST_COMPLETED, timeout=MIN_POLLING_S
+                    )
                 elif await self._take_batch(stop):
                     pause_s = MIN_POLLING_S
                 else:
@@ -102,16 +106,25 @@ class QueueListener:
         try:
             payload = queue_payload(message, base64_encoded=self.settings.base64)
         except ValueError as error:
-            logger.warning("message %s of %s cannot be decoded: %s", message.id, self.queue.queue_name, error)
+            logger.warning(
+                "message %s of %s cannot be decoded: %s", message.id, self.queue.queue_name, error
+            )
             if self.poison is not None:
                 await self._move_to(self.poison, message)
             return
         ended = asyncio.Event()
         renewal = asyncio.create_task(self._keep_hidden(message, ended))
         try:
-            await self.runner.run(self.function, payload, reason=f"New queue message on '{self.queue.queue_name}'")
+            await self.runner.run(
+                self.function, payload, reason=f"New queue message on '{self.queue.queue_name}'"
+            )
         except Exception:
-            logger.exception("'Functions.%s' failed on try %d of message %s", self.function.name, tries, message.id)
+            logger.exception(
+                "'Functions.%s' failed on try %d of message %s",
+                self.function.name,
+                tries,
+                message.id,
+            )
             succeeded = False
         else:
             succeeded = True

@@ -22,9 +22,13 @@ from sandbox.host.runner import Payload, Runner
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 104_857_600  # the limit of the real host (Microsoft Learn, "HTTP trigger", 2026-11)
+MAX_BODY_BYTES = (
+    104_857_600  # the limit of the real host (Microsoft Learn, "HTTP trigger", 2026-11)
+)
 METHODS = ("GET", "POST", "DELETE", "HEAD", "PATCH", "PUT", "OPTIONS")
-PARAMETER = re.compile(r"\{(?P<catch_all>\*{0,2})(?P<name>\w+)(?::(?P<constraint>[^}?]+))?(?P<optional>\?)?\}")
+PARAMETER = re.compile(
+    r"\{(?P<catch_all>\*{0,2})(?P<name>\w+)(?::(?P<constraint>[^}?]+))?(?P<optional>\?)?\}"
+)
 CONSTRAINTS = {
     "int": r"-?\d+",
     "long": r"-?\d+",
@@ -40,12 +44,16 @@ class Route:
     methods: tuple[str, ...]
     template: str
     pattern: re.Pattern[str]
-    rank: tuple[int, ...]  # the lowest that matches wins: literals before parameters before a catch-all
+    rank: tuple[
+        int, ...
+    ]  # the lowest that matches wins: literals before parameters before a catch-all
 
     @classmethod
     def of(cls, function: Function, *, prefix: str) -> Route:
         """Raises ValueError for a template that this host cannot read."""
-        template = "/".join(filter(None, (prefix, function.trigger.get("route", function.name).strip("/"))))
+        template = "/".join(
+            filter(None, (prefix, function.trigger.get("route", function.name).strip("/")))
+        )
         patterns, rank = [], []
         for segment in template.split("/"):
             pattern, weight = _segment(segment)
@@ -67,7 +75,12 @@ class Router:
     """Finds the function for a request and runs it."""
 
     def __init__(
-        self, functions: Sequence[Function], *, prefix: str, runner: Runner, people: People | None = None
+        self,
+        functions: Sequence[Function],
+        *,
+        prefix: str,
+        runner: Runner,
+        people: People | None = None,
     ) -> None:
         """Raises AppError for routes that cannot be read or that are the same. people: None, authentication is off."""
         problems = []
@@ -79,7 +92,9 @@ class Router:
                 problems.append(f"function {function.name!r} does not load: {error}")
                 continue
             same = [other.function.name for other in routes if route.collides_with(other)]
-            problems += [f"functions {other!r} and {function.name!r} have the same route" for other in same]
+            problems += [
+                f"functions {other!r} and {function.name!r} have the same route" for other in same
+            ]
             routes.append(route)
         if problems:
             raise AppError(problems)
@@ -92,7 +107,9 @@ class Router:
         for route in self.routes:
             match = route.pattern.fullmatch(raw_path)
             if match and method in route.methods:
-                return route.function, {k: unquote(value) for k, value in match.groupdict().items() if value}
+                return route.function, {
+                    k: unquote(value) for k, value in match.groupdict().items() if value
+                }
         return None
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -113,7 +130,9 @@ class Router:
         return http_response(answer)
 
 
-async def http_payload(request: web.Request, parameters: dict[str, str], people: People | None = None) -> Payload:
+async def http_payload(
+    request: web.Request, parameters: dict[str, str], people: People | None = None
+) -> Payload:
     """As the host sends it: header names in lower case, query without empty values, repeated ones joined."""
     headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
     if people:
@@ -136,7 +155,9 @@ def http_response(answer: meta.Datum) -> web.Response:
         return web.Response(text=answer.value)
     headers = {name: value.value for name, value in answer.value["headers"].items()}
     response = web.Response(
-        status=int(answer.value["status_code"].value), headers=headers, body=answer.value["body"].value
+        status=int(answer.value["status_code"].value),
+        headers=headers,
+        body=answer.value["body"].value,
     )
     cookies: list[SimpleCookie] = answer.value.get("cookies") or []
     for cookie in cookies:
@@ -156,7 +177,9 @@ def _segment(segment: str) -> tuple[str, int]:
     if parameter["catch_all"]:
         return f"(?:/(?P<{name}>.*))?", 3
     if constraint and constraint not in CONSTRAINTS:
-        raise ValueError(f"this host knows the constraints {', '.join(CONSTRAINTS)}, not {constraint!r}")
+        raise ValueError(
+            f"this host knows the constraints {', '.join(CONSTRAINTS)}, not {constraint!r}"
+        )
     pattern = f"/(?P<{name}>{CONSTRAINTS[constraint] if constraint else '[^/]+'})"
     return f"(?:{pattern})?" if parameter["optional"] else pattern, 1 if constraint else 2
 

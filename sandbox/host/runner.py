@@ -54,13 +54,19 @@ class Runner:
         """Run `function` to its end and return what it returned; whatever it raises comes through."""
         invocation = str(uuid.uuid4())
         started = time.monotonic()
-        logger.info("Executing 'Functions.%s' (Reason='%s', Id=%s)", function.name, reason, invocation)
+        logger.info(
+            "Executing 'Functions.%s' (Reason='%s', Id=%s)", function.name, reason, invocation
+        )
         self.running += 1
         outcome = "Failed"
         try:
-            result = await self._within_timeout(function, self._start(function, payload, invocation))
+            result = await self._within_timeout(
+                function, self._start(function, payload, invocation)
+            )
             if result is not None and not function.has_return:
-                raise RuntimeError(f"function {function.name!r} has no return binding but returned a value")
+                raise RuntimeError(
+                    f"function {function.name!r} has no return binding but returned a value"
+                )
             outcome = "Succeeded"
             return result
         finally:
@@ -92,7 +98,9 @@ class Runner:
 
         if function.is_async:
             return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), self.loop))
-        return asyncio.get_running_loop().run_in_executor(self.threads, lambda: function.call(**arguments()))
+        return asyncio.get_running_loop().run_in_executor(
+            self.threads, lambda: function.call(**arguments())
+        )
 
     def _context(self, function: Function, invocation: str) -> SimpleNamespace:
         """Stands in for func.Context."""
@@ -127,7 +135,9 @@ def decode(function: Function, payload: Payload) -> Any:
     """Make the value of the trigger's parameter, by the converters that the real worker uses."""
     if is_sdk_type(function):
         converter = _extensions().get(function.type)
-        return converter.decode(payload.data, trigger_metadata=payload.metadata, pytype=function.annotation)
+        return converter.decode(
+            payload.data, trigger_metadata=payload.metadata, pytype=function.annotation
+        )
     converter = func.get_binding_registry().get(function.type)
     return converter.decode(payload.data, trigger_metadata=payload.metadata)
 

@@ -62,7 +62,10 @@ def main(argv: list[str]) -> int:
     directory = arguments.app.resolve()
     ready_line = _take_stdout()
     _log_to_stderr()
-    _set_environment(arguments.settings or directory / "local.settings.json", required=arguments.settings is not None)
+    _set_environment(
+        arguments.settings or directory / "local.settings.json",
+        required=arguments.settings is not None,
+    )
     if arguments.user:
         people.switch_on()
     os.chdir(directory)
@@ -81,9 +84,11 @@ def main(argv: list[str]) -> int:
         exit_code = asyncio.run(Host(load_app(directory), options).serve(ready_line))
     except AppError as error:
         for problem in error.problems:
-            logger.error(problem)  # noqa: TRY400
+            logger.error(problem)
         exit_code = EXIT_NOT_LOADED
-    return exit_now(exit_code)  # the app's finalizers must not hold us up: AsgiFunctionApp's waits for ever
+    return exit_now(
+        exit_code
+    )  # the app's finalizers must not hold us up: AsgiFunctionApp's waits for ever
 
 
 class Host:
@@ -93,7 +98,9 @@ class Host:
         self.app = app
         self.options = options
         self.stop = asyncio.Event()
-        self.runner = Runner(directory=str(app.directory), timeout_s=app.settings.function_timeout_s)
+        self.runner = Runner(
+            directory=str(app.directory), timeout_s=app.settings.function_timeout_s
+        )
         self.router = Router(
             app.triggered_by("httpTrigger"),
             prefix=app.settings.route_prefix,
@@ -109,18 +116,29 @@ class Host:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop.set)
         async with Connections() as connections, self._http_server() as url:
-            self.listeners = {listener.function.name: listener for listener in await self._listeners(connections)}
-            listening = [asyncio.create_task(listener.listen(self.stop)) for listener in self.listeners.values()]
+            self.listeners = {
+                listener.function.name: listener for listener in await self._listeners(connections)
+            }
+            listening = [
+                asyncio.create_task(listener.listen(self.stop))
+                for listener in self.listeners.values()
+            ]
             self._say_ready(url, ready_line)
             stopped = asyncio.create_task(self.stop.wait())
             done, _ = await asyncio.wait({stopped, *listening}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 await task  # a listener ends only by a bug of ours: show it
-            logger.info("Stopping: waiting up to %s s for %d functions", self.options.grace_s, self.runner.running)
+            logger.info(
+                "Stopping: waiting up to %s s for %d functions",
+                self.options.grace_s,
+                self.runner.running,
+            )
             ending = {*listening, *self.admin_runs, asyncio.create_task(self.runner.idle())}
             _, unfinished = await asyncio.wait(ending, timeout=self.options.grace_s)
             if unfinished:
-                logger.error("Stopped with %d functions running; their work comes again", self.runner.running)
+                logger.error(
+                    "Stopped with %d functions running; their work comes again", self.runner.running
+                )
                 exit_now(EXIT_CUT_OFF)
         return 0
 
@@ -134,7 +152,9 @@ class Host:
         records = Records(container)
         return [await self._listener(function, connections, records) for function in functions]
 
-    async def _listener(self, function: Function, connections: Connections, records: Records) -> Listener:
+    async def _listener(
+        self, function: Function, connections: Connections, records: Records
+    ) -> Listener:
         options, settings = self.options, self.app.settings
         match function.type:
             case "blobTrigger":
@@ -189,7 +209,9 @@ class Host:
 
     async def _admin_run(self, request: web.Request) -> web.Response:
         """The real host's admin endpoint: run a timer now, or a queue function on {"input": text}."""
-        function = next((f for f in self.app.functions if f.name == request.match_info["name"]), None)
+        function = next(
+            (f for f in self.app.functions if f.name == request.match_info["name"]), None
+        )
         if function is None:
             return web.Response(status=404)
         if function.type not in ("timerTrigger", "queueTrigger"):
@@ -224,21 +246,37 @@ class Host:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sandbox host", description="Run a function app locally.")
-    parser.add_argument("--app", type=Path, default=Path(), help="folder of function_app.py (this one)")
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox host", description="Run a function app locally."
+    )
+    parser.add_argument(
+        "--app", type=Path, default=Path(), help="folder of function_app.py (this one)"
+    )
     parser.add_argument("--port", type=int, default=0, help="HTTP port (a free one)")
-    parser.add_argument("--settings", type=Path, help="file with settings (local.settings.json of the app)")
-    parser.add_argument("--host-id", help="name under which records are kept (from the app's folder)")
-    parser.add_argument("--poll-seconds", type=float, default=1, help="between looks into containers (1)")
-    parser.add_argument("--grace-seconds", type=float, default=10, help="for functions running at the end (10)")
+    parser.add_argument(
+        "--settings", type=Path, help="file with settings (local.settings.json of the app)"
+    )
+    parser.add_argument(
+        "--host-id", help="name under which records are kept (from the app's folder)"
+    )
+    parser.add_argument(
+        "--poll-seconds", type=float, default=1, help="between looks into containers (1)"
+    )
+    parser.add_argument(
+        "--grace-seconds", type=float, default=10, help="for functions running at the end (10)"
+    )
     parser.add_argument(
         "--lock-seconds",
         type=float,
         help="until work of a host that died comes again (messages 600, blobs 30, timers 15)",
     )
-    parser.add_argument("--lose-events", type=float, default=0, help="part of the blobs' events that is lost (0)")
     parser.add_argument(
-        "--user", choices=people.USERS, help="switch App Service authentication on: who everybody is, unless signed in"
+        "--lose-events", type=float, default=0, help="part of the blobs' events that is lost (0)"
+    )
+    parser.add_argument(
+        "--user",
+        choices=people.USERS,
+        help="switch App Service authentication on: who everybody is, unless signed in",
     )
     return parser
 

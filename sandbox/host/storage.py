@@ -64,12 +64,16 @@ class Connections:
     async def _client(self, connection: str, service: str, kind: type[Client]) -> Client:
         key = (connection, kind)
         if key not in self._clients:
-            self._clients[key] = await self._stack.enter_async_context(await self._new(connection, service, kind))
+            self._clients[key] = await self._stack.enter_async_context(
+                await self._new(connection, service, kind)
+            )
         client: Client = self._clients[key]
         return client
 
     async def _new(self, connection: str, service: str, kind: type[Client]) -> Client:
-        setting = next(name for name in connection_settings(connection, service) if name in os.environ)
+        setting = next(
+            name for name in connection_settings(connection, service) if name in os.environ
+        )
         value = os.environ[setting]
         if setting == connection:
             return kind.from_connection_string(value)
@@ -77,7 +81,11 @@ class Connections:
             value = f"https://{value}.{service}.core.windows.net"
         is_managed = os.environ.get(f"{connection}__credential") == "managedidentity"
         client_id = os.environ.get(f"{connection}__clientId")
-        credential = ManagedIdentityCredential(client_id=client_id) if is_managed else DefaultAzureCredential()
+        credential = (
+            ManagedIdentityCredential(client_id=client_id)
+            if is_managed
+            else DefaultAzureCredential()
+        )
         return kind(value, credential=await self._stack.enter_async_context(credential))
 
 
@@ -108,7 +116,9 @@ class Records:
         except ResourceNotFoundError:
             return None
 
-    async def write(self, name: str, value: dict[str, Any], *, seen: Record | None) -> Record | None:
+    async def write(
+        self, name: str, value: dict[str, Any], *, seen: Record | None
+    ) -> Record | None:
         """Replace `seen`, or create where nothing was seen. None when somebody else was faster."""
         condition: dict[str, Any] = {"overwrite": False}
         if seen is not None:
@@ -118,7 +128,9 @@ class Records:
                 "match_condition": MatchConditions.IfNotModified,
             }
         try:
-            written = await self.container.get_blob_client(name).upload_blob(json.dumps(value), **condition)
+            written = await self.container.get_blob_client(name).upload_blob(
+                json.dumps(value), **condition
+            )
         except (ResourceExistsError, ResourceModifiedError):
             return None
         return Record(value, written["etag"])
@@ -152,9 +164,14 @@ class Lock:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        async with self._writing:  # not in the middle of a write: we would not know the record's ETag
+        async with (
+            self._writing
+        ):  # not in the middle of a write: we would not know the record's ETag
             self._renewal.cancel()
         await asyncio.gather(self._renewal, return_exceptions=True)
         if not self.lost.is_set():
@@ -164,7 +181,9 @@ class Lock:
     async def save(self, **changes: Any) -> None:
         """Change fields of the record. Does nothing but set `lost` when the lock is not ours any more."""
         async with self._writing:
-            record = await self._records.write(self._name, {**self.value, **changes}, seen=self._record)
+            record = await self._records.write(
+                self._name, {**self.value, **changes}, seen=self._record
+            )
             if record is None:
                 logger.warning("lost the lock on %s", self._name)
                 self.lost.set()

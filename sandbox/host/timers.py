@@ -28,7 +28,9 @@ NEVER = "0001-01-01T00:00:00+00:00"  # .NET's zero
 class TimerListener:
     """Runs one function on its schedule until `stop` is set."""
 
-    def __init__(self, function: Function, *, records: Records, runner: Runner, host_id: str, lock_s: float) -> None:
+    def __init__(
+        self, function: Function, *, records: Records, runner: Runner, host_id: str, lock_s: float
+    ) -> None:
         self.function = function
         self.schedule = Schedule.parse(function.trigger["schedule"])
         self.records = records
@@ -79,7 +81,9 @@ class TimerListener:
             "ScheduleStatus": status.value if status else None,
         }
         try:
-            await self.runner.run(self.function, Payload(meta.Datum(json.dumps(request), "json")), reason=reason)
+            await self.runner.run(
+                self.function, Payload(meta.Datum(json.dumps(request), "json")), reason=reason
+            )
         except Exception:
             logger.exception("'Functions.%s' failed", self.function.name)
 
@@ -99,4 +103,6 @@ class TimerListener:
             "Next": following.isoformat(),
             "LastUpdated": now().isoformat(),
         }
-        await self.records.write(self.status_name, status, seen=await self.records.read(self.status_name))
+        await self.records.write(
+            self.status_name, status, seen=await self.records.read(self.status_name)
+        )

@@ -61,7 +61,11 @@ __all__ = [
 
 def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    settings = Settings(limits=options.limits == "klaviyo", job_seconds=options.job_seconds, bad_rows=options.bad_rows)
+    settings = Settings(
+        limits=options.limits == "klaviyo",
+        job_seconds=options.job_seconds,
+        bad_rows=options.bad_rows,
+    )
     settings.change({"keys": dict(options.key)})
     gc.set_threshold(1_000_000, 20, 20)  # parsed bodies are large and free of cycles
     asyncio.run(_serve(Klaviyo(settings), options.port))
@@ -78,11 +82,19 @@ async def _serve(klaviyo: Klaviyo, port: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sandbox klaviyo", description="A stand-in for Klaviyo's REST API.")
+    parser = argparse.ArgumentParser(
+        prog="sandbox klaviyo", description="A stand-in for Klaviyo's REST API."
+    )
     parser.add_argument("--port", type=int, default=0, help="0 = a free one")
-    parser.add_argument("--limits", choices=("klaviyo", "off"), default="klaviyo", help="rate limits")
-    parser.add_argument("--job-seconds", type=float, default=2.0, help="how long an import job takes")
-    parser.add_argument("--bad-rows", choices=("all", "first", "none"), default="all", help="named in a 400")
+    parser.add_argument(
+        "--limits", choices=("klaviyo", "off"), default="klaviyo", help="rate limits"
+    )
+    parser.add_argument(
+        "--job-seconds", type=float, default=2.0, help="how long an import job takes"
+    )
+    parser.add_argument(
+        "--bad-rows", choices=("all", "first", "none"), default="all", help="named in a 400"
+    )
     parser.add_argument("--key", type=_key, action="append", default=[], metavar="KEY=SCOPE,SCOPE")
     return parser
 

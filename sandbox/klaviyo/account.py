@@ -36,7 +36,9 @@ class Account:
         batch = job.batch
         assert batch is not None
         errors = dict(batch.import_errors)
-        numbers, conflicts = self.profiles.import_rows(batch.rows, now=job.ends_at, skip=errors, unique=settings.unique)
+        numbers, conflicts = self.profiles.import_rows(
+            batch.rows, now=job.ends_at, skip=errors, unique=settings.unique
+        )
         for row, conflict in conflicts.items():
             place = f"/attributes/{conflict.field}"
             finding = Finding(check="conflict", row=row, field=place, detail=str(conflict))

@@ -20,13 +20,17 @@ from sandbox.klaviyo.settings import FULL_KEY, REVISIONS, Settings
 from sandbox.klaviyo.stats import Stats
 
 ROUTES = (*endpoints_lists.ROUTES, *endpoints_profiles.ROUTES, *endpoints_jobs.ROUTES)
-MEDIA_TYPES = frozenset({MEDIA_TYPE, "application/json"})  # the second is undocumented and widely used
+MEDIA_TYPES = frozenset(
+    {MEDIA_TYPE, "application/json"}
+)  # the second is undocumented and widely used
 
 
 class Klaviyo:
     """A whole Klaviyo with one account. `handle` is safe to call from several threads."""
 
-    def __init__(self, settings: Settings | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self.settings = settings or Settings()
         self.clock = clock
         self.lock = threading.RLock()
@@ -87,7 +91,9 @@ class Klaviyo:
         headers: dict[str, str] = {}
         try:
             if request.target_bytes > self.settings.max_url_bytes:
-                return Response(414, b"<h1>414 URI Too Long</h1>", {"Content-Type": "text/html"}), "none"
+                return Response(
+                    414, b"<h1>414 URI Too Long</h1>", {"Content-Type": "text/html"}
+                ), "none"
             route, params = self._route(request)
             with self.lock:
                 scopes = self._scopes(request)
@@ -141,18 +147,26 @@ class Klaviyo:
         if kind != "Klaviyo-API-Key" or scopes is None:
             detail = "Missing or invalid private key."
             status = self.settings.refused_key_status
-            raise refusal(status, "not_authenticated", "Authentication credentials were not provided.", detail)
+            raise refusal(
+                status, "not_authenticated", "Authentication credentials were not provided.", detail
+            )
         return scopes
 
     def _route(self, request: Request) -> tuple[Route, Mapping[str, str]]:
         path = request.path.rstrip("/")
-        matches = [(match, route) for pattern, route in self._routes if (match := pattern.fullmatch(path))]
+        matches = [
+            (match, route) for pattern, route in self._routes if (match := pattern.fullmatch(path))
+        ]
         for match, route in matches:
             if route.method == request.method:
                 return route, match.groupdict()
         if not matches:
-            raise refusal(404, "not_found", "Not found.", f"The path {request.path} could not be found.")
-        refused = refusal(405, "method_not_allowed", "Method not allowed.", f"{request.method} is not allowed.")
+            raise refusal(
+                404, "not_found", "Not found.", f"The path {request.path} could not be found."
+            )
+        refused = refusal(
+            405, "method_not_allowed", "Method not allowed.", f"{request.method} is not allowed."
+        )
         refused.headers["Allow"] = ", ".join(route.method for _, route in matches)
         raise refused
 
@@ -180,9 +194,13 @@ def _body(request: Request, settings: Settings) -> bytes:
     if media_type not in MEDIA_TYPES or encoding not in _encodings(settings):
         detail = f"Unsupported media type '{media_type}' or encoding '{encoding}'."
         raise refusal(415, "unsupported_media_type", "Unsupported media type.", detail)
-    body = request.body if encoding == "identity" else _gunzip(request.body, settings.max_body_bytes)
+    body = (
+        request.body if encoding == "identity" else _gunzip(request.body, settings.max_body_bytes)
+    )
     if len(body) > settings.max_body_bytes:
-        raise refusal(413, "payload_too_large", "Payload too large.", "The payload is larger than 5 MB.")
+        raise refusal(
+            413, "payload_too_large", "Payload too large.", "The payload is larger than 5 MB."
+        )
     return body
 
 

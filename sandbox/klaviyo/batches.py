@@ -54,7 +54,9 @@ def read_batch(body: bytes, settings: Settings) -> Batch:
     if usual is None or len(usual[0].lines) > MAX_ROWS:
         return _read_closely(body, settings)
     rows, relationships = usual
-    return Batch(rows=rows, list_ids=_list_ids({"relationships": orjson.loads(relationships)}, settings))
+    return Batch(
+        rows=rows, list_ids=_list_ids({"relationships": orjson.loads(relationships)}, settings)
+    )
 
 
 def _read_closely(body: bytes, settings: Settings) -> Batch:
@@ -64,8 +66,13 @@ def _read_closely(body: bytes, settings: Settings) -> Batch:
     table = _table(data)
     _refuse(list(form_findings(table)), settings)
     findings = [*identity_findings(table), *planted_findings(table)]
-    _refuse([each for each in findings if each.check not in settings.async_checks | {"planted"}], settings)
-    import_errors = {each.row: each.import_error(dict(table.attributes[each.row])) for each in findings}
+    _refuse(
+        [each for each in findings if each.check not in settings.async_checks | {"planted"}],
+        settings,
+    )
+    import_errors = {
+        each.row: each.import_error(dict(table.attributes[each.row])) for each in findings
+    }
     rows = _packed(table, settings)
     too_large = list(_too_large(rows, settings.max_profile_bytes))
     if "size" not in settings.async_checks:
@@ -98,7 +105,13 @@ def read_json(body: bytes) -> dict[str, Any]:
 def _member(parent: Mapping[str, Any], name: str, pointer: str, *, kind: type = dict) -> Any:
     value = parent.get(name)
     if not isinstance(value, kind):
-        raise refusal(400, "required", "A required field is missing.", f"'{name}' is required.", pointer=pointer)
+        raise refusal(
+            400,
+            "required",
+            "A required field is missing.",
+            f"'{name}' is required.",
+            pointer=pointer,
+        )
     return value
 
 
@@ -109,7 +122,9 @@ def _table(data: Mapping[str, Any]) -> Table:
         raise invalid(f"Between 1 and {MAX_ROWS} profiles are needed.", pointer=ROWS_POINTER)
     if not are_profiles(rows):
         row = next(row for row, profile in enumerate(rows) if not is_profile(profile))
-        raise invalid("A profile has the type 'profile' and attributes.", pointer=f"{ROWS_POINTER}/{row}")
+        raise invalid(
+            "A profile has the type 'profile' and attributes.", pointer=f"{ROWS_POINTER}/{row}"
+        )
     return Table(rows)
 
 
@@ -120,7 +135,11 @@ def _list_ids(data: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
     lists = _member(relationships, "lists", "/data/relationships/lists")
     items = _member(lists, "data", LISTS_POINTER, kind=list)
     for place, item in enumerate(items):
-        if not isinstance(item, dict) or item.get("type") != "list" or not isinstance(item.get("id"), str):
+        if (
+            not isinstance(item, dict)
+            or item.get("type") != "list"
+            or not isinstance(item.get("id"), str)
+        ):
             raise invalid("A list has a type and an id.", pointer=f"{LISTS_POINTER}/{place}")
     if settings.lists_per_job and len(items) > settings.lists_per_job:
         raise invalid("Too many lists.", pointer=LISTS_POINTER)
@@ -158,7 +177,9 @@ def _lines(table: Table) -> list[bytes]:
     values[::2] = table.attributes
     if "meta" in table.members:
         values[::2] = [
-            [profile["attributes"], profile["meta"]] if profile.get("meta") else profile["attributes"]
+            [profile["attributes"], profile["meta"]]
+            if profile.get("meta")
+            else profile["attributes"]
             for profile in table.profiles
         ]
     lines = orjson.dumps(values)[1:-1].split(b',"' + SEPARATOR.encode() + b'",')
@@ -171,4 +192,6 @@ def _too_large(rows: Rows, limit: int) -> Iterator[Finding]:
         return
     for row, (line, email) in enumerate(zip(rows.lines, rows.emails, strict=True)):
         if len(line) + len(f'"email":"{email or ""}",') > limit:
-            yield Finding(check="size", row=row, field="", detail="The profile is larger than 100 KB.")
+            yield Finding(
+                check="size", row=row, field="", detail="The profile is larger than 100 KB."
+            )

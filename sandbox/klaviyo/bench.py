@@ -29,7 +29,10 @@ PAGES = 500
 
 def body(first: int) -> bytes:
     """A job of 10,000 people, counted from `first`."""
-    data = [{"type": "profile", "attributes": person(number)} for number in range(first, first + ROWS_PER_JOB)]
+    data = [
+        {"type": "profile", "attributes": person(number)}
+        for number in range(first, first + ROWS_PER_JOB)
+    ]
     relationships = {"lists": {"data": [{"type": "list", "id": "BENCH1"}]}}
     resource = {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": data}}}
     return orjson.dumps({"data": {**resource, "relationships": relationships}})
@@ -60,7 +63,8 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         running(
-            sandbox_command("klaviyo", "--limits", "off", "--job-seconds", str(JOB_S)), log=Path(folder, "log")
+            sandbox_command("klaviyo", "--limits", "off", "--job-seconds", str(JOB_S)),
+            log=Path(folder, "log"),
         ) as (process, ready),
         requests.Session() as session,
     ):
@@ -74,7 +78,9 @@ def main() -> None:
         print(json.dumps(measure(session, ready["url"], psutil.Process(process.pid), options)))
 
 
-def measure(session: requests.Session, url: str, server: psutil.Process, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    session: requests.Session, url: str, server: psutil.Process, options: argparse.Namespace
+) -> dict[str, Any]:
     session.post(f"{url}/_sandbox/lists", json={"id": "BENCH1"}).raise_for_status()
     report: dict[str, Any] = {"rows": options.rows}
     before, jobs, waited_s = cpu_s(server), -(-options.rows // ROWS_PER_JOB), 0.0
@@ -87,7 +93,9 @@ def measure(session: requests.Session, url: str, server: psutil.Process, options
     while session.get(f"{url}/_sandbox/state").json()["jobs"] != {"complete": jobs}:
         time.sleep(0.1)
     # Importing takes time from the jobs sent meanwhile; the last ones take JOB_S by setting.
-    report["jobs_per_s"] = round(jobs / (waited_s + max(time.perf_counter() - started - JOB_S, 0)), 1)
+    report["jobs_per_s"] = round(
+        jobs / (waited_s + max(time.perf_counter() - started - JOB_S, 0)), 1
+    )
     report["import_cpu_s_per_million"] = round((cpu_s(server) - before) / options.rows * 1e6, 2)
     report["rss_mb"] = server.memory_info().rss // 1_000_000
     before, started = cpu_s(server), time.perf_counter()
@@ -103,7 +111,9 @@ def measure(session: requests.Session, url: str, server: psutil.Process, options
 def send(session: requests.Session, url: str, plain: bytes, *, compress: bool) -> None:
     headers = {"Content-Encoding": "gzip"} if compress else {}
     data = gzip.compress(plain, 1) if compress else plain
-    session.post(f"{url}/api/profile-bulk-import-jobs", data=data, headers=headers).raise_for_status()
+    session.post(
+        f"{url}/api/profile-bulk-import-jobs", data=data, headers=headers
+    ).raise_for_status()
 
 
 def read_pages(session: requests.Session, url: str | None) -> None:

@@ -29,7 +29,9 @@ class Call:
 
 
 Endpoint = Callable[[Call], Response]
-ExtraLimits = Mapping[tuple[str, str], tuple[str, Tier]]  # (parameter, name in it) -> counter, its tier
+ExtraLimits = Mapping[
+    tuple[str, str], tuple[str, Tier]
+]  # (parameter, name in it) -> counter, its tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,9 @@ class Route:
     endpoint: Endpoint
     daily: int | None = None
     extra: ExtraLimits = field(default_factory=dict)
-    prepare: Callable[[bytes, Settings], Any] | None = None  # work on the body that needs no account, nor its lock
+    prepare: Callable[[bytes, Settings], Any] | None = (
+        None  # work on the body that needs no account, nor its lock
+    )
 
     @property
     def name(self) -> str:

@@ -22,7 +22,9 @@ MAX_EMAIL_LENGTH = 100  # "Profiles API overview", developers.klaviyo.com
 # Klaviyo's own pattern is not published. This one refuses what a public migration log of June 2026 saw refused
 # ("mailto:", "!" in the local part, a digit in the top-level domain), empty labels and all that is not ASCII.
 EMAIL = re.compile(r"[A-Za-z0-9_%+-]+(?:\.[A-Za-z0-9_%+-]+)*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
-PHONE = re.compile(r"\+[1-9][0-9]{6,14}")  # E.164's shape; Klaviyo also checks that the number can exist
+PHONE = re.compile(
+    r"\+[1-9][0-9]{6,14}"
+)  # E.164's shape; Klaviyo also checks that the number can exist
 
 SYNC_FAIL, ASYNC_FAIL, ASYNC_FAIL_NULL = "+sync-fail", "+async-fail", "+async-fail-null"
 
@@ -91,7 +93,11 @@ class Table:
 
 
 def is_email(text: str) -> bool:
-    return len(text) <= MAX_EMAIL_LENGTH and EMAIL.fullmatch(text) is not None and SYNC_FAIL not in text
+    return (
+        len(text) <= MAX_EMAIL_LENGTH
+        and EMAIL.fullmatch(text) is not None
+        and SYNC_FAIL not in text
+    )
 
 
 def is_phone(text: str) -> bool:
@@ -122,9 +128,15 @@ def misfits(attributes: Mapping[str, Any], meta: Any = None) -> Iterator[tuple[s
     """What is wrong with the form of one profile: (end of the pointer, detail)."""
     for name, value in attributes.items():
         if name not in TEXT_FIELDS | OBJECT_FIELDS:
-            yield f"/attributes/{name}", f"'{name}' is not a valid field for the resource 'profile'."
+            yield (
+                f"/attributes/{name}",
+                f"'{name}' is not a valid field for the resource 'profile'.",
+            )
         elif value is not None and not isinstance(value, str if name in TEXT_FIELDS else dict):
-            yield f"/attributes/{name}", f"'{name}' must be {'a string' if name in TEXT_FIELDS else 'an object'}."
+            yield (
+                f"/attributes/{name}",
+                f"'{name}' must be {'a string' if name in TEXT_FIELDS else 'an object'}.",
+            )
     location = attributes.get("location")
     for name in (location.keys() if isinstance(location, dict) else set()) - LOCATION_FIELDS:
         yield "/attributes/location", f"'{name}' is not a valid field for the resource 'location'."
@@ -144,7 +156,9 @@ def _is_meta(meta: Any) -> bool:
 
 def form_findings(table: Table) -> Iterator[Finding]:
     """Unknown fields and values of a wrong type."""
-    if "meta" not in table.members and all(_column_fits(*column) for column in table.columns.items()):
+    if "meta" not in table.members and all(
+        _column_fits(*column) for column in table.columns.items()
+    ):
         return
     for row, profile in enumerate(table.profiles):
         for field, detail in misfits(profile["attributes"], profile.get("meta")):
@@ -169,7 +183,9 @@ def identity_findings(table: Table) -> Iterator[Finding]:
         return
     for row, (email, phone) in enumerate(zip(emails, phones, strict=True)):
         if email is not None and not is_email(email):
-            yield Finding(check="email", row=row, field="/attributes/email", detail="Invalid email address")
+            yield Finding(
+                check="email", row=row, field="/attributes/email", detail="Invalid email address"
+            )
         if email is None and phone is None and not _is_named(table.profiles[row]):
             detail = "One of email, phone_number, external_id or id is required."
             yield Finding(check="identifier", row=row, field="", detail=detail)
@@ -179,7 +195,9 @@ def identity_findings(table: Table) -> Iterator[Finding]:
             table.drop(row, "phone_number")
         else:
             detail = "Invalid phone number format"
-            yield Finding(check="phone_number", row=row, field="/attributes/phone_number", detail=detail)
+            yield Finding(
+                check="phone_number", row=row, field="/attributes/phone_number", detail=detail
+            )
 
 
 def are_emails(emails: Sequence[str | None]) -> bool:

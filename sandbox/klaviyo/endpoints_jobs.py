@@ -29,7 +29,9 @@ def create_job(call: Call) -> Response:
     if missing:
         raise Refused(400, missing)
     settings = call.settings
-    job = call.account.jobs.accept(batch, now=call.now, seconds=settings.job_seconds, fate=settings.job_fate)
+    job = call.account.jobs.accept(
+        batch, now=call.now, seconds=settings.job_seconds, fate=settings.job_fate
+    )
     return _one(call, job, status=202)
 
 
@@ -46,7 +48,8 @@ def get_jobs(call: Call) -> Response:
     jobs = [
         (job.number, job)
         for job in call.account.jobs
-        if job.is_readable(call.now) and all(job.status(call.now) in statuses for statuses in wanted)
+        if job.is_readable(call.now)
+        and all(job.status(call.now) in statuses for statuses in wanted)
     ]
     page = read_page(call.request)
     found, following = page.take(_from(page.start, jobs, newest_first=newest_first))
@@ -88,7 +91,12 @@ def _job(call: Call) -> Job:
     if job is None or job.fate == "vanish":
         raise not_found("profile-bulk-import-job", job_id)
     if not job.is_readable(call.now):
-        raise refusal(call.settings.expired_job_status, "not_found", "Not found.", f"Job {job_id} has expired.")
+        raise refusal(
+            call.settings.expired_job_status,
+            "not_found",
+            "Not found.",
+            f"Job {job_id} has expired.",
+        )
     return job
 
 
@@ -97,7 +105,9 @@ def _one(call: Call, job: Job, status: int = 200) -> Response:
     document["links"] = {"self": document["data"]["links"]["self"]}
     if names(call.request, "include", "lists"):
         known = [call.account.lists.get(list_id) for list_id in job.list_ids]
-        document["included"] = [resources.profile_list(each, call.base_url) for each in known if each]
+        document["included"] = [
+            resources.profile_list(each, call.base_url) for each in known if each
+        ]
     return answer(document, status)
 
 
@@ -109,10 +119,14 @@ def _page(call: Call, items: list[Any], render: Callable[[Any], Any]) -> Respons
     page = read_page(call.request)
     start = page.start or 0
     found, following = page.take(enumerate(items[start : start + page.size + 1], start))
-    return answer({"data": [render(each) for each in found], "links": links(call.request, following)})
+    return answer(
+        {"data": [render(each) for each in found], "links": links(call.request, following)}
+    )
 
 
-def _from(start: int | None, jobs: list[tuple[int, Job]], *, newest_first: bool) -> Iterator[tuple[int, Job]]:
+def _from(
+    start: int | None, jobs: list[tuple[int, Job]], *, newest_first: bool
+) -> Iterator[tuple[int, Job]]:
     if newest_first:
         return (each for each in reversed(jobs) if start is None or each[0] <= start)
     return (each for each in jobs if each[0] >= (start or 0))

@@ -12,7 +12,15 @@ from sandbox.klaviyo.calls import Call, Route
 from sandbox.klaviyo.limits import Tier
 from sandbox.klaviyo.lists import Members, ProfileList
 from sandbox.klaviyo.messages import Response, answer, empty, invalid, not_found
-from sandbox.klaviyo.queries import Clause, links, names, numbers_named, read_filter, read_page, read_sort
+from sandbox.klaviyo.queries import (
+    Clause,
+    links,
+    names,
+    numbers_named,
+    read_filter,
+    read_page,
+    read_sort,
+)
 
 MAX_MEMBERS_PER_CALL = 1_000
 OPT_IN = ("double_opt_in", "single_opt_in")
@@ -31,17 +39,26 @@ def get_account(call: Call) -> Response:
 
 
 def get_lists(call: Call) -> Response:
-    allowed = {"name": "any equals", "id": "any equals", "created": "greater-than", "updated": "greater-than"}
+    allowed = {
+        "name": "any equals",
+        "id": "any equals",
+        "created": "greater-than",
+        "updated": "greater-than",
+    }
     clauses = read_filter(call.request, allowed, any_max=call.settings.any_max)
     field, descending = read_sort(call.request, "created", "id", "name", "updated")
-    found = [each for each in call.account.lists if all(_matches(each, clause) for clause in clauses)]
+    found = [
+        each for each in call.account.lists if all(_matches(each, clause) for clause in clauses)
+    ]
     found.sort(key=lambda each: getattr(each, field), reverse=descending)
     page = read_page(call.request, default=10, most=10)
     start = page.start or 0
     cut, following = page.take(enumerate(found[start:], start))
     with_flows = _with_flows(call)
     document: dict[str, Any] = {
-        "data": [resources.profile_list(each, call.base_url, with_flows=with_flows) for each in cut],
+        "data": [
+            resources.profile_list(each, call.base_url, with_flows=with_flows) for each in cut
+        ],
         "links": links(call.request, following),
     }
     return answer(_including_flows(call, document, cut) if with_flows else document)
@@ -77,7 +94,9 @@ def get_list_profiles(call: Call) -> Response:
     members = _list(call).members
     found, following = _members_page(call, members)
     data = [
-        resources.profile(call.account, number, call.base_url, fields=fields, joined_at=members.joined_at(place))
+        resources.profile(
+            call.account, number, call.base_url, fields=fields, joined_at=members.joined_at(place)
+        )
         for place, number in found
     ]
     return answer({"data": data, "links": links(call.request, following)})
@@ -121,7 +140,9 @@ def _list(call: Call) -> ProfileList:
 def _one(call: Call, known: ProfileList, status: int = 200) -> Response:
     with_count = bool(names(call.request, "additional-fields[list]", "profile_count"))
     with_flows = _with_flows(call)
-    made = resources.profile_list(known, call.base_url, with_count=with_count, with_flows=with_flows)
+    made = resources.profile_list(
+        known, call.base_url, with_count=with_count, with_flows=with_flows
+    )
     document = {"data": made, "links": made["links"]}
     return answer(_including_flows(call, document, [known]) if with_flows else document, status)
 
@@ -130,7 +151,9 @@ def _with_flows(call: Call) -> bool:
     return "flow-triggers" in names(call.request, "include", "flow-triggers", "tags")
 
 
-def _including_flows(call: Call, document: dict[str, Any], lists: list[ProfileList]) -> dict[str, Any]:
+def _including_flows(
+    call: Call, document: dict[str, Any], lists: list[ProfileList]
+) -> dict[str, Any]:
     flows = {flow["id"]: flow for known in lists for flow in known.flows}
     return document | {"included": [resources.flow(each, call.base_url) for each in flows.values()]}
 
@@ -163,7 +186,11 @@ def _members_page(call: Call, members: Members) -> tuple[list[tuple[int, int]], 
     else:
         walk = iter(_placed(members, named, page.start, newest_first=newest_first))
     if times:
-        walk = (each for each in walk if all(clause.allows(members.joined_at(each[0])) for clause in times))
+        walk = (
+            each
+            for each in walk
+            if all(clause.allows(members.joined_at(each[0])) for clause in times)
+        )
     return page.take((each[0], each) for each in walk)
 
 
@@ -176,7 +203,8 @@ def _placed(
     return [
         (place, number)
         for place, number in placed
-        if place is not None and (start is None or (place <= start if newest_first else place >= start))
+        if place is not None
+        and (start is None or (place <= start if newest_first else place >= start))
     ]
 
 
@@ -187,7 +215,11 @@ def _numbers(call: Call) -> list[int]:
         raise invalid(f"Between 1 and {MAX_MEMBERS_PER_CALL} profiles are needed.", pointer="/data")
     numbers = []
     for place, item in enumerate(data):
-        if not isinstance(item, dict) or item.get("type") != "profile" or not isinstance(item.get("id"), str):
+        if (
+            not isinstance(item, dict)
+            or item.get("type") != "profile"
+            or not isinstance(item.get("id"), str)
+        ):
             raise invalid("A profile has a type and an id.", pointer=f"/data/{place}")
         number = call.account.profiles.number_of(item["id"])
         if number is not None:
@@ -204,14 +236,31 @@ _WRITE_MEMBERS = frozenset({"lists:write", "profiles:write"})
 _FLOWS = frozenset({"lists:read", "flows:read"})
 _ACCOUNT = frozenset({"accounts:read"})
 _COUNT = {("additional-fields[list]", "profile_count"): ("profile_count", Tier.XS)}
-_PREDICTIVE = {("additional-fields[profile]", "predictive_analytics"): ("predictive_analytics", Tier.M)}
+_PREDICTIVE = {
+    ("additional-fields[profile]", "predictive_analytics"): ("predictive_analytics", Tier.M)
+}
 _LIST = "/api/lists/{id}"
 
 ROUTES = (
-    Route(method="GET", template="/api/accounts", scopes=_ACCOUNT, tier=Tier.XS, endpoint=get_accounts),
-    Route(method="GET", template="/api/accounts/{id}", scopes=_ACCOUNT, tier=Tier.XS, endpoint=get_account),
+    Route(
+        method="GET", template="/api/accounts", scopes=_ACCOUNT, tier=Tier.XS, endpoint=get_accounts
+    ),
+    Route(
+        method="GET",
+        template="/api/accounts/{id}",
+        scopes=_ACCOUNT,
+        tier=Tier.XS,
+        endpoint=get_account,
+    ),
     Route(method="GET", template="/api/lists", scopes=_READ, tier=Tier.L, endpoint=get_lists),
-    Route(method="POST", template="/api/lists", scopes=_WRITE, tier=Tier.M, endpoint=create_list, daily=150),
+    Route(
+        method="POST",
+        template="/api/lists",
+        scopes=_WRITE,
+        tier=Tier.M,
+        endpoint=create_list,
+        daily=150,
+    ),
     Route(method="GET", template=_LIST, scopes=_READ, tier=Tier.L, endpoint=get_list, extra=_COUNT),
     Route(method="PATCH", template=_LIST, scopes=_WRITE, tier=Tier.M, endpoint=update_list),
     Route(method="DELETE", template=_LIST, scopes=_WRITE, tier=Tier.M, endpoint=delete_list),

@@ -10,9 +10,26 @@ from sandbox.klaviyo.batches import read_resource
 from sandbox.klaviyo.calls import Call, Route
 from sandbox.klaviyo.checks import is_email, is_phone, misfits
 from sandbox.klaviyo.limits import Tier
-from sandbox.klaviyo.messages import Refused, Response, answer, empty, error, invalid, not_found, refusal
+from sandbox.klaviyo.messages import (
+    Refused,
+    Response,
+    answer,
+    empty,
+    error,
+    invalid,
+    not_found,
+    refusal,
+)
 from sandbox.klaviyo.profiles import Conflict, profile_id
-from sandbox.klaviyo.queries import Clause, links, names, numbers_named, read_filter, read_page, read_sort
+from sandbox.klaviyo.queries import (
+    Clause,
+    links,
+    names,
+    numbers_named,
+    read_filter,
+    read_page,
+    read_sort,
+)
 
 IDENTIFIERS = ("email", "phone_number", "external_id")
 
@@ -27,7 +44,9 @@ def get_profiles(call: Call) -> Response:
     ordered = _from(places, page.start, descending=descending)
     found, following = page.take(each for each in ordered if _is_in_time(call, each[1], clauses))
     fields = names(call.request, "fields[profile]")
-    data = [resources.profile(call.account, number, call.base_url, fields=fields) for number in found]
+    data = [
+        resources.profile(call.account, number, call.base_url, fields=fields) for number in found
+    ]
     return answer({"data": data, "links": links(call.request, following)})
 
 
@@ -43,7 +62,9 @@ def create_profile(call: Call) -> Response:
         if owner is not None:
             raise _duplicate(owner)
     if not any(attributes.get(field) for field in IDENTIFIERS):
-        raise invalid("One of email, phone_number or external_id is required.", pointer="/data/attributes")
+        raise invalid(
+            "One of email, phone_number or external_id is required.", pointer="/data/attributes"
+        )
     return _one(call, call.account.profiles.create(attributes, now=call.now), status=201)
 
 
@@ -57,7 +78,9 @@ def import_profile(call: Call) -> Response:
     """Create or update one profile; unlike in a bulk import a null clears."""
     attributes, meta = _profile_attributes(call)
     if len(call.body) > call.settings.max_profile_bytes:
-        raise refusal(413, "payload_too_large", "Payload too large.", "The profile is larger than 100 KB.")
+        raise refusal(
+            413, "payload_too_large", "Payload too large.", "The profile is larger than 100 KB."
+        )
     profiles = call.account.profiles
     number = None
     for field in IDENTIFIERS:
@@ -67,7 +90,9 @@ def import_profile(call: Call) -> Response:
     else:
         number = profiles.number_of(str(read_resource(call.body, "profile").get("id")))
         if number is None:
-            raise invalid("One of email, phone_number or external_id is required.", pointer="/data/attributes")
+            raise invalid(
+                "One of email, phone_number or external_id is required.", pointer="/data/attributes"
+            )
     if number is not None:
         return _one(call, _write(call, number, attributes, meta))
     return _one(call, _create(call, attributes, meta), status=201)
@@ -80,7 +105,9 @@ def delete_profile_data(call: Call) -> Response:
     given = {"id": profile.get("id"), **(profile.get("attributes") or {})}
     identifiers = {field: value for field, value in given.items() if value is not None}
     if len(identifiers) != 1 or not identifiers.keys() <= {"id", "email", "phone_number"}:
-        raise invalid("Exactly one identifier is needed.", pointer="/data/attributes/profile/data/attributes")
+        raise invalid(
+            "Exactly one identifier is needed.", pointer="/data/attributes/profile/data/attributes"
+        )
     [(field, value)] = identifiers.items()
     number = call.account.profiles.find(field, value)
     if number is not None:
@@ -109,7 +136,9 @@ def _one(call: Call, number: int, status: int = 200) -> Response:
     fields = names(call.request, "fields[profile]")
     made = resources.profile(call.account, number, call.base_url, fields=fields)
     document: dict[str, Any] = {"data": made, "links": made["links"]}
-    if "lists" in names(call.request, "include", "lists", "segments", "push-tokens", "conversations"):
+    if "lists" in names(
+        call.request, "include", "lists", "segments", "push-tokens", "conversations"
+    ):
         known = [each for each in call.account.lists if number in each.members]
         document["included"] = [resources.profile_list(each, call.base_url) for each in known]
     return answer(document, status)
@@ -134,7 +163,9 @@ def _profile_attributes(call: Call) -> tuple[dict[str, Any], Mapping[str, Any] |
     return attributes, data.get("meta")
 
 
-def _write(call: Call, number: int, attributes: Mapping[str, Any], meta: Mapping[str, Any] | None) -> int:
+def _write(
+    call: Call, number: int, attributes: Mapping[str, Any], meta: Mapping[str, Any] | None
+) -> int:
     try:
         call.account.profiles.update(number, attributes, meta, now=call.now)
     except Conflict as conflict:
@@ -156,7 +187,9 @@ def _create(call: Call, attributes: Mapping[str, Any], meta: Mapping[str, Any] |
 def _duplicate(owner: int | None) -> Refused:
     detail = "A profile already exists with one of these identifiers."
     meta = {"duplicate_profile_id": profile_id(owner) if owner is not None else None}
-    return refusal(409, "duplicate_profile", "Conflict.", detail, pointer="/data/attributes", meta=meta)
+    return refusal(
+        409, "duplicate_profile", "Conflict.", detail, pointer="/data/attributes", meta=meta
+    )
 
 
 def _places(call: Call, named: set[int] | None, *, by_email: bool) -> Sequence[int]:
@@ -169,9 +202,15 @@ def _places(call: Call, named: set[int] | None, *, by_email: bool) -> Sequence[i
     return profiles.numbers() if named is None else sorted(named)
 
 
-def _from(numbers: Sequence[int], start: int | None, *, descending: bool) -> Iterator[tuple[int, int]]:
+def _from(
+    numbers: Sequence[int], start: int | None, *, descending: bool
+) -> Iterator[tuple[int, int]]:
     last = len(numbers) - 1
-    places = range(last if start is None else start, -1, -1) if descending else range(start or 0, last + 1)
+    places = (
+        range(last if start is None else start, -1, -1)
+        if descending
+        else range(start or 0, last + 1)
+    )
     return ((place, numbers[place]) for place in places)
 
 
@@ -180,13 +219,17 @@ def _is_in_time(call: Call, number: int, clauses: list[Clause]) -> bool:
         return False
     created, updated = call.account.profiles.times(number)
     moments = {"created": created, "updated": updated}
-    return all(clause.allows(moments[clause.field]) for clause in clauses if clause.field in moments)
+    return all(
+        clause.allows(moments[clause.field]) for clause in clauses if clause.field in moments
+    )
 
 
 _READ = frozenset({"profiles:read"})
 _WRITE = frozenset({"profiles:write"})
 _LISTS = frozenset({"profiles:read", "lists:read"})
-_PREDICTIVE = {("additional-fields[profile]", "predictive_analytics"): ("predictive_analytics", Tier.M)}
+_PREDICTIVE = {
+    ("additional-fields[profile]", "predictive_analytics"): ("predictive_analytics", Tier.M)
+}
 _INCLUDED = {
     ("include", "lists"): ("include lists", Tier.XS),
     ("include", "segments"): ("include segments", Tier.XS),
@@ -195,7 +238,14 @@ _PROFILE = "/api/profiles/{id}"
 
 ROUTES = (
     *(
-        Route(method=method, template=template, scopes=scopes, tier=Tier.L, endpoint=endpoint, extra=extra)
+        Route(
+            method=method,
+            template=template,
+            scopes=scopes,
+            tier=Tier.L,
+            endpoint=endpoint,
+            extra=extra,
+        )
         for method, template, scopes, endpoint, extra in (
             ("GET", "/api/profiles", _READ, get_profiles, _PREDICTIVE),
             ("POST", "/api/profiles", _WRITE, create_profile, {}),

@@ -29,7 +29,18 @@ from typing import Any
 from sandbox.klaviyo.limits import throttled
 from sandbox.klaviyo.messages import Request, Response, refusal
 
-KINDS = frozenset(("status", "latency", "drop_before", "drop_after", "html_403", "throttle", "truncate", "non_json"))
+KINDS = frozenset(
+    (
+        "status",
+        "latency",
+        "drop_before",
+        "drop_after",
+        "html_403",
+        "throttle",
+        "truncate",
+        "non_json",
+    )
+)
 TAKEN = frozenset({"latency", "drop_after", "truncate"})
 HTML = "text/html; charset=UTF-8"
 
@@ -85,7 +96,9 @@ class Rule:
                 return Response(self.status or 502, BAD_GATEWAY, {"Content-Type": HTML})
             case _:
                 detail = "A fault was asked for."
-                return refusal(self.status or 503, "error", "A server error occurred.", detail).response()
+                return refusal(
+                    self.status or 503, "error", "A server error occurred.", detail
+                ).response()
         return response
 
 
@@ -104,4 +117,6 @@ class Faults:
 
 
 CHALLENGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body></body></html>"
-BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+BAD_GATEWAY = (
+    b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+)

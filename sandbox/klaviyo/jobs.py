@@ -21,7 +21,9 @@ from typing import Any
 from sandbox.klaviyo.batches import Batch
 from sandbox.klaviyo.settings import Fate
 
-LIFETIME_S = 7 * 86_400  # `expires_at` is exactly created_at + 7 days in a captured answer of November 2024
+LIFETIME_S = (
+    7 * 86_400
+)  # `expires_at` is exactly created_at + 7 days in a captured answer of November 2024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +39,9 @@ class Job:
     batch: Batch | None  # until the rows are imported
     completed: int = 0
     import_errors: list[dict[str, Any]] = field(default_factory=list)
-    members: array[int] = field(default_factory=lambda: array("q"))  # the profiles it wrote, each once
+    members: array[int] = field(
+        default_factory=lambda: array("q")
+    )  # the profiles it wrote, each once
     is_done: bool = False
 
     def status(self, now: float) -> str:

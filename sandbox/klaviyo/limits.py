@@ -128,7 +128,9 @@ class Limits:
 
 def throttled(wait_s: int) -> Refused:
     """The 429. Text from a captured answer (klaviyo-api-node issue 66)."""
-    detail = f"Request was throttled. Expected available in {wait_s} second{'' if wait_s == 1 else 's'}."
+    detail = (
+        f"Request was throttled. Expected available in {wait_s} second{'' if wait_s == 1 else 's'}."
+    )
     refused = refusal(429, "throttled", "Request was throttled.", detail)
     refused.headers["Retry-After"] = str(wait_s)
     return refused

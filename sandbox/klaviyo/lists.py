@@ -53,7 +53,9 @@ class Members:
                 self._numbers[place] = self._places[number] = GONE
                 self.count -= 1
 
-    def walk(self, start: int | None = None, *, backwards: bool = False) -> Iterator[tuple[int, int]]:
+    def walk(
+        self, start: int | None = None, *, backwards: bool = False
+    ) -> Iterator[tuple[int, int]]:
         """(place, number) from a place on, oldest member first (backwards: from there down)."""
         if backwards:
             places = range(len(self._numbers) - 1 if start is None else start, -1, -1)
@@ -69,7 +71,9 @@ class ProfileList:
     created: float
     updated: float
     opt_in_process: str = "double_opt_in"
-    flows: list[dict[str, Any]] = field(default_factory=list)  # the flows that joining this list starts
+    flows: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # the flows that joining this list starts
     members: Members = field(default_factory=Members)
 
 

@@ -24,7 +24,9 @@ class Request:
     body: bytes = b""
     base_url: str = "http://klaviyo.invalid"
     target_bytes: int = 0  # length of path and query as sent
-    arrived_at: float | None = None  # epoch seconds at which a server saw its headers: rate limits count these
+    arrived_at: float | None = (
+        None  # epoch seconds at which a server saw its headers: rate limits count these
+    )
 
     @classmethod
     def of(
@@ -123,7 +125,10 @@ def refusal(
     parameter: str | None = None,
     meta: dict[str, Any] | None = None,
 ) -> Refused:
-    return Refused(status, [error(status, code, title, detail, pointer=pointer, parameter=parameter, meta=meta)])
+    return Refused(
+        status,
+        [error(status, code, title, detail, pointer=pointer, parameter=parameter, meta=meta)],
+    )
 
 
 def invalid(detail: str, *, pointer: str | None = None, parameter: str | None = None) -> Refused:

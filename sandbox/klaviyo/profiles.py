@@ -102,7 +102,12 @@ class Profiles:
 
     def number_of(self, profile_id: str) -> int | None:
         digits = profile_id.removeprefix(ID_PREFIX)
-        if len(profile_id) != 26 or len(digits) != 23 or not digits.isascii() or not digits.isdigit():
+        if (
+            len(profile_id) != 26
+            or len(digits) != 23
+            or not digits.isascii()
+            or not digits.isdigit()
+        ):
             return None
         number = int(digits)
         return number if self.exists(number) else None
@@ -111,7 +116,11 @@ class Profiles:
         """The profile whose `field` (id, email, phone_number, external_id) has this value."""
         if field == "id":
             return self.number_of(value)
-        return self._by_email.get(value.lower()) if field == "email" else self._others[field].owner(value)
+        return (
+            self._by_email.get(value.lower())
+            if field == "email"
+            else self._others[field].owner(value)
+        )
 
     def numbers(self) -> range:
         """All numbers ever given, in order of creation, those of deleted profiles too."""
@@ -153,7 +162,12 @@ class Profiles:
         return number
 
     def update(
-        self, number: int, changes: Mapping[str, Any], meta: Mapping[str, Any] | None = None, *, now: float
+        self,
+        number: int,
+        changes: Mapping[str, Any],
+        meta: Mapping[str, Any] | None = None,
+        *,
+        now: float,
     ) -> None:
         """Change one profile; a null clears. Raises Conflict if another profile owns a new identifier."""
         for field in ("email", "phone_number", "external_id"):
@@ -190,7 +204,9 @@ class Profiles:
         self._emails += rows.emails
         self._created.extend([now] * len(numbers))
         self._updated.extend([now] * len(numbers))
-        self._by_email.update((email, n) for email, n in zip(rows.emails, numbers, strict=True) if email)
+        self._by_email.update(
+            (email, n) for email, n in zip(rows.emails, numbers, strict=True) if email
+        )
         for field, values in rows.others():
             self._others[field].add(values, numbers)
         self.count += len(numbers)
@@ -217,7 +233,9 @@ class Profiles:
             number = owner
         return number
 
-    def _match_other(self, phone: str | None, external: str | None, profile_id: str | None) -> int | None:
+    def _match_other(
+        self, phone: str | None, external: str | None, profile_id: str | None
+    ) -> int | None:
         if phone is not None:
             return self.find("phone_number", phone)
         if external is not None:
@@ -295,7 +313,9 @@ class _Index:
 
     def add(self, values: Sequence[str | None], numbers: range) -> None:
         """Take in newly created profiles with values that `are_new`."""
-        self._numbers.update((value, n) for value, n in zip(values, numbers, strict=True) if value is not None)
+        self._numbers.update(
+            (value, n) for value, n in zip(values, numbers, strict=True) if value is not None
+        )
         self._read_to = numbers.stop
 
     def _catch_up(self) -> None:
@@ -313,7 +333,10 @@ class _Index:
 
     def _has(self, number: int, value: str) -> bool:
         """The entry may be out of date."""
-        return self._profiles.exists(number) and self._profiles.attributes(number).get(self._field) == value
+        return (
+            self._profiles.exists(number)
+            and self._profiles.attributes(number).get(self._field) == value
+        )
 
 
 def profile_id(number: int) -> str:

@@ -17,7 +17,9 @@ from sandbox.klaviyo.profiles import Profiles
 T = TypeVar("T")
 
 _VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\[[^\]]*\]|[^\s,()\[\]"']+)"""
-_CLAUSE = re.compile(rf"\s*(?P<operator>[a-z-]+)\((?P<field>[\w.$]+),\s*(?P<value>{_VALUE})\s*\)\s*(?:,|$)")
+_CLAUSE = re.compile(
+    rf"\s*(?P<operator>[a-z-]+)\((?P<field>[\w.$]+),\s*(?P<value>{_VALUE})\s*\)\s*(?:,|$)"
+)
 _ITEM = re.compile(r""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s,\[\]"']+)""")
 
 
@@ -97,7 +99,9 @@ def names(request: Request, parameter: str, *allowed: str) -> set[str]:
     """A comma-separated parameter such as `include`; only `allowed` names if any are given."""
     asked = {name for name in request.query.get(parameter, "").split(",") if name}
     if allowed and not asked <= set(allowed):
-        raise invalid(f"'{', '.join(sorted(asked - set(allowed)))}' is not allowed here.", parameter=parameter)
+        raise invalid(
+            f"'{', '.join(sorted(asked - set(allowed)))}' is not allowed here.", parameter=parameter
+        )
     return asked
 
 
@@ -111,7 +115,9 @@ class Page:
     def take(self, items: Iterator[tuple[int, T]]) -> tuple[list[T], int | None]:
         """Cut the page out of (place, item) pairs that begin at `start`; also the place to go on from."""
         cut = list(islice(items, self.size + 1))
-        return [item for _, item in cut[: self.size]], cut[self.size][0] if len(cut) > self.size else None
+        return [item for _, item in cut[: self.size]], cut[self.size][0] if len(
+            cut
+        ) > self.size else None
 
 
 def read_page(request: Request, *, default: int = 20, most: int = 100) -> Page:
@@ -145,5 +151,7 @@ def links(request: Request, following: int | None) -> dict[str, Any]:
     def url(query: Mapping[str, str]) -> str:
         return f"{here}?{urlencode(query)}" if query else here
 
-    onwards = None if following is None else url({**request.query, "page[cursor]": cursor_of(following)})
+    onwards = (
+        None if following is None else url({**request.query, "page[cursor]": cursor_of(following)})
+    )
     return {"self": url(request.query), "next": onwards, "prev": None}

@@ -12,11 +12,31 @@ from sandbox.klaviyo.profiles import profile_id
 
 # In the order of the spec; absent values are shown as null.
 PROFILE_FIELDS = (
-    *("email", "phone_number", "external_id", "first_name", "last_name", "organization", "locale", "title"),
+    *(
+        "email",
+        "phone_number",
+        "external_id",
+        "first_name",
+        "last_name",
+        "organization",
+        "locale",
+        "title",
+    ),
     *("image", "created", "updated", "last_event_date", "location", "properties"),
 )
 LOCATION_FIELDS = (
-    *("address1", "address2", "city", "country", "latitude", "longitude", "region", "zip", "timezone", "ip"),
+    *(
+        "address1",
+        "address2",
+        "city",
+        "country",
+        "latitude",
+        "longitude",
+        "region",
+        "zip",
+        "timezone",
+        "ip",
+    ),
 )
 
 
@@ -108,7 +128,9 @@ def profile_list(
         name: {"links": _both(self_link, name)} for name in ("profiles", "tags", "flow-triggers")
     }
     if with_flows:
-        relationships["flow-triggers"]["data"] = [{"type": "flow", "id": each["id"]} for each in known.flows]
+        relationships["flow-triggers"]["data"] = [
+            {"type": "flow", "id": each["id"]} for each in known.flows
+        ]
     return {
         "type": "list",
         "id": known.id,
@@ -148,7 +170,9 @@ def job(known: Job, base_url: str, now: float) -> dict[str, Any]:
             "failed_count": len(known.import_errors),
             "completed_at": timestamp(known.ends_at) if status == "complete" else None,
             "expires_at": timestamp(known.created_at + LIFETIME_S),
-            "started_at": timestamp(known.starts_at) if status in ("processing", "complete") else None,
+            "started_at": timestamp(known.starts_at)
+            if status in ("processing", "complete")
+            else None,
         },
         "relationships": {
             "lists": {

@@ -30,7 +30,9 @@ def serving(klaviyo: Klaviyo, *, port: int = 0) -> Iterator[str]:
     ready: Future[str] = Future()
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        thread = threading.Thread(target=runner.run, args=(_serve_until(stop, ready, klaviyo, port),), name="klaviyo")
+        thread = threading.Thread(
+            target=runner.run, args=(_serve_until(stop, ready, klaviyo, port),), name="klaviyo"
+        )
         thread.start()
         try:
             yield ready.result()
@@ -39,7 +41,9 @@ def serving(klaviyo: Klaviyo, *, port: int = 0) -> Iterator[str]:
             thread.join()
 
 
-async def _serve_until(stop: asyncio.Event, ready: Future[str], klaviyo: Klaviyo, port: int) -> None:
+async def _serve_until(
+    stop: asyncio.Event, ready: Future[str], klaviyo: Klaviyo, port: int
+) -> None:
     try:
         async with running(klaviyo, port=port) as url:
             ready.set_result(url)
@@ -93,7 +97,9 @@ class _Front:
     async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
         if jitter_s := self._klaviyo.settings.jitter_seconds:
             await asyncio.sleep(random.uniform(0, jitter_s))
-        arrived_at = self._klaviyo.clock()  # before the body has come, and before it waits for its turn
+        arrived_at = (
+            self._klaviyo.clock()
+        )  # before the body has come, and before it waits for its turn
         request = Request.of(
             http.method,
             http.raw_path,

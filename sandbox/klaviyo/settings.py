@@ -15,8 +15,24 @@ ALL_SCOPES = READ_SCOPES | {"lists:write", "profiles:write", "data-privacy:write
 
 # All stable revisions, from the branches of Klaviyo's openapi repository and its Python SDK 25.0.0.
 REVISIONS = (
-    *("2022-10-17", "2023-01-24", "2023-02-22", "2023-06-15", "2023-07-15", "2023-08-15", "2023-09-15"),
-    *("2023-10-15", "2023-12-15", "2024-02-15", "2024-05-15", "2024-06-15", "2024-07-15", "2024-10-15"),
+    *(
+        "2022-10-17",
+        "2023-01-24",
+        "2023-02-22",
+        "2023-06-15",
+        "2023-07-15",
+        "2023-08-15",
+        "2023-09-15",
+    ),
+    *(
+        "2023-10-15",
+        "2023-12-15",
+        "2024-02-15",
+        "2024-05-15",
+        "2024-06-15",
+        "2024-07-15",
+        "2024-10-15",
+    ),
     *("2025-01-15", "2025-04-15", "2025-07-15", "2025-10-15"),
     *("2026-01-15", "2026-04-15", "2026-07-15", "2026-10-15"),
 )
@@ -34,22 +50,32 @@ class Settings:
     """
 
     limits: bool = True
-    l_steady: int = 750  # a minute, tier L. The specs say 750 since 2026-01-15, the rate limit page says 700
+    l_steady: int = (
+        750  # a minute, tier L. The specs say 750 since 2026-01-15, the rate limit page says 700
+    )
     rate_headers: Literal["minute", "windows"] = (
         "minute"  # as the rate limit page has them; or with all windows, as clients recorded them
     )
 
-    jitter_seconds: float = 0.0  # a request arrives up to so much after it left, each another time; over HTTP only
+    jitter_seconds: float = (
+        0.0  # a request arrives up to so much after it left, each another time; over HTTP only
+    )
 
     job_seconds: float = 2.0  # from acceptance to completion. No official figure exists
     job_fate: Fate = "normal"  # of jobs accepted from now on; see jobs.py
-    job_order: Literal["arrival", "reversed"] = "arrival"  # among jobs that fall due together: not guaranteed
+    job_order: Literal["arrival", "reversed"] = (
+        "arrival"  # among jobs that fall due together: not guaranteed
+    )
     expired_job_status: int = 404  # of a job that is past `expires_at`. Unverified
 
     bad_rows: BadRows = "all"  # which bad rows a 400 names. Unverified
-    async_checks: frozenset[Check] = frozenset({"identifier", "size"})  # the others refuse the whole job
+    async_checks: frozenset[Check] = frozenset(
+        {"identifier", "size"}
+    )  # the others refuse the whole job
     lists_per_job: int = 0  # most lists one job may name, 0 = any. Unverified
-    unique: frozenset[str] = frozenset({"phone_number"})  # identifiers two e-mail profiles cannot share in imports
+    unique: frozenset[str] = frozenset(
+        {"phone_number"}
+    )  # identifiers two e-mail profiles cannot share in imports
 
     max_body_bytes: int = 5_000_000  # decompressed. "5 MB": the smaller reading
     max_profile_bytes: int = 100_000
@@ -63,7 +89,9 @@ class Settings:
         "ignore"  # unknown ids when adding to or removing from a list. Unverified
     )
 
-    keys: dict[str, frozenset[str]] = field(default_factory=lambda: {FULL_KEY: ALL_SCOPES, READONLY_KEY: READ_SCOPES})
+    keys: dict[str, frozenset[str]] = field(
+        default_factory=lambda: {FULL_KEY: ALL_SCOPES, READONLY_KEY: READ_SCOPES}
+    )
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Take switches from JSON. `keys` adds or re-scopes keys, `revoke` removes them.
@@ -73,7 +101,9 @@ class Settings:
         fields = {f.name for f in dataclasses.fields(self)} - {"keys"}
         if unknown := changes.keys() - fields - {"keys", "revoke"}:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-        fitted = {name: _fit(name, getattr(self, name), changes[name]) for name in changes.keys() & fields}
+        fitted = {
+            name: _fit(name, getattr(self, name), changes[name]) for name in changes.keys() & fields
+        }
         keys = {key: read_scopes(scopes) for key, scopes in changes.get("keys", {}).items()}
         for name, value in fitted.items():
             setattr(self, name, value)
@@ -83,7 +113,9 @@ class Settings:
 
     def shown(self) -> dict[str, Any]:
         """The switches as JSON, without the keys."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "keys"}
+        values = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "keys"
+        }
         return {name: sorted(v) if isinstance(v, frozenset) else v for name, v in values.items()}
 
 
@@ -111,6 +143,8 @@ def _fit(name: str, present: Any, value: Any) -> Any:
         return frozenset(value)
     if name in CHOICES and value not in CHOICES[name]:
         raise ValueError(f"{name}: one of {sorted(CHOICES[name])}")
-    if isinstance(present, bool) != isinstance(value, bool) or isinstance(present, str) != isinstance(value, str):
+    if isinstance(present, bool) != isinstance(value, bool) or isinstance(
+        present, str
+    ) != isinstance(value, str):
         raise ValueError(f"{name}: like {present!r}")
     return type(present)(value)

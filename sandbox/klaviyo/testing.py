@@ -65,10 +65,16 @@ def import_now(klaviyo: Klaviyo, clock: Clock, *profiles: Mapping[str, Any] | st
 
 def attributes_of(klaviyo: Klaviyo, email: str) -> dict[str, Any]:
     """What Klaviyo knows of the profile with this address, without nulls and times."""
-    found = klaviyo.call("GET", f'/api/profiles?filter=equals(email,"{email.replace("+", "%2B")}")').json()["data"]
+    found = klaviyo.call(
+        "GET", f'/api/profiles?filter=equals(email,"{email.replace("+", "%2B")}")'
+    ).json()["data"]
     assert len(found) == 1, found
-    known: dict[str, Any] = {name: value for name, value in found[0]["attributes"].items() if value not in (None, {})}
-    known["location"] = {name: value for name, value in known["location"].items() if value is not None}
+    known: dict[str, Any] = {
+        name: value for name, value in found[0]["attributes"].items() if value not in (None, {})
+    }
+    known["location"] = {
+        name: value for name, value in known["location"].items() if value is not None
+    }
     if not known["location"]:
         del known["location"]
     return {name: value for name, value in known.items() if name not in ("created", "updated")}

@@ -67,7 +67,9 @@ def url(management: Management) -> Iterator[str]:
 
 
 @pytest.fixture
-def line(management: Management, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def line(
+    management: Management, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> CommandLine:
     """On the world's store; `through` goes over the API, as Ada unless somebody else."""
     monkeypatch.setattr("exporter.wiring.management", lambda: management)
     monkeypatch.setenv("COLUMNS", "240")

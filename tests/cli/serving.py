@@ -27,7 +27,11 @@ def serving_api(management: Management) -> Iterator[str]:
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in NOT_PASSED_ON}
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in NOT_PASSED_ON
+            }
             actor = TOKENS.get(headers.pop("Authorization", "").removeprefix("Bearer "))
             if actor is None:  # the platform's own refusal, before the app
                 self._answer(401, {"Content-Type": "text/plain"}, b"You do not have permission.")

@@ -71,7 +71,9 @@ def test_a_file_is_shown_checked_applied_and_applied_again_without_a_change(
 
     said = both.ok("exports", "apply", "-f", file, typed="y\n")
     assert (said.out, "2 changed" in said.err) == (shown.out, True)
-    first, second = sorted(both.ok("exports", "--json").document, key=lambda each: each["id"], reverse=True)
+    first, second = sorted(
+        both.ok("exports", "--json").document, key=lambda each: each["id"], reverse=True
+    )
     assert (first["id"], first["list_id"], first["max_profiles"], first["paused"]) == (
         *("high-value", vips, 100_000),
         False,
@@ -115,7 +117,10 @@ def test_what_is_not_in_the_file_stays_unless_pruned(
     assert "Old" not in both.ok("exports", "apply", "-f", file, "--yes").out
     said = both.ok("exports", "apply", "-f", file, "--prune", typed="y\n")
     assert ("- remove Old (old)" in said.out, "of which 1 are removed" in said.err) == (True, True)
-    assert [each["id"] for each in both.ok("exports", "--json").document] == ["everybody", "high-value"]
+    assert [each["id"] for each in both.ok("exports", "--json").document] == [
+        "everybody",
+        "high-value",
+    ]
 
 
 def test_a_name_that_pruning_frees_can_be_taken(
@@ -128,7 +133,9 @@ def test_a_name_that_pruning_frees_can_be_taken(
     assert {each["id"] for each in dumped(both)} == {"everybody", "high-value"}
 
 
-def test_paused_is_left_alone_where_the_file_does_not_say(vips: str, both: CommandLine, file: Path) -> None:
+def test_paused_is_left_alone_where_the_file_does_not_say(
+    vips: str, both: CommandLine, file: Path
+) -> None:
     both.ok("exports", "apply", "-f", file, "--yes")
     both.ok("exports", "pause", "high-value")
     assert both.ok("exports", "apply", "-f", file, "--yes").out == "Nothing to change.\n"
@@ -140,7 +147,9 @@ def test_paused_is_left_alone_where_the_file_does_not_say(vips: str, both: Comma
 
 def test_pausing_and_settings_come_together(vips: str, both: CommandLine, file: Path) -> None:
     both.ok("exports", "apply", "-f", file, "--yes")
-    file.write_text(FILE.replace("    max_profiles: 100000", "    paused: true").replace("[All, More]", "[All]"))
+    file.write_text(
+        FILE.replace("    max_profiles: 100000", "    paused: true").replace("[All, More]", "[All]")
+    )
     both.ok("exports", "apply", "-f", file, "--yes")
     file.write_text(FILE.replace("100000", "7\n    paused: false"))
     both.ok("exports", "apply", "-f", file, "--yes")
@@ -170,7 +179,11 @@ def test_pausing_and_settings_come_together(vips: str, both: CommandLine, file: 
         ("exports:", "export:", "should hold the one key exports"),
         ("exports:", "exports: [a]\nx:", "should hold the one key exports"),
         ("mapping:\n", "mapping: [\n", "is no YAML at line"),
-        ("  - id: high-value", "  - just words\n  - id: high-value", "exports.1: should be keys and values"),
+        (
+            "  - id: high-value",
+            "  - just words\n  - id: high-value",
+            "exports.1: should be keys and values",
+        ),
         ("id: high-value", "id: !!python/object/apply:os.getcwd []", "is no YAML"),
     ],
 )
@@ -185,7 +198,9 @@ def test_one_wrong_field_changes_nothing_and_is_named(
     assert dict(world.text_of_state()) == before
 
 
-def test_every_problem_of_every_export_is_named_at_a_time(vips: str, both: CommandLine, file: Path) -> None:
+def test_every_problem_of_every_export_is_named_at_a_time(
+    vips: str, both: CommandLine, file: Path
+) -> None:
     file.write_text(FILE.replace("VIPs", "Nope").replace("on: off", "on: never"))
     said = both("exports", "apply", "-f", file)
     assert ("high-value.list" in said.err, "Everybody.schedule.on" in said.err) == (True, True)
@@ -233,7 +248,9 @@ def test_one_edit_that_one_may_not_make_stops_all_of_them(
     line.ok("exports", "apply", "-f", file, "--yes")
 
 
-def test_what_is_as_dumped_needs_no_klaviyo(world: World, vips: str, both: CommandLine, file: Path) -> None:
+def test_what_is_as_dumped_needs_no_klaviyo(
+    world: World, vips: str, both: CommandLine, file: Path
+) -> None:
     both.ok("exports", "apply", "-f", file, "--yes")
     file.write_text(both.ok("exports", "dump").out)
     world.secrets.clear()
@@ -251,7 +268,9 @@ def test_some_exports_can_be_dumped(vips: str, both: CommandLine, file: Path) ->
 
 # Any export that can be made can be dumped and applied again
 
-TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20).filter(str.strip)
+TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20).filter(
+    str.strip
+)
 MAPPINGS = st.fixed_dictionaries(
     {"email": TEXT},
     optional={
@@ -278,7 +297,12 @@ SCHEDULES = st.sampled_from(
         {"on": "arrival"},
         {"on": "demand"},
         {"on": "off", "times": ["18:30"]},
-        {"on": "schedule", "times": ["06:00", "23:59"], "days": ["sunday"], "time_zone": "Asia/Tokyo"},
+        {
+            "on": "schedule",
+            "times": ["06:00", "23:59"],
+            "days": ["sunday"],
+            "time_zone": "Asia/Tokyo",
+        },
         {"on": "schedule", "cron": "*/5 0 1 * *"},
     )
 )
@@ -294,7 +318,9 @@ SCHEDULES = st.sampled_from(
     reconcile=st.booleans(),
     paused=st.booleans(),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: Any) -> None:
     app = LocalApp(management, ADMIN)
     document = {**drawn, "connection": None, "list_id": LIST}
@@ -306,14 +332,19 @@ def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: An
     made = app.create_export(form)
     try:
         assert applying.plan(app, applying.read(applying.dump(app.exports())), prune=True) == []
-        other = applying.read(applying.dump([made]))[0] | {"paused": not made.paused, "segments": ["Other"]}
+        other = applying.read(applying.dump([made]))[0] | {
+            "paused": not made.paused,
+            "segments": ["Other"],
+        }
         [edit] = applying.plan(app, [other])
         assert edit.kind is Kind.EDIT
         list(applying.apply(app, [edit]))
         assert applying.plan(app, [other]) == []
         saved = app.export(made.id)
         kept = set(NewExportForm.model_fields) - {"paused", "segments"}
-        assert {name: getattr(saved, name) for name in kept} == {name: getattr(made, name) for name in kept}
+        assert {name: getattr(saved, name) for name in kept} == {
+            name: getattr(made, name) for name in kept
+        }
         assert saved.paused is not made.paused
     finally:
         app.remove_export(made.id, etag=app.export(made.id).etag)

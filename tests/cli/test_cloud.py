@@ -34,7 +34,14 @@ def settings(azurite: Azurite) -> Iterator[dict[str, str]]:
         consent = Consent(by="ann", at=datetime(2026, 11, 23, tzinfo=UTC))
         catalog.save(Connection(id="main", name="Klaviyo", secret="main-key", consent=consent))
         mapping = parse_mapping({"email": "EMail", "properties": {"tier": "Tier"}})
-        export = Export(id="vips", name="VIPs", connection="main", list_id="Y6nRLr", segments=["VIPs"], mapping=mapping)
+        export = Export(
+            id="vips",
+            name="VIPs",
+            connection="main",
+            list_id="Y6nRLr",
+            segments=["VIPs"],
+            mapping=mapping,
+        )
         catalog.save(export)
         segments.close()
         yield {
@@ -50,13 +57,17 @@ def settings(azurite: Azurite) -> Iterator[dict[str, str]]:
 def run(settings: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "exporter", *args]
     environment = {**os.environ, **settings, "COLUMNS": "160"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_exports_and_connections_are_listed_without_secrets(settings: dict[str, str]) -> None:
     listed = run(settings, "exports")
     assert (listed.returncode, "Y6nRLr" in listed.stdout) == (0, True), listed.stderr
-    assert json.loads(run(settings, "connections", "--json").stdout)[0]["secret"] == "main-key"  # its name, no value
+    assert (
+        json.loads(run(settings, "connections", "--json").stdout)[0]["secret"] == "main-key"
+    )  # its name, no value
 
 
 def test_plan_of_an_export_is_a_dry_run(settings: dict[str, str]) -> None:
@@ -77,7 +88,9 @@ def test_run_queues_a_run_that_can_be_watched_and_cancelled(settings: dict[str, 
     assert (unfinished.returncode, "no report" in unfinished.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("args", [("plan", "nothing"), ("run", "nothing"), ("cancel", "a/b"), ("report", "a/b")])
+@pytest.mark.parametrize(
+    "args", [("plan", "nothing"), ("run", "nothing"), ("cancel", "a/b"), ("report", "a/b")]
+)
 def test_what_does_not_exist_is_said(settings: dict[str, str], args: tuple[str, ...]) -> None:
     done = run(settings, *args)
     assert (done.returncode, "there is no" in done.stderr) == (2, True), done.stderr

@@ -43,7 +43,10 @@ def peopled(world: World, management: Management) -> World:
 
 def commands() -> dict[str, typer.models.CommandInfo]:
     """Every command by its words."""
-    found = {str(each.name or getattr(each.callback, "__name__", "")): each for each in cli.app.registered_commands}
+    found = {
+        str(each.name or getattr(each.callback, "__name__", "")): each
+        for each in cli.app.registered_commands
+    }
     for group in cli.app.registered_groups:
         assert group.typer_instance is not None
         for each in group.typer_instance.registered_commands:
@@ -54,8 +57,12 @@ def commands() -> dict[str, typer.models.CommandInfo]:
 # Connections
 
 
-def test_a_connection_is_made_from_a_piped_key_agreed_to_changed_and_removed(world: World, both: CommandLine) -> None:
-    made = both.ok("connections", "create", "Main account", "--key-stdin", "--json", typed=f"{FULL_KEY}\n").document
+def test_a_connection_is_made_from_a_piped_key_agreed_to_changed_and_removed(
+    world: World, both: CommandLine
+) -> None:
+    made = both.ok(
+        "connections", "create", "Main account", "--key-stdin", "--json", typed=f"{FULL_KEY}\n"
+    ).document
     assert (made["id"], made["consent"], made["check"]["ok"]) == (MAIN, None, True)
     assert world.secrets[made["secret"]] == FULL_KEY
 
@@ -93,7 +100,9 @@ def test_a_key_is_shown_nowhere_and_is_no_option(world: World, both: CommandLine
     assert both("connections", "create", "C", "--key", FULL_KEY).code == 2
 
 
-def test_a_key_at_the_terminal_is_typed_without_echo(line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_at_the_terminal_is_typed_without_echo(
+    line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -104,18 +113,24 @@ def test_a_key_at_the_terminal_is_typed_without_echo(line: CommandLine, monkeypa
 
 
 def test_a_secret_that_is_there_can_be_named(both: CommandLine) -> None:
-    made = both.ok("connections", "create", "A", "--secret", "klaviyo-key", "--id", "mine", "--json").document
+    made = both.ok(
+        "connections", "create", "A", "--secret", "klaviyo-key", "--id", "mine", "--json"
+    ).document
     assert (made["id"], made["secret"]) == ("mine", "klaviyo-key")
 
 
-def test_connect_of_a_key_without_scopes_fails_and_says_which(world: World, both: CommandLine) -> None:
+def test_connect_of_a_key_without_scopes_fails_and_says_which(
+    world: World, both: CommandLine
+) -> None:
     both.ok("connections", "create", "A", "--secret", "klaviyo-key")
     world.secrets["klaviyo-key"] = READONLY_KEY
     said = both("connections", "connect", "a")
     assert (said.code, "lists:write" in said.out, "create a new key" in said.out) == (1, True, True)
 
 
-def test_a_connection_in_use_is_removed_with_its_exports_only_when_asked(peopled: World, both: CommandLine) -> None:
+def test_a_connection_in_use_is_removed_with_its_exports_only_when_asked(
+    peopled: World, both: CommandLine
+) -> None:
     refused = both("connections", "remove", MAIN, "--yes")
     assert (refused.code, EXPORT in refused.err) == (1, True)
     both.ok("connections", "remove", MAIN, "--yes", "--exports", "detach")
@@ -130,22 +145,36 @@ def test_lists_are_shown_and_made(peopled: World, both: CommandLine) -> None:
 # Exports
 
 
-def test_an_export_is_made_by_list_name_changed_and_removed(peopled: World, both: CommandLine) -> None:
+def test_an_export_is_made_by_list_name_changed_and_removed(
+    peopled: World, both: CommandLine
+) -> None:
     both.ok("lists", MAIN, "--create", "My VIPs")
     options = ("--connection", MAIN, "--list", "my vips", "--segment", SEGMENT, "--email", "EMail")
-    made = both.ok("exports", "create", "VIPs", *options, "--at", "18:30", "--day", "monday", "--json").document
+    made = both.ok(
+        "exports", "create", "VIPs", *options, "--at", "18:30", "--day", "monday", "--json"
+    ).document
     assert (made["id"], made["list_name"], made["paused"]) == ("vips", "My VIPs", False)
-    assert made["schedule"] | {"on": "schedule", "times": ["18:30"], "days": ["monday"]} == made["schedule"]
+    assert (
+        made["schedule"] | {"on": "schedule", "times": ["18:30"], "days": ["monday"]}
+        == made["schedule"]
+    )
     assert peopled.runs("vips") == []
 
     both.ok("exports", "edit", "vips", "--time-zone", "Europe/Bucharest", "--max-profiles", "10")
     both.ok("exports", "edit", "vips", "--name", "Best", "--email", "Mail")
     seen = both.ok("exports", "show", "vips", "--json").document
     assert (seen["name"], seen["max_profiles"], seen["mapping"]["email"]) == ("Best", 10, "Mail")
-    assert (seen["schedule"]["times"], seen["schedule"]["time_zone"]) == (["18:30"], "Europe/Bucharest")
+    assert (seen["schedule"]["times"], seen["schedule"]["time_zone"]) == (
+        ["18:30"],
+        "Europe/Bucharest",
+    )
     both.ok("exports", "edit", "vips", "--cron", "0 6 * * 1", "--max-profiles", "0")
     seen = both.ok("exports", "show", "vips", "--json").document
-    assert (seen["schedule"]["times"], seen["schedule"]["cron"], seen["max_profiles"]) == ([], "0 6 * * 1", None)
+    assert (seen["schedule"]["times"], seen["schedule"]["cron"], seen["max_profiles"]) == (
+        [],
+        "0 6 * * 1",
+        None,
+    )
 
     both.ok("exports", "edit", "vips", "--keep-rejected-rows", "--reconcile")
     seen = both.ok("exports", "edit", "vips", "--no-reconcile", "--json").document
@@ -165,7 +194,9 @@ def test_every_page_of_a_list_is_shown(
     for number in range(4):
         line.ok("exports", "duplicate", EXPORT)
         line.ok("lists", MAIN, "--create", f"List {number}")
-    everything = [line.ok(*command, "--json").document for command in (("exports",), ("lists", MAIN))]
+    everything = [
+        line.ok(*command, "--json").document for command in (("exports",), ("lists", MAIN))
+    ]
     monkeypatch.setattr("exporter.cli.remote_backend.MAX_PAGE", 2)
     line.through(url)
     paged = [line.ok(*command, "--json").document for command in (("exports",), ("lists", MAIN))]
@@ -180,7 +211,10 @@ def test_what_somebody_who_saves_should_know_is_said(peopled: World, both: Comma
 
 def test_editing_keeps_what_email_does_not_change(peopled: World, both: CommandLine) -> None:
     both.ok("exports", "edit", EXPORT, "--email", "Mail")
-    assert both.ok("exports", "show", EXPORT, "--json").document["mapping"]["first_name"] == "FirstName"
+    assert (
+        both.ok("exports", "show", EXPORT, "--json").document["mapping"]["first_name"]
+        == "FirstName"
+    )
 
 
 SCHEDULES: dict[str, tuple[str, ...]] = {
@@ -263,8 +297,12 @@ def test_the_bar_of_a_run_that_is_waited_for_has_a_total(
     assert ("confirm", 2, 2) in shown, shown
 
 
-def test_run_all_starts_what_has_a_schedule_and_says_what_does_not(peopled: World, both: CommandLine) -> None:
-    both.ok("exports", "create", "No segment", *OPTIONS[:4], "--segment", "Nowhere", "--email", "EMail")
+def test_run_all_starts_what_has_a_schedule_and_says_what_does_not(
+    peopled: World, both: CommandLine
+) -> None:
+    both.ok(
+        "exports", "create", "No segment", *OPTIONS[:4], "--segment", "Nowhere", "--email", "EMail"
+    )
     said = both("run", "--all", "--json")
     assert said.code == 1
     assert [(one["export"], bool(one["run"]), bool(one["problem"])) for one in said.document] == [
@@ -273,13 +311,17 @@ def test_run_all_starts_what_has_a_schedule_and_says_what_does_not(peopled: Worl
     ]
 
 
-def test_rows_that_were_not_delivered_can_be_read(peopled: World, both: CommandLine, tmp_path: Path) -> None:
+def test_rows_that_were_not_delivered_can_be_read(
+    peopled: World, both: CommandLine, tmp_path: Path
+) -> None:
     run = both.ok("runs", EXPORT, "--json").document[0]["run"]
     said = both.ok("report", run, "--rows", "rejected")
     assert "nobody" in said.out
 
 
-def test_a_mapping_is_suggested_from_a_segment_in_storage(peopled: World, both: CommandLine) -> None:
+def test_a_mapping_is_suggested_from_a_segment_in_storage(
+    peopled: World, both: CommandLine
+) -> None:
     assert both.ok("suggest", "--segment", SEGMENT).out == (
         "# columns: EMail, FirstName\nemail: EMail\nfirst_name: FirstName\n"
     )
@@ -349,16 +391,40 @@ def test_the_table_of_exports_has_the_columns_of_the_original_and_fits(
     table = line.ok("exports").out
     heads = table.splitlines()[0].split()
     assert heads == [
-        *("id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created", "changed", "may")
+        *(
+            "id",
+            "name",
+            "connection",
+            "type",
+            "list",
+            "status",
+            "schedule",
+            "refreshed",
+            "created",
+            "changed",
+            "may",
+        )
     ]
-    for part in (EXPORT, MAIN, "klaviyo", LIST, "Completed", "warnings", "Ada", f"{peopled.now():%Y-%m-%d}", "all"):
+    for part in (
+        EXPORT,
+        MAIN,
+        "klaviyo",
+        LIST,
+        "Completed",
+        "warnings",
+        "Ada",
+        f"{peopled.now():%Y-%m-%d}",
+        "all",
+    ):
         assert part in table.split(), table
     assert max(map(len, table.splitlines())) <= 120
     line.be("vio")
     assert line.ok("exports").out.splitlines()[1].split()[-1] == "see"
 
 
-def test_what_a_terminal_would_act_on_is_not_printed(world: World, management: Management, line: CommandLine) -> None:
+def test_what_a_terminal_would_act_on_is_not_printed(
+    world: World, management: Management, line: CommandLine
+) -> None:
     connect(management)
     world.klaviyo.call("POST", "/_sandbox/lists", {"id": "EVIL01", "name": "[red]a\x1b[2Jb"})
     shown = line.ok("lists", MAIN).out
@@ -375,14 +441,26 @@ def test_what_a_terminal_would_act_on_is_not_printed(world: World, management: M
         (("exports", "create", "X", "--email", "EMail"), "--connection"),
         (("exports", "create", "X", *OPTIONS, "--id", "Not an id"), "id:"),
         (("exports", "create", "high VALUE", *OPTIONS), "name: is taken"),
-        (("exports", "create", "X", *OPTIONS[2:], "--connection", "nowhere"), "no connection nowhere"),
-        (("exports", "create", "X", *OPTIONS, "--list", "Nope"), "list: the account has no list Nope"),
+        (
+            ("exports", "create", "X", *OPTIONS[2:], "--connection", "nowhere"),
+            "no connection nowhere",
+        ),
+        (
+            ("exports", "create", "X", *OPTIONS, "--list", "Nope"),
+            "list: the account has no list Nope",
+        ),
         (("exports", "create", "X", *OPTIONS, "--on", "sometimes"), "schedule.on"),
         (("exports", "create", "X", *OPTIONS, "--max-profiles", "-1"), "max_profiles"),
         (("exports", "create", "X", *OPTIONS, "--mapping", "nowhere.yaml"), "cannot be read"),
-        (("exports", "create", "X", *OPTIONS, "--at", "6"), "schedule.times.0: should be a time of day such as 06:00"),
+        (
+            ("exports", "create", "X", *OPTIONS, "--at", "6"),
+            "schedule.times.0: should be a time of day such as 06:00",
+        ),
         (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be small letters"),
-        (("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"), "segments: needs at least one"),
+        (
+            ("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"),
+            "segments: needs at least one",
+        ),
         (("exports", "edit", EXPORT), "nothing to change"),
         (("exports", "--json", "show", EXPORT), "behind show"),
         (("exports", "remove", EXPORT), "--yes"),
@@ -403,7 +481,9 @@ def test_what_a_terminal_would_act_on_is_not_printed(world: World, management: M
         (("exports", "--app", "elsewhere"), "https://"),
     ],
 )
-def test_misuse_ends_with_2_and_names_the_remedy(peopled: World, both: CommandLine, args: Any, says: str) -> None:
+def test_misuse_ends_with_2_and_names_the_remedy(
+    peopled: World, both: CommandLine, args: Any, says: str
+) -> None:
     before = dict(peopled.text_of_state())
     said = both(*args)
     assert (said.code, says in said.err) == (2, True), said
@@ -422,7 +502,11 @@ def test_an_edit_that_somebody_else_was_faster_with_is_refused(
 
     monkeypatch.setattr(Management, "lists", lists)
     said = both("exports", "edit", EXPORT, "--list", LIST, "--name", "Mine")
-    assert (said.code, "somebody else" in said.err, "repeat your change" in said.err) == (1, True, True), said
+    assert (said.code, "somebody else" in said.err, "repeat your change" in said.err) == (
+        1,
+        True,
+        True,
+    ), said
 
 
 def test_whoever_the_app_does_not_know_is_told_to_sign_in(line: CommandLine, url: str) -> None:
@@ -509,10 +593,17 @@ def test_every_command_is_in_the_table() -> None:
 
 def _filled(peopled: World, line: CommandLine, folder: Path, args: tuple[str, ...]) -> list[str]:
     """Arguments about a run that is over, an open one, and files that edit, create or leave out an export."""
-    places = {"run": peopled.runs(EXPORT)[-1].run_id, "open": line.ok("run", EXPORT, "--json").document["run"]}
+    places = {
+        "run": peopled.runs(EXPORT)[-1].run_id,
+        "open": line.ok("run", EXPORT, "--json").document["run"],
+    }
     dumped = line.ok("exports", "dump").out
     new = dumped.replace(f"id: {EXPORT}", "id: another").replace("High value", "Another")
-    files = {"file": dumped.replace("High value", "Renamed"), "creating": new, "empty": "exports: []\n"}
+    files = {
+        "file": dumped.replace("High value", "Renamed"),
+        "creating": new,
+        "empty": "exports: []\n",
+    }
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)
         places[name] = str(folder / f"{name}.yaml")
@@ -526,7 +617,12 @@ def test_who_may_use_a_command_is_what_the_roles_say(
     args, action = WHO_MAY[command]
     filled = _filled(peopled, line, tmp_path, args)
     line.through(url)
-    for actor in (NOBODY, VIEWER, CONTRIBUTOR, ADMIN):  # whoever may comes last: it may be gone then
+    for actor in (
+        NOBODY,
+        VIEWER,
+        CONTRIBUTOR,
+        ADMIN,
+    ):  # whoever may comes last: it may be gone then
         is_allowed = may(actor, action, shared=True)
         if actor is CONTRIBUTOR and is_allowed:
             continue  # what Admin does next would be used up: asked in the next test
@@ -538,12 +634,19 @@ def test_who_may_use_a_command_is_what_the_roles_say(
             assert _state(peopled) == before, actor
 
 
-FOR_CONTRIBUTORS = [command for command, (_, action) in WHO_MAY.items() if may(CONTRIBUTOR, action, shared=True)]
+FOR_CONTRIBUTORS = [
+    command for command, (_, action) in WHO_MAY.items() if may(CONTRIBUTOR, action, shared=True)
+]
 
 
 @pytest.mark.parametrize("command", FOR_CONTRIBUTORS)
 def test_contributors_may_over_shared_connections_alone(
-    peopled: World, management: Management, line: CommandLine, url: str, command: str, tmp_path: Path
+    peopled: World,
+    management: Management,
+    line: CommandLine,
+    url: str,
+    command: str,
+    tmp_path: Path,
 ) -> None:
     args, action = WHO_MAY[command]
     filled = _filled(peopled, line, tmp_path, args)
@@ -552,7 +655,9 @@ def test_contributors_may_over_shared_connections_alone(
     before = _state(peopled)
     line.through(url)
     alone = line(*command.split(), *filled)
-    if command.startswith("exports apply") and "{empty}" not in args:  # it does not even see the connection
+    if (
+        command.startswith("exports apply") and "{empty}" not in args
+    ):  # it does not even see the connection
         assert (alone.code, "none of this id that you may use" in alone.err) == (2, True), alone
     else:
         is_over_all = command in ("connections list", "run --all")  # over those that one may use
@@ -588,24 +693,49 @@ def test_help_of_every_command_shows_an_example(line: CommandLine, command: str)
 
 def test_page_names_every_command() -> None:
     page = (ROOT / "docs" / "how-to" / "command-line.md").read_text(encoding="utf-8")
-    assert [command for command in commands() if f"`{command.rpartition(' ')[2]}`" not in page] == []
+    assert [
+        command for command in commands() if f"`{command.rpartition(' ')[2]}`" not in page
+    ] == []
 
 
 @pytest.mark.processes
 def test_completion_is_installed_for_the_script_alone(tmp_path: Path) -> None:
-    environment = {**os.environ, "VENV": str(Path(sys.executable).parents[1]), "HOME": str(tmp_path)}
-    options: dict[str, Any] = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    environment = {
+        **os.environ,
+        "VENV": str(Path(sys.executable).parents[1]),
+        "HOME": str(tmp_path),
+    }
+    options: dict[str, Any] = {
+        "cwd": ROOT,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+        "timeout": 60,
+    }
     module = [sys.executable, "-m", "exporter"]
     refused = subprocess.run([*module, "--install-completion"], **options)
-    assert (refused.returncode, "No such option" in refused.stderr, list(tmp_path.iterdir())) == (2, True, [])
+    assert (refused.returncode, "No such option" in refused.stderr, list(tmp_path.iterdir())) == (
+        2,
+        True,
+        [],
+    )
     assert "completion" not in subprocess.run([*module, "--help"], **options).stdout
-    assert "--install-completion" in subprocess.run([ROOT / "scripts" / "exporter", "--help"], **options).stdout
+    assert (
+        "--install-completion"
+        in subprocess.run([ROOT / "scripts" / "exporter", "--help"], **options).stdout
+    )
 
 
 @pytest.mark.processes
 def test_script_completes_words_as_a_shell_asks() -> None:
-    asked = {"COMP_WORDS": "exporter exports re", "COMP_CWORD": "2", "_EXPORTER_COMPLETE": "complete_bash"}
+    asked = {
+        "COMP_WORDS": "exporter exports re",
+        "COMP_CWORD": "2",
+        "_EXPORTER_COMPLETE": "complete_bash",
+    }
     environment = {**os.environ, **asked, "VENV": str(Path(sys.executable).parents[1])}
     script = ROOT / "scripts" / "exporter"
-    done = subprocess.run([script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.split() == ["resume", "remove"], done

@@ -25,17 +25,25 @@ pytestmark = pytest.mark.processes
 def klaviyo() -> Iterator[tuple[Klaviyo, str]]:
     account = Klaviyo(Settings(job_seconds=0.1, limits=False))
     with serving(account) as url:
-        requests.post(f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10).raise_for_status()
+        requests.post(
+            f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10
+        ).raise_for_status()
         yield account, url
 
 
-def run(*args: object, url: str, answer: str = "", key: str = FULL_KEY) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: object, url: str, answer: str = "", key: str = FULL_KEY
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "KLAVIYO_API_KEY": key, "KLAVIYO_BASE_URL": url, "COLUMNS": "120"}
     command = [sys.executable, "-m", "exporter", *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, env=environment, input=answer, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, input=answer, capture_output=True, text=True, timeout=60
+    )
 
 
-def test_a_person_is_erased_here_and_on_request_in_klaviyo(klaviyo: tuple[Klaviyo, str], tmp_path: Path) -> None:
+def test_a_person_is_erased_here_and_on_request_in_klaviyo(
+    klaviyo: tuple[Klaviyo, str], tmp_path: Path
+) -> None:
     account, url = klaviyo
     file, state = tmp_path / "vips.csv", tmp_path / "s"
     file.write_text(f"EMail\n{ADA}\nmailto:{ADA}\nbo@example.com\n")
@@ -45,10 +53,14 @@ def test_a_person_is_erased_here_and_on_request_in_klaviyo(klaviyo: tuple[Klaviy
     assert ADA in rejected.read_text()
 
     kept = run("forget", ADA, "--state", state, "--klaviyo", url=url, answer="n\n")
-    assert (kept.returncode, ADA in rejected.read_text()) == (1, True), "nothing is done unless agreed"
+    assert (kept.returncode, ADA in rejected.read_text()) == (1, True), (
+        "nothing is done unless agreed"
+    )
 
     erased = run("forget", ADA, "--state", state, url=url)
-    assert (erased.returncode, erased.stdout.count("identifiers blanked: 1")) == (0, 1), erased.stderr
+    assert (erased.returncode, erased.stdout.count("identifiers blanked: 1")) == (0, 1), (
+        erased.stderr
+    )
     assert ADA not in rejected.read_text()
     assert account.account.profiles.find("email", ADA) is not None
 
@@ -66,7 +78,16 @@ def test_standard_output_holds_the_document_alone_and_no_answer_is_misuse(
     tmp_path: Path, answer: str, code: int
 ) -> None:
     (tmp_path / "runs").mkdir()
-    done = run("forget", ADA, "--state", tmp_path, "--klaviyo", "--json", url="http://127.0.0.1:9", answer=answer)
+    done = run(
+        "forget",
+        ADA,
+        "--state",
+        tmp_path,
+        "--klaviyo",
+        "--json",
+        url="http://127.0.0.1:9",
+        answer=answer,
+    )
     assert done.returncode == code, done.stderr
     assert "for good" in done.stderr
     if code:
@@ -75,18 +96,25 @@ def test_standard_output_holds_the_document_alone_and_no_answer_is_misuse(
         assert json.loads(done.stdout)["klaviyo_asked"] == []
 
 
-def test_a_key_without_the_scope_is_told_after_ours_is_erased(klaviyo: tuple[Klaviyo, str], tmp_path: Path) -> None:
+def test_a_key_without_the_scope_is_told_after_ours_is_erased(
+    klaviyo: tuple[Klaviyo, str], tmp_path: Path
+) -> None:
     _, url = klaviyo
     file, state = tmp_path / "vips.csv", tmp_path / "s"
     file.write_text(f"EMail\nmailto:{ADA}\nbo@example.com\n")
     run("push", file, "--list", LIST, "--email", "EMail", "--state", state, url=url)
     failed = run("forget", ADA, "--state", state, "--klaviyo", "--yes", url=url, key=READONLY_KEY)
     assert failed.returncode == 1, failed.stdout + failed.stderr
-    assert ("data-privacy:write" in failed.stdout, "identifiers blanked: 1" in failed.stdout) == (True, True)
+    assert ("data-privacy:write" in failed.stdout, "identifiers blanked: 1" in failed.stdout) == (
+        True,
+        True,
+    )
     assert ADA not in next(state.glob("runs/*/*/rejected.csv")).read_text()
 
 
-def test_klaviyo_is_asked_for_what_it_was_sent(klaviyo: tuple[Klaviyo, str], tmp_path: Path) -> None:
+def test_klaviyo_is_asked_for_what_it_was_sent(
+    klaviyo: tuple[Klaviyo, str], tmp_path: Path
+) -> None:
     account, url = klaviyo
     file, mapping, state = tmp_path / "vips.csv", tmp_path / "mapping.yaml", tmp_path / "s"
     file.write_text("EMail,Telephone\nada@bücher.example,\nCy@Example.com,\n")
@@ -97,7 +125,11 @@ def test_klaviyo_is_asked_for_what_it_was_sent(klaviyo: tuple[Klaviyo, str], tmp
     mapping.write_text("phone_number: Telephone\n")
     pushed = run("push", file, "--list", LIST, "--mapping", mapping, "--state", state, url=url)
     assert pushed.returncode == 0, pushed.stderr
-    people = [("email", "ada@xn--bcher-kva.example"), ("email", "cy@example.com"), ("phone_number", "+49302312511")]
+    people = [
+        ("email", "ada@xn--bcher-kva.example"),
+        ("email", "cy@example.com"),
+        ("phone_number", "+49302312511"),
+    ]
     assert None not in [account.account.profiles.find(*each) for each in people]
     for known_by in ("ada@bücher.example", " CY@example.com", "tel:+49 30 2312511"):
         asked = run("forget", known_by, "--state", state, "--klaviyo", "--yes", url=url)
@@ -116,7 +148,9 @@ def test_every_person_and_connection_is_tried_and_failures_are_listed(
     (state / "connections" / "a.json").write_text("{broken")
     document = json.loads((state / "connections" / "push.json").read_text())
     (state / "connections" / "z.json").write_text(json.dumps({**document, "id": "z"}))
-    account.faults.add([{"match": "POST /api/data-privacy", "kind": "status", "status": 403, "times": 1}])
+    account.faults.add(
+        [{"match": "POST /api/data-privacy", "kind": "status", "status": 403, "times": 1}]
+    )
     asked = run("forget", *people, "--state", state, "--klaviyo", "--yes", "--json", url=url)
     said = json.loads(asked.stdout)
     assert (asked.returncode, said["klaviyo_asked"]) == (1, ["z"]), asked.stderr

@@ -76,7 +76,9 @@ def test_files_deleted_while_they_are_read_fail_the_run_and_are_said(
 def test_a_file_deleted_before_the_run_has_begun_is_not_left_out_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.cli.local_backend._make", lambda state: (tmp_path / "b.csv").unlink() or state)
+    monkeypatch.setattr(
+        "exporter.cli.local_backend._make", lambda state: (tmp_path / "b.csv").unlink() or state
+    )
     with pytest.raises(ConfigError, match="deleted"):
         _push(tmp_path)
 

@@ -14,7 +14,16 @@ from pydantic import SecretStr
 
 from exporter import errors
 from exporter.cli.remote_backend import PIECE_BYTES, RemoteApp
-from exporter.errors import ConfigError, ExporterError, Invalid, NotAllowed, Problem, Transient, Unknown, name_of
+from exporter.errors import (
+    ConfigError,
+    ExporterError,
+    Invalid,
+    NotAllowed,
+    Problem,
+    Transient,
+    Unknown,
+    name_of,
+)
 from exporter.http import problems
 from exporter.klaviyo import responses
 from exporter.snapshots import paths
@@ -73,7 +82,11 @@ def test_an_error_comes_out_as_it_went_in(kind: type[ExporterError]) -> None:
     error.hint = "do this"
     with answering(*of(error)) as app, pytest.raises(ExporterError) as caught:
         app.exports()
-    assert (type(caught.value), caught.value.message, caught.value.hint) == (kind, "what happened", "do this")
+    assert (type(caught.value), caught.value.message, caught.value.hint) == (
+        kind,
+        "what happened",
+        "do this",
+    )
 
 
 def test_wrong_fields_come_out_as_they_went_in() -> None:
@@ -98,14 +111,24 @@ def test_wrong_fields_come_out_as_they_went_in() -> None:
         ((400, {}, b'{"type": 1}'), ExporterError, "address"),
         ((500, {}, b'["detail"]'), Transient, "Try again"),
         (
-            (404, {}, b'{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not Found"}'),
+            (
+                404,
+                {},
+                b'{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not Found"}',
+            ),
             Unknown,
             "version",
         ),
-        ((401, {}, b'{"type": "about:blank", "detail": "nobody", "hint": "Sign in."}'), ConfigError, "Sign in"),
+        (
+            (401, {}, b'{"type": "about:blank", "detail": "nobody", "hint": "Sign in."}'),
+            ConfigError,
+            "Sign in",
+        ),
     ],
 )
-def test_what_is_no_answer_of_the_app_names_a_remedy(answer: Answer, kind: type[ExporterError], says: str) -> None:
+def test_what_is_no_answer_of_the_app_names_a_remedy(
+    answer: Answer, kind: type[ExporterError], says: str
+) -> None:
     with answering(*answer) as app, pytest.raises(kind) as caught:
         app.exports()
     assert says in caught.value.hint
@@ -115,14 +138,22 @@ def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("exporter.cli.remote_backend.MAX_ANSWER_BYTES", 100_000)
     for status in (200, 500):
         with answering(status, {}, b" " * 1_000_000) as app:
-            for ask in (app.exports, lambda app=app: list(app.rows("vips/20260824T1433Z-1a2b3c4d5e", "rejected"))):
+            for ask in (
+                app.exports,
+                lambda app=app: list(app.rows("vips/20260824T1433Z-1a2b3c4d5e", "rejected")),
+            ):
                 with pytest.raises(ExporterError, match="has no end"):
                     ask()
 
 
 def test_an_answer_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.cli.remote_backend.time.monotonic", itertools.count(0, 100).__next__)
-    with answering(200, {}, b" " * 1_000_000) as app, pytest.raises(ExporterError, match="has no end"):
+    monkeypatch.setattr(
+        "exporter.cli.remote_backend.time.monotonic", itertools.count(0, 100).__next__
+    )
+    with (
+        answering(200, {}, b" " * 1_000_000) as app,
+        pytest.raises(ExporterError, match="has no end"),
+    ):
         app.exports()
 
 
@@ -147,7 +178,8 @@ def test_what_can_be_no_id_is_not_sent(given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://app.example", "app.example", "ftp://localhost", "https://", "http://[broken", ""]
+    "url",
+    ["http://app.example", "app.example", "ftp://localhost", "https://", "http://[broken", ""],
 )
 def test_a_token_goes_to_https_alone(url: str) -> None:
     with pytest.raises(ConfigError, match="https://"):

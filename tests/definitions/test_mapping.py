@@ -67,14 +67,22 @@ def test_properties_have_a_short_and_a_long_form():
 
 
 def test_document_comes_back_from_json_as_it_was():
-    document = parse_mapping({"email": "E", "location": {"city": "C"}, "properties": {"a": "A"}, "newest_by": "M"})
+    document = parse_mapping(
+        {"email": "E", "location": {"city": "C"}, "properties": {"a": "A"}, "newest_by": "M"}
+    )
     assert parse_mapping(json.loads(document.model_dump_json())) == document
     everything = parse_mapping({"email": "E", "properties": "*"})
     assert parse_mapping(json.loads(everything.model_dump_json())) == everything
 
 
 def test_blank_where_a_column_should_be_is_the_same_as_no_key():
-    document = {"email": "E", "first_name": "", "phone_region": " ", "newest_by": "", "location": {"city": " "}}
+    document = {
+        "email": "E",
+        "first_name": "",
+        "phone_region": " ",
+        "newest_by": "",
+        "location": {"city": " "},
+    }
     assert parse_mapping(document) == parse_mapping({"email": "E"})
 
 
@@ -118,10 +126,22 @@ def test_profiles_are_told_apart_by_email_unless_another_identifier_is_chosen(do
         ({"email": "E", "properties": {"a": None}}, ["properties.a"]),
         ({"email": "E", "properties": {"a": ""}}, ["properties.a.column"]),
         ({"email": "E", "properties": {"a": {}}}, ["properties.a.column"]),
-        ({"email": "E", "properties": {"a": {"column": "A", "type": "int"}}}, ["properties.a.type"]),
-        ({"email": "E", "properties": {"a": {"column": "A", "empty": "null"}}}, ["properties.a.empty"]),
-        ({"email": "E", "properties": {"a": {"column": "A", "format": "x"}}}, ["properties.a.format"]),
-        ({"email": "E", "properties": {"a": 1, "b": {"column": 2}}}, ["properties.a", "properties.b.column"]),
+        (
+            {"email": "E", "properties": {"a": {"column": "A", "type": "int"}}},
+            ["properties.a.type"],
+        ),
+        (
+            {"email": "E", "properties": {"a": {"column": "A", "empty": "null"}}},
+            ["properties.a.empty"],
+        ),
+        (
+            {"email": "E", "properties": {"a": {"column": "A", "format": "x"}}},
+            ["properties.a.format"],
+        ),
+        (
+            {"email": "E", "properties": {"a": 1, "b": {"column": 2}}},
+            ["properties.a", "properties.b.column"],
+        ),
         ({"email": "E", "properties": {7: "A"}}, ["properties.7"]),
         ({"email": "E", "properties": {"$a": "A"}}, ["properties"]),
         ({"email": "E", "properties": {"": "A"}}, ["properties"]),
@@ -142,7 +162,14 @@ def test_every_wrong_key_is_named(document: Any, keys: list[str]):
     with pytest.raises(MappingError) as caught:
         parse_mapping(document)
     message = caught.value.message.removeprefix("the mapping is wrong: ")
-    assert list(dict.fromkeys(problem.partition(": ")[0] for problem in message.split("; ") if ": " in problem)) == keys
+    assert (
+        list(
+            dict.fromkeys(
+                problem.partition(": ")[0] for problem in message.split("; ") if ": " in problem
+            )
+        )
+        == keys
+    )
     assert caught.value.hint
     assert "PropertyRule" not in message
     assert "Value error" not in message
@@ -187,13 +214,20 @@ def test_any_document_is_a_mapping_or_a_mapping_error(document: Any):
         ("a'\"b", ["a'\"b"], 0),
     ],
 )
-def test_column_is_found_by_its_name_else_without_case_and_blanks(wanted: str, columns: list[str], found: int):
+def test_column_is_found_by_its_name_else_without_case_and_blanks(
+    wanted: str, columns: list[str], found: int
+):
     assert resolve(parse_mapping({"email": wanted}), columns).fields[0].column == found
 
 
 def test_columns_that_are_not_there_are_all_named_with_those_that_are():
     document = parse_mapping(
-        {"email": "Mail", "location": {"city": "Town"}, "properties": {"a": "Nope", "b": "Nope"}, "newest_by": "When"}
+        {
+            "email": "Mail",
+            "location": {"city": "Town"},
+            "properties": {"a": "Nope", "b": "Nope"},
+            "newest_by": "When",
+        }
     )
     with pytest.raises(MappingError) as caught:
         resolve(document, ["EMail", "City"])
@@ -202,7 +236,9 @@ def test_columns_that_are_not_there_are_all_named_with_those_that_are():
 
 
 def test_of_thousands_of_columns_the_first_are_named_and_the_others_counted():
-    document = parse_mapping({"email": "EMail", "properties": {f"p{n}": f"Nope{n}" for n in range(80)}})
+    document = parse_mapping(
+        {"email": "EMail", "properties": {f"p{n}": f"Nope{n}" for n in range(80)}}
+    )
     with pytest.raises(MappingError) as caught:
         resolve(document, [f"c{n}" + "x" * 500 for n in range(4_096)])
     assert "'c49" in caught.value.hint
@@ -214,7 +250,8 @@ def test_of_thousands_of_columns_the_first_are_named_and_the_others_counted():
 
 def test_newest_by_is_found_and_needs_no_attribute():
     resolved = resolve(
-        parse_mapping({"email": "EMail", "newest_by": "customer_modifiedon"}), ["EMail", "Customer_ModifiedOn"]
+        parse_mapping({"email": "EMail", "newest_by": "customer_modifiedon"}),
+        ["EMail", "Customer_ModifiedOn"],
     )
     assert resolved.newest_by == 1
     assert [one.name for one in resolved.fields] == ["email"]
@@ -266,7 +303,9 @@ def test_star_gives_names_that_klaviyo_takes_each_once(columns: list[str], names
 
 @given(st.lists(st.text(max_size=5) | st.sampled_from(["$", "$a", "a", "a_2", " a"]), max_size=8))
 def test_star_loses_no_column_and_repeats_no_name(columns: list[str]):
-    resolved = resolve(parse_mapping({"email": "the e-mail", "properties": "*"}), ["the e-mail", *columns])
+    resolved = resolve(
+        parse_mapping({"email": "the e-mail", "properties": "*"}), ["the e-mail", *columns]
+    )
     names = [one.name for one in resolved.fields[1:]]
     assert len(set(names)) == len(names) == len(columns)
     for name in names:
@@ -324,9 +363,17 @@ def test_mapping_is_suggested_from_usual_names(columns: list[str], suggestion: d
 
 
 def test_columns_that_the_model_says_are_no_text_are_suggested_as_properties():
-    types = {"EMail": "string", "Points": "int64", "Spent": "Decimal", "Since": "dateTime", "Vip": "boolean"}
+    types = {
+        "EMail": "string",
+        "Points": "int64",
+        "Spent": "Decimal",
+        "Since": "dateTime",
+        "Vip": "boolean",
+    }
     types |= {"Note": "string"}
-    suggestion = suggest([*types, "$Score", "Unheard"], {**types, "$Score": "double", "Unheard": "unclassified"})
+    suggestion = suggest(
+        [*types, "$Score", "Unheard"], {**types, "$Score": "double", "Unheard": "unclassified"}
+    )
     assert suggestion == {
         "email": "EMail",
         "properties": {
@@ -340,7 +387,12 @@ def test_columns_that_the_model_says_are_no_text_are_suggested_as_properties():
     resolve(parse_mapping(suggestion), [*types, "$Score", "Unheard"])
 
 
-@given(st.lists(st.sampled_from(["EMail", "Phone", "City", "BirthDate", "x"]) | st.text(max_size=8), max_size=8))
+@given(
+    st.lists(
+        st.sampled_from(["EMail", "Phone", "City", "BirthDate", "x"]) | st.text(max_size=8),
+        max_size=8,
+    )
+)
 def test_suggestion_is_a_mapping_that_fits_wherever_it_has_an_identifier(columns: list[str]):
     suggestion = suggest(columns)
     if "email" in suggestion or "phone_number" in suggestion:

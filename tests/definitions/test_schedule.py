@@ -19,7 +19,13 @@ def a_schedule(
     *times: str, days: tuple[str, ...] = (), cron: str | None = None, time_zone: str = BUCHAREST
 ) -> Schedule:
     return Schedule.model_validate(
-        {"on": "schedule", "times": list(times), "days": list(days), "cron": cron, "time_zone": time_zone}
+        {
+            "on": "schedule",
+            "times": list(times),
+            "days": list(days),
+            "cron": cron,
+            "time_zone": time_zone,
+        }
     )
 
 
@@ -42,22 +48,34 @@ def test_without_a_schedule_no_moment_is_due(on: str) -> None:
         (a_schedule("02:30"), "2026-09-20T23:30+00:00", "2026-09-21T23:30Z"),
         (a_schedule("02:30"), "2026-12-01T00:29+00:00", "2026-12-01T00:30Z"),
         (a_schedule("18:30", "06:00"), "2026-09-21T04:00+00:00", "2026-09-21T15:30Z"),
-        (a_schedule("06:00", days=("monday", "thursday")), "2026-09-21T04:00+00:00", "2026-09-24T03:00Z"),
+        (
+            a_schedule("06:00", days=("monday", "thursday")),
+            "2026-09-21T04:00+00:00",
+            "2026-09-24T03:00Z",
+        ),
         (
             a_schedule("23:00", days=("sunday",), time_zone="America/New_York"),
             "2026-09-21T04:00+00:00",
             "2026-09-28T03:00Z",
         ),
         (a_schedule(cron="0 6 * * 1-5"), "2026-09-18T04:00+00:00", "2026-09-21T03:00Z"),
-        (a_schedule(cron="0 0 29 2 *", time_zone="UTC"), "2026-09-18T04:00+00:00", "2028-02-29T00:00Z"),
+        (
+            a_schedule(cron="0 0 29 2 *", time_zone="UTC"),
+            "2026-09-18T04:00+00:00",
+            "2028-02-29T00:00Z",
+        ),
     ],
 )
 def test_local_times_are_kept(schedule: Schedule, after: str, due: str) -> None:
     assert _next(schedule, after) == due
 
 
-@pytest.mark.parametrize("schedule", [a_schedule("03:30"), a_schedule("03:15", "03:45"), a_schedule(cron="30 3 * * *")])
-def test_a_time_that_the_clock_leaves_out_is_due_at_the_next_moment_that_exists(schedule: Schedule) -> None:
+@pytest.mark.parametrize(
+    "schedule", [a_schedule("03:30"), a_schedule("03:15", "03:45"), a_schedule(cron="30 3 * * *")]
+)
+def test_a_time_that_the_clock_leaves_out_is_due_at_the_next_moment_that_exists(
+    schedule: Schedule,
+) -> None:
     """On 29 March 2026 Bucharest goes from 03:00 to 04:00, which is 01:00 UTC."""
     assert _next(schedule, "2026-03-28T02:00+00:00") == "2026-03-29T01:00Z"
     assert _next(schedule, "2026-03-29T01:00+00:00") > "2026-03-30"
@@ -99,18 +117,31 @@ def _expected(times: list[time], days: set[int], zone: ZoneInfo, day: date) -> s
 
 @given(
     times=st.lists(
-        st.times().map(lambda t: t.replace(second=0, microsecond=0, fold=0)), min_size=1, max_size=4, unique=True
+        st.times().map(lambda t: t.replace(second=0, microsecond=0, fold=0)),
+        min_size=1,
+        max_size=4,
+        unique=True,
     ),
     days=st.sets(st.integers(0, 6), min_size=1),
-    zone=st.sampled_from([BUCHAREST, "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]),
-    start=st.sampled_from(["2026-03-06", "2026-03-27", "2026-04-03", "2026-10-02", "2026-10-23", "2026-10-30"]),
+    zone=st.sampled_from(
+        [BUCHAREST, "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]
+    ),
+    start=st.sampled_from(
+        ["2026-03-06", "2026-03-27", "2026-04-03", "2026-10-02", "2026-10-23", "2026-10-30"]
+    ),
 )
-def test_every_time_of_every_chosen_day_is_due_once(times: list[time], days: set[int], zone: str, start: str) -> None:
+def test_every_time_of_every_chosen_day_is_due_once(
+    times: list[time], days: set[int], zone: str, start: str
+) -> None:
     """Five days around a change of clocks, against an independent reckoning."""
     first = date.fromisoformat(start)
-    schedule = a_schedule(*(f"{each:%H:%M}" for each in times), days=tuple(WEEK[day] for day in days), time_zone=zone)
+    schedule = a_schedule(
+        *(f"{each:%H:%M}" for each in times), days=tuple(WEEK[day] for day in days), time_zone=zone
+    )
     local = ZoneInfo(zone)
-    expected = set().union(*(_expected(times, days, local, first + timedelta(days=n)) for n in range(5)))
+    expected = set().union(
+        *(_expected(times, days, local, first + timedelta(days=n)) for n in range(5))
+    )
     moment = datetime.combine(first, time(0), tzinfo=local).astimezone(UTC) - timedelta(seconds=1)
     end = datetime.combine(first + timedelta(days=5), time(0), tzinfo=local).astimezone(UTC)
     found = []
@@ -127,11 +158,20 @@ def test_every_time_of_every_chosen_day_is_due_once(times: list[time], days: set
         ({"on": "off", "times": ["06:00"]}, "Off"),
         ({"on": "schedule", "times": ["06:00"]}, "Every day at 06:00 (UTC)"),
         (
-            {"on": "schedule", "times": ["18:30", "06:00"], "days": ["Friday", "Monday"], "time_zone": BUCHAREST},
+            {
+                "on": "schedule",
+                "times": ["18:30", "06:00"],
+                "days": ["Friday", "Monday"],
+                "time_zone": BUCHAREST,
+            },
             "Every Monday and Friday at 06:00 and 18:30 (Europe/Bucharest)",
         ),
         (
-            {"on": "schedule", "times": ["06:00"], "days": ["monday", "tuesday", "wednesday", "thursday", "friday"]},
+            {
+                "on": "schedule",
+                "times": ["06:00"],
+                "days": ["monday", "tuesday", "wednesday", "thursday", "friday"],
+            },
             "Monday to Friday at 06:00 (UTC)",
         ),
         (
@@ -146,7 +186,9 @@ def test_a_schedule_reads_as_a_sentence(document: dict[str, object], words: str)
 
 
 def test_documents_of_before_times_were_there_still_load() -> None:
-    schedule = Schedule.model_validate({"on": "cron", "cron": "0 6 * * 1-5", "time_zone": BUCHAREST})
+    schedule = Schedule.model_validate(
+        {"on": "cron", "cron": "0 6 * * 1-5", "time_zone": BUCHAREST}
+    )
     assert schedule == a_schedule(cron="0 6 * * 1-5")
     assert Schedule.model_validate_json(schedule.model_dump_json()) == schedule
 
@@ -173,7 +215,9 @@ def test_documents_of_before_times_were_there_still_load() -> None:
         ({"on": "sometimes"}, "on"),
     ],
 )
-def test_a_schedule_that_makes_no_sense_is_refused_and_the_field_named(document: dict[str, object], field: str) -> None:
+def test_a_schedule_that_makes_no_sense_is_refused_and_the_field_named(
+    document: dict[str, object], field: str
+) -> None:
     with pytest.raises(ValidationError) as error:
         Schedule.model_validate(document)
     assert field in str(error.value)

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # azd is asked dozens of times: the SDKs are loaded only by commands that need them
+if (
+    TYPE_CHECKING
+):  # azd is asked dozens of times: the SDKs are loaded only by commands that need them
     from azure.storage.blob import BlobServiceClient
 
 Options = argparse.Namespace
@@ -50,7 +52,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "login": (),
     "provider register": ("--namespace",),
     "rest": ("--method", "--uri", "--body"),
-    "role assignment create": ("--role", "--assignee-principal-type", "--assignee-object-id", "--scope"),
+    "role assignment create": (
+        "--role",
+        "--assignee-principal-type",
+        "--assignee-object-id",
+        "--scope",
+    ),
     "role assignment delete": ("--ids",),
     "role assignment list": ("--all", "--scope"),
     "storage account show": ("--name",),
@@ -62,7 +69,17 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "storage message peek": (*ACCOUNT, "--queue-name", "--num-messages"),
 }
 AZD = (
-    *("auth login", "env new", "env set", "env get-value", "env get-values", "up", "provision", "deploy", "down"),
+    *(
+        "auth login",
+        "env new",
+        "env set",
+        "env get-value",
+        "env get-values",
+        "up",
+        "provision",
+        "deploy",
+        "down",
+    ),
     *("hooks run postdeploy", "hooks run postprovision", "pipeline config"),
 )
 TOKEN = "sandbox-admin"  # by which the host knows an administrator: sandbox/host/people.py
@@ -103,7 +120,10 @@ class World:
 
     def check_role(self, account: str) -> None:
         """A person gets at data only in an account that was deployed, and if the templates were told who operates."""
-        names = [self.value(name) for name in ("SNAPSHOTS_ACCOUNT_NAME", "STATE_ACCOUNT_NAME", "VAULT_NAME")]
+        names = [
+            self.value(name)
+            for name in ("SNAPSHOTS_ACCOUNT_NAME", "STATE_ACCOUNT_NAME", "VAULT_NAME")
+        ]
         if account not in names:
             raise Refused(f"there is no {account}")
         if self.values.get("OPERATOR_OBJECT_ID") != "person-1":
@@ -126,7 +146,11 @@ def az(world: World, words: list[str]) -> str:
             return "object-1"
         case "account get-access-token":
             # Without --output az prints JSON, which Azure's libraries read.
-            return TOKEN if options.output == "tsv" else json.dumps({"accessToken": TOKEN, "expiresOn": EXPIRES})
+            return (
+                TOKEN
+                if options.output == "tsv"
+                else json.dumps({"accessToken": TOKEN, "expiresOn": EXPIRES})
+            )
         case "account show":
             return "subscription-1"
         case "role assignment list":
@@ -141,7 +165,10 @@ def az(world: World, words: list[str]) -> str:
             _upload(world, options)
         case "storage blob delete":
             world.check_role(options.account_name)
-            with _blobs(world) as service, service.get_blob_client(options.container_name, options.name) as blob:
+            with (
+                _blobs(world) as service,
+                service.get_blob_client(options.container_name, options.name) as blob,
+            ):
                 blob.delete_blob()
         case "storage blob delete-batch" | "storage blob download-batch":
             world.check_role(options.account_name)
@@ -180,7 +207,10 @@ def azd(world: World, words: list[str]) -> str:
 
 
 def _parse_az(words: list[str]) -> tuple[str, Options]:
-    command = next((" ".join(words[:n]) for n in range(len(words), 0, -1) if " ".join(words[:n]) in OPTIONS), None)
+    command = next(
+        (" ".join(words[:n]) for n in range(len(words), 0, -1) if " ".join(words[:n]) in OPTIONS),
+        None,
+    )
     if command is None:
         raise Refused(f"'{' '.join(words)}' is misspelled or not recognized by the system")
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
@@ -201,7 +231,10 @@ def _store_secret(world: World, options: Options) -> None:
 
     if options.file is None:
         raise Refused("a key on the command line can be seen in the list of processes")
-    with DefaultAzureCredential() as credential, SecretClient(world.place["vault"], credential) as client:
+    with (
+        DefaultAzureCredential() as credential,
+        SecretClient(world.place["vault"], credential) as client,
+    ):
         client.set_secret(options.name, Path(options.file).read_text(encoding=options.encoding))
 
 
@@ -216,17 +249,24 @@ def _blobs(world: World) -> Iterator[BlobServiceClient]:
 def _upload(world: World, options: Options) -> None:
     from azure.core.exceptions import ResourceExistsError
 
-    with _blobs(world) as service, service.get_container_client(options.container_name) as container:
+    with (
+        _blobs(world) as service,
+        service.get_container_client(options.container_name) as container,
+    ):
         with contextlib.suppress(ResourceExistsError):
             container.create_container()  # the templates did
-        container.upload_blob(options.name, Path(options.file).read_bytes(), overwrite=options.overwrite)
+        container.upload_blob(
+            options.name, Path(options.file).read_bytes(), overwrite=options.overwrite
+        )
 
 
 def _batch(world: World, options: Options, *, deletes: bool) -> None:
     if not deletes and not Path(options.destination).is_dir():
         raise Refused("incorrect usage: destination must be an existing directory")
     with _blobs(world) as service, service.get_container_client(options.source) as container:
-        found = [name for name in container.list_blob_names() if fnmatch.fnmatch(name, options.pattern)]
+        found = [
+            name for name in container.list_blob_names() if fnmatch.fnmatch(name, options.pattern)
+        ]
         for name in found:
             if deletes:
                 container.delete_blob(name)
@@ -248,7 +288,9 @@ def _messages(world: World, options: Options, *, clears: bool) -> str:
             if clears:
                 queue.clear_messages()
                 return ""
-            return json.dumps([each.content for each in queue.peek_messages(int(options.num_messages))])
+            return json.dumps(
+                [each.content for each in queue.peek_messages(int(options.num_messages))]
+            )
         except ResourceNotFoundError:
             raise Refused("The specified queue does not exist.") from None
 

@@ -54,7 +54,9 @@ def read(path: Path) -> Template:
     # The grammar (1.1) does not know `x!.y`, which says that a module is there where it is used.
     root = _PARSER.parse(source.replace("!.", ".").encode()).root_node
     template = Template(path, source)
-    template.errors = [f"{path.name}:{node.start_point[0] + 1}" for node in _walk(root) if node.is_error]
+    template.errors = [
+        f"{path.name}:{node.start_point[0] + 1}" for node in _walk(root) if node.is_error
+    ]
     for node in root.named_children:
         match node.type:
             case "resource_declaration":
@@ -95,7 +97,9 @@ def _resource(template: Template, node: Node, *, parent: str) -> None:
     type_ = value(node.named_children[1]).partition("@")[0]
     type_ = f"{parent}/{type_}" if parent else type_
     body, condition = _body(node)
-    existing = any(child.type == "existing" or _text(child) == "existing" for child in node.children)
+    existing = any(
+        child.type == "existing" or _text(child) == "existing" for child in node.children
+    )
     found = Resource(template.path.name, _name(node), type_, existing, value(body), condition)
     template.resources.append(found)
     for item in body.named_children:

@@ -29,7 +29,11 @@ def blocks(text: str, kind: str) -> list[str]:
     return re.findall(rf"(?s)```{kind}\n(.*?)```", text)
 
 
-COMMANDS = [(f"{page.stem}-{n}", block) for page in PAGES for n, block in enumerate(blocks(page.read_text(), "sh"))]
+COMMANDS = [
+    (f"{page.stem}-{n}", block)
+    for page in PAGES
+    for n, block in enumerate(blocks(page.read_text(), "sh"))
+]
 
 
 @pytest.mark.parametrize(("name", "block"), COMMANDS, ids=[name for name, _ in COMMANDS])
@@ -77,14 +81,21 @@ def test_settings_that_the_command_line_gets_are_those_that_it_reads() -> None:
     assert given == {
         "KEY_VAULT_URL",
         "SNAPSHOTS_CONTAINER",
-        *(f"{wiring.STATE_CONNECTION}__{service}" for service in ("blobServiceUri", "queueServiceUri")),
+        *(
+            f"{wiring.STATE_CONNECTION}__{service}"
+            for service in ("blobServiceUri", "queueServiceUri")
+        ),
         f"{wiring.SNAPSHOTS_CONNECTION}__blobServiceUri",
     }
 
 
 def test_options_are_those_of_the_parameters_file() -> None:
     table = DEPLOY.partition("## Options")[2].partition("## Signing in")[0]
-    listed = {name for row in re.findall(r"(?m)^\| (`[^|]+) \|", table) for name in re.findall(r"`([A-Z_]+)`", row)}
+    listed = {
+        name
+        for row in re.findall(r"(?m)^\| (`[^|]+) \|", table)
+        for name in re.findall(r"`([A-Z_]+)`", row)
+    }
     parameters = (ROOT / "infra" / "main.parameters.json").read_text(encoding="utf-8")
     elsewhere = {
         "AZURE_ENV_NAME",
@@ -107,7 +118,13 @@ def test_application_id_of_customer_insights_is_written_the_same_everywhere() ->
 def test_variables_of_the_pipeline_are_those_of_the_workflow() -> None:
     workflow = (ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8")
     section = DEPLOY.partition("## From GitHub")[2].partition("## What a month costs")[0]
-    for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_ENV_NAME", "AZURE_LOCATION"):
+    for name in (
+        "AZURE_CLIENT_ID",
+        "AZURE_TENANT_ID",
+        "AZURE_SUBSCRIPTION_ID",
+        "AZURE_ENV_NAME",
+        "AZURE_LOCATION",
+    ):
         assert f"vars.{name} }}}}" in workflow
         assert f"`{name}`" in section
 
@@ -142,7 +159,10 @@ def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
     assert f"after {dispatcher.SETBACKS} times" in section
     waits_s = sum(min(2.0**tries, LONGEST_WAIT_S) for tries in range(1, dispatcher.SETBACKS + 1))
     assert 25 * 60 < waits_s < 35 * 60
-    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "explain/failures.md")]
+    pages = [
+        (ROOT / "docs" / name).read_text(encoding="utf-8")
+        for name in ("architecture.md", "explain/failures.md")
+    ]
     assert all("half an hour of waits" in page for page in (section, *pages))
 
 
@@ -155,9 +175,14 @@ def test_uninstalling_never_deletes_a_group_that_was_there_before() -> None:
     # Whatever the deployment writes into other groups is named there.
     for name in ("snapshots.bicep", "vault.bicep"):
         text = (ROOT / "infra" / "modules" / name).read_text(encoding="utf-8")
-        known = {"containers": "container", "systemTopics": "system topic", "roleAssignments": "role"}
+        known = {
+            "containers": "container",
+            "systemTopics": "system topic",
+            "roleAssignments": "role",
+        }
         for made in re.findall(
-            r"(?m)^resource \w+ '[\w./]+/(\w+)@\S+' = (?!.*empty\(existing(?:Account|Vault)Name)", text
+            r"(?m)^resource \w+ '[\w./]+/(\w+)@\S+' = (?!.*empty\(existing(?:Account|Vault)Name)",
+            text,
         ):
             assert known[made] in section, made
 
@@ -186,13 +211,20 @@ PRICE, USE = numbers("price"), numbers("use in a month")
 
 
 def costs(millions: int) -> list[float]:
-    seconds = millions * USE["seconds_a_million"] + USE["runs"] * USE["seconds_a_run"] + USE["ticks"]
+    seconds = (
+        millions * USE["seconds_a_million"] + USE["runs"] * USE["seconds_a_run"] + USE["ticks"]
+    )
     functions = max(0.0, seconds * USE["memory_gb"] - PRICE["free_gb_seconds"]) * PRICE["gb_second"]
     storage = millions * USE["stored_gb_a_million"] * USE["months_kept"] * PRICE["storage_gb_month"]
-    operations = (USE["reads"] * PRICE["ten_thousand_reads"] + USE["writes"] * PRICE["ten_thousand_writes"]) / 10_000
+    operations = (
+        USE["reads"] * PRICE["ten_thousand_reads"] + USE["writes"] * PRICE["ten_thousand_writes"]
+    ) / 10_000
     logs = (USE["logs_gb_base"] + millions * USE["logs_gb_a_million"]) * PRICE["logs_gb"]
     alerts = USE["alert_rules"] * PRICE["alert_rule"] + USE["metric_alerts"] * PRICE["metric_alert"]
-    egress = max(0.0, millions * USE["egress_gb_a_million"] - PRICE["free_egress_gb"]) * PRICE["egress_gb"]
+    egress = (
+        max(0.0, millions * USE["egress_gb_a_million"] - PRICE["free_egress_gb"])
+        * PRICE["egress_gb"]
+    )
     parts = [functions, storage, operations, logs + alerts, egress]
     return [round(part, 2) for part in [*parts, sum(parts)]]
 
@@ -222,10 +254,14 @@ def test_use_is_that_of_the_templates() -> None:
     main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
     alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
     assert USE["alert_rules"] == len(re.findall(r"title: 'Segment exporter:", alerts))
-    assert USE["metric_alerts"] == len(re.findall(r"(?m)^resource \w+ 'Microsoft.Insights/metricAlerts@", alerts))
+    assert USE["metric_alerts"] == len(
+        re.findall(r"(?m)^resource \w+ 'Microsoft.Insights/metricAlerts@", alerts)
+    )
     assert USE["private_endpoints"] == len(re.findall(r"groupId: '", main))
     assert USE["dns_zones"] == len(set(re.findall(r"privatelink\.\w+", main)))
     assert f"instanceMemoryMB int = {int(USE['memory_gb']) * 1024}" in main
-    assert f"keepSnapshotsDays int = {int(USE['months_kept']) * 30}" in main  # nearly all of what is stored
+    assert (
+        f"keepSnapshotsDays int = {int(USE['months_kept']) * 30}" in main
+    )  # nearly all of what is stored
     assert USE["ticks"] == 30 * 24 * 60 / 5  # the default schedule: every five minutes
     assert "tickSchedule string = '0 */5 * * * *'" in main

@@ -25,14 +25,22 @@ def text(name: str) -> str:
 
 def test_tables_of_settings_retries_and_reasons_are_the_codes() -> None:
     checked = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"], capture_output=True, text=True
+        [sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"],
+        capture_output=True,
+        text=True,
     )
     assert checked.returncode == 0, checked.stderr
 
 
 def test_every_status_that_the_client_knows_is_explained() -> None:
-    rows = [line for line in text("docs/explain/failures.md").splitlines() if re.match(r"\| \d{3}", line)]
-    explained = {int(status) for row in rows for status in re.findall(r"\b[45]\d\d\b", row.split("|")[1])}
+    rows = [
+        line
+        for line in text("docs/explain/failures.md").splitlines()
+        if re.match(r"\| \d{3}", line)
+    ]
+    explained = {
+        int(status) for row in rows for status in re.findall(r"\b[45]\d\d\b", row.split("|")[1])
+    }
     assert explained == set(STATUSES)
 
 
@@ -58,17 +66,35 @@ def test_every_runtime_dependency_has_its_reason_in_the_readme() -> None:
 def test_every_command_of_the_command_line_exists() -> None:
     from exporter.cli.main import app
 
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = {
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback
+    }
     known |= {group.name for group in app.registered_groups}
-    documents = [text("README.md"), *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))]
-    named = {name for document in documents for name in re.findall(r"python -m exporter ([a-z]+)", document)}
+    documents = [
+        text("README.md"),
+        *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")),
+    ]
+    named = {
+        name
+        for document in documents
+        for name in re.findall(r"python -m exporter ([a-z]+)", document)
+    }
     assert named <= known
 
 
 def test_every_target_of_make_that_is_named_exists() -> None:
     targets = set(re.findall(r"(?m)^([a-z]+):", text("Makefile")))
-    documents = [text("README.md"), *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))]
-    named = {name for document in documents for name in re.findall(r"`make ([a-z]+)|(?m:^make ([a-z]+))", document)}
+    documents = [
+        text("README.md"),
+        *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")),
+    ]
+    named = {
+        name
+        for document in documents
+        for name in re.findall(r"`make ([a-z]+)|(?m:^make ([a-z]+))", document)
+    }
     assert {first or second for first, second in named} <= targets
 
 
@@ -95,7 +121,10 @@ def test_settings_report_every_problem_at_a_time() -> None:
     ("name", "text"),
     [
         *(("KLAVIYO_REVISION", text) for text in ("yesterday", "2026-7-15")),
-        *(("KLAVIYO_BASE_URL", text) for text in ("http://far.example", "https://a.klaviyo.com/api", "klaviyo")),
+        *(
+            ("KLAVIYO_BASE_URL", text)
+            for text in ("http://far.example", "https://a.klaviyo.com/api", "klaviyo")
+        ),
         *(
             ("SNAPSHOTS_CONTAINER", text)
             for text in ("-äb-", "äbc", "a--b", "ab-", "-ab", "a_b", "Abc", "ab", "a" * 64)
@@ -103,7 +132,9 @@ def test_settings_report_every_problem_at_a_time() -> None:
         ("STEPS_QUEUE", "a--b"),
     ],
 )
-def test_settings_refuse_what_klaviyos_client_or_azure_would_refuse_later(name: str, text: str) -> None:
+def test_settings_refuse_what_klaviyos_client_or_azure_would_refuse_later(
+    name: str, text: str
+) -> None:
     from exporter.errors import ConfigError
 
     with pytest.raises(ConfigError, match=f"^{name} must [^;]*$"):

@@ -35,7 +35,9 @@ LIST = "Y6nRLr"
 # What is another one here than on the pages.
 RUN_OF_THE_PAGES, DAY_OF_THE_PAGES = "high-value/20261123T1433Z-1a2b3c4d5e", "2026/11/23"
 PEOPLE = {"you@contoso.example", "colleague@contoso.example"}
-MANAGE, SET_UP, COMMAND_LINE = (f"docs/how-to/{name}.md" for name in ("manage", "set-up-an-export", "command-line"))
+MANAGE, SET_UP, COMMAND_LINE = (
+    f"docs/how-to/{name}.md" for name in ("manage", "set-up-an-export", "command-line")
+)
 WALKED = (
     *("README.md", "CONTRIBUTING.md", "docs/how-to/deploy.md", "docs/how-to/operate.md"),
     *(MANAGE, SET_UP, COMMAND_LINE),
@@ -72,7 +74,9 @@ class Reader:
 
     def __init__(self, folder: Path, stage: demo.Stage, app_uri: str) -> None:
         self.folder, self.stage, self.app_uri = folder, stage, app_uri
-        self.moment = datetime.now(UTC) + timedelta(hours=1)  # of the refresh: later than what is dropped by hand
+        self.moment = datetime.now(UTC) + timedelta(
+            hours=1
+        )  # of the refresh: later than what is dropped by hand
         self.checkout = folder / "checkout"
         self.checkout.mkdir()
         for name in os.listdir(ROOT):
@@ -94,9 +98,20 @@ class Reader:
         self._tools = self.folder / "tools"
         self._tools.mkdir()
         # The pages name accounts by the addresses that they have in Azure; here they are elsewhere.
-        names = ("StateStorage", "SnapshotsStorage", "KEY_VAULT_URL", "KLAVIYO_BASE_URL", "SETTLE_SECONDS")
-        place = "".join(f"export {name}={shlex.quote(self.stage.environment[name])}\n" for name in names)
-        python, helper = shlex.quote(sys.executable), shlex.quote(str(ROOT / "tests" / "infra" / "azure_cli.py"))
+        names = (
+            "StateStorage",
+            "SnapshotsStorage",
+            "KEY_VAULT_URL",
+            "KLAVIYO_BASE_URL",
+            "SETTLE_SECONDS",
+        )
+        place = "".join(
+            f"export {name}={shlex.quote(self.stage.environment[name])}\n" for name in names
+        )
+        python, helper = (
+            shlex.quote(sys.executable),
+            shlex.quote(str(ROOT / "tests" / "infra" / "azure_cli.py")),
+        )
         tools = {
             "python": f'{place}exec {python} "$@"\n',
             "az": f'exec {python} {helper} {shlex.quote(str(self.folder))} az "$@"\n',
@@ -114,7 +129,11 @@ class Reader:
         """Run a block; what it sets is there for the next one."""
         state = shlex.quote(str(self._state))
         script = f"set -ea\n. {state}\n{block}\nexport -p > {state}\n"
-        identity = {name: os.environ[name] for name in os.environ if name.startswith(("IDENTITY_", "REQUESTS_CA"))}
+        identity = {
+            name: os.environ[name]
+            for name in os.environ
+            if name.startswith(("IDENTITY_", "REQUESTS_CA"))
+        }
         environment = {
             **identity,
             "PATH": f"{self._tools}{os.pathsep}{os.defpath}",
@@ -143,9 +162,13 @@ class Reader:
         """Run all blocks of a page; what each printed. `typed` gives the keys pressed while a block runs, `before` and
         `after` are called around it."""
         printed, functions = [], list[str]()
-        for block in sorted(blocks(page), key=lambda block: "DELETE" in block):  # what the others need goes last
+        for block in sorted(
+            blocks(page), key=lambda block: "DELETE" in block
+        ):  # what the others need goes last
             before(block)
-            real = block.replace("pk_...", FULL_KEY).replace("https://YOUR-APP.azurewebsites.net", self.app_uri)
+            real = block.replace("pk_...", FULL_KEY).replace(
+                "https://YOUR-APP.azurewebsites.net", self.app_uri
+            )
             for name, other in changes.items():
                 real = real.replace(name, other)
             real = real.replace(DAY_OF_THE_PAGES, f"{self.moment:%Y/%m/%d}")
@@ -175,7 +198,10 @@ class Reader:
         self.wait_until_closed()
 
     def wait_until_closed(self) -> None:
-        self._wait(lambda: all(self.stage.store.read(f"{run}report.json") for run in self._runs()), "a run is open")
+        self._wait(
+            lambda: all(self.stage.store.read(f"{run}report.json") for run in self._runs()),
+            "a run is open",
+        )
 
     def start_a_run_that_lasts(self) -> None:
         """Klaviyo never ends its jobs; the next ones it does."""
@@ -184,13 +210,18 @@ class Reader:
         started = self.run("python -m exporter run high-value")
         assert started.returncode == 0, started.stderr
         state = f"{self.stage.control_url}/state"
-        self._wait(lambda: "processing" in requests.get(state, timeout=10).json()["jobs"], "nothing was sent")
+        self._wait(
+            lambda: "processing" in requests.get(state, timeout=10).json()["jobs"],
+            "nothing was sent",
+        )
         requests.post(settings, json={"job_fate": "normal"}, timeout=10).raise_for_status()
 
     def _runs(self) -> list[str]:
         folders = self.stage.store.folders("runs/high-value/")
         return [
-            f"runs/high-value/{name}/" for name in folders if self.stage.store.read(f"runs/high-value/{name}/run.json")
+            f"runs/high-value/{name}/"
+            for name in folders
+            if self.stage.store.read(f"runs/high-value/{name}/run.json")
         ]
 
     def _wait(self, is_so: Callable[[], bool], else_: str) -> None:
@@ -212,7 +243,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
             log = folder / "host.log"
             with running(command, log=log, env=stage.environment, ready_s=60) as (_, ready):
                 found: dict[str, Any] = ready
-                requests.post(f"{stage.control_url}/lists", json={"id": LIST, "name": "VIPs"}, timeout=10)
+                requests.post(
+                    f"{stage.control_url}/lists", json={"id": LIST, "name": "VIPs"}, timeout=10
+                )
                 yield Reader(folder, stage, found["url"])
     finally:
         os.environ.clear()
@@ -240,11 +273,15 @@ class TestPages:
         assert reader.members() == PEOPLE
         health = next(text for text in printed if '"state"' in text)
         assert set(json.loads(health).values()) == {"ok"}
-        assert health.strip() in (ROOT / page).read_text(encoding="utf-8"), "the page shows another answer"
+        assert health.strip() in (ROOT / page).read_text(encoding="utf-8"), (
+            "the page shows another answer"
+        )
         assert any("Successful" in text for text in printed if "high-value/" in text)
 
         # Step 7: Customer Insights itself writes, where the page says that it does.
-        told = re.search(r"`(CustomerInsights_\{instance\}/\S+)`", (ROOT / page).read_text(encoding="utf-8"))
+        told = re.search(
+            r"`(CustomerInsights_\{instance\}/\S+)`", (ROOT / page).read_text(encoding="utf-8")
+        )
         assert told is not None
         name = (
             told[1]
@@ -258,7 +295,10 @@ class TestPages:
     def test_manage_sets_up_and_runs_an_export_over_http(self, reader: Reader) -> None:
         # The same names as on the page before it; here both connections and exports are in one app.
         names = {"main account": "second account", "main-account": "second-account"}
-        names |= {"High value customers": "High value people", "high-value-customers": "high-value-people"}
+        names |= {
+            "High value customers": "High value people",
+            "high-value-customers": "high-value-people",
+        }
         printed = "".join(reader.follow(MANAGE, changes=names))
         assert "/problems/" not in printed, printed
         assert '"status":4' not in printed, printed
@@ -269,21 +309,33 @@ class TestPages:
         assert "Sandbox Organization" in printed
         assert ("Successful" in printed, "To send" in printed) == (True, True), printed
 
-    def test_command_line_works_through_both_doors_and_keeps_exports_in_a_file(self, reader: Reader) -> None:
+    def test_command_line_works_through_both_doors_and_keeps_exports_in_a_file(
+        self, reader: Reader
+    ) -> None:
         printed = reader.follow(COMMAND_LINE)
         assert "Ada Admin (Admin)" in printed[0]
         assert "High value customers" in printed[0]
         assert "Nothing to change." in printed[-1]
-        reader.save("exports.yaml", blocks(COMMAND_LINE, "yaml")[0].replace("list: High value ", f"list: {LIST} "))
+        reader.save(
+            "exports.yaml",
+            blocks(COMMAND_LINE, "yaml")[0].replace("list: High value ", f"list: {LIST} "),
+        )
         shown = reader.run("python -m exporter exports apply -f exports.yaml --dry-run")
-        assert (shown.returncode, "~ edit High value customers (high-value)" in shown.stdout) == (0, True), shown
+        assert (shown.returncode, "~ edit High value customers (high-value)" in shown.stdout) == (
+            0,
+            True,
+        ), shown
 
     def test_operate_does_what_it_says(self, reader: Reader) -> None:
-        with QueueServiceClient.from_connection_string(reader.stage.environment["StateStorage"]) as queues:
+        with QueueServiceClient.from_connection_string(
+            reader.stage.environment["StateStorage"]
+        ) as queues:
             queues.create_queue("webjobs-blobtrigger-poison").send_message("{}")
             reader.follow(
                 "docs/how-to/operate.md",
-                before=lambda block: reader.start_a_run_that_lasts() if "exporter cancel" in block else None,
+                before=lambda block: (
+                    reader.start_a_run_that_lasts() if "exporter cancel" in block else None
+                ),
                 after=lambda block: reader.wait_until_closed(),
             )
             with queues.get_queue_client("webjobs-blobtrigger-poison") as queue:
@@ -300,7 +352,8 @@ class TestPages:
 
     def test_readme_and_contributing_name_commands_that_work(self, reader: Reader) -> None:
         reader.save(
-            "vips.csv", "EMail,FirstName,City,LoyaltyTier,LifetimeValue\nsixth@contoso.example,Vi,Cluj,gold,12.5\n"
+            "vips.csv",
+            "EMail,FirstName,City,LoyaltyTier,LifetimeValue\nsixth@contoso.example,Vi,Cluj,gold,12.5\n",
         )
         reader.follow("README.md")
         reader.follow("CONTRIBUTING.md")
@@ -309,7 +362,9 @@ class TestPages:
 
 def test_every_page_with_commands_is_walked() -> None:
     with_commands = {
-        page.relative_to(ROOT).as_posix() for page in PAGES if "```sh\n" in page.read_text(encoding="utf-8")
+        page.relative_to(ROOT).as_posix()
+        for page in PAGES
+        if "```sh\n" in page.read_text(encoding="utf-8")
     }
     assert with_commands == set(WALKED), "add the page to TestPages and to WALKED"
 
@@ -320,10 +375,14 @@ def test_no_block_hides_what_it_is() -> None:
     for page in PAGES:
         fences = re.findall(r"(?m)^```(\w*)$", page.read_text(encoding="utf-8"))
         assert set(fences[::2]) <= known, page.name
-        unnamed = re.findall(r"(?ms)^```\n(.*?)^```$", re.sub(r"(?ms)^```\w+\n.*?^```$", "", page.read_text("utf-8")))
-        assert not [text for text in unnamed if re.search(r"(?m)^(az|azd|make|python|git|export|curl) ", text)], (
-            page.name
+        unnamed = re.findall(
+            r"(?ms)^```\n(.*?)^```$", re.sub(r"(?ms)^```\w+\n.*?^```$", "", page.read_text("utf-8"))
         )
+        assert not [
+            text
+            for text in unnamed
+            if re.search(r"(?m)^(az|azd|make|python|git|export|curl) ", text)
+        ], page.name
 
 
 INLINE = sorted(

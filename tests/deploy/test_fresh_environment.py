@@ -57,15 +57,26 @@ pytestmark = pytest.mark.processes
 @pytest.fixture(scope="session")
 def environment() -> Path:
     """A virtual environment of requirements.txt alone, kept until that file or the constraints change."""
-    pinned = b"".join((ROOT / name).read_bytes() for name in ("requirements.txt", "constraints.txt"))
+    pinned = b"".join(
+        (ROOT / name).read_bytes() for name in ("requirements.txt", "constraints.txt")
+    )
     digest = hashlib.sha256(pinned + platform.python_version().encode()).hexdigest()[:12]
     kept = ROOT / ".venv-package"
     folder = kept / f"{sys.version_info[0]}.{sys.version_info[1]}-{digest}"
     if not (folder / "whole").exists():
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-        install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        installed = subprocess.run([*install, "-r", "requirements.txt"], cwd=ROOT, capture_output=True, text=True)
+        install = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
+        installed = subprocess.run(
+            [*install, "-r", "requirements.txt"], cwd=ROOT, capture_output=True, text=True
+        )
         if installed.returncode and not os.environ.get("CI"):
             pytest.skip(f"requirements.txt could not be installed: {installed.stderr[-300:]}")
         assert installed.returncode == 0, installed.stderr
@@ -86,11 +97,24 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(environment: Path, deployed: Path) -> dict[str, Any]:
-    settings = {"KEY_VAULT_URL": "https://vault.invalid", "SnapshotsStorage": ACCOUNT, "StateStorage": ACCOUNT}
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR", "LANG")}
+    settings = {
+        "KEY_VAULT_URL": "https://vault.invalid",
+        "SnapshotsStorage": ACCOUNT,
+        "StateStorage": ACCOUNT,
+    }
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME", "TMPDIR", "LANG")
+    }
     python = str(environment / "bin" / "python")
     ran = subprocess.run(
-        [python, "-c", INDEX], cwd=deployed, env={**kept, **settings}, capture_output=True, text=True, timeout=120
+        [python, "-c", INDEX],
+        cwd=deployed,
+        env={**kept, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
@@ -109,7 +133,17 @@ def test_every_function_is_indexed_and_every_module_imported(started: list[dict[
 def test_nothing_comes_from_this_checkout_or_its_tools(started: list[dict[str, Any]]) -> None:
     found = started[0]
     assert not [path for path in found["path"] if Path(path).is_relative_to(ROOT)]
-    dev = {"tests", "sandbox", "pytest", "hypothesis", "mypy", "aiohttp", "klaviyo_api", "orjson", "ruff"}
+    dev = {
+        "tests",
+        "sandbox",
+        "pytest",
+        "hypothesis",
+        "mypy",
+        "aiohttp",
+        "klaviyo_api",
+        "orjson",
+        "ruff",
+    }
     assert dev.isdisjoint(found["modules"])
 
 
@@ -125,31 +159,52 @@ def test_cold_import_leaves_for_later_what_is_heavy(started: list[dict[str, Any]
 
 
 def test_installed_packages_agree_with_each_other(environment: Path) -> None:
-    checked = subprocess.run([environment / "bin" / "python", "-m", "pip", "check"], capture_output=True, text=True)
+    checked = subprocess.run(
+        [environment / "bin" / "python", "-m", "pip", "check"], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
 
 
 def test_everything_together_leaves_room_on_an_instance(environment: Path, deployed: Path) -> None:
     [packages] = environment.glob("lib/python*/site-packages")
-    own = ("pip", "setuptools", "pip-", "setuptools-")  # the environment's own, which are not deployed
+    own = (
+        "pip",
+        "setuptools",
+        "pip-",
+        "setuptools-",
+    )  # the environment's own, which are not deployed
     files = [
         path
         for folder in (packages, deployed)
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and not path.relative_to(folder).parts[0].startswith(own)
+        if path.is_file()
+        and path.suffix != ".pyc"
+        and not path.relative_to(folder).parts[0].startswith(own)
     ]
     assert sum(path.stat().st_size for path in files) / 1e6 < MOST_MB
 
 
 def test_only_what_is_pinned_is_installed(environment: Path) -> None:
     """constraints.txt names everything underneath: an installation next year is the same."""
-    pinned = re.findall(r"(?m)^([A-Za-z0-9][\w.-]*)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    pinned = re.findall(
+        r"(?m)^([A-Za-z0-9][\w.-]*)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    )
     versions = {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in pinned}
     listed = subprocess.run(
-        [environment / "bin" / "python", "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
+        [
+            environment / "bin" / "python",
+            "-m",
+            "pip",
+            "list",
+            "--format=json",
+            "--disable-pip-version-check",
+        ],
         capture_output=True,
         text=True,
         check=True,
     )
-    installed = {(re.sub(r"[-_.]+", "-", each["name"]).lower(), each["version"]) for each in json.loads(listed.stdout)}
+    installed = {
+        (re.sub(r"[-_.]+", "-", each["name"]).lower(), each["version"])
+        for each in json.loads(listed.stdout)
+    }
     assert {each for each in installed - versions if each[0] not in ("pip", "setuptools")} == set()

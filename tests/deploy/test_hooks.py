@@ -75,7 +75,11 @@ class Shell:
         (self.folder / "answers.json").write_text(json.dumps(answers))
         (self.folder / "calls.jsonl").write_text("")
         return subprocess.run(
-            ["sh", str(HOOKS / hook)], env=self.environ | environ, capture_output=True, text=True, timeout=60
+            ["sh", str(HOOKS / hook)],
+            env=self.environ | environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
 
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:
@@ -110,17 +114,27 @@ def test_azd_runs_each_hook_at_its_moment() -> None:
 # withdraw-rights.sh
 
 
-OFFICER: list[tuple[str, list[tuple[int, str]]]] = [("role assignment list", [(0, "/assignments/1\n/assignments/2")])]
+OFFICER: list[tuple[str, list[tuple[int, str]]]] = [
+    ("role assignment list", [(0, "/assignments/1\n/assignments/2")])
+]
 PRINCIPAL = {"APP_IDENTITY_PRINCIPAL_ID": "principal-1", "AZURE_SUBSCRIPTION_ID": "subscription-1"}
 
 
 @pytest.mark.parametrize("wanted", ["false", "False", ""])
-def test_right_to_store_keys_is_withdrawn_where_the_app_shall_not(shell: Shell, wanted: str) -> None:
+def test_right_to_store_keys_is_withdrawn_where_the_app_shall_not(
+    shell: Shell, wanted: str
+) -> None:
     ran = shell.run("withdraw-rights.sh", OFFICER, **PRINCIPAL, APP_WRITES_KEYS=wanted)
     assert ran.returncode == 0, ran.stderr
     ((words, _),) = said(shell, "role", "list")
-    assert "[?principalId=='principal-1' && roleDefinitionName=='Key Vault Secrets Officer'].id" in words
-    assert [words[-1] for words, _ in said(shell, "role", "delete")] == ["/assignments/1", "/assignments/2"]
+    assert (
+        "[?principalId=='principal-1' && roleDefinitionName=='Key Vault Secrets Officer'].id"
+        in words
+    )
+    assert [words[-1] for words, _ in said(shell, "role", "delete")] == [
+        "/assignments/1",
+        "/assignments/2",
+    ]
 
 
 def test_right_to_store_keys_stays_where_the_app_shall(shell: Shell) -> None:
@@ -138,8 +152,14 @@ def test_nothing_is_withdrawn_where_nothing_was_given(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("option", ["EXISTING_SNAPSHOTS_ACCOUNT", "EXISTING_VAULT"])
-def test_azd_down_is_stopped_where_it_would_delete_a_group_of_the_owners(shell: Shell, option: str) -> None:
-    given = {option: "theirs", "EXISTING_VAULT_RESOURCE_GROUP": "rg-theirs", "AZURE_RESOURCE_GROUP": "rg-test"}
+def test_azd_down_is_stopped_where_it_would_delete_a_group_of_the_owners(
+    shell: Shell, option: str
+) -> None:
+    given = {
+        option: "theirs",
+        "EXISTING_VAULT_RESOURCE_GROUP": "rg-theirs",
+        "AZURE_RESOURCE_GROUP": "rg-test",
+    }
     ran = shell.run("keep-existing.sh", [], **given)
     assert ran.returncode == 1
     assert "rg-theirs" in ran.stderr
@@ -174,7 +194,10 @@ def test_subscription_sends_new_blobs_of_the_container_to_the_blob_trigger(shell
         "includedEventTypes": ["Microsoft.Storage.BlobCreated"],
         "subjectBeginsWith": "/blobServices/default/containers/segments/",
     }
-    assert any(word.startswith(f"https://management.azure.com{ENVIRONMENT['SNAPSHOTS_TOPIC_ID']}/") for word in words)
+    assert any(
+        word.startswith(f"https://management.azure.com{ENVIRONMENT['SNAPSHOTS_TOPIC_ID']}/")
+        for word in words
+    )
     assert "def on_blob(" in (ROOT / "function_app.py").read_text(encoding="utf-8")
 
 
@@ -213,9 +236,7 @@ def test_subscription_is_tried_again_when_the_webhook_did_not_answer_yet(shell: 
 
 
 def test_refusal_of_event_grid_is_shown_without_the_key(shell: Shell) -> None:
-    refusal = (
-        f"The attempt to validate https://f/runtime/webhooks/blobs?functionName=x&code={KEY.replace('&', '%26')} failed"
-    )
+    refusal = f"The attempt to validate https://f/runtime/webhooks/blobs?functionName=x&code={KEY.replace('&', '%26')} failed"
     answers = [READY[0], ("rest put", [(1, refusal)])]
     ran = shell.run("event-subscription.sh", answers, **ENVIRONMENT | {"HOOK_PAUSE_S": "1"})
     assert ran.returncode == 1
@@ -223,9 +244,17 @@ def test_refusal_of_event_grid_is_shown_without_the_key(shell: Shell) -> None:
     assert "k+y" not in ran.stderr
 
 
-@pytest.mark.parametrize(("kept", "warns"), [("false\nfalse", False), ("true\nfalse", True), ("False\nTrue", True)])
-def test_soft_delete_where_customer_insights_writes_is_warned_of(shell: Shell, kept: str, warns: bool) -> None:
-    ran = shell.run("event-subscription.sh", [*READY, ("blob-service-properties show", [(0, kept)])], **ENVIRONMENT)
+@pytest.mark.parametrize(
+    ("kept", "warns"), [("false\nfalse", False), ("true\nfalse", True), ("False\nTrue", True)]
+)
+def test_soft_delete_where_customer_insights_writes_is_warned_of(
+    shell: Shell, kept: str, warns: bool
+) -> None:
+    ran = shell.run(
+        "event-subscription.sh",
+        [*READY, ("blob-service-properties show", [(0, kept)])],
+        **ENVIRONMENT,
+    )
     assert ran.returncode == 0, ran.stderr
     assert ("soft delete is on in stsnap" in ran.stderr) is warns
 
@@ -244,7 +273,9 @@ FOUND: list[tuple[str, list[tuple[int, str]]]] = [
     ("ad signed-in-user show", [(0, "person-1")]),
     ("ad sp show", [(0, "customer-insights-1")]),
 ]
-UNKNOWN: list[tuple[str, list[tuple[int, str]]]] = [("azd get-value", [(1, "ERROR: key not found")])]
+UNKNOWN: list[tuple[str, list[tuple[int, str]]]] = [
+    ("azd get-value", [(1, "ERROR: key not found")])
+]
 
 
 def test_first_deployment_is_told_subscription_operator_and_customer_insights(shell: Shell) -> None:
@@ -259,7 +290,9 @@ def test_first_deployment_is_told_subscription_operator_and_customer_insights(sh
 
 
 def test_what_was_set_before_is_left_as_it_is(shell: Shell) -> None:
-    ran = shell.run("prepare.sh", [("azd get-value OPERATOR_OBJECT_ID", [(0, "group-1")]), *UNKNOWN, *FOUND])
+    ran = shell.run(
+        "prepare.sh", [("azd get-value OPERATOR_OBJECT_ID", [(0, "group-1")]), *UNKNOWN, *FOUND]
+    )
     assert ran.returncode == 0, ran.stderr
     assert said(shell, "set", "OPERATOR_OBJECT_ID") == []
     assert "OPERATOR_OBJECT_ID is group-1" in ran.stderr
@@ -309,7 +342,10 @@ def test_registration_is_made_with_roles_and_without_a_secret(shell: Shell) -> N
     (credential,) = bodies.values()
     assert json.loads(credential)["subject"] == "principal-1"
     assert json.loads(credential)["issuer"] == "https://login.microsoftonline.com/tenant-1/v2.0"
-    assert not any("credential reset" in " ".join(words) or "password" in " ".join(words) for words, _ in shell.calls())
+    assert not any(
+        "credential reset" in " ".join(words) or "password" in " ".join(words)
+        for words, _ in shell.calls()
+    )
 
 
 def test_people_can_get_a_token_of_their_own_on_a_command_line(shell: Shell) -> None:
@@ -318,10 +354,14 @@ def test_people_can_get_a_token_of_their_own_on_a_command_line(shell: Shell) -> 
     patches = said(shell, "rest", "patch")
     documents = [json.loads(body) for _, bodies in patches for body in bodies.values()]
     assert [len(each["api"]["preAuthorizedApplications"]) for each in documents] == [0, 1]
-    assert all("https://graph.microsoft.com/v1.0/applications/object-1" in words for words, _ in patches)
+    assert all(
+        "https://graph.microsoft.com/v1.0/applications/object-1" in words for words, _ in patches
+    )
     (scope,) = documents[0]["api"]["oauth2PermissionScopes"]
     assert documents[1]["api"]["oauth2PermissionScopes"] == [scope]
-    assert documents[1]["api"]["preAuthorizedApplications"][0]["delegatedPermissionIds"] == [scope["id"]]
+    assert documents[1]["api"]["preAuthorizedApplications"][0]["delegatedPermissionIds"] == [
+        scope["id"]
+    ]
     assert documents[1]["identifierUris"] == ["api://client-1"]
     app = (ROOT / "infra" / "modules" / "app.bicep").read_text(encoding="utf-8")
     assert documents[1]["api"]["requestedAccessTokenVersion"] == 2
@@ -366,4 +406,6 @@ def test_roles_have_fixed_ids_so_that_an_update_finds_them() -> None:
     roles = json.loads((HOOKS / "app-roles.json").read_text(encoding="utf-8"))
     assert len({role["id"] for role in roles}) == len(roles) == 3
     for role in roles:
-        assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", role["id"])
+        assert re.fullmatch(
+            r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", role["id"]
+        )

@@ -26,7 +26,12 @@ print(json.dumps([each.get_trigger().get_dict_repr() for each in function_app.ap
 def triggers(**settings: str) -> list[dict[str, Any]]:
     environ = {name: value for name, value in os.environ.items() if name not in VALUES} | settings
     ran = subprocess.run(
-        [sys.executable, "-c", TRIGGERS], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+        [sys.executable, "-c", TRIGGERS],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return list(json.loads(ran.stdout))
 
@@ -34,11 +39,17 @@ def triggers(**settings: str) -> list[dict[str, Any]]:
 def test_the_sample_sets_what_the_triggers_name_and_the_settings_need() -> None:
     named = set(re.findall(r"%(\w+)%", (ROOT / "function_app.py").read_text()))
     connections = {each["connection"] for each in triggers() if "connection" in each}
-    assert named | connections | {"AzureWebJobsStorage", "FUNCTIONS_WORKER_RUNTIME"} <= VALUES.keys()
+    assert (
+        named | connections | {"AzureWebJobsStorage", "FUNCTIONS_WORKER_RUNTIME"} <= VALUES.keys()
+    )
     assert from_env(VALUES).snapshots_container == VALUES["SNAPSHOTS_CONTAINER"]
 
 
-@pytest.mark.parametrize(("settings", "source"), [(VALUES, "LogsAndContainerScan"), ({}, "EventGrid")])
-def test_blobs_are_looked_for_on_a_laptop_and_told_of_in_azure(settings: dict[str, str], source: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "source"), [(VALUES, "LogsAndContainerScan"), ({}, "EventGrid")]
+)
+def test_blobs_are_looked_for_on_a_laptop_and_told_of_in_azure(
+    settings: dict[str, str], source: str
+) -> None:
     [blob] = [each for each in triggers(**settings) if each["type"] == "blobTrigger"]
     assert source in str(blob["source"])

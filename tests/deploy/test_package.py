@@ -29,7 +29,9 @@ def ignored(path: str, patterns: Iterable[str]) -> bool:
             if pattern.endswith("/") and depth == len(parts):
                 continue  # folders only
             tied = "/" in wanted
-            if fnmatchcase(folder if tied else parts[depth - 1], wanted.lstrip("/") if tied else wanted):
+            if fnmatchcase(
+                folder if tied else parts[depth - 1], wanted.lstrip("/") if tied else wanted
+            ):
                 result = not pattern.startswith("!")
         if result:
             return True
@@ -77,18 +79,37 @@ def test_matcher_agrees_with_git_on_this_very_file() -> None:
     """git itself is asked, with .funcignore as the only list."""
     names = project_files()
     asked = subprocess.run(
-        ["git", "-c", f"core.excludesFile={ROOT / '.funcignore'}", "check-ignore", "--no-index", "-z", "--stdin"],
+        [
+            "git",
+            "-c",
+            f"core.excludesFile={ROOT / '.funcignore'}",
+            "check-ignore",
+            "--no-index",
+            "-z",
+            "--stdin",
+        ],
         cwd=ROOT,
         input="\0".join(names),
         capture_output=True,
         text=True,
     )
-    assert {name for name in names if ignored(name, patterns())} == set(filter(None, asked.stdout.split("\0")))
+    assert {name for name in names if ignored(name, patterns())} == set(
+        filter(None, asked.stdout.split("\0"))
+    )
 
 
 def test_package_holds_the_app_and_nothing_else() -> None:
-    allowed = {"function_app.py", "host.json", "requirements.txt", "constraints.txt", "LICENSE", ".funcignore"}
-    others = [name for name in package() if name not in allowed and not name.startswith("exporter/")]
+    allowed = {
+        "function_app.py",
+        "host.json",
+        "requirements.txt",
+        "constraints.txt",
+        "LICENSE",
+        ".funcignore",
+    }
+    others = [
+        name for name in package() if name not in allowed and not name.startswith("exporter/")
+    ]
     assert others == [], "add them to .funcignore"
 
 
@@ -134,11 +155,17 @@ def test_package_is_small(copied: Path) -> None:
 
 def test_package_starts_by_itself_and_quickly(copied: Path) -> None:
     """Flex Consumption gives an app 30 s to start; a cold import is held under one second of CPU."""
-    code = "import time; t = time.process_time(); import function_app; print(time.process_time() - t)"
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV"))}
+    code = (
+        "import time; t = time.process_time(); import function_app; print(time.process_time() - t)"
+    )
+    environ = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV"))
+    }
     seconds = []
     for _ in range(3):  # the first one compiles; the machine may be busy
-        ran = subprocess.run([sys.executable, "-c", code], cwd=copied, env=environ, capture_output=True, text=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=copied, env=environ, capture_output=True, text=True
+        )
         assert ran.returncode == 0, ran.stderr
         seconds.append(float(ran.stdout))
     assert min(seconds) < 1.0
@@ -148,12 +175,16 @@ def test_every_import_comes_with_requirements_txt(copied: Path) -> None:
     """Directly: what another package happens to bring may go with its next version."""
     pinned = {
         re.sub(r"[-_.]+", "-", name).lower()
-        for name in re.findall(r"(?m)^([A-Za-z][\w.-]*)==", (copied / "requirements.txt").read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"(?m)^([A-Za-z][\w.-]*)==", (copied / "requirements.txt").read_text(encoding="utf-8")
+        )
     }
     homes = importlib.metadata.packages_distributions()
     # `azure` belongs to many packages: ask which one owns the module.
     owners = {
-        file.as_posix().removesuffix("/__init__.py"): re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+        file.as_posix().removesuffix("/__init__.py"): re.sub(
+            r"[-_.]+", "-", distribution.metadata["Name"]
+        ).lower()
         for distribution in importlib.metadata.distributions()
         for file in distribution.files or ()
         if file.name == "__init__.py"

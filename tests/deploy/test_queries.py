@@ -26,7 +26,9 @@ def queries() -> Iterator[tuple[str, str]]:
         if "query" in item["content"]:
             yield f"workbook: {item['name']}", item["content"]["query"]
     for path in sorted((ROOT / "docs").rglob("*.md")):
-        for number, query in enumerate(re.findall(r"(?s)```kusto\n(.*?)```", path.read_text(encoding="utf-8"))):
+        for number, query in enumerate(
+            re.findall(r"(?s)```kusto\n(.*?)```", path.read_text(encoding="utf-8"))
+        ):
             yield f"{path.name} {number}", query
 
 
@@ -49,7 +51,9 @@ def logged() -> tuple[set[str], set[str]]:
 
 ALL = list(queries())
 MESSAGES, FIELDS = logged()
-FUNCTIONS = set(re.findall(r"(?m)^def (\w+)\(", (ROOT / "function_app.py").read_text(encoding="utf-8")))
+FUNCTIONS = set(
+    re.findall(r"(?m)^def (\w+)\(", (ROOT / "function_app.py").read_text(encoding="utf-8"))
+)
 
 
 def compared(query: str, column: str) -> set[str]:
@@ -63,9 +67,14 @@ def compared(query: str, column: str) -> set[str]:
 @pytest.mark.parametrize(("name", "query"), ALL, ids=[name for name, _ in ALL])
 def test_query_names_what_the_code_logs(name: str, query: str) -> None:
     assert compared(query, "(?:message|said)") <= MESSAGES
-    assert compared(query, r"(?<!_)\bname") <= FUNCTIONS | set(telemetry.SPANS) | set(telemetry.METRICS)
+    assert compared(query, r"(?<!_)\bname") <= FUNCTIONS | set(telemetry.SPANS) | set(
+        telemetry.METRICS
+    )
     assert set(re.findall(r"customDimensions\.(\w+)", query)) <= FIELDS
-    assert compared(query, r"customDimensions\.status\)") <= {str(status) for status in Status} | {"429", "0"}
+    assert compared(query, r"customDimensions\.status\)") <= {str(status) for status in Status} | {
+        "429",
+        "0",
+    }
     assert compared(query, r"customDimensions\.outcome\)") <= {str(outcome) for outcome in Outcome}
     assert compared(query, r"customDimensions\.cause\)") <= set(vars(errors))
 
@@ -73,9 +82,13 @@ def test_query_names_what_the_code_logs(name: str, query: str) -> None:
 def test_some_comparisons_were_found_at_all() -> None:
     """Else the test above would hold of anything."""
     everything = "\n".join(query for _, query in ALL)
-    assert {"run closed", "run finished", "run created", "step put off"} <= compared(everything, "(?:message|said)")
+    assert {"run closed", "run finished", "run created", "step put off"} <= compared(
+        everything, "(?:message|said)"
+    )
     assert {"on_tick", "on_poison"} <= compared(everything, r"(?<!_)\bname")
-    assert {"exporter.request.seconds", "exporter.profiles"} <= compared(everything, r"(?<!_)\bname")
+    assert {"exporter.request.seconds", "exporter.profiles"} <= compared(
+        everything, r"(?<!_)\bname"
+    )
 
 
 def test_no_line_of_ours_carries_a_stack_trace() -> None:
@@ -90,12 +103,17 @@ def test_share_of_429_is_one_of_all_answers_and_compared_with_the_parameter() ->
     assert compared(query, r"(?<!_)\bname") == {telemetry.REQUESTS}
     assert "percent > {PERCENT}" in query
     alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
-    assert "replace(loadTextContent('../queries/rate-limited.kql'), '{PERCENT}', string(rateLimitedPercent))" in alerts
+    assert (
+        "replace(loadTextContent('../queries/rate-limited.kql'), '{PERCENT}', string(rateLimitedPercent))"
+        in alerts
+    )
 
 
 def test_every_query_has_its_alert() -> None:
     alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
-    assert set(re.findall(r"queries/([\w-]+\.kql)", alerts)) == {path.name for path in QUERIES.glob("*.kql")}
+    assert set(re.findall(r"queries/([\w-]+\.kql)", alerts)) == {
+        path.name for path in QUERIES.glob("*.kql")
+    }
 
 
 @pytest.mark.parametrize(("name", "query"), ALL, ids=[name for name, _ in ALL])
@@ -103,4 +121,6 @@ def test_query_is_balanced_and_reads_a_known_table(name: str, query: str) -> Non
     bare = re.sub(r'"[^"]*"|//[^\n]*', "", query)
     for opening, closing in ("()", "{}", "[]"):
         assert bare.count(opening) == bare.count(closing)
-    assert re.search(r"(?m)^(traces|requests|dependencies|customMetrics|union traces, exceptions)\b", bare)
+    assert re.search(
+        r"(?m)^(traces|requests|dependencies|customMetrics|union traces, exceptions)\b", bare
+    )

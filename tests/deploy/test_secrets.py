@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("kind", SECRETS)
 def test_no_file_holds_one(kind: str) -> None:
-    assert [name for name in project_files() if kind in secrets_in((ROOT / name).read_bytes())] == []
+    assert [
+        name for name in project_files() if kind in secrets_in((ROOT / name).read_bytes())
+    ] == []
 
 
 def test_no_commit_holds_one() -> None:
@@ -24,7 +26,9 @@ def test_no_commit_holds_one() -> None:
     shallow = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
     if shallow.stdout.strip() != "false":
         pytest.skip("the history is not here: not a git checkout, or a clone that is cut off")
-    assert {commit: kinds for commit, content in changes().items() if (kinds := secrets_in(content))} == {}
+    assert {
+        commit: kinds for commit, content in changes().items() if (kinds := secrets_in(content))
+    } == {}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,10 @@ def test_no_commit_holds_one() -> None:
         ("Klaviyo private key", "KEY=pk_" + "0123456789abcdef" * 2 + "01"),
         ("storage account key", "AccountKey=" + "abcdefghijklmnopqrstuvwxyz" * 4 + "=="),
         ("function key in an address", "?code=" + "abcdefghijklmnopqrstuvwxyz0123456789" * 2),
-        ("connection to Application Insights", "InstrumentationKey=" + "12345678-9abc-def0-1234-56789abcdef0"),
+        (
+            "connection to Application Insights",
+            "InstrumentationKey=" + "12345678-9abc-def0-1234-56789abcdef0",
+        ),
     ],
 )
 def test_patterns_would_find_one(kind: str, text: str) -> None:

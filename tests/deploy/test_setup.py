@@ -30,7 +30,13 @@ mkdir node_modules
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """What setup reads of the project, and the stubs."""
-    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt", "package-lock.json", "scripts/setup"):
+    for name in (
+        "requirements.txt",
+        "requirements-dev.txt",
+        "constraints.txt",
+        "package-lock.json",
+        "scripts/setup",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
     for name, text in (("python", PYTHON), ("npm", NPM)):
@@ -47,7 +53,9 @@ def setup(clone: Path) -> subprocess.Popen[str]:
         "REAL_PYTHON": sys.executable,
         "NOTES": str(clone / "notes"),
     }
-    return subprocess.Popen([clone / "scripts" / "setup"], env=environ, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [clone / "scripts" / "setup"], env=environ, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_two_setups_at_once_make_everything_once(clone: Path) -> None:

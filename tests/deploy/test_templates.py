@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-pytest.importorskip("tree_sitter_bicep", reason="not installed: pip install -r requirements-dev.txt")
+pytest.importorskip(
+    "tree_sitter_bicep", reason="not installed: pip install -r requirements-dev.txt"
+)
 
 from exporter import wiring
 from exporter.settings import ROWS
@@ -26,7 +28,10 @@ INFRA = ROOT / "infra"
 TEMPLATES = [bicep.read(path) for path in sorted(INFRA.rglob("*.bicep"))]
 MAIN = next(template for template in TEMPLATES if template.path.name == "main.bicep")
 
-STORAGE, BLOBS = "Microsoft.Storage/storageAccounts", "Microsoft.Storage/storageAccounts/blobServices"
+STORAGE, BLOBS = (
+    "Microsoft.Storage/storageAccounts",
+    "Microsoft.Storage/storageAccounts/blobServices",
+)
 
 # Settings of the host, the platform and the SDKs; everything else must be in settings.ROWS or in a trigger.
 PLATFORM = {
@@ -74,7 +79,10 @@ ROLE_IDS = {
 # Who gets what on what: (file, symbol) -> (role, scope). A new row is a decision, not an accident.
 ROLES = {
     ("monitoring.bicep", "appPublishes"): ("roles.monitoringMetricsPublisher", "insights"),
-    ("snapshots.bicep", "customerInsightsWrites"): ("roles.storageBlobDataContributor", "container"),
+    ("snapshots.bicep", "customerInsightsWrites"): (
+        "roles.storageBlobDataContributor",
+        "container",
+    ),
     ("snapshots.bicep", "appReads"): ("roles.storageBlobDataOwner", "container"),
     ("snapshots.bicep", "appQueues"): ("roles.storageQueueDataContributor", "usedAccount"),
     ("snapshots.bicep", "operatorWrites"): ("roles.storageBlobDataContributor", "container"),
@@ -92,7 +100,12 @@ def template(name: str) -> Template:
 
 
 def resources(type_: str, *, existing: bool = False) -> list[Resource]:
-    found = [each for one in TEMPLATES for each in one.resources if each.type == type_ and each.existing is existing]
+    found = [
+        each
+        for one in TEMPLATES
+        for each in one.resources
+        if each.type == type_ and each.existing is existing
+    ]
     assert found, f"there is no {type_}"
     return found
 
@@ -105,7 +118,9 @@ def only(type_: str) -> dict[str, Any]:
 def app_settings() -> dict[str, Any]:
     """Every setting that the site gets, wherever it is put together."""
     app = template("app.bicep")
-    assert next(each for each in app.resources if each.body.get("name") == "appsettings").body["properties"] == (
+    assert next(each for each in app.resources if each.body.get("name") == "appsettings").body[
+        "properties"
+    ] == (
         "union(memorySettings, settings, hostSettings, telemetrySettings, authenticationSettings)"
     )
     named = re.search(r"(?s)var settings = union\(otherSettings, (\{.*?\n\})\)", MAIN.source)
@@ -142,7 +157,9 @@ def test_types_are_those_of_microsoft() -> None:
     checker = Path(os.environ.get("BICEP_CHECKER", beside))
     if not checker.is_file():
         pytest.skip(f"no checker at {checker}; BICEP_CHECKER can name another place")
-    checked = subprocess.run([sys.executable, str(checker), str(INFRA)], capture_output=True, text=True)
+    checked = subprocess.run(
+        [sys.executable, str(checker), str(INFRA)], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
 
 
@@ -155,7 +172,9 @@ def test_only_plain_resources_and_local_modules() -> None:
 def test_no_shared_key_is_read_or_allowed_anywhere() -> None:
     for each in TEMPLATES:
         found = re.findall(
-            r"\blist\w*\(|\.list\w+\(|AccountKey|sharedAccessSignature|primarySharedKey", each.source, re.I
+            r"\blist\w*\(|\.list\w+\(|AccountKey|sharedAccessSignature|primarySharedKey",
+            each.source,
+            re.I,
         )
         assert found == [], each.path.name
     for account in resources(STORAGE):
@@ -167,8 +186,16 @@ def test_no_shared_key_is_read_or_allowed_anywhere() -> None:
     for container in resources(f"{BLOBS}/containers"):
         assert container.body["properties"]["publicAccess"] == "None"
     assert only("Microsoft.Insights/components")["properties"]["DisableLocalAuth"] is True
-    assert only("Microsoft.OperationalInsights/workspaces")["properties"]["features"]["disableLocalAuth"] is True
-    assert {each.body["name"] for each in resources("Microsoft.Web/sites/basicPublishingCredentialsPolicies")} == {
+    assert (
+        only("Microsoft.OperationalInsights/workspaces")["properties"]["features"][
+            "disableLocalAuth"
+        ]
+        is True
+    )
+    assert {
+        each.body["name"]
+        for each in resources("Microsoft.Web/sites/basicPublishingCredentialsPolicies")
+    } == {
         "ftp",
         "scm",
     }
@@ -207,7 +234,9 @@ def test_roles_are_given_to_whom_and_where_it_was_decided() -> None:
         assert role is not None, each
         given[each.file, each.symbol] = (role[1], str(each.body["scope"]))
         # The documented way to a name that is the same again for the same right.
-        assert name == f"guid({each.body['scope']}.id, {properties['principalId']}, {role[1]})", each
+        assert name == f"guid({each.body['scope']}.id, {properties['principalId']}, {role[1]})", (
+            each
+        )
         assert properties["principalType"] in ("ServicePrincipal", "operatorType")
     assert given == ROLES
 
@@ -243,13 +272,19 @@ def test_every_setting_is_known_to_somebody() -> None:
     known = {row.name for row in ROWS} | triggers | PLATFORM
     for name in app_settings():
         connection, _, part = name.partition("__")
-        is_connection = connection in (wiring.SNAPSHOTS_CONNECTION, wiring.STATE_CONNECTION, "AzureWebJobsStorage")
+        is_connection = connection in (
+            wiring.SNAPSHOTS_CONNECTION,
+            wiring.STATE_CONNECTION,
+            "AzureWebJobsStorage",
+        )
         assert name in known or (is_connection and part in CONNECTION_PARTS), name
 
 
 def test_no_setting_is_a_secret() -> None:
     for name, setting in app_settings().items():
-        assert not re.search(r"password|secret|accountkey|sharedaccess|apikey|pk_", f"{name} {setting}", re.I), name
+        assert not re.search(
+            r"password|secret|accountkey|sharedaccess|apikey|pk_", f"{name} {setting}", re.I
+        ), name
 
 
 def test_telemetry_goes_out_by_identity_and_with_our_lines_only() -> None:
@@ -258,7 +293,9 @@ def test_telemetry_goes_out_by_identity_and_with_our_lines_only() -> None:
         "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "'ClientId=${identityClientId};Authorization=AAD'",
         "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY": "true",
         "PYTHON_APPLICATIONINSIGHTS_LOGGER_NAME": "exporter",
-        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": app_settings()["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"],  # see below
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": app_settings()[
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+        ],  # see below
         "OTEL_TRACES_SAMPLER": "always_on",
     }
 
@@ -295,7 +332,9 @@ def test_azd_finds_the_site_and_the_group() -> None:
 
 
 def test_only_event_grid_and_health_pass_without_signing_in() -> None:
-    (authentication,) = [each for each in resources("Microsoft.Web/sites/config") if each.symbol == "authentication"]
+    (authentication,) = [
+        each for each in resources("Microsoft.Web/sites/config") if each.symbol == "authentication"
+    ]
     validation = authentication.body["properties"]["globalValidation"]
     assert validation["requireAuthentication"] == "withAuthentication"
     assert validation["excludedPaths"] == ["/runtime/webhooks/blobs", "/api/health"]
@@ -303,7 +342,9 @@ def test_only_event_grid_and_health_pass_without_signing_in() -> None:
     assert providers == {"azureActiveDirectory": "withAuthentication ? entra : { enabled: false }"}
     entra = template("app.bicep").variables["entra"]
     assert entra["enabled"] is True
-    assert entra["registration"]["clientSecretSettingName"] == "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"  # no secret
+    assert (
+        entra["registration"]["clientSecretSettingName"] == "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"
+    )  # no secret
 
 
 def test_names_of_storage_are_those_of_the_settings_defaults() -> None:
@@ -316,14 +357,18 @@ def test_names_of_storage_are_those_of_the_settings_defaults() -> None:
 def test_poison_queue_is_the_one_that_the_trigger_reads() -> None:
     names = {str(each.body["name"]) for each in resources(f"{STORAGE}/queueServices/queues")}
     assert names == {"queueName", "'${queueName}-poison'"}
-    assert 'queue_name="%STEPS_QUEUE%-poison"' in (ROOT / "function_app.py").read_text(encoding="utf-8")
+    assert 'queue_name="%STEPS_QUEUE%-poison"' in (ROOT / "function_app.py").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_lifecycle_touches_runs_only_and_never_documents() -> None:
     prefixes, days = {}, {}
     for policy in resources(f"{STORAGE}/managementPolicies"):
         for rule in policy.body["properties"]["policy"]["rules"]:
-            prefixes[policy.file] = [str(prefix) for prefix in rule["definition"]["filters"]["prefixMatch"]]
+            prefixes[policy.file] = [
+                str(prefix) for prefix in rule["definition"]["filters"]["prefixMatch"]
+            ]
             (action,) = rule["definition"]["actions"]["baseBlob"].values()
             days[policy.file] = (rule["enabled"], str(action["daysAfterModificationGreaterThan"]))
     assert prefixes == {
@@ -342,7 +387,9 @@ def test_what_an_option_switches_is_written_out_also_where_it_is_off() -> None:
     options = set()
     for each in [each for one in TEMPLATES for each in one.resources if each.condition]:
         options |= {(each.condition[1:-1], each.type.rpartition("/")[2])}
-    there = {(condition, kind) for condition, kind in options if condition.startswith("empty(existing")}
+    there = {
+        (condition, kind) for condition, kind in options if condition.startswith("empty(existing")
+    }
     assert options - there == {
         ("!empty(operatorObjectId)", "roleAssignments"),
         ("!empty(customerInsightsObjectId)", "roleAssignments"),
@@ -351,13 +398,26 @@ def test_what_an_option_switches_is_written_out_also_where_it_is_off() -> None:
     }
     assert {condition for condition, _ in there} == {
         f"empty({name})"
-        for name in ("existingAccountName", "existingTopicName", "existingVaultName", "existingWorkspaceId")
+        for name in (
+            "existingAccountName",
+            "existingTopicName",
+            "existingVaultName",
+            "existingWorkspaceId",
+        )
     }
-    (authentication,) = [each for each in resources("Microsoft.Web/sites/config") if each.symbol == "authentication"]
+    (authentication,) = [
+        each for each in resources("Microsoft.Web/sites/config") if each.symbol == "authentication"
+    ]
     assert authentication.body["properties"]["platform"]["enabled"] == "withAuthentication"
     page = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
     section = page.partition("## Switch an option off")[2].partition("\n## ")[0]
-    for option in ("KEEP_SNAPSHOTS_DAYS", "NO_RUN_HOURS", "APP_WRITES_KEYS", "OPERATOR_OBJECT_ID", "AUTH_CLIENT_ID"):
+    for option in (
+        "KEEP_SNAPSHOTS_DAYS",
+        "NO_RUN_HOURS",
+        "APP_WRITES_KEYS",
+        "OPERATOR_OBJECT_ID",
+        "AUTH_CLIENT_ID",
+    ):
         assert f"`{option}`" in section
 
 
@@ -387,7 +447,10 @@ def test_alerts_are_those_that_the_page_says() -> None:
                     "timeAggregation": "Count",
                     "operator": "alert.operator",
                     "threshold": "alert.threshold",
-                    "failingPeriods": {"numberOfEvaluationPeriods": 1, "minFailingPeriodsToAlert": 1},
+                    "failingPeriods": {
+                        "numberOfEvaluationPeriods": 1,
+                        "minFailingPeriodsToAlert": 1,
+                    },
                 }
             ]
         },
@@ -398,7 +461,10 @@ def test_alerts_are_those_that_the_page_says() -> None:
     assert criterion["metricNamespace"] == "Microsoft.Storage/storageAccounts/queueServices"
     assert metric.body["properties"]["enabled"] is True
     assert metric.body["properties"]["scopes"] == ["'${snapshotsAccountId}/queueServices/default'"]
-    assert "actions: [for id in actionGroupIds: { actionGroupId: id }]" in template("alerts.bicep").source
+    assert (
+        "actions: [for id in actionGroupIds: { actionGroupId: id }]"
+        in template("alerts.bicep").source
+    )
     assert template("alerts.bicep").variables["actionGroupIds"] == "empty(email) ? [] : [people.id]"
     assert only("Microsoft.Insights/actionGroups")["properties"]["enabled"] is True
 
@@ -433,7 +499,9 @@ def test_alerts_are_those_that_the_page_says() -> None:
     assert next(alert for alert in alerts if alert["name"] == "no-run")["window"] == window
 
 
-def _row(title: str, counts: str, alert: dict[str, Any], *, every: str, over: str, closes: bool) -> str:
+def _row(
+    title: str, counts: str, alert: dict[str, Any], *, every: str, over: str, closes: bool
+) -> str:
     fires = {"GreaterThan": "more than", "LessThan": "less than"}[alert["operator"]]
     name = title.removeprefix("Segment exporter: ")
     cells = [name, f"`{counts}`", alert["severity"], every, over, f"{fires} {alert['threshold']}"]
@@ -476,17 +544,25 @@ def test_snapshots_and_state_are_accounts_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("file", "condition", "untouched"),
     [
-        ("snapshots.bicep", "empty(existingAccountName)", {"account", "softDeleteOff", "retention"}),
+        (
+            "snapshots.bicep",
+            "empty(existingAccountName)",
+            {"account", "softDeleteOff", "retention"},
+        ),
         ("snapshots.bicep", "empty(existingTopicName)", {"topic"}),
         ("vault.bicep", "empty(existingVaultName)", {"vault", "whoReadWhat"}),
         ("monitoring.bicep", "empty(existingWorkspaceId)", {"workspace"}),
     ],
 )
-def test_what_is_there_already_gets_roles_and_nothing_else(file: str, condition: str, untouched: set[str]) -> None:
+def test_what_is_there_already_gets_roles_and_nothing_else(
+    file: str, condition: str, untouched: set[str]
+) -> None:
     """A container in an account that is there is made as well: it is what Customer Insights is pointed at."""
     conditional = {each.symbol for each in template(file).resources if condition in each.condition}
     assert conditional == untouched
-    settings = {each.symbol for each in template(file).resources if not (each.existing or each.condition)}
+    settings = {
+        each.symbol for each in template(file).resources if not (each.existing or each.condition)
+    }
     given = {symbol for name, symbol in ROLES if name == file}
     assert settings - given <= {"container", "insights"}
 
@@ -494,7 +570,10 @@ def test_what_is_there_already_gets_roles_and_nothing_else(file: str, condition:
 def test_existing_accounts_are_looked_for_in_their_own_resource_group() -> None:
     for what in ("Snapshots", "Vault"):
         name = f"existing{what}AccountName" if what == "Snapshots" else f"existing{what}Name"
-        assert f"scope: resourceGroup(empty({name}) ? group.name : existing{what}ResourceGroup)" in MAIN.source
+        assert (
+            f"scope: resourceGroup(empty({name}) ? group.name : existing{what}ResourceGroup)"
+            in MAIN.source
+        )
         assert MAIN.params[name] == ""
     assert MAIN.modules["monitoring"]["params"]["existingWorkspaceId"] == "existingWorkspaceId"
 
@@ -502,15 +581,16 @@ def test_existing_accounts_are_looked_for_in_their_own_resource_group() -> None:
 def test_private_network_closes_state_and_vault_and_reaches_everything_by_endpoints() -> None:
     for module in ("state", "vault"):
         assert MAIN.modules[module]["params"]["publicAccess"] == "!privateNetwork"
-    closed = (
-        "(snapshotsPublicAccess || privateNetwork) ? snapshotsPublicAccess : fail('SNAPSHOTS_PUBLIC_ACCESS=false needs"
-    )
+    closed = "(snapshotsPublicAccess || privateNetwork) ? snapshotsPublicAccess : fail('SNAPSHOTS_PUBLIC_ACCESS=false needs"
     assert " ".join(MAIN.modules["snapshots"]["params"]["publicAccess"].split()).startswith(closed)
     for name in ("snapshots.bicep", "state.bicep", "vault.bicep"):
         text = template(name).source
         assert "publicNetworkAccess: publicAccess ? 'Enabled' : 'Disabled'" in text
         assert "defaultAction: publicAccess ? 'Allow' : 'Deny'" in text
-    reached = {(str(each["resourceId"]).split(".")[0], each["groupId"]) for each in MAIN.variables["endpoints"]}
+    reached = {
+        (str(each["resourceId"]).split(".")[0], each["groupId"])
+        for each in MAIN.variables["endpoints"]
+    }
     # The host keeps locks in blobs, its queues, and a table of its own.
     assert reached == {
         *(("state", service) for service in ("blob", "queue", "table")),
@@ -527,12 +607,18 @@ def test_topic_is_that_of_the_snapshots_account() -> None:
 
 def test_names_lead_to_the_endpoints_from_within_the_network() -> None:
     """Each endpoint in the zone that is its own, and each zone linked to the network that the app is in."""
-    assert template("network.bicep").variables["zoneNames"] == "union(map(endpoints, endpoint => endpoint.zone), [])"
+    assert (
+        template("network.bicep").variables["zoneNames"]
+        == "union(map(endpoints, endpoint => endpoint.zone), [])"
+    )
     (zone,) = resources("Microsoft.Network/privateDnsZones")
     assert zone.body["name"] == "zone"
     (link,) = resources("Microsoft.Network/privateDnsZones/virtualNetworkLinks")
     assert link.body["parent"] == "zones[i]"
-    assert link.body["properties"] == {"registrationEnabled": False, "virtualNetwork": {"id": "network.id"}}
+    assert link.body["properties"] == {
+        "registrationEnabled": False,
+        "virtualNetwork": {"id": "network.id"},
+    }
     (endpoint,) = resources("Microsoft.Network/privateEndpoints")
     assert endpoint.body["properties"]["subnet"] == {"id": "'${network.id}/subnets/endpoints'"}
     (connection,) = endpoint.body["properties"]["privateLinkServiceConnections"]
@@ -546,15 +632,19 @@ def test_names_lead_to_the_endpoints_from_within_the_network() -> None:
     assert config["properties"]["privateDnsZoneId"] == (
         "resourceId('Microsoft.Network/privateDnsZones', endpoint.zone)"
     )
-    storage = {"blob": "blobZone", "queue": "queueZone", "table": "'privatelink.table.${storageSuffix}'"}
+    storage = {
+        "blob": "blobZone",
+        "queue": "queueZone",
+        "table": "'privatelink.table.${storageSuffix}'",
+    }
     zones = {(each["groupId"], each["zone"]) for each in MAIN.variables["endpoints"]}
     assert zones == {*storage.items(), ("vault", "privatelink.vaultcore.azure.net")}
     assert MAIN.variables["blobZone"] == "'privatelink.blob.${storageSuffix}'"
     assert MAIN.variables["queueZone"] == "'privatelink.queue.${storageSuffix}'"
     assert template("network.bicep").outputs["appSubnetId"] == "'${network.id}/subnets/app'"
-    assert MAIN.modules["app"]["params"]["subnetId"] == "withNetwork ? network!.outputs.appSubnetId : ''".replace(
-        "!", ""
-    )
+    assert MAIN.modules["app"]["params"][
+        "subnetId"
+    ] == "withNetwork ? network!.outputs.appSubnetId : ''".replace("!", "")
     subnet = only("Microsoft.Web/sites")["properties"]["virtualNetworkSubnetId"]
     assert subnet == "empty(subnetId) ? null : subnetId"
 
@@ -569,7 +659,10 @@ def test_network_comes_with_either_flag_and_neither_is_the_default() -> None:
 def test_app_deletes_runs_before_storage_does() -> None:
     """It spares the newest of an export, and open ones; the rule knows neither, and is for what the app left."""
     defaults = {row.name: row.default for row in ROWS}
-    for name, param in (("RUNS_KEPT_DAYS", "keepRunsDays"), ("REJECTED_KEPT_DAYS", "keepRejectedDays")):
+    for name, param in (
+        ("RUNS_KEPT_DAYS", "keepRunsDays"),
+        ("REJECTED_KEPT_DAYS", "keepRejectedDays"),
+    ):
         assert f"  {name}: string({param})\n" in MAIN.source
         assert str(MAIN.params[param]) == defaults[name]
 
@@ -578,7 +671,10 @@ def test_app_in_a_network_always_has_a_way_out() -> None:
     (network,) = resources("Microsoft.Network/virtualNetworks")
     app, endpoints = network.body["properties"]["subnets"]
     assert "natGateway" in app["properties"]
-    assert app["properties"]["delegations"][0]["properties"]["serviceName"] == "Microsoft.App/environments"
+    assert (
+        app["properties"]["delegations"][0]["properties"]["serviceName"]
+        == "Microsoft.App/environments"
+    )
     assert endpoints["properties"]["defaultOutboundAccess"] is False
 
 
@@ -587,24 +683,32 @@ def test_outputs_hold_no_secret() -> None:
         for name, output in each.outputs.items():
             text = f"{name} {output}"
             assert not re.search(
-                r"secret|password|connectionstring|instrumentationkey|accountkey|\bkey\b", text, re.I
+                r"secret|password|connectionstring|instrumentationkey|accountkey|\bkey\b",
+                text,
+                re.I,
             ), text
 
 
 def test_every_parameter_of_the_file_exists_and_the_needed_ones_are_given() -> None:
     given = json.loads((INFRA / "main.parameters.json").read_text(encoding="utf-8"))["parameters"]
-    assert set(given) == set(MAIN.params), "what is not in the file could only be set by changing a file of ours"
+    assert set(given) == set(MAIN.params), (
+        "what is not in the file could only be set by changing a file of ours"
+    )
     for name, parameter in given.items():
         default = re.fullmatch(r"\$\{[A-Z_]+(?:=(.*))?\}", parameter["value"])
         assert default is not None, name
         if default[1] is not None:  # the same default in both places
-            assert default[1] == str(MAIN.params[name]).lower() or default[1] == MAIN.params[name], name
+            assert (
+                default[1] == str(MAIN.params[name]).lower() or default[1] == MAIN.params[name]
+            ), name
 
 
 def test_outputs_that_hooks_and_documents_read_are_there() -> None:
     used = set()
     for path in [*(INFRA / "hooks").glob("*.sh"), *(ROOT / "docs" / "how-to").glob("*.md")]:
-        used |= set(re.findall(r"(?:value|get-value) ([A-Z][A-Z_]+)", path.read_text(encoding="utf-8")))
+        used |= set(
+            re.findall(r"(?:value|get-value) ([A-Z][A-Z_]+)", path.read_text(encoding="utf-8"))
+        )
     parameters = (INFRA / "main.parameters.json").read_text(encoding="utf-8")
     settable = set(re.findall(r"\$\{([A-Z_]+)", parameters)) | {"AZURE_SUBSCRIPTION_ID"}
     assert used <= set(MAIN.outputs) | settable

@@ -26,14 +26,24 @@ def test_every_role_of_the_templates_is_in_the_table() -> None:
     roles = (ROOT / "infra" / "modules" / "roles.bicep").read_text(encoding="utf-8")
     for name in re.findall(r"(?m)^  (\w+):", roles):
         words = re.findall(r"[A-Z]?[a-z]+", name)
-        last = " ".join(word.capitalize() for word in words[-2:])  # "Data Owner", "Secrets User", ...
+        last = " ".join(
+            word.capitalize() for word in words[-2:]
+        )  # "Data Owner", "Secrets User", ...
         assert last in table, name
 
 
-@pytest.mark.parametrize("given", ["../x", "a/b", "a..b", ".", "A b", "x?y=1", "x'--", "x\n", "", "é", "a" * 65])
+@pytest.mark.parametrize(
+    "given", ["../x", "a/b", "a..b", ".", "A b", "x?y=1", "x'--", "x\n", "", "é", "a" * 65]
+)
 def test_ids_and_names_that_become_paths_or_addresses_hold_nothing_else(given: str) -> None:
     connection = {"id": "main", "name": "Main", "secret": "main-key"}
-    export = {"id": "vips", "name": "V", "connection": "main", "list_id": "Y6nRLr", "segments": ["V"]}
+    export = {
+        "id": "vips",
+        "name": "V",
+        "connection": "main",
+        "list_id": "Y6nRLr",
+        "segments": ["V"],
+    }
     export |= {"mapping": {"email": "EMail"}}
     Connection.model_validate(connection)
     Export.model_validate(export)
@@ -55,15 +65,21 @@ def test_client_knows_no_endpoint_that_changes_consent() -> None:
 
 def test_links_of_the_pages_beside_the_readme_lead_somewhere() -> None:
     for name in ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8")):
+        for link in re.findall(
+            r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8")
+        ):
             assert (ROOT / link).exists(), f"{name}: {link}"
 
 
 def test_anchors_between_the_pages_are_headings() -> None:
     pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
     for page in pages:
-        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+        for link, anchor in re.findall(
+            r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")
+        ):
             target = (page.parent / link) if link else page
             headings = re.findall(r"(?m)^#+ (.+)$", target.read_text(encoding="utf-8"))
-            known = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            known = {
+                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+            }
             assert anchor in known, f"{page.name}: {link}#{anchor}"

@@ -23,7 +23,11 @@ def document(path: Path) -> dict[Any, Any]:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_every_action_is_pinned_by_hash_with_its_version_beside_it(path: Path) -> None:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if re.search(r"\buses:", line)]
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"\buses:", line)
+    ]
     for line in lines:
         assert re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
 
@@ -60,12 +64,21 @@ def test_no_workflow_runs_strangers_code_with_rights() -> None:
 
 def test_deployment_hands_every_option_over_with_its_default() -> None:
     """What is left out goes back to its default: a private deployment would be opened."""
-    parameters = json.loads((ROOT / "infra" / "main.parameters.json").read_text(encoding="utf-8"))["parameters"]
-    wanted = {f"AZURE_{name}_ID": f"${{{{ vars.AZURE_{name}_ID }}}}" for name in ("CLIENT", "TENANT", "SUBSCRIPTION")}
+    parameters = json.loads((ROOT / "infra" / "main.parameters.json").read_text(encoding="utf-8"))[
+        "parameters"
+    ]
+    wanted = {
+        f"AZURE_{name}_ID": f"${{{{ vars.AZURE_{name}_ID }}}}"
+        for name in ("CLIENT", "TENANT", "SUBSCRIPTION")
+    }
     for parameter in parameters.values():
         name, _, default = parameter["value"].removeprefix("${").removesuffix("}").partition("=")
-        wanted[name] = f"${{{{ vars.{name} || '{default}' }}}}" if default else f"${{{{ vars.{name} }}}}"
-    assert document(ROOT / ".github" / "workflows" / "deploy.yml")["jobs"]["deploy"]["env"] == wanted
+        wanted[name] = (
+            f"${{{{ vars.{name} || '{default}' }}}}" if default else f"${{{{ vars.{name} }}}}"
+        )
+    assert (
+        document(ROOT / ".github" / "workflows" / "deploy.yml")["jobs"]["deploy"]["env"] == wanted
+    )
 
 
 def test_jobs_run_what_they_are_there_for() -> None:
@@ -97,7 +110,9 @@ def test_jobs_run_what_they_are_there_for() -> None:
 
 def test_every_supported_python_is_tested() -> None:
     check = document(ROOT / ".github" / "workflows" / "check.yml")
-    supported = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    supported = re.search(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text()
+    )
     assert supported is not None
     versions = [f"3.{minor}" for minor in range(int(supported[1]), int(supported[2]))]
     assert check["jobs"]["test"]["strategy"]["matrix"]["python"] == versions
@@ -107,16 +122,25 @@ def test_holes_wheels_and_secrets_are_looked_for_on_every_change_and_each_week()
     check = document(ROOT / ".github" / "workflows" / "check.yml")
     assert check["jobs"]["supply"]["steps"][0]["with"]["fetch-depth"] == 0  # the whole history
     assert set(PARTS) == {"secrets", "wheels", "audit"}
-    assert {"push", "pull_request", "schedule"} <= set(check[True])  # YAML 1.1 reads the word `on` as true
+    assert {"push", "pull_request", "schedule"} <= set(
+        check[True]
+    )  # YAML 1.1 reads the word `on` as true
 
 
 def test_dependabot_watches_everything_that_is_pinned() -> None:
-    watched = {each["package-ecosystem"] for each in document(ROOT / ".github" / "dependabot.yml")["updates"]}
+    watched = {
+        each["package-ecosystem"]
+        for each in document(ROOT / ".github" / "dependabot.yml")["updates"]
+    }
     assert watched == {"pip", "npm", "github-actions", "devcontainers"}
 
 
 def test_dev_container_has_the_python_of_the_platform() -> None:
-    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
-    runtime = re.search(r"version: '(3\.\d+)'", (ROOT / "infra" / "modules" / "app.bicep").read_text())
+    container = json.loads(
+        (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
+    )
+    runtime = re.search(
+        r"version: '(3\.\d+)'", (ROOT / "infra" / "modules" / "app.bicep").read_text()
+    )
     assert runtime is not None
     assert f"python:{runtime[1]}-" in container["image"]

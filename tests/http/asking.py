@@ -24,7 +24,9 @@ def principal(actor: Actor, **changes: Any) -> str:
     claims = [{"typ": OID, "val": actor.id}, {"typ": "name", "val": actor.name}]
     if actor.role:
         claims.append({"typ": "roles", "val": actor.role.value})
-    return encoded({"auth_typ": "aad", "claims": claims, "name_typ": "name", "role_typ": "roles", **changes})
+    return encoded(
+        {"auth_typ": "aad", "claims": claims, "name_typ": "name", "role_typ": "roles", **changes}
+    )
 
 
 def encoded(document: Any) -> str:
@@ -58,7 +60,9 @@ class Asking:
         """A request without anything added."""
 
         async def request() -> httpx.Response:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=HERE) as client:
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(self.app), base_url=HERE
+            ) as client:
                 return await client.request(method, path, **options)
 
         return asyncio.run(request())

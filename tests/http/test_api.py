@@ -62,7 +62,9 @@ def test_everything_from_a_key_to_a_delivered_list(world: World, api: Asking) ->
     made = api.ask(ADMIN, "POST", "/connections", connection_document(used_by="contributors"))
     assert (made.status_code, made.headers["location"]) == (201, "/api/connections/main-account")
     text = api.ask(ADMIN, "GET", "/consent").json()
-    agreed = api.ask(ADMIN, "PUT", "/connections/main-account/consent", {"version": text["version"]})
+    agreed = api.ask(
+        ADMIN, "PUT", "/connections/main-account/consent", {"version": text["version"]}
+    )
     assert agreed.json()["details"]["consent"]["by"] == "Ada"
     world.put(FOLDER + "a.csv", as_csv(people(5, planted={1: "nobody"})))
     world.clock.move(300)
@@ -76,29 +78,50 @@ def test_everything_from_a_key_to_a_delivered_list(world: World, api: Asking) ->
     assert started.status_code == 202
     world.deliver()
     run = api.ask(VIEWER, "GET", started.headers["location"].removeprefix("/api")).json()
-    assert (run["status"], run["counts"]["delivered"], run["accepted"]) == ("Completed with warnings", 4, 4)
-    assert api.ask(VIEWER, "GET", f"/exports/{run['id'].replace('/', '/runs/')}/report").json()["rejected"] == 1
+    assert (run["status"], run["counts"]["delivered"], run["accepted"]) == (
+        "Completed with warnings",
+        4,
+        4,
+    )
+    assert (
+        api.ask(VIEWER, "GET", f"/exports/{run['id'].replace('/', '/runs/')}/report").json()[
+            "rejected"
+        ]
+        == 1
+    )
     rows = api.ask(CONTRIBUTOR, "GET", f"/exports/{run['id'].replace('/', '/runs/')}/rejected.csv")
     assert rows.headers["content-type"] == "text/csv; charset=utf-8"
     assert "nobody" in rows.text
     assert len(world.emails()) == 4
 
 
-def test_a_key_comes_out_nowhere(world: World, connected: Asking, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_comes_out_nowhere(
+    world: World, connected: Asking, caplog: pytest.LogCaptureFixture
+) -> None:
     answers = [
         connected.ask(ADMIN, "GET", "/connections"),
         connected.ask(ADMIN, "GET", "/connections/main-account"),
         connected.ask(ADMIN, "POST", "/connections/main-account/check"),
         connected.ask(ADMIN, "PUT", "/connections/main-account/key", {"key": FULL_KEY}),
         connected.ask(ADMIN, "PUT", "/connections/main-account/key", {"key": [FULL_KEY]}),
-        connected.ask(ADMIN, "PUT", "/connections/main-account/key", {"key": FULL_KEY, FULL_KEY: 1}),
+        connected.ask(
+            ADMIN, "PUT", "/connections/main-account/key", {"key": FULL_KEY, FULL_KEY: 1}
+        ),
         connected.ask(ADMIN, "PUT", "/connections/main-account/key", {"key": FULL_KEY * 100}),
         connected.ask(ADMIN, "POST", "/connections", connection_document(key=FULL_KEY, name="")),
-        connected.ask(ADMIN, "POST", "/connections", connection_document(key="pk_wrong_key", name="Other")),
-        connected.ask(ADMIN, "POST", "/connections", connection_document(secret=FULL_KEY, name="Other")),
+        connected.ask(
+            ADMIN, "POST", "/connections", connection_document(key="pk_wrong_key", name="Other")
+        ),
+        connected.ask(
+            ADMIN, "POST", "/connections", connection_document(secret=FULL_KEY, name="Other")
+        ),
         connected.ask(ADMIN, "GET", "/audit"),
     ]
-    text = "".join(answer.text for answer in answers) + caplog.text + "".join(each for _, each in world.text_of_state())
+    text = (
+        "".join(answer.text for answer in answers)
+        + caplog.text
+        + "".join(each for _, each in world.text_of_state())
+    )
     assert "pk_wrong_key" not in text
     assert FULL_KEY not in text
 
@@ -109,17 +132,26 @@ def test_a_key_comes_out_nowhere(world: World, connected: Asking, caplog: pytest
 def test_a_change_needs_the_version_that_was_seen(connected: Asking) -> None:
     saved = connected.ask(ADMIN, "POST", "/exports", export_document())
     for etag in ("", "*"):
-        document = problem(connected.ask(ADMIN, "PUT", "/exports/high-value", export_document(), etag=etag), 428)
+        document = problem(
+            connected.ask(ADMIN, "PUT", "/exports/high-value", export_document(), etag=etag), 428
+        )
         assert "If-Match" in document["detail"]
     for etag in ('"other"', "other", 'W/"x"', f"{saved.headers['etag']}x"):
         answer = connected.ask(ADMIN, "PUT", "/exports/high-value", export_document(), etag=etag)
         assert problem(answer, 412)["type"] == "/problems/edit-conflict"
     etag = saved.headers["etag"]
-    changed = connected.ask(ADMIN, "PUT", "/exports/high-value", export_document(max_profiles=5), etag=etag)
+    changed = connected.ask(
+        ADMIN, "PUT", "/exports/high-value", export_document(max_profiles=5), etag=etag
+    )
     assert (changed.status_code, changed.json()["max_profiles"]) == (200, 5)
     assert changed.headers["etag"] != etag
     problem(connected.ask(ADMIN, "DELETE", "/exports/high-value", etag=etag), 412)
-    assert connected.ask(ADMIN, "DELETE", "/exports/high-value", etag=changed.headers["etag"]).status_code == 204
+    assert (
+        connected.ask(
+            ADMIN, "DELETE", "/exports/high-value", etag=changed.headers["etag"]
+        ).status_code
+        == 204
+    )
     problem(connected.ask(ADMIN, "GET", "/exports/high-value"), 404)
 
 
@@ -129,7 +161,9 @@ def test_of_two_editors_at_once_one_is_told(connected: Asking) -> None:
 
     def edit(name: str) -> None:
         barrier.wait()
-        answer = connected.ask(ADMIN, "PUT", "/exports/high-value", export_document(name=name), etag=etag)
+        answer = connected.ask(
+            ADMIN, "PUT", "/exports/high-value", export_document(name=name), etag=etag
+        )
         statuses.append(answer.status_code)
 
     threads = [threading.Thread(target=edit, args=(name,)) for name in ("One", "Two")]
@@ -155,11 +189,15 @@ def test_long_lists_come_in_pages(connected: Asking) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
-def test_lists_by_name_come_in_pages_without_gaps_or_repetitions(world: World, connected: Asking, limit: int) -> None:
+def test_lists_by_name_come_in_pages_without_gaps_or_repetitions(
+    world: World, connected: Asking, limit: int
+) -> None:
     names = ["A", "a b", "B", "Ä", "\N{SNOWMAN}"]
     for number, name in enumerate(names):
         connect(connected.management, name=f"{name} account")
-        world.klaviyo.call("POST", "/_sandbox/lists", {"id": f"X{number}", "name": "same" if number > 2 else name})
+        world.klaviyo.call(
+            "POST", "/_sandbox/lists", {"id": f"X{number}", "name": "same" if number > 2 else name}
+        )
         world.put(f"segments/{name}.csv", as_csv(people(1)))
         add_export(connected.management, name=name)
     paths = {"/connections": 6, "/connections/main-account/lists": 6, "/exports": 5, "/segments": 5}
@@ -180,7 +218,9 @@ def test_lists_by_name_come_in_pages_without_gaps_or_repetitions(world: World, c
     problem(connected.ask(ADMIN, "GET", "/exports?limit=0"), 422)
 
 
-@pytest.mark.parametrize("cursor", ["x", "zzz", "!!!!", "eHh4", "2026-11-23", "-1", "%00", "../../audit", "%C3%84"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "zzz", "!!!!", "eHh4", "2026-11-23", "-1", "%00", "../../audit", "%C3%84"]
+)
 def test_a_cursor_that_is_of_no_page_is_named(connected: Asking, cursor: str) -> None:
     add_export(connected.management)
     lists = ("/connections", "/connections/main-account/lists", "/exports", "/segments")
@@ -192,25 +232,37 @@ def test_a_cursor_that_is_of_no_page_is_named(connected: Asking, cursor: str) ->
 # What is refused
 
 
-@pytest.mark.parametrize("field", [*export_document(), "schedule", "max_profiles", "id", "paused", "surprise"])
+@pytest.mark.parametrize(
+    "field", [*export_document(), "schedule", "max_profiles", "id", "paused", "surprise"]
+)
 def test_rubbish_in_a_field_of_an_export_names_the_field(connected: Asking, field: str) -> None:
     before = connected.ask(ADMIN, "GET", "/exports").json()
     for odd in ODD:
         answer = send_odd(connected, "/exports", {**export_document(), field: odd})
         if answer.status_code == 201:  # some of it is no rubbish for this field
             made = answer.json()
-            assert connected.ask(ADMIN, "DELETE", f"/exports/{made['id']}", etag=made["etag"]).status_code == 204
+            assert (
+                connected.ask(
+                    ADMIN, "DELETE", f"/exports/{made['id']}", etag=made["etag"]
+                ).status_code
+                == 204
+            )
             continue
         document = problem(answer, answer.status_code)
         assert answer.status_code in (404, 409, 422), (odd, document)
         if answer.status_code == 422:
             assert document["hint"]
-            assert all(each["field"].split(".")[0] == field and each["message"] for each in document["problems"]), odd
+            assert all(
+                each["field"].split(".")[0] == field and each["message"]
+                for each in document["problems"]
+            ), odd
     assert connected.ask(ADMIN, "GET", "/exports").json() == before
 
 
 @pytest.mark.parametrize("field", ["name", "type", "used_by", "key", "secret", "id", "surprise"])
-def test_rubbish_in_a_field_of_a_connection_names_the_field(world: World, api: Asking, field: str) -> None:
+def test_rubbish_in_a_field_of_a_connection_names_the_field(
+    world: World, api: Asking, field: str
+) -> None:
     before = dict(world.secrets)
     for odd in ODD:
         answer = send_odd(api, "/connections", connection_document(**{field: odd}))
@@ -222,7 +274,10 @@ def test_rubbish_in_a_field_of_a_connection_names_the_field(world: World, api: A
         document = problem(answer, 422)
         named = {each["field"].split(".")[0] for each in document["problems"]}
         assert named <= {field, "document"}, odd  # "document": neither or both of key and secret
-    assert (world.secrets, api.ask(ADMIN, "GET", "/connections").json()) == (before, {"items": [], "next": None})
+    assert (world.secrets, api.ask(ADMIN, "GET", "/connections").json()) == (
+        before,
+        {"items": [], "next": None},
+    )
 
 
 def send_odd(api: Asking, path: str, document: Any) -> httpx.Response:
@@ -264,12 +319,17 @@ def problem_headers(answer: httpx.Response, status: int) -> httpx.Headers:
 
 
 def test_answers_are_not_kept_by_anybody(connected: Asking) -> None:
-    for answer in (connected.ask(ADMIN, "GET", "/connections"), connected.ask(VIEWER, "GET", "/connections")):
+    for answer in (
+        connected.ask(ADMIN, "GET", "/connections"),
+        connected.ask(VIEWER, "GET", "/connections"),
+    ):
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_key_that_klaviyo_refuses_meanwhile_is_not_the_askers_fault(world: World, connected: Asking) -> None:
+def test_a_key_that_klaviyo_refuses_meanwhile_is_not_the_askers_fault(
+    world: World, connected: Asking
+) -> None:
     world.settings(revoke=[FULL_KEY])
     document = problem(connected.ask(ADMIN, "GET", "/connections/main-account/lists"), 502)
     assert (document["type"], bool(document["hint"])) == ("/problems/key-refused", True)
@@ -281,7 +341,9 @@ def test_what_does_not_answer_says_when_to_ask_again(world: World, connected: As
     assert int(problem_headers(answer, 503)["retry-after"]) > 0
 
 
-def test_an_unknown_error_says_nothing_of_itself(api: Asking, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_error_says_nothing_of_itself(
+    api: Asking, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken() -> Any:
         raise RuntimeError("ada@example.com")
 
@@ -289,7 +351,9 @@ def test_an_unknown_error_says_nothing_of_itself(api: Asking, caplog: pytest.Log
     answer = asking.ask(ADMIN, "GET", "/exports")
     assert problem(answer, 500)["hint"]
     assert "ada@example.com" not in answer.text + caplog.text
-    assert "RuntimeError" in caplog.text or any("RuntimeError" in str(vars(each)) for each in caplog.records)
+    assert "RuntimeError" in caplog.text or any(
+        "RuntimeError" in str(vars(each)) for each in caplog.records
+    )
 
 
 def test_rows_that_are_too_many_are_left_in_storage(
@@ -305,7 +369,11 @@ def test_rows_that_are_too_many_are_left_in_storage(
 
 
 def test_every_error_has_a_status_and_a_hint() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ExporterError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, ExporterError)
+    ]
     for kind in kinds:
         error = kind() if kind is errors.Invalid else kind("x")
         assert 400 <= problems.status_of(error) < 600

@@ -14,11 +14,23 @@ from exporter.management.roles import Actor, Role
 from tests.http.asking import OID, encoded, principal
 
 ADA = Actor(id="a-1", name="Ada", role=Role.ADMIN)
-CLAIMS = [{"typ": OID, "val": "a-1"}, {"typ": "name", "val": "Ada"}, {"typ": "roles", "val": "Admin"}]
+CLAIMS = [
+    {"typ": OID, "val": "a-1"},
+    {"typ": "name", "val": "Ada"},
+    {"typ": "roles", "val": "Admin"},
+]
 
 
 def with_claims(*claims: Any, **changes: Any) -> str:
-    return encoded({"auth_typ": "aad", "claims": list(claims), "role_typ": "roles", "name_typ": "name", **changes})
+    return encoded(
+        {
+            "auth_typ": "aad",
+            "claims": list(claims),
+            "role_typ": "roles",
+            "name_typ": "name",
+            **changes,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +60,9 @@ def test_of_several_roles_the_highest_counts() -> None:
     assert found.role is Role.CONTRIBUTOR
 
 
-@pytest.mark.parametrize("kind", ["roles", "http://schemas.microsoft.com/ws/2008/06/identity/claims/role", "custom"])
+@pytest.mark.parametrize(
+    "kind", ["roles", "http://schemas.microsoft.com/ws/2008/06/identity/claims/role", "custom"]
+)
 def test_roles_come_from_role_claims(kind: str) -> None:
     found = actor_of([with_claims(CLAIMS[0], {"typ": kind, "val": "Viewer"}, role_typ=kind)])
     assert found is not None
@@ -108,7 +122,9 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_odd_claims_never_raise(claims: Any) -> None:
-    found = actor_of([encoded({"auth_typ": "aad", "claims": claims, "role_typ": claims, "name_typ": claims})])
+    found = actor_of(
+        [encoded({"auth_typ": "aad", "claims": claims, "role_typ": claims, "name_typ": claims})]
+    )
     assert found is None or found.role is None
 
 

@@ -15,7 +15,15 @@ from exporter.http.routes import build, create_app
 from exporter.management.roles import PERMISSIONS, Action, Actor, May, Role, as_table, may
 from tests.http.asking import Asking, principal, problem
 from tests.journeys.world import World, people
-from tests.management.managing import ACTORS, ADMIN, NOBODY, add_export, connect, connection_document, export_document
+from tests.management.managing import (
+    ACTORS,
+    ADMIN,
+    NOBODY,
+    add_export,
+    connect,
+    connection_document,
+    export_document,
+)
 
 ROOT = Path(__file__).parents[2]
 IDS = {True: ("shared", "theirs"), False: ("main-account", "high-value")}
@@ -32,7 +40,12 @@ def routes() -> list[Route]:
     app = build(never)
     assert isinstance(app, FastAPI)
     found = [
-        (method, route.path.removeprefix("/api"), Action[route.openapi_extra["x-action"].upper()], route.name)
+        (
+            method,
+            route.path.removeprefix("/api"),
+            Action[route.openapi_extra["x-action"].upper()],
+            route.name,
+        )
         for route in app.routes
         if isinstance(route, APIRoute) and route.openapi_extra
         for method in route.methods
@@ -79,7 +92,9 @@ def body_of(name: str, connection_id: str, number: int) -> Any:
             return None
 
 
-def ask(api: Asking, actor: Actor, route: Route, *, shared: bool, number: int, **options: Any) -> Any:
+def ask(
+    api: Asking, actor: Actor, route: Route, *, shared: bool, number: int, **options: Any
+) -> Any:
     method, path, _, name = route
     connection_id, export_id = IDS[shared]
     run = next(api.management.exporter.store.folders(f"runs/{export_id}/"))
@@ -88,7 +103,9 @@ def ask(api: Asking, actor: Actor, route: Route, *, shared: bool, number: int, *
         filled += "?segment=HighValue"
     # Nobody has seen this version, so that whoever may is told so, and the documents stay for the next one.
     etag = "not-seen" if method in ("PUT", "DELETE") else ""
-    return api.ask(actor, method, filled, body_of(name, connection_id, number), etag=etag, **options)
+    return api.ask(
+        actor, method, filled, body_of(name, connection_id, number), etag=etag, **options
+    )
 
 
 def is_allowed(actor: Actor, route: Route, *, shared: bool) -> bool:
@@ -149,7 +166,9 @@ def test_without_an_identity_every_route_is_closed(world: World, peopled: Asking
     for number, route in enumerate(ROUTES):
         method, path, _, _ = route
         for headers in ({}, {PRINCIPAL: "rubbish"}, {PRINCIPAL: ""}, {"x-functions-key": "abc"}):
-            answer = peopled.ask(None, method, path, body_of(route[3], "shared", number), headers=headers)
+            answer = peopled.ask(
+                None, method, path, body_of(route[3], "shared", number), headers=headers
+            )
             assert problem(answer, 401)["hint"]
             assert answer.headers["www-authenticate"] == "Bearer"
     assert state_of(world) == before
@@ -181,7 +200,9 @@ def test_where_nothing_is_one_must_still_be_somebody(api: Asking, path: str) -> 
         {"Origin": "http://[broken"},
     ],
 )
-def test_changes_from_other_sites_are_refused(world: World, peopled: Asking, headers: dict[str, str]) -> None:
+def test_changes_from_other_sites_are_refused(
+    world: World, peopled: Asking, headers: dict[str, str]
+) -> None:
     before = state_of(world)
     for number, route in enumerate(ROUTES):
         if route[0] != "GET":
@@ -191,14 +212,23 @@ def test_changes_from_other_sites_are_refused(world: World, peopled: Asking, hea
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"Sec-Fetch-Site": "same-origin", "Origin": "http://elsewhere"}, {"Origin": "http://testserver"}]
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "http://elsewhere"},
+        {"Origin": "http://testserver"},
+    ],
 )
 def test_changes_from_here_are_made(peopled: Asking, headers: dict[str, str]) -> None:
-    assert peopled.ask(ADMIN, "POST", "/exports/high-value/pause", headers=headers).status_code == 200
+    assert (
+        peopled.ask(ADMIN, "POST", "/exports/high-value/pause", headers=headers).status_code == 200
+    )
 
 
 def test_a_form_of_another_site_cannot_add_the_header(peopled: Asking) -> None:
-    answer = peopled.send("POST", "/api/exports/high-value/pause", headers={PRINCIPAL: principal(ADMIN)})
+    answer = peopled.send(
+        "POST", "/api/exports/high-value/pause", headers={PRINCIPAL: principal(ADMIN)}
+    )
     assert problem(answer, 403)["type"] == "/problems/cross-site"
 
 

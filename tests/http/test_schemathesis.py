@@ -27,19 +27,36 @@ from tests.http.asking import principal
 from tests.journeys.world import World, people
 from tests.management.managing import ADMIN, add_export, connect, managed
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
 HEADERS = {"X-Exporter": "1", PRINCIPAL: principal(ADMIN)}
 EXAMPLES = 10  # of each operation
-DESCRIPTION = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text(encoding="utf-8"))
-OPERATIONS = [(method.upper(), path, item[method]) for path, item in DESCRIPTION["paths"].items() for method in item]
+DESCRIPTION = json.loads(
+    (Path(__file__).parents[2] / "docs" / "openapi.json").read_text(encoding="utf-8")
+)
+OPERATIONS = [
+    (method.upper(), path, item[method])
+    for path, item in DESCRIPTION["paths"].items()
+    for method in item
+]
 CASES = [
     *((method, path, GenerationMode.POSITIVE) for method, path, _ in OPERATIONS),
-    *((method, path, GenerationMode.NEGATIVE) for method, path, operation in OPERATIONS if "requestBody" in operation),
+    *(
+        (method, path, GenerationMode.NEGATIVE)
+        for method, path, operation in OPERATIONS
+        if "requestBody" in operation
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
-def api_schema(served: tuple[stand_in.Klaviyo, str, Clock], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def api_schema(
+    served: tuple[stand_in.Klaviyo, str, Clock], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
     """The description as served by an app with a connection and an export, which all the requests share."""
     klaviyo, url, clock = served
     with pytest.MonkeyPatch.context() as patch:
@@ -54,12 +71,21 @@ def api_schema(served: tuple[stand_in.Klaviyo, str, Clock], tmp_path_factory: py
         world.deliver()
         app = create_app(lambda: management, is_trusted=lambda: True)
         export_id, _, run = world.run("high-value").run_id.partition("/")
-        known = {"connection_id": "main-account", "export_id": export_id, "run": run, "kind": "rejected"}
+        known = {
+            "connection_id": "main-account",
+            "export_id": export_id,
+            "run": run,
+            "kind": "rejected",
+        }
         yield schemathesis.openapi.from_asgi("/api/openapi.json", app, headers=HEADERS), known
 
 
-@pytest.mark.parametrize(("method", "path", "mode"), CASES, ids=lambda part: getattr(part, "value", part))
-def test_no_request_breaks_the_description(api_schema: Any, method: str, path: str, mode: GenerationMode) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "mode"), CASES, ids=lambda part: getattr(part, "value", part)
+)
+def test_no_request_breaks_the_description(
+    api_schema: Any, method: str, path: str, mode: GenerationMode
+) -> None:
     schema, known = api_schema
     operation = schema[path][method]
 

@@ -33,7 +33,9 @@ class Killer:
     meanwhile: called instead of killing, before the effect: what the world does while the instance is frozen.
     """
 
-    def __init__(self, at: int = 0, when: When = "after", *, meanwhile: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, at: int = 0, when: When = "after", *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         self.at, self.when, self.meanwhile = at, when, meanwhile
         self.names: list[str] = []  # of the effects so far
         self.is_dead = False
@@ -43,7 +45,9 @@ class Killer:
         """`target` with every method under watch."""
         return _Watched(self, part, target)
 
-    def call(self, name: str, is_effect: bool, method: Callable[..., Any], args: Any, options: Any) -> Any:
+    def call(
+        self, name: str, is_effect: bool, method: Callable[..., Any], args: Any, options: Any
+    ) -> Any:
         with self._lock:
             self._die_if(self.is_dead)
             if is_effect:
@@ -90,5 +94,8 @@ def mortal(world: World, killer: Killer, **changes: Any) -> Exporter:
 
 def unrecorded_rows(world: World) -> int:
     """Rows that Klaviyo took and the journals do not know of."""
-    recorded = sum(Journal(world.exporter.store, run.run_id).delivery.accepted_profiles for run in world.runs(EXPORT))
+    recorded = sum(
+        Journal(world.exporter.store, run.run_id).delivery.accepted_profiles
+        for run in world.runs(EXPORT)
+    )
     return world.accepted_rows() - recorded

@@ -98,7 +98,11 @@ class Case:
         self.rig.control("lists", {"id": self.list_id})
         catalog = Catalog(self.rig.stage.store)
         consent = Consent(by="a test", at=datetime.now(UTC))
-        catalog.save(Connection(id=self.connection, name=self.connection, secret=demo.SECRET, consent=consent))
+        catalog.save(
+            Connection(
+                id=self.connection, name=self.connection, secret=demo.SECRET, consent=consent
+            )
+        )
         catalog.save(
             Export(
                 id=self.export_id,
@@ -111,7 +115,10 @@ class Case:
         )
 
     def drop(self) -> None:
-        write_snapshot(self.snapshot, ContainerWriter(self.rig.stage.snapshots.get_container_client("segments")))
+        write_snapshot(
+            self.snapshot,
+            ContainerWriter(self.rig.stage.snapshots.get_container_client("segments")),
+        )
 
     def run(self) -> Run | None:
         """The export's only run; None before it is created."""
@@ -146,8 +153,12 @@ class Case:
         numbers = (report["rows"], report["duplicates"], report["rejected"])
         assert numbers == (self.snapshot.rows, duplicates, len(rejected)), report
         assert self.rejected(run) == rejected
-        got = requests.get(f"{self.rig.stage.control_url}/lists/{self.list_id}/digest", timeout=60).json()
-        assert got == digest_of((None, _attributes(profile)) for profile in self.snapshot.expected_profiles())
+        got = requests.get(
+            f"{self.rig.stage.control_url}/lists/{self.list_id}/digest", timeout=60
+        ).json()
+        assert got == digest_of(
+            (None, _attributes(profile)) for profile in self.snapshot.expected_profiles()
+        )
         return report
 
     def rejected(self, run: Run) -> set[tuple[str, int]]:
@@ -161,7 +172,9 @@ class Case:
         """When Klaviyo took each batch that counts."""
         run = self.run()
         assert run is not None
-        return sorted(one.at for one in Journal(self.rig.stage.store, run.run_id).delivery.jobs.values())
+        return sorted(
+            one.at for one in Journal(self.rig.stage.store, run.run_id).delivery.jobs.values()
+        )
 
 
 @dataclass
@@ -180,7 +193,12 @@ class Rig:
             Kind.KLAVIYO_SYNC: 2,
         }
         snapshot = Snapshot(
-            rows=rows, partitions=3, seed=number, first=number * 1_000_000, segment=f"Seg{number}", bad=bad
+            rows=rows,
+            partitions=3,
+            seed=number,
+            first=number * 1_000_000,
+            segment=f"Seg{number}",
+            bad=bad,
         )
         case = Case(self, number, snapshot, connection or f"connection-{number}")
         case.register()
@@ -191,7 +209,15 @@ class Rig:
         """Start a host; each name is a machine with a disk of its own."""
         root = str(demo.ROOT)
         command = [sys.executable, "-m", "tests.journeys.quick_host", "--app", root, "--port", "0"]
-        command += ["--lock-seconds", str(LOCK_S), "--poll-seconds", "0.2", "--host-id", "crash", *arguments]
+        command += [
+            "--lock-seconds",
+            str(LOCK_S),
+            "--poll-seconds",
+            "0.2",
+            "--host-id",
+            "crash",
+            *arguments,
+        ]
         environment = {
             **self.stage.environment,
             "WORK_FOLDER": str(self.folder / f"work-{name}"),
@@ -205,7 +231,9 @@ class Rig:
             yield Host(process, ready["url"], log)
 
     def control(self, path: str, document: Any) -> None:
-        requests.post(f"{self.stage.control_url}/{path}", json=document, timeout=10).raise_for_status()
+        requests.post(
+            f"{self.stage.control_url}/{path}", json=document, timeout=10
+        ).raise_for_status()
 
     def jobs(self) -> int:
         """Import jobs that Klaviyo took, repetitions included."""
@@ -217,7 +245,11 @@ class Rig:
         return state
 
     def addresses_in_logs(self) -> list[str]:
-        return [found for log in self.folder.glob("host-*.log") for found in ADDRESS.findall(log.read_text("utf-8"))]
+        return [
+            found
+            for log in self.folder.glob("host-*.log")
+            for found in ADDRESS.findall(log.read_text("utf-8"))
+        ]
 
 
 @contextlib.contextmanager
@@ -225,10 +257,14 @@ def rig(folder: Path, *, job_seconds: float = 1.0) -> Iterator[Rig]:
     """Start everything but hosts."""
     before = dict(os.environ)
     try:
-        with demo.stand_ins(folder, limits="klaviyo", job_seconds=job_seconds, settle_seconds=1) as stage:
+        with demo.stand_ins(
+            folder, limits="klaviyo", job_seconds=job_seconds, settle_seconds=1
+        ) as stage:
             stage.vault.write(demo.SECRET, SecretStr(FULL_KEY))
             it = Rig(folder, stage)
-            it.control("settings", {"unique": []})  # invented telephone numbers come twice among so many people
+            it.control(
+                "settings", {"unique": []}
+            )  # invented telephone numbers come twice among so many people
             yield it
     finally:
         os.environ.clear()

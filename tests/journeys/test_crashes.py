@@ -23,7 +23,11 @@ PLANTED = {
     11: "p10@example.com",  # the same person twice
 }
 NAME = FOLDER + "a.csv"
-EVERYONE = {email for email, _ in people(14, planted=PLANTED)} - {PLANTED[1], PLANTED[6], PLANTED[9]}
+EVERYONE = {email for email, _ in people(14, planted=PLANTED)} - {
+    PLANTED[1],
+    PLANTED[6],
+    PLANTED[9],
+}
 MOST_EFFECTS = 45  # a run has a few less; the first test sees to that
 
 
@@ -70,13 +74,17 @@ def run_with_deaths(world: World, deaths: Iterable[Killer], *, work_survives: bo
             number += 1
             twice += unrecorded_rows(world) - unrecorded
             unrecorded = unrecorded_rows(world)
-            exporter = mortal(world, next(killers), work="work" if work_survives else f"machine-{number}")
+            exporter = mortal(
+                world, next(killers), work="work" if work_survives else f"machine-{number}"
+            )
             todo = todo if todo is note else functools.partial(todo, redelivered=True)
         else:
             message = world.next_message()
             todo = None if message is None else functools.partial(handle, message)
     assert_right(world)
-    assert world.accepted_rows() - world.run().counts.accepted == twice, "only what was not recorded is sent twice"
+    assert world.accepted_rows() - world.run().counts.accepted == twice, (
+        "only what was not recorded is sent twice"
+    )
 
 
 def note(exporter: Exporter) -> None:
@@ -109,7 +117,9 @@ def test_deaths_that_follow_each_other(world: World, seed: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(3, MOST_EFFECTS, 3))
-def test_an_instance_that_freezes_and_wakes_after_another_ended_the_run_changes_nothing(world: World, at: int) -> None:
+def test_an_instance_that_freezes_and_wakes_after_another_ended_the_run_changes_nothing(
+    world: World, at: int
+) -> None:
     """Its lease has run out by then: the journal and the run's ETag keep it from writing."""
     current: list[Mapping[str, Any]] = []
 
@@ -181,7 +191,9 @@ def test_two_instances_that_get_every_message_twice_make_one_run(world: World, s
 
 
 @pytest.mark.parametrize("effects", [1, 2])
-def test_a_run_whose_creator_died_is_looked_after_though_a_newer_one_was_made(world: World, effects: int) -> None:
+def test_a_run_whose_creator_died_is_looked_after_though_a_newer_one_was_made(
+    world: World, effects: int
+) -> None:
     """Another partition came before the message came again, which then starts a run of both."""
     set_up(world)
     killer = Killer()

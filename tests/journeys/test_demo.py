@@ -33,7 +33,10 @@ def demo(*args: str) -> subprocess.Popen[str]:
 
 
 def test_two_demos_side_by_side_each_prove_their_list() -> None:
-    both = [demo("--rows", rows, "--job-seconds", "0.5", "--settle-seconds", "0.5") for rows in ("1000", "25000")]
+    both = [
+        demo("--rows", rows, "--job-seconds", "0.5", "--settle-seconds", "0.5")
+        for rows in ("1000", "25000")
+    ]
     said = [process.communicate(timeout=180) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert all("exactly what the snapshot should give" in errors for _, errors in said)
@@ -67,7 +70,9 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     process.communicate(timeout=60)
     assert process.returncode == 130
     deadline = time.monotonic() + 10
-    while alive := [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]:
+    while alive := [
+        child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    ]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.1)
 
@@ -79,13 +84,20 @@ def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
         url = next(json.loads(line)["url"] for line in process.stdout if line.startswith('{"url"'))
         viewer = {"Authorization": "Bearer sandbox-viewer", "X-Exporter": "1"}
         [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=30).json()["items"]
-        assert (export["status"], export["connection_name"]) == ("Completed with warnings", "Klaviyo")
+        assert (export["status"], export["connection_name"]) == (
+            "Completed with warnings",
+            "Klaviyo",
+        )
         runs = f"{url}/api/exports/{export['id']}/runs"
         assert requests.post(runs, headers=viewer, timeout=30).status_code == 403
         admin = {"X-Exporter": "1"}
-        check = requests.post(f"{url}/api/connections/klaviyo/check", headers=admin, timeout=60).json()
+        check = requests.post(
+            f"{url}/api/connections/klaviyo/check", headers=admin, timeout=60
+        ).json()
         assert check["details"]["check"]["ok"]
-        [listed] = requests.get(f"{url}/api/connections/klaviyo/lists", headers=admin, timeout=60).json()["items"]
+        [listed] = requests.get(
+            f"{url}/api/connections/klaviyo/lists", headers=admin, timeout=60
+        ).json()["items"]
         assert (listed["id"], listed["flows"]) == (export["list_id"], [])
         started = requests.post(runs, headers=admin, timeout=30)
         assert started.status_code == 202
@@ -95,8 +107,12 @@ def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         assert [look(url, user, words).returncode for user, words in LOOKS] == [0, 0, 0, 1]
-        assert requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=30).status_code == 403
-        assert requests.get(f"{url}{run}/rejected.csv", headers=admin, timeout=30).text.startswith('"source","line"')
+        assert (
+            requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=30).status_code == 403
+        )
+        assert requests.get(f"{url}{run}/rejected.csv", headers=admin, timeout=30).text.startswith(
+            '"source","line"'
+        )
     finally:
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
@@ -107,7 +123,9 @@ def look(url: str, user: str, words: str) -> subprocess.CompletedProcess[str]:
     """What a demo that stays proposes to type."""
     environment = {**os.environ, "EXPORTER_TOKEN": f"sandbox-{user}"}
     command = [sys.executable, "-m", "exporter", *words.split(), "--app", url]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def _children_once_started(process: subprocess.Popen[str]) -> list[psutil.Process]:

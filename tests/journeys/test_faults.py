@@ -66,11 +66,15 @@ def test_a_passing_fault_costs_time_only(world: World, rule: dict[str, Any]) -> 
     _export(world)
     _assert_all_delivered(world)
     repeated = rule["kind"] in ("drop_after", "truncate")
-    assert world.accepted_rows() == ROWS + (20 if repeated else 0), "only what may have been taken is sent twice"
+    assert world.accepted_rows() == ROWS + (20 if repeated else 0), (
+        "only what may have been taken is sent twice"
+    )
 
 
 @pytest.mark.parametrize("rule", [PASSING[0], PASSING[3], PASSING[10]], ids=_name)
-def test_a_fault_longer_than_the_retries_of_a_step_is_outlasted_by_the_run(world: World, rule: dict[str, Any]) -> None:
+def test_a_fault_longer_than_the_retries_of_a_step_is_outlasted_by_the_run(
+    world: World, rule: dict[str, Any]
+) -> None:
     world.fault(after=2, times=25, **rule)
     _export(world)
     assert_ended(world, Status.SUCCESSFUL, delivered=ROWS)
@@ -141,7 +145,9 @@ def test_a_key_rotated_in_mid_run_is_read_again_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 400])
-def test_the_same_key_refused_in_mid_run_fails_it_and_what_was_taken_is_reported(world: World, status: int) -> None:
+def test_the_same_key_refused_in_mid_run_fails_it_and_what_was_taken_is_reported(
+    world: World, status: int
+) -> None:
     world.settings(refused_key_status=status)
     world.register()
     world.drop_people("a.csv", people(ROWS))
@@ -204,14 +210,20 @@ TERMINAL: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "advice"), TERMINAL, ids=lambda case: _name(case) if isinstance(case, dict) else "")
-def test_what_no_repetition_changes_ends_the_run_with_advice(world: World, rule: dict[str, Any], advice: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "advice"), TERMINAL, ids=lambda case: _name(case) if isinstance(case, dict) else ""
+)
+def test_what_no_repetition_changes_ends_the_run_with_advice(
+    world: World, rule: dict[str, Any], advice: str
+) -> None:
     _assert_ended_with_advice(world, JOBS, rule, advice)
 
 
 @pytest.mark.parametrize("match", [GET_LIST, GET_JOBS], ids=["find", "poll"])
 @pytest.mark.parametrize(("rule", "advice"), TERMINAL[:2], ids=["403", "410"])
-def test_it_does_so_in_every_phase(world: World, match: str, rule: dict[str, Any], advice: str) -> None:
+def test_it_does_so_in_every_phase(
+    world: World, match: str, rule: dict[str, Any], advice: str
+) -> None:
     _assert_ended_with_advice(world, match, rule, advice)
 
 
@@ -249,7 +261,9 @@ EVERY_STATUS = sorted({*STATUSES, 402, 422, 501, 520, 530})
 
 
 @pytest.mark.parametrize("status", EVERY_STATUS)
-def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(world: World, status: int) -> None:
+def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(
+    world: World, status: int
+) -> None:
     world.restart(setbacks=1)
     world.fault("status", status=status, times=None)
     _export(world, rows=10)
@@ -262,7 +276,9 @@ def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(world:
 
 
 @pytest.mark.parametrize("headers", ["minute", "windows"])
-def test_klaviyos_limits_are_kept_without_a_429(world: World, monkeypatch: pytest.MonkeyPatch, headers: str) -> None:
+def test_klaviyos_limits_are_kept_without_a_429(
+    world: World, monkeypatch: pytest.MonkeyPatch, headers: str
+) -> None:
     """310 batches: two steady windows and the beginning of a third."""
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
     world.settings(limits=True, rate_headers=headers)
@@ -278,7 +294,9 @@ def test_klaviyos_limits_are_kept_without_a_429(world: World, monkeypatch: pytes
     assert 120 <= sending_s <= 135, "150 at once, 150 more in each following minute"
 
 
-def test_windows_used_by_one_instance_are_known_to_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_used_by_one_instance_are_known_to_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
     world.settings(limits=True)
     world.restart(step_s=3)
@@ -297,7 +315,9 @@ def test_a_throttle_for_ever_is_asked_by_one_batch_at_a_time(world: World) -> No
     assert world.job_requests() <= 14 + 13 * 8
 
 
-def test_a_burst_of_another_tool_costs_a_handful_of_429s(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_of_another_tool_costs_a_handful_of_429s(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
     world.settings(limits=True)
     create = world.klaviyo.account.jobs.accept
@@ -307,7 +327,9 @@ def test_a_burst_of_another_tool_costs_a_handful_of_429s(world: World, monkeypat
         if len(world.klaviyo.account.jobs) == 38:
             for _ in range(20):
                 world.klaviyo.limits.take(
-                    (("POST /api/profile-bulk-import-jobs", Tier.M),), now=world.clock.now, l_steady=750
+                    (("POST /api/profile-bulk-import-jobs", Tier.M),),
+                    now=world.clock.now,
+                    l_steady=750,
                 )
         return job
 

@@ -44,7 +44,9 @@ def test_batches_are_sent_packed_where_the_setting_says_so(world: World) -> None
     assert [packed < plain / 4 for plain, packed in bodies] == [True]
 
 
-def test_where_klaviyo_does_not_take_packed_batches_the_run_says_which_setting_to_change(world: World) -> None:
+def test_where_klaviyo_does_not_take_packed_batches_the_run_says_which_setting_to_change(
+    world: World,
+) -> None:
     world.settings(gzip_bodies=False)
     world.compress = True
     world.register()
@@ -55,7 +57,9 @@ def test_where_klaviyo_does_not_take_packed_batches_the_run_says_which_setting_t
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_snapshot_of_several_partitions_arrives_in_full_with_every_bad_row_reported(world: World) -> None:
+def test_a_snapshot_of_several_partitions_arrives_in_full_with_every_bad_row_reported(
+    world: World,
+) -> None:
     snapshot = Snapshot(rows=300, partitions=4, seed=3, bad=BAD)
     world.register(mapping=DEMO_MAPPING)
     world.drop_snapshot(snapshot)
@@ -124,7 +128,8 @@ def test_only_the_segment_of_an_export_starts_it(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["readme.txt", "model.json.bak", "a.csv", "other/place/b.csv", "segments/HighValue/a.xlsx"]
+    "name",
+    ["readme.txt", "model.json.bak", "a.csv", "other/place/b.csv", "segments/HighValue/a.xlsx"],
 )
 def test_a_blob_that_is_no_snapshot_is_ignored(world: World, name: str) -> None:
     world.register()
@@ -145,7 +150,9 @@ def test_the_run_document_is_plain_json_with_a_schema(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(3))
     world.deliver()
-    document = json.loads((world.folder / "state" / world.run().folder / "run.json").read_text(encoding="utf-8"))
+    document = json.loads(
+        (world.folder / "state" / world.run().folder / "run.json").read_text(encoding="utf-8")
+    )
     assert document["schema"] == 1
     assert document["status"] == "Successful"
     assert document["manifest"]["partitions"][0]["name"] == FOLDER + "a.csv"

@@ -33,7 +33,9 @@ FLAWED = [
 def drop_flawed(world: World) -> None:
     good = "".join(
         f"{email},{name}\n"
-        for email, name in people(4, planted={1: "x+sync-fail@example.com", 2: "x+async-fail@example.com"})
+        for email, name in people(
+            4, planted={1: "x+sync-fail@example.com", 2: "x+async-fail@example.com"}
+        )
     )
     world.drop(FOLDER + "a.csv", "EMail,FirstName\n" + good + "\n".join(FLAWED) + "\n")
 
@@ -47,7 +49,9 @@ def rejected(world: World) -> dict[str, str]:
     return {f"{row[3]}:{row[1]}": row[6] for row in rows}
 
 
-def test_rejected_rows_are_kept_as_they_stand_in_the_file_where_the_export_says_so(world: World) -> None:
+def test_rejected_rows_are_kept_as_they_stand_in_the_file_where_the_export_says_so(
+    world: World,
+) -> None:
     _register(world, keep_rejected_rows=True)
     drop_flawed(world)
     world.deliver()
@@ -78,7 +82,9 @@ def test_what_klaviyo_did_not_take_is_kept_as_it_was_sent(world: World) -> None:
 def test_nothing_that_was_sent_is_a_formula_in_the_kept_rows(world: World) -> None:
     """Klaviyo's refusals come after planning, and read back the person is found in them."""
     _register(world, keep_rejected_rows=True)
-    world.drop(FOLDER + "a.csv", "EMail,FirstName\nx+sync-fail@example.com,;=1+1\nbo@example.com,Bo\n")
+    world.drop(
+        FOLDER + "a.csv", "EMail,FirstName\nx+sync-fail@example.com,;=1+1\nbo@example.com,Bo\n"
+    )
     world.deliver()
     [kept] = rejected(world).values()
     assert '"first_name":";\'=1+1"' in kept
@@ -92,14 +98,19 @@ def test_no_row_is_kept_by_default(world: World) -> None:
     world.deliver()
     found = world.exporter.store.read(world.run().folder + "rejected.csv")
     assert found
-    assert found.data.decode().splitlines()[0] == ",".join(f'"{column}"' for column in REJECTED_COLUMNS)
+    assert found.data.decode().splitlines()[0] == ",".join(
+        f'"{column}"' for column in REJECTED_COLUMNS
+    )
     assert "Countess" not in found.data.decode()
     assert all("Countess" not in text and "cmd()" not in text for _, text in world.text_of_state())
 
 
 def test_a_person_who_is_forgotten_goes_from_kept_rows_too(world: World) -> None:
     _register(world, keep_rejected_rows=True)
-    world.drop(FOLDER + "a.csv", "EMail,FirstName\nada@example.com,Ada,too many\nno address,of ada@example.com\n")
+    world.drop(
+        FOLDER + "a.csv",
+        "EMail,FirstName\nada@example.com,Ada,too many\nno address,of ada@example.com\n",
+    )
     world.deliver()
     erasure.forget(world.exporter, ["ada@example.com"])
     found = world.exporter.store.read(world.run().folder + "rejected.csv")
@@ -183,7 +194,9 @@ def test_profiles_that_join_late_are_waited_for(world: World) -> None:
 
 @pytest.mark.parametrize("match", [f"GET /api/lists/{LIST}$", f"GET /api/lists/{LIST}/profiles"])
 def test_a_list_that_klaviyo_does_not_tell_about_is_a_warning(world: World, match: str) -> None:
-    world.fault("status", status=503, match=match, after=1 if match.endswith("$") else 0, times=None)
+    world.fault(
+        "status", status=503, match=match, after=1 if match.endswith("$") else 0, times=None
+    )
     reconciled(world)
     run = assert_ended(world, Status.WARNINGS, delivered=5)
     assert "did not answer" in run.message
@@ -205,4 +218,6 @@ def test_the_list_is_not_counted_by_default(world: World) -> None:
     world.drop_people("a.csv", people(5))
     world.deliver()
     assert world.run().counts.list_members is None
-    assert world.stats()["requests"]["GET /api/lists/{id}"] == 1, "whether it is there, before the work"
+    assert world.stats()["requests"]["GET /api/lists/{id}"] == 1, (
+        "whether it is there, before the work"
+    )

@@ -29,7 +29,9 @@ def test_a_host_killed_at_random_points_of_a_run_leaves_the_right_list(world: Ri
     dice = random.Random(1)
     case = world.case(1, rows=40_000)
     jobs_before, hit = world.jobs(), 0
-    for number, at_s in enumerate((dice.uniform(2.0, 3.0), dice.uniform(0.5, 1.5), dice.uniform(1.5, 2.5))):
+    for number, at_s in enumerate(
+        (dice.uniform(2.0, 3.0), dice.uniform(0.5, 1.5), dice.uniform(1.5, 2.5))
+    ):
         with world.host(f"killed-{number % 2}") as host:
             if number == 0:
                 case.drop()
@@ -41,7 +43,9 @@ def test_a_host_killed_at_random_points_of_a_run_leaves_the_right_list(world: Ri
         case.wait()
     case.check()
     assert hit, "a host was killed while the run was open"
-    assert world.jobs() - jobs_before - len(case.accepted_at()) <= hit * IN_FLIGHT, "only the unrecorded are sent twice"
+    assert world.jobs() - jobs_before - len(case.accepted_at()) <= hit * IN_FLIGHT, (
+        "only the unrecorded are sent twice"
+    )
     assert world.addresses_in_logs() == []
 
 

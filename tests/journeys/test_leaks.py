@@ -18,7 +18,12 @@ from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.messages import Refused, error
 from tests.journeys.world import FOLDER, World, as_csv
 
-MAPPING = {"email": "EMail", "first_name": "FirstName", "phone_number": "Phone", "properties": {"note": "Note"}}
+MAPPING = {
+    "email": "EMail",
+    "first_name": "FirstName",
+    "phone_number": "Phone",
+    "properties": {"note": "Note"},
+}
 HEADER = ("EMail", "FirstName", "Phone", "Note")
 KEYS = (FULL_KEY, "pk_wrong_and_secret")
 SECRETS = ("zebulon", "leaky", "40721000", "0721 000", "private note", *KEYS)
@@ -26,7 +31,8 @@ SECRETS = ("zebulon", "leaky", "40721000", "0721 000", "private note", *KEYS)
 
 def _people(count: int) -> list[tuple[str, str, str, str]]:
     return [
-        (f"leaky{n}@zebulon.example.com", f"Zebulon{n}", f"+4072100{n:04d}", f"private note {n}") for n in range(count)
+        (f"leaky{n}@zebulon.example.com", f"Zebulon{n}", f"+4072100{n:04d}", f"private note {n}")
+        for n in range(count)
     ]
 
 
@@ -50,7 +56,11 @@ def _bad_rows(world: World) -> None:
 
 
 def _broken_quotes(world: World) -> None:
-    _deliver(world, as_csv(_people(20), HEADER) + '"leaky@zebulon.example.com,Zebulon,+40721000111,private note\n')
+    _deliver(
+        world,
+        as_csv(_people(20), HEADER)
+        + '"leaky@zebulon.example.com,Zebulon,+40721000111,private note\n',
+    )
 
 
 def _no_header(world: World) -> None:
@@ -64,12 +74,19 @@ def _wrong_columns(world: World) -> None:
 
 def _typed_nonsense(world: World) -> None:
     kinds = ("number", "boolean", "date", "list")
-    world.register(mapping={"email": "EMail", "properties": {each: {"column": "Note", "type": each} for each in kinds}})
+    world.register(
+        mapping={
+            "email": "EMail",
+            "properties": {each: {"column": "Note", "type": each} for each in kinds},
+        }
+    )
     _arrive(world)
 
 
 def _unreadable(world: World) -> None:
-    _deliver(world, as_csv(_people(20), HEADER).encode() + b"\x00\xff leaky@zebulon.example.com" * 50)
+    _deliver(
+        world, as_csv(_people(20), HEADER).encode() + b"\x00\xff leaky@zebulon.example.com" * 50
+    )
 
 
 def _changing(world: World) -> None:
@@ -98,7 +115,10 @@ def _down(world: World) -> None:
 def _refused_with_quotes(world: World) -> None:
     """Klaviyo repeats what it was sent: addresses, numbers and even the key."""
     detail = f"leaky3@zebulon.example.com, +40721000003, 0721 000 003 and {FULL_KEY} are no good"
-    pointers = ("/data/attributes/profiles/data/3/attributes/leaky@zebulon.example.com", "/data/attributes/profiles")
+    pointers = (
+        "/data/attributes/profiles/data/3/attributes/leaky@zebulon.example.com",
+        "/data/attributes/profiles",
+    )
     errors = [error(400, detail, detail, detail, pointer=pointer) for pointer in pointers]
     errors[0]["id"] = "leaky3@zebulon.example.com"
     create = world.klaviyo.account.jobs.accept
@@ -115,14 +135,24 @@ def _refused_with_quotes(world: World) -> None:
 
 
 def _faulty(world: World) -> None:
-    for kind in ("drop_before", "drop_after", "truncate", "non_json", "html_403", "throttle", "status"):
+    for kind in (
+        "drop_before",
+        "drop_after",
+        "truncate",
+        "non_json",
+        "html_403",
+        "throttle",
+        "status",
+    ):
         for match in ("GET /api/lists", "POST", "GET /api/profile-bulk-import-jobs$"):
             world.fault(kind, match=match)
     _deliver(world)
 
 
 def _failing_jobs(world: World) -> None:
-    world.settings(unique=["phone_number"], async_checks=["identifier", "size", "email", "phone_number"])
+    world.settings(
+        unique=["phone_number"], async_checks=["identifier", "size", "email", "phone_number"]
+    )
     _deliver(world, as_csv([*_people(20), *BAD], HEADER))
 
 
@@ -140,7 +170,9 @@ def _by_external_id(world: World) -> None:
 
 
 def _by_phone(world: World) -> None:
-    world.register(mapping={"phone_number": "Phone", "phone_region": "RO", "identifier": "phone_number"})
+    world.register(
+        mapping={"phone_number": "Phone", "phone_region": "RO", "identifier": "phone_number"}
+    )
     _arrive(world, as_csv([*_people(20), *BAD], HEADER))
 
 
@@ -155,7 +187,16 @@ def _arrive(world: World, content: str | bytes = "") -> None:
 
 
 SCENES: list[Callable[[World], None]] = [
-    *(_good, _bad_rows, _broken_quotes, _no_header, _wrong_columns, _typed_nonsense, _unreadable, _changing),
+    *(
+        _good,
+        _bad_rows,
+        _broken_quotes,
+        _no_header,
+        _wrong_columns,
+        _typed_nonsense,
+        _unreadable,
+        _changing,
+    ),
     *(_wrong_key, _unsendable_key, _down, _refused_with_quotes, _faulty, _failing_jobs, _poison),
     *(_by_external_id, _by_phone),
 ]
@@ -178,7 +219,16 @@ def errors(monkeypatch: pytest.MonkeyPatch) -> list[ExporterError]:
 @pytest.fixture
 def everything_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Every logger at its most talkative, whatever was made quiet before."""
-    names = ["", "exporter", "urllib3", "urllib3.connectionpool", "azure", "duckdb", "requests", "asyncio"]
+    names = [
+        "",
+        "exporter",
+        "urllib3",
+        "urllib3.connectionpool",
+        "azure",
+        "duckdb",
+        "requests",
+        "asyncio",
+    ]
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.DEBUG)
@@ -191,7 +241,10 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.mark.usefixtures("small_batches", "everything_is_logged")
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__.strip("_"))
 def test_nobody_is_named(
-    world: World, scene: Callable[[World], None], errors: list[ExporterError], caplog: pytest.LogCaptureFixture
+    world: World,
+    scene: Callable[[World], None],
+    errors: list[ExporterError],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     scene(world)
     for run in world.runs():

@@ -35,14 +35,18 @@ pytestmark = pytest.mark.processes
 def klaviyo() -> Iterator[str]:
     account = Klaviyo(Settings(job_seconds=0.2))
     with serving(account) as url:
-        requests.post(f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10).raise_for_status()
+        requests.post(
+            f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10
+        ).raise_for_status()
         yield url
 
 
 @pytest.fixture
 def vips(tmp_path: Path) -> Path:
     file = tmp_path / "vips.csv"
-    file.write_text("EMail,City\nada@example.com,Paris\nADA@example.com,Rome\nnone,Oslo\nbo@example.com,\n")
+    file.write_text(
+        "EMail,City\nada@example.com,Paris\nADA@example.com,Rome\nnone,Oslo\nbo@example.com,\n"
+    )
     return file
 
 
@@ -54,9 +58,16 @@ def environment(url: str, key: str = FULL_KEY) -> dict[str, str]:
     return {**os.environ, "KLAVIYO_API_KEY": key, "KLAVIYO_BASE_URL": url, "COLUMNS": "120"}
 
 
-def run(*args: object, url: str = "http://127.0.0.1:9", key: str = FULL_KEY) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: object, url: str = "http://127.0.0.1:9", key: str = FULL_KEY
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*args), cwd=ROOT, env=environment(url, key), capture_output=True, text=True, timeout=120
+        command(*args),
+        cwd=ROOT,
+        env=environment(url, key),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -72,16 +83,31 @@ def members(url: str) -> dict[str, Any]:
 
 
 def test_push_sends_a_file_and_reports_every_row(klaviyo: str, vips: Path, tmp_path: Path) -> None:
-    done = run("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s", "--json", url=klaviyo)
+    done = run(
+        "push",
+        vips,
+        "--list",
+        LIST,
+        "--email",
+        "EMail",
+        "--state",
+        tmp_path / "s",
+        "--json",
+        url=klaviyo,
+    )
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert set(members(klaviyo)) == {"ada@example.com", "bo@example.com"}
     counts = [report[name] for name in ("rows", "delivered", "duplicates", "rejected")]
-    assert (counts, report["adds_up"], report["status"]) == ([4, 2, 1, 1], True, "Completed with warnings")
+    assert (counts, report["adds_up"], report["status"]) == (
+        [4, 2, 1, 1],
+        True,
+        "Completed with warnings",
+    )
     rejected = next((tmp_path / "s").glob("runs/*/*/rejected.csv"))
-    assert [(row["line"], row["reason"]) for row in csv.DictReader(rejected.read_text().splitlines())] == [
-        ("4", "placeholder")
-    ]
+    assert [
+        (row["line"], row["reason"]) for row in csv.DictReader(rejected.read_text().splitlines())
+    ] == [("4", "placeholder")]
 
 
 def test_push_shows_its_progress_on_a_terminal(klaviyo: str, vips: Path, tmp_path: Path) -> None:
@@ -101,23 +127,42 @@ def test_push_shows_its_progress_on_a_terminal(klaviyo: str, vips: Path, tmp_pat
 
 def test_what_push_keeps_is_listed_and_reported(klaviyo: str, vips: Path, tmp_path: Path) -> None:
     state = tmp_path / "s"
-    pushed = run("push", vips, "--list", LIST, "--email", "EMail", "--state", state, "--json", url=klaviyo)
+    pushed = run(
+        "push", vips, "--list", LIST, "--email", "EMail", "--state", state, "--json", url=klaviyo
+    )
     folder = next(state.glob("runs/*/*"))
     export, run_id = folder.parent.name, folder.relative_to(state / "runs").as_posix()
     listed = run("runs", export, "--state", state, "--json")
-    assert [(one["run"], one["delivered"]) for one in json.loads(listed.stdout)] == [(run_id, 2)], listed.stderr
+    assert [(one["run"], one["delivered"]) for one in json.loads(listed.stdout)] == [(run_id, 2)], (
+        listed.stderr
+    )
     assert run("report", run_id, "--state", state, "--json").stdout == pushed.stdout
     assert "placeholder" in run("report", run_id, "--state", state, "--rows", "rejected").stdout
     nowhere = run("runs", export, "--state", tmp_path / "nowhere")
     assert (nowhere.returncode, "holds no runs" in nowhere.stderr) == (2, True)
 
 
-def test_push_keeps_rejected_rows_where_it_is_asked_to(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+def test_push_keeps_rejected_rows_where_it_is_asked_to(
+    klaviyo: str, vips: Path, tmp_path: Path
+) -> None:
     state = tmp_path / "s"
-    done = run("push", vips, "--list", LIST, "--email", "EMail", "--state", state, "--keep-rejected-rows", url=klaviyo)
+    done = run(
+        "push",
+        vips,
+        "--list",
+        LIST,
+        "--email",
+        "EMail",
+        "--state",
+        state,
+        "--keep-rejected-rows",
+        url=klaviyo,
+    )
     assert done.returncode == 0, done.stderr
     rejected = next(state.glob("runs/*/*/rejected.csv"))
-    assert [row["row"] for row in csv.DictReader(rejected.read_text().splitlines())] == ["none,Oslo"]
+    assert [row["row"] for row in csv.DictReader(rejected.read_text().splitlines())] == [
+        "none,Oslo"
+    ]
 
 
 def test_push_keeps_plans_from_other_users_and_removes_those_of_a_push_that_died(
@@ -138,17 +183,24 @@ def test_push_keeps_plans_from_other_users_and_removes_those_of_a_push_that_died
         umask=0,
     )
     assert done.returncode == 0, done.stderr
-    assert ((state / ".work").stat().st_mode & 0o777, list((state / ".work").iterdir())) == (0o700, [])
+    assert ((state / ".work").stat().st_mode & 0o777, list((state / ".work").iterdir())) == (
+        0o700,
+        [],
+    )
     assert list(shared.iterdir()) == []
 
 
 def test_push_with_a_mapping_sends_its_attributes(klaviyo: str, vips: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text("email: EMail\nlocation: {city: City}\n")
-    done = run("push", vips, "--list", LIST, "--mapping", mapping, "--state", tmp_path / "s", url=klaviyo)
+    done = run(
+        "push", vips, "--list", LIST, "--mapping", mapping, "--state", tmp_path / "s", url=klaviyo
+    )
     assert done.returncode == 0, done.stderr
     assert "2 of 4 rows delivered" in done.stdout
-    assert members(klaviyo)["ada@example.com"]["location"]["city"] == "Rome"  # of two rows the last one is sent
+    assert (
+        members(klaviyo)["ada@example.com"]["location"]["city"] == "Rome"
+    )  # of two rows the last one is sent
 
 
 def test_push_takes_its_share_of_klaviyos_limits_from_the_environment(
@@ -157,12 +209,16 @@ def test_push_takes_its_share_of_klaviyos_limits_from_the_environment(
     args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
     monkeypatch.setenv("KLAVIYO_SHARE", "1.5")
     refused = run(*args, url=klaviyo)
-    assert (refused.returncode, "KLAVIYO_SHARE must be from" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, "KLAVIYO_SHARE must be from" in refused.stderr) == (2, True), (
+        refused.stderr
+    )
     monkeypatch.setenv("KLAVIYO_SHARE", "0.5")
     assert run(*args, url=klaviyo).returncode == 0
 
 
-@pytest.mark.parametrize(("name", "text"), [("KLAVIYO_COMPRESS", "yes"), ("KLAVIYO_REVISION", "yesterday")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("KLAVIYO_COMPRESS", "yes"), ("KLAVIYO_REVISION", "yesterday")]
+)
 def test_push_reads_settings_as_the_app_does(
     vips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
@@ -172,7 +228,9 @@ def test_push_reads_settings_as_the_app_does(
     assert not (tmp_path / "s").exists(), "nothing was begun"
 
 
-def test_a_setting_that_is_empty_takes_its_default(vips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_is_empty_takes_its_default(
+    vips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken: dict[str, Any] = {}
 
     def push(*_: object, **given: Any) -> None:
@@ -180,16 +238,30 @@ def test_a_setting_that_is_empty_takes_its_default(vips: Path, tmp_path: Path, m
         raise ConfigError("far enough")
 
     monkeypatch.setattr("exporter.cli.local_backend.push", push)
-    for name, text in (("KLAVIYO_API_KEY", "pk_x"), ("KLAVIYO_BASE_URL", ""), ("KLAVIYO_REVISION", "")):
+    for name, text in (
+        ("KLAVIYO_API_KEY", "pk_x"),
+        ("KLAVIYO_BASE_URL", ""),
+        ("KLAVIYO_REVISION", ""),
+    ):
         monkeypatch.setenv(name, text)
-    assert cli.main(["push", str(vips), "--list", LIST, "--email", "EMail", "--state", str(tmp_path / "s")]) == 2
+    assert (
+        cli.main(
+            ["push", str(vips), "--list", LIST, "--email", "EMail", "--state", str(tmp_path / "s")]
+        )
+        == 2
+    )
     assert (taken["base_url"], taken["revision"]) == (BASE_URL, REVISION)
 
 
 def test_plan_says_what_a_run_would_do_and_sends_nothing(klaviyo: str, vips: Path) -> None:
     done = run("plan", vips, "--email", "EMail", "--json", url=klaviyo)
     summary = json.loads(done.stdout)
-    assert (done.returncode, summary["profiles"], summary["duplicates"], summary["jobs"]) == (0, 2, 1, 1)
+    assert (done.returncode, summary["profiles"], summary["duplicates"], summary["jobs"]) == (
+        0,
+        2,
+        1,
+        1,
+    )
     assert "@" not in json.dumps(summary["samples"])
     assert members(klaviyo) == {}
 
@@ -221,7 +293,11 @@ def test_a_defect_is_one_sentence_without_data_and_a_traceback_only_on_request(
 def test_push_says_why_it_waits_and_what_to_do_once_interrupted(vips: Path, tmp_path: Path) -> None:
     args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
     process = subprocess.Popen(
-        command(*args), cwd=ROOT, env=environment("http://127.0.0.1:9"), stderr=subprocess.PIPE, text=True
+        command(*args),
+        cwd=ROOT,
+        env=environment("http://127.0.0.1:9"),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -254,11 +330,15 @@ def test_a_folder_is_read_with_its_model(klaviyo: str, tmp_path: Path) -> None:
         path = tmp_path / file
         path.parent.mkdir(parents=True)
         path.write_text("Rome,ada@example.com\nOslo,bo@example.com\n")
-        (path.parent if file[0] != "c" else tmp_path / "c" / "Export").joinpath("model.json").write_text(model)
+        (path.parent if file[0] != "c" else tmp_path / "c" / "Export").joinpath(
+            "model.json"
+        ).write_text(model)
         summary = json.loads(run("plan", path.parent, "--email", "EMail", "--json").stdout)
         assert (summary["profiles"], summary["files"][0]["columns"]) == (2, ["City", "EMail"])
         assert run("suggest", path).stdout.startswith("# columns: City, EMail\nemail: EMail\n")
-    pushed = run("push", path, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s", url=klaviyo)
+    pushed = run(
+        "push", path, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s", url=klaviyo
+    )
     assert pushed.returncode == 0, pushed.stdout + pushed.stderr
     assert set(members(klaviyo)) == {"ada@example.com", "bo@example.com"}
 
@@ -272,9 +352,13 @@ def test_columns_without_names_are_counted(tmp_path: Path) -> None:
 
 def test_suggest_reads_the_columns_of_parquet_files(tmp_path: Path) -> None:
     file = tmp_path / "vips.parquet"
-    duckdb.sql(f"COPY (SELECT 'ada@example.com' AS EMail, 5 AS Points) TO '{file}' (FORMAT parquet)")
+    duckdb.sql(
+        f"COPY (SELECT 'ada@example.com' AS EMail, 5 AS Points) TO '{file}' (FORMAT parquet)"
+    )
     done = run("suggest", file)
-    assert (done.returncode, done.stdout) == (0, "# columns: EMail, Points\nemail: EMail\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "# columns: EMail, Points\nemail: EMail\n"), (
+        done.stderr
+    )
 
 
 def test_a_file_that_is_given_twice_is_read_once(vips: Path) -> None:
@@ -290,9 +374,21 @@ def test_a_file_that_is_given_twice_is_read_once(vips: Path) -> None:
         (("push", "{vips}.gone", "--list", LIST, "--email", "EMail"), 2, "Check the path"),
         (("push", "{vips}", "--list", LIST), 2, "--email"),
         (("push", "{vips}", "--email", "EMail"), 2, "--list"),
-        (("push", "{vips}", "--list", "https://www.klaviyo.com/list/Y6nRLr", "--email", "EMail"), 2, "such as Y6nRLr"),
-        (("push", "{vips}", "--list", LIST, "--email", "EMail", "--state", "{vips}/x"), 2, "--state"),
-        (("push", "{folder}/.vips.csv", "--list", LIST, "--email", "EMail"), 2, "Give it a short name"),
+        (
+            ("push", "{vips}", "--list", "https://www.klaviyo.com/list/Y6nRLr", "--email", "EMail"),
+            2,
+            "such as Y6nRLr",
+        ),
+        (
+            ("push", "{vips}", "--list", LIST, "--email", "EMail", "--state", "{vips}/x"),
+            2,
+            "--state",
+        ),
+        (
+            ("push", "{folder}/.vips.csv", "--list", LIST, "--email", "EMail"),
+            2,
+            "Give it a short name",
+        ),
         (("push", "{folder}/vips.", "--list", LIST, "--email", "EMail"), 2, "Give it a short name"),
         (("plan", "{folder}/back\\slash.csv", "--email", "EMail"), 2, "Give it a short name"),
         (("push", "{vips}", "--list", LIST, "--no-such-option"), 2, "--no-such-option"),
@@ -308,11 +404,15 @@ def test_what_is_wrong_ends_with_its_code_and_what_to_do(
     if "{vips}" in args and "--state" not in args:
         filled += ["--state", str(tmp_path / "s")]
     done = run(*filled, url=klaviyo)
-    assert (done.returncode, says in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
+    assert (done.returncode, says in done.stdout + done.stderr) == (code, True), (
+        done.stdout + done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
-def test_refused_key_fails_with_a_remedy_and_is_never_shown(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+def test_refused_key_fails_with_a_remedy_and_is_never_shown(
+    klaviyo: str, vips: Path, tmp_path: Path
+) -> None:
     args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
     done = run(*args, url=klaviyo, key="pk_wrong_0123456789")
     assert (done.returncode, "private key" in done.stdout) == (1, True), done.stdout + done.stderr
@@ -323,14 +423,20 @@ def test_refused_key_fails_with_a_remedy_and_is_never_shown(klaviyo: str, vips: 
 
 
 def test_push_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
-    snapshot = Snapshot(rows=150_000, layout=Layout.SINGLE, seed=3, bad={Kind.EMAIL_NO_AT: 5, Kind.KLAVIYO_ASYNC: 3})
+    snapshot = Snapshot(
+        rows=150_000, layout=Layout.SINGLE, seed=3, bad={Kind.EMAIL_NO_AT: 5, Kind.KLAVIYO_ASYNC: 3}
+    )
     write_snapshot(snapshot, FolderWriter(tmp_path))
     file, state = next(tmp_path.glob("*.csv")), tmp_path / "s"
     account = Klaviyo(Settings(job_seconds=0.2))
     with serving(account) as url:
-        requests.post(f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10).raise_for_status()
+        requests.post(
+            f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10
+        ).raise_for_status()
         args = ("push", file, "--list", LIST, "--email", "EMail", "--state", state, "--json")
-        first = subprocess.Popen(command(*args), cwd=ROOT, env=environment(url), stdout=subprocess.DEVNULL)
+        first = subprocess.Popen(
+            command(*args), cwd=ROOT, env=environment(url), stdout=subprocess.DEVNULL
+        )
         _wait_for_acceptance(state)
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -348,7 +454,9 @@ def test_push_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def _accepted(state: Path) -> int:
-    return sum(file.read_bytes().count(b"batch_accepted") for file in state.glob("runs/*/*/journal.jsonl"))
+    return sum(
+        file.read_bytes().count(b"batch_accepted") for file in state.glob("runs/*/*/journal.jsonl")
+    )
 
 
 def _wait_for_acceptance(state: Path) -> None:

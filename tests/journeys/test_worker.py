@@ -53,10 +53,19 @@ TRIGGERS: dict[str, dict[str, Any]] = {
         "properties": {"SupportsDeferredBinding": True},
     },
     "on_step": {"type": "queueTrigger", "queueName": "%STEPS_QUEUE%", "connection": "StateStorage"},
-    "on_poison": {"type": "queueTrigger", "queueName": "%STEPS_QUEUE%-poison", "connection": "StateStorage"},
+    "on_poison": {
+        "type": "queueTrigger",
+        "queueName": "%STEPS_QUEUE%-poison",
+        "connection": "StateStorage",
+    },
     "on_tick": {"type": "timerTrigger", "schedule": "%TICK_SCHEDULE%"},
     "api": {"type": "httpTrigger", "route": "{*path}", "authLevel": "ANONYMOUS"},
-    "health": {"type": "httpTrigger", "route": "health", "methods": ["GET"], "authLevel": "ANONYMOUS"},
+    "health": {
+        "type": "httpTrigger",
+        "route": "health",
+        "methods": ["GET"],
+        "authLevel": "ANONYMOUS",
+    },
 }
 
 pytestmark = [
@@ -85,7 +94,11 @@ def toy(azurite: Azurite, notes: Path) -> Iterator[Worker]:
 
 
 def last_note(notes: Path, function: str) -> dict[str, Any]:
-    found = [note for note in map(json.loads, notes.read_text().splitlines()) if note["function"] == function]
+    found = [
+        note
+        for note in map(json.loads, notes.read_text().splitlines())
+        if note["function"] == function
+    ]
     return dict(found[-1])
 
 
@@ -103,22 +116,32 @@ class TestDriver:
             "properties": {"SupportsDeferredBinding": True},
         }
 
-    def test_sdk_type_is_a_client_for_the_blob_of_the_event(self, toy: Worker, notes: Path, azurite: Azurite) -> None:
+    def test_sdk_type_is_a_client_for_the_blob_of_the_event(
+        self, toy: Worker, notes: Path, azurite: Azurite
+    ) -> None:
         with BlobServiceClient.from_connection_string(azurite.connection_string) as blobs:
             blobs.create_container("toy").upload_blob("eu/a.csv", "hello").close()
-        assert toy.invoke("on_blob", blob_input("client", "SnapshotsStorage", "toy", "eu/a.csv")).succeeded
+        assert toy.invoke(
+            "on_blob", blob_input("client", "SnapshotsStorage", "toy", "eu/a.csv")
+        ).succeeded
         note = last_note(notes, "on_blob")
         assert (note["container"], note["name"], note["text"]) == ("toy", "eu/a.csv", "hello")
 
     def test_input_stream_holds_the_blob(self, toy: Worker, notes: Path) -> None:
-        assert toy.invoke("on_stream", blob_content_input("stream", b"hello", "streams/in/eu/a.csv")).succeeded
+        assert toy.invoke(
+            "on_stream", blob_content_input("stream", b"hello", "streams/in/eu/a.csv")
+        ).succeeded
         note = last_note(notes, "on_stream")
         assert (note["name"], note["text"]) == ("streams/in/eu/a.csv", "hello")
 
     def test_queue_message_carries_its_metadata(self, toy: Worker, notes: Path) -> None:
         assert toy.invoke("step", queue_input("message", "hello", dequeue_count=4)).succeeded
         note = last_note(notes, "step")
-        assert (note["text"], note["tries"], note["inserted"]) == ("hello", 4, "2026-11-23 12:00:00+00:00")
+        assert (note["text"], note["tries"], note["inserted"]) == (
+            "hello",
+            4,
+            "2026-11-23 12:00:00+00:00",
+        )
 
     @pytest.mark.parametrize("past_due", [False, True])
     def test_timer_knows_whether_it_is_late(self, toy: Worker, notes: Path, past_due: bool) -> None:
@@ -164,7 +187,9 @@ class TestDriver:
         ),
     ],
 )
-def test_app_that_the_worker_refuses_is_an_error(tmp_path: Path, source: str, complaint: str) -> None:
+def test_app_that_the_worker_refuses_is_an_error(
+    tmp_path: Path, source: str, complaint: str
+) -> None:
     (tmp_path / "function_app.py").write_text(source)
     with (
         pytest.raises(WorkerError, match=complaint),
@@ -196,7 +221,9 @@ def storage(azurite: Azurite) -> dict[str, str]:
         ).close()
     with QueueServiceClient.from_connection_string(azurite.connection_string) as queues:
         queues.create_queue(SETTINGS["STEPS_QUEUE"]).close()
-    return dict.fromkeys(("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string)
+    return dict.fromkeys(
+        ("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string
+    )
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +234,13 @@ def app(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
     klaviyo.call("POST", "/_sandbox/lists", {"id": LIST})
     with stand_in.serving(klaviyo) as klaviyo_url, serving_vault(cert_dir=folder) as vault:
         vault.vault.set_secret("klaviyo-key", stand_in.FULL_KEY)
-        env = {**SETTINGS, **storage, **vault.env, "KEY_VAULT_URL": vault.url, "WORK_FOLDER": str(folder / "work")}
+        env = {
+            **SETTINGS,
+            **storage,
+            **vault.env,
+            "KEY_VAULT_URL": vault.url,
+            "WORK_FOLDER": str(folder / "work"),
+        }
         env["KLAVIYO_BASE_URL"] = klaviyo_url
         with running_worker(ROOT, env=env, log=folder / "worker.log") as worker:
             yield worker
@@ -252,7 +285,9 @@ class TestApp:
         assert outcome.succeeded, outcome.error
         assert outcome.returned is not None
         assert outcome.returned["http"]["status_code"] == "200"
-        assert json.loads(http_body(outcome)) == dict.fromkeys(("state", "snapshots", "queue", "vault"), "ok")
+        assert json.loads(http_body(outcome)) == dict.fromkeys(
+            ("state", "snapshots", "queue", "vault"), "ok"
+        )
 
     def test_blob_is_noted_in_the_queue_and_its_message_is_understood(
         self, app: Worker, storage: dict[str, str]
@@ -286,7 +321,9 @@ class TestApp:
         assert taken.succeeded, taken.error
         sent = exporter.run(run.run_id)
         assert sent is not None
-        assert (sent.status, sent.phase, sent.step) == (Status.REFRESHING, Phase.CONFIRM, 1), sent.message
+        assert (sent.status, sent.phase, sent.step) == (Status.REFRESHING, Phase.CONFIRM, 1), (
+            sent.message
+        )
         message = json.dumps(step_message(sent))
         closed = app.invoke("on_poison", queue_input("message", message))
         assert closed.succeeded, closed.error
@@ -294,7 +331,9 @@ class TestApp:
         assert failed is not None
         assert (failed.status, failed.counts.rows) == (Status.FAILED, 1)
 
-    def test_tick_begins_to_count_for_a_schedule(self, app: Worker, exporter: Exporter, export: Export) -> None:
+    def test_tick_begins_to_count_for_a_schedule(
+        self, app: Worker, exporter: Exporter, export: Export
+    ) -> None:
         outcome = app.invoke("on_tick", timer_input("tick"))
         assert outcome.succeeded, outcome.error
         assert exporter.store.read(f"schedules/{export.id}.json") is not None
@@ -302,7 +341,9 @@ class TestApp:
 
 @pytest.mark.azurite
 def test_health_says_which_setting_is_missing(storage: dict[str, str], tmp_path: Path) -> None:
-    with running_worker(ROOT, env={**SETTINGS, **storage, "KEY_VAULT_URL": ""}, log=tmp_path / "worker.log") as worker:
+    with running_worker(
+        ROOT, env={**SETTINGS, **storage, "KEY_VAULT_URL": ""}, log=tmp_path / "worker.log"
+    ) as worker:
         outcome = worker.invoke("health", http_input("req", "GET", "http://host/api/health"))
     assert outcome.succeeded, outcome.error
     assert outcome.returned is not None
@@ -311,10 +352,17 @@ def test_health_says_which_setting_is_missing(storage: dict[str, str], tmp_path:
 
 
 @pytest.fixture(scope="module")
-def signed_in(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def signed_in(
+    storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
     """The app as it runs where App Service authentication is on."""
     folder = tmp_path_factory.mktemp("api")
-    env = {**SETTINGS, **storage, "KEY_VAULT_URL": "https://vault.invalid", "WORK_FOLDER": str(folder / "work")}
+    env = {
+        **SETTINGS,
+        **storage,
+        "KEY_VAULT_URL": "https://vault.invalid",
+        "WORK_FOLDER": str(folder / "work"),
+    }
     trusting = {"WEBSITE_AUTH_ENABLED": "True", "TRUST_PLATFORM_IDENTITY": "true"}
     with running_worker(ROOT, env=env | trusting, log=folder / "worker.log") as worker:
         yield worker
@@ -331,7 +379,10 @@ class TestApi:
     def test_routes_answer_by_role(self, signed_in: Worker) -> None:
         assert ask(signed_in, "GET", "/me", role="Viewer")[1]["role"] == "Viewer"
         assert ask(signed_in, "GET", "/connections", role="Viewer")[0] == "403"
-        assert ask(signed_in, "GET", "/connections", role="Admin")[:2] == ("200", {"items": [], "next": None})
+        assert ask(signed_in, "GET", "/connections", role="Admin")[:2] == (
+            "200",
+            {"items": [], "next": None},
+        )
         assert ask(signed_in, "GET", "/nothing", role="Admin")[0] == "404"
         assert ask(signed_in, "GET", "/me")[0] == "401"
 
@@ -341,11 +392,23 @@ class TestApi:
         status, made, headers = ask(signed_in, "POST", "/exports", export, role="Admin")
         assert (status, made["id"], made["name"]) == ("201", "loyal", "Löyal")
         etag = headers["etag"]
-        changed = ask(signed_in, "PUT", "/exports/loyal", {**export, "max_profiles": 5}, role="Admin", etag=etag)
+        changed = ask(
+            signed_in,
+            "PUT",
+            "/exports/loyal",
+            {**export, "max_profiles": 5},
+            role="Admin",
+            etag=etag,
+        )
         assert (changed[0], changed[1]["max_profiles"]) == ("200", 5)
         assert ask(signed_in, "DELETE", "/exports/loyal", role="Admin", etag=etag)[0] == "412"
-        assert ask(signed_in, "DELETE", "/exports/loyal", role="Admin", etag=changed[2]["etag"])[0] == "204"
-        assert [one["action"] for one in ask(signed_in, "GET", "/audit", role="Admin")[1]["items"]] == [
+        assert (
+            ask(signed_in, "DELETE", "/exports/loyal", role="Admin", etag=changed[2]["etag"])[0]
+            == "204"
+        )
+        assert [
+            one["action"] for one in ask(signed_in, "GET", "/audit", role="Admin")[1]["items"]
+        ] == [
             *("remove_export", "edit_export", "create_export"),
         ]
 
@@ -354,16 +417,27 @@ def ask(
     worker: Worker, method: str, path: str, document: Any = None, *, role: str = "", etag: str = ""
 ) -> tuple[str, Any, dict[str, str]]:
     """(status, document, headers) of a request by somebody with a role."""
-    headers = {"Content-Type": "application/json", "X-Exporter": "1", "If-Match": etag, "Host": "host"}
+    headers = {
+        "Content-Type": "application/json",
+        "X-Exporter": "1",
+        "If-Match": etag,
+        "Host": "host",
+    }
     if role:
         headers[PRINCIPAL] = principal(Actor(id="a-1", name="Ada", role=Role(role)))
     body = json.dumps(document).encode() if document is not None else b""
-    outcome = worker.invoke("api", http_input("req", method, f"http://host/api{path}", headers=headers, body=body))
+    outcome = worker.invoke(
+        "api", http_input("req", method, f"http://host/api{path}", headers=headers, body=body)
+    )
     assert outcome.succeeded, outcome.error
     assert outcome.returned is not None
     answer = outcome.returned["http"]
     found = json.loads(http_body(outcome) or b"null")
-    return answer["status_code"], found, {name.lower(): value for name, value in answer["headers"].items()}
+    return (
+        answer["status_code"],
+        found,
+        {name.lower(): value for name, value in answer["headers"].items()},
+    )
 
 
 def fields_of(trigger: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,9 @@ def blob_input(parameter: str, connection: str, container: str, name: str) -> In
         "content_type": "application/json",
         "content": _base64(json.dumps(where).encode()),
     }
-    return Input(parameter, {"model_binding_data": data}, {"BlobTrigger": {"string": f"{container}/{name}"}})
+    return Input(
+        parameter, {"model_binding_data": data}, {"BlobTrigger": {"string": f"{container}/{name}"}}
+    )
 
 
 def blob_content_input(parameter: str, content: bytes, name: str) -> Input:
@@ -145,7 +147,9 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str], app: Path, log: Path) -> None:
         self._process = process
         self._log = log
-        self._ask(worker_init_request={"function_app_directory": str(app), "host_version": "4.1040.0"})
+        self._ask(
+            worker_init_request={"function_app_directory": str(app), "host_version": "4.1040.0"}
+        )
         metadata = self._ask(functions_metadata_request={"function_app_directory": str(app)})
         self.functions = [
             IndexedFunction(
@@ -156,7 +160,12 @@ class Worker:
             for function in metadata.get("function_metadata_results", [])
         ]
         for function in self.functions:
-            self._ask(function_load_request={"function_id": function.id, "metadata": {"name": function.name}})
+            self._ask(
+                function_load_request={
+                    "function_id": function.id,
+                    "metadata": {"name": function.name},
+                }
+            )
 
     def invoke(self, name: str, given: Input) -> Outcome:
         """Run a function once, as the host does."""
@@ -166,7 +175,9 @@ class Worker:
             "function_id": function.id,
             "input_data": [{"name": given.parameter, "data": given.data}],
             "trigger_metadata": dict(given.metadata),
-            "trace_context": {"trace_parent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+            "trace_context": {
+                "trace_parent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+            },
         }
         answer = self._exchange({"invocation_request": request})
         status = answer["result"]
@@ -236,7 +247,11 @@ def _base64(content: bytes) -> str:
 
 STRINGS = "map string"
 MESSAGES: dict[str, dict[str, str]] = {
-    "WorkerInitRequest": {"host_version": "string", "capabilities": STRINGS, "function_app_directory": "string"},
+    "WorkerInitRequest": {
+        "host_version": "string",
+        "capabilities": STRINGS,
+        "function_app_directory": "string",
+    },
     "WorkerInitResponse": {
         "worker_version": "string",
         "capabilities": STRINGS,
@@ -300,7 +315,11 @@ MESSAGES: dict[str, dict[str, str]] = {
         "retry_context": "RetryContext",
     },
     "RpcTraceContext": {"trace_parent": "string", "trace_state": "string", "attributes": STRINGS},
-    "RetryContext": {"retry_count": "int32", "max_retry_count": "int32", "exception": "RpcException"},
+    "RetryContext": {
+        "retry_count": "int32",
+        "max_retry_count": "int32",
+        "exception": "RpcException",
+    },
     "InvocationResponse": {
         "invocation_id": "string",
         "output_data": "repeated ParameterBinding",
@@ -318,7 +337,12 @@ MESSAGES: dict[str, dict[str, str]] = {
         "double": "oneof data double",
         "model_binding_data": "oneof data ModelBindingData",
     },
-    "ModelBindingData": {"version": "string", "source": "string", "content_type": "string", "content": "bytes"},
+    "ModelBindingData": {
+        "version": "string",
+        "source": "string",
+        "content_type": "string",
+        "content": "bytes",
+    },
     "RpcHttp": {
         "method": "string",
         "url": "string",
@@ -356,9 +380,17 @@ REQUESTS = {
 
 def message_classes() -> SimpleNamespace:
     """Make protobuf classes of MESSAGES, under the names that the generated module has."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, message_factory, timestamp_pb2
+    from google.protobuf import (
+        descriptor_pb2,
+        descriptor_pool,
+        duration_pb2,
+        message_factory,
+        timestamp_pb2,
+    )
 
-    file = descriptor_pb2.FileDescriptorProto(name="FunctionRpc.proto", package="rpc", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="FunctionRpc.proto", package="rpc", syntax="proto3"
+    )
     file.dependency.extend([duration_pb2.DESCRIPTOR.name, timestamp_pb2.DESCRIPTOR.name])
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -367,7 +399,10 @@ def message_classes() -> SimpleNamespace:
     pool = descriptor_pool.Default()
     pool.Add(file)
     return SimpleNamespace(
-        {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"rpc.{name}")) for name in MESSAGES}
+        {
+            name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"rpc.{name}"))
+            for name in MESSAGES
+        }
     )
 
 
@@ -415,7 +450,9 @@ async def serve_library(app: Path, answers: int) -> None:
         [(name, body)] = json.loads(line).items()
         message = json_format.ParseDict(body, getattr(protos, REQUESTS[name])())
         properties = {"host": "127.0.0.1", "protos": protos}
-        envelope = SimpleNamespace(request=SimpleNamespace(**{name: message}), properties=properties)
+        envelope = SimpleNamespace(
+            request=SimpleNamespace(**{name: message}), properties=properties
+        )
         answer = await getattr(library, name)(envelope)
         text = json.dumps(json_format.MessageToDict(answer, preserving_proto_field_name=True))
         os.write(answers, (text + "\n").encode())

@@ -27,9 +27,9 @@ from exporter.definitions.mapping import parse_mapping
 from exporter.definitions.schedule import Schedule
 from exporter.errors import SecretUnavailable
 from exporter.klaviyo.client import Klaviyo
-from exporter.orchestration.dispatcher import Exporter, Limits
+from exporter.orchestration.dispatcher import Exporter, StepLimits
 from exporter.runs.run import Run, Status, run_folder
-from exporter.storage.local_folder import FolderSnapshots, FolderStore, MemorySteps
+from exporter.storage.local_folder import FolderSnapshots, FolderStore, MemoryQueue
 from sandbox import klaviyo as stand_in
 from sandbox.klaviyo.testing import Clock
 from sandbox.snapshots import Snapshot
@@ -43,7 +43,9 @@ MAX_DEQUEUE_COUNT = 5  # host.json
 JOBS = "POST /api/profile-bulk-import-jobs$"
 
 
-def people(count: int, *, first: int = 0, planted: Mapping[int, str] | None = None) -> list[tuple[str, str]]:
+def people(
+    count: int, *, first: int = 0, planted: Mapping[int, str] | None = None
+) -> list[tuple[str, str]]:
     """(address, first name) of invented people; `planted` puts other addresses in some places."""
     return [
         ((planted or {}).get(number, f"p{number}@example.com"), f"Name{number}")
@@ -60,16 +62,18 @@ def as_csv(rows: Iterable[Sequence[str]], header: Sequence[str] = ("EMail", "Fir
 class World:
     """Everything around the exporter, and the exporter."""
 
-    def __init__(self, folder: Path, klaviyo: stand_in.Klaviyo, url: str, clock: Clock, patch: Any) -> None:
+    def __init__(
+        self, folder: Path, klaviyo: stand_in.Klaviyo, url: str, clock: Clock, patch: Any
+    ) -> None:
         self.folder, self.klaviyo, self.url, self.clock = folder, klaviyo, url, clock
         self.patch = patch  # the test's own monkeypatch
         self.container = folder / "segments-container"
         self.container.mkdir()
         self.secrets = {"klaviyo-key": stand_in.FULL_KEY}
         self.secret_reads: list[str] = []
-        self.limits = Limits(lease_s=100_000)  # nobody renews while a clock jumps
+        self.limits = StepLimits(lease_s=100_000)  # nobody renews while a clock jumps
         self.compress = False  # KLAVIYO_COMPRESS
-        self.steps = MemorySteps(clock)
+        self.steps = MemoryQueue(clock)
         self.errors: list[Exception] = []  # that came out of `handle`
         self.poisoned: list[Mapping[str, Any]] = []
         self.handled = 0
@@ -96,7 +100,7 @@ class World:
 
     def restart(self, **limits: Any) -> None:
         """A fresh instance, with other limits if given."""
-        self.limits = Limits(**({"lease_s": 100_000} | limits))
+        self.limits = StepLimits(**({"lease_s": 100_000} | limits))
         self.exporter = self.again()
 
     def client(self, key: SecretStr) -> Klaviyo:
@@ -112,7 +116,9 @@ class World:
     def read_secret(self, name: str) -> SecretStr:
         self.secret_reads.append(name)
         if name not in self.secrets:
-            raise SecretUnavailable(f"the secret {name} does not exist in the vault", hint="Store the key there.")
+            raise SecretUnavailable(
+                f"the secret {name} does not exist in the vault", hint="Store the key there."
+            )
         return SecretStr(self.secrets[name])
 
     # What people and Customer Insights do
@@ -129,7 +135,9 @@ class World:
         schedule: Schedule = ON_ARRIVAL,
     ) -> Export:
         consent = Consent(by="a test", at=self.now())
-        self.exporter.catalog.save(Connection(id=connection, name=connection, secret=secret, consent=consent))
+        self.exporter.catalog.save(
+            Connection(id=connection, name=connection, secret=secret, consent=consent)
+        )
         export = Export(
             id=export_id,
             name=f"Export {export_id}",
@@ -176,7 +184,11 @@ class World:
     # The host
 
     def deliver(
-        self, *, most: int = 400, until: Callable[[], bool] = lambda: False, exporter: Exporter | None = None
+        self,
+        *,
+        most: int = 400,
+        until: Callable[[], bool] = lambda: False,
+        exporter: Exporter | None = None,
     ) -> None:
         """Handle messages as the host does, until the queue is empty: five tries each, then the poison queue."""
         while not until() and (message := self.next_message()) is not None:
@@ -192,7 +204,9 @@ class World:
         self.clock.now = max(self.clock.now, due)
         return self.steps.take()
 
-    def hand_over(self, message: Mapping[str, Any], exporter: Exporter, *, deliveries: int = 0) -> None:
+    def hand_over(
+        self, message: Mapping[str, Any], exporter: Exporter, *, deliveries: int = 0
+    ) -> None:
         for delivery in range(deliveries, MAX_DEQUEUE_COUNT):
             self.handled += 1
             try:
@@ -212,7 +226,9 @@ class World:
 
     def runs(self, export_id: str = EXPORT) -> list[Run]:
         names = sorted(self.exporter.store.folders(run_folder(export_id)), reverse=True)
-        found = [run for name in names if (run := self.exporter.records.readable(f"{export_id}/{name}"))]
+        found = [
+            run for name in names if (run := self.exporter.records.readable(f"{export_id}/{name}"))
+        ]
         return sorted(found, key=lambda run: run.created_at)
 
     def run(self, export_id: str = EXPORT) -> Run:
@@ -270,7 +286,9 @@ class World:
             yield str(path), path.read_text(encoding="utf-8")
 
 
-def assert_ended(world: World, status: Status, *, delivered: int | None = None, run: Run | None = None) -> Run:
+def assert_ended(
+    world: World, status: Status, *, delivered: int | None = None, run: Run | None = None
+) -> Run:
     """The run is closed in this way, its report says the same and adds up, and nothing goes on."""
     run = run or world.run()
     assert (run.status, run.phase.value) == (status, "closed"), f"{run.status}: {run.message}"
@@ -279,7 +297,9 @@ def assert_ended(world: World, status: Status, *, delivered: int | None = None, 
     assert world.messages() == 0
     if status in (Status.SUCCESSFUL, Status.WARNINGS):
         assert report["adds_up"], report
-        assert report["rows"] == report["delivered"] + report["duplicates"] + report["rejected"], report
+        assert report["rows"] == report["delivered"] + report["duplicates"] + report["rejected"], (
+            report
+        )
     if status is Status.FAILED:
         assert run.message, "a failed run says why"
         assert run.hint, f"a failed run says what to do: {run.message}"

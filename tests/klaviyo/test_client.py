@@ -94,7 +94,12 @@ def connect(served: tuple[stand_in.Klaviyo, str], waits: Waits) -> Iterator[Call
 
         def connect(key: str = stand_in.FULL_KEY, **options: Any) -> Klaviyo:
             made = Klaviyo(
-                SecretStr(key), base_url=served[1], sleep=waits.sleep, clock=waits.clock, jitter=lambda: 0.5, **options
+                SecretStr(key),
+                base_url=served[1],
+                sleep=waits.sleep,
+                clock=waits.clock,
+                jitter=lambda: 0.5,
+                **options,
             )
             return stack.enter_context(made)
 
@@ -134,7 +139,9 @@ def test_find_list_reads_name_and_opt_in(klaviyo: Klaviyo) -> None:
 
 
 def test_a_list_that_is_not_there_is_named(klaviyo: Klaviyo) -> None:
-    with pytest.raises(ListGone, match="The list Xx9999 does not exist in this Klaviyo account") as caught:
+    with pytest.raises(
+        ListGone, match="The list Xx9999 does not exist in this Klaviyo account"
+    ) as caught:
         klaviyo.find_list("Xx9999")
     assert caught.value.status == 404
     assert "error " in caught.value.message
@@ -148,7 +155,9 @@ def test_all_lists_are_read_page_by_page(klaviyo: Klaviyo, account: stand_in.Kla
 
 
 @pytest.mark.parametrize("name", ["VIPs", 'Gold, "A" & B', "Zoë's / 50% + more"])
-def test_lists_are_found_by_name_whatever_it_holds(klaviyo: Klaviyo, account: stand_in.Klaviyo, name: str) -> None:
+def test_lists_are_found_by_name_whatever_it_holds(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo, name: str
+) -> None:
     account.call("POST", "/_sandbox/lists", {"id": "Named1", "name": name})
 
     assert "Named1" in {each.id for each in klaviyo.lists(name)}
@@ -162,10 +171,14 @@ def test_an_import_becomes_a_job_and_its_profiles_members(klaviyo: Klaviyo) -> N
     assert job is not None
     assert (job.status, job.completed, job.failed) == ("complete", 3, 0)
     assert sorted(email for _, email in klaviyo.profiles_of_list(LIST)) == people(3)
-    assert rate == client.RateInfo(limit=None, remaining=None, reset_s=None)  # the stand-in's limits are off
+    assert rate == client.RateInfo(
+        limit=None, remaining=None, reset_s=None
+    )  # the stand-in's limits are off
 
 
-def test_the_rate_limit_headers_come_with_the_job(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_the_rate_limit_headers_come_with_the_job(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     account.settings.limits = True
     _, rate = klaviyo.start_import(batch(ADDRESS))
 
@@ -200,7 +213,9 @@ def test_jobs_since_refuses_a_moment_without_a_zone(klaviyo: Klaviyo) -> None:
         klaviyo.jobs_since(datetime(2026, 11, 23))
 
 
-def test_import_errors_name_the_row_and_its_address(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_import_errors_name_the_row_and_its_address(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     emails = people(300)
     for row in range(0, 250, 2):
         emails[row] = f"person{row}+async-fail@example.com"
@@ -284,23 +299,34 @@ def test_removing_from_a_list_that_is_gone_names_the_list(klaviyo: Klaviyo) -> N
         klaviyo.remove_from_list("Xx9999", ["01ABC"])
 
 
-def test_removing_a_profile_that_is_gone_does_not_blame_the_list(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_removing_a_profile_that_is_gone_does_not_blame_the_list(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     account.settings.unknown_members = "404"
     with pytest.raises(NotFound):
         klaviyo.remove_from_list(LIST, ["01ABC"])
 
 
-def test_a_refused_batch_names_its_rows_without_their_addresses(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_a_refused_batch_names_its_rows_without_their_addresses(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     with pytest.raises(BatchRefused) as caught:
-        klaviyo.start_import(batch("ok@example.com", "mailto:jane@example.com", "x@y", "fine@example.com"))
+        klaviyo.start_import(
+            batch("ok@example.com", "mailto:jane@example.com", "x@y", "fine@example.com")
+        )
 
-    assert [(each.index, each.attribute) for each in caught.value.rows] == [(1, "email"), (2, "email")]
+    assert [(each.index, each.attribute) for each in caught.value.rows] == [
+        (1, "email"),
+        (2, "email"),
+    ]
     assert all(each.reason for each in caught.value.rows)
     assert "@" not in repr(caught.value.rows)
     assert not list(klaviyo.profiles_of_list(LIST))
 
 
-def test_a_batch_that_is_refused_without_a_name_has_no_rows(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_a_batch_that_is_refused_without_a_name_has_no_rows(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     account.settings.bad_rows = "none"
     with pytest.raises(BatchRefused) as caught:
         klaviyo.start_import(batch("x@y"))
@@ -313,7 +339,9 @@ def test_an_import_into_a_list_that_is_gone_is_no_refused_batch(klaviyo: Klaviyo
         klaviyo.start_import(batch(ADDRESS, list_id="Xx9999"))
 
 
-def test_a_batch_over_the_size_limit_is_too_large(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_a_batch_over_the_size_limit_is_too_large(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     account.settings.max_body_bytes = 10_000
     with pytest.raises(BatchTooLarge):
         klaviyo.start_import(batch(*people(1000)))
@@ -335,13 +363,20 @@ def test_the_read_scopes_of_a_key_are_probed_one_by_one(
     assert all(connect().probe_scopes().values())
 
 
-def test_write_scopes_are_probed_without_writing(account: stand_in.Klaviyo, connect: Callable[..., Klaviyo]) -> None:
-    account.settings.change({"keys": {"pk_lists": ["lists:write"], "pk_all": ["lists:write", "profiles:write"]}})
+def test_write_scopes_are_probed_without_writing(
+    account: stand_in.Klaviyo, connect: Callable[..., Klaviyo]
+) -> None:
+    account.settings.change(
+        {"keys": {"pk_lists": ["lists:write"], "pk_all": ["lists:write", "profiles:write"]}}
+    )
     lists = len(account.account.lists)
 
     assert connect("pk_all").probe_writing() == {"lists:write": True, "profiles:write": True}
     assert connect("pk_lists").probe_writing() == {"lists:write": True, "profiles:write": False}
-    assert connect(stand_in.READONLY_KEY).probe_writing() == {"lists:write": False, "profiles:write": None}
+    assert connect(stand_in.READONLY_KEY).probe_writing() == {
+        "lists:write": False,
+        "profiles:write": None,
+    }
     assert (len(account.account.lists), len(list(account.account.jobs))) == (lists, 0)
 
 
@@ -349,7 +384,9 @@ def test_write_scopes_are_probed_without_writing(account: stand_in.Klaviyo, conn
 def test_who_waits_is_told_in_time(
     account: stand_in.Klaviyo, connect: Callable[..., Klaviyo], patience_s: float, requests: int
 ) -> None:
-    account.faults.add([{"match": "GET /api/accounts", "kind": "throttle", "retry_after": 20, "times": 50}])
+    account.faults.add(
+        [{"match": "GET /api/accounts", "kind": "throttle", "retry_after": 20, "times": 50}]
+    )
     with pytest.raises(RateLimited):
         connect(patience_s=patience_s).account()
     assert account.stats.shown()["requests"]["GET /api/accounts"] == requests
@@ -362,8 +399,14 @@ def test_account_tells_klaviyos_time(klaviyo: Klaviyo) -> None:
     assert abs((datetime.now(UTC) - asked_at).total_seconds()) < 60
 
 
-def test_flows_that_joining_a_list_starts_are_named(account: stand_in.Klaviyo, klaviyo: Klaviyo) -> None:
-    flows = [{"id": "F1", "name": "Welcome"}, {"id": "F2", "name": "Draft", "status": "draft"}, {"id": "F3"}]
+def test_flows_that_joining_a_list_starts_are_named(
+    account: stand_in.Klaviyo, klaviyo: Klaviyo
+) -> None:
+    flows = [
+        {"id": "F1", "name": "Welcome"},
+        {"id": "F2", "name": "Draft", "status": "draft"},
+        {"id": "F3"},
+    ]
     account.call("POST", "/_sandbox/lists", {"id": LIST, "name": "VIPs", "flows": flows})
 
     assert klaviyo.flows_of_list(LIST) == ("Welcome", "F3")
@@ -380,7 +423,9 @@ def test_flows_need_their_scope(account: stand_in.Klaviyo, connect: Callable[...
         list(stranger.lists(with_flows=True))
 
 
-def test_a_list_is_created_by_one_request_whatever_comes_of_it(account: stand_in.Klaviyo, klaviyo: Klaviyo) -> None:
+def test_a_list_is_created_by_one_request_whatever_comes_of_it(
+    account: stand_in.Klaviyo, klaviyo: Klaviyo
+) -> None:
     made = klaviyo.create_list("New")
     assert klaviyo.find_list(made.id).name == "New"
     account.faults.add([{"match": "POST /api/lists", "kind": "status", "status": 503, "times": 5}])
@@ -396,7 +441,11 @@ def test_a_wrong_key_is_refused_whichever_status_klaviyo_gives_it(
     """For an import too: a batch that only the key spoils must not be halved down to its rows."""
     account.settings.refused_key_status = status
     stranger = connect("pk_stranger")
-    for ask in (stranger.account, stranger.probe_scopes, lambda: stranger.start_import(batch(ADDRESS))):
+    for ask in (
+        stranger.account,
+        stranger.probe_scopes,
+        lambda: stranger.start_import(batch(ADDRESS)),
+    ):
         with pytest.raises(KeyRefused):
             ask()
 
@@ -405,7 +454,10 @@ def test_a_wrong_key_is_refused_whichever_status_klaviyo_gives_it(
 def test_a_revision_that_klaviyo_does_not_serve_is_retired(
     account: stand_in.Klaviyo, connect: Callable[..., Klaviyo], revision: str, status: int
 ) -> None:
-    for ask in (connect(revision=revision).account, lambda: connect(revision=revision).start_import(batch(ADDRESS))):
+    for ask in (
+        connect(revision=revision).account,
+        lambda: connect(revision=revision).start_import(batch(ADDRESS)),
+    ):
         with pytest.raises(RevisionRetired) as caught:
             ask()
         assert caught.value.status == status
@@ -462,7 +514,9 @@ def test_an_import_is_never_sent_again_by_the_client(
     assert account.stats.shown()["requests"] == {"POST /api/profile-bulk-import-jobs": 1}
 
 
-def test_a_page_that_fails_is_asked_for_again_alone(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_a_page_that_fails_is_asked_for_again_alone(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     klaviyo.start_import(batch(*people(250)))
     account.faults.add([{"match": "GET /api/lists", "kind": "drop_before", "after": 1}])
 
@@ -470,7 +524,9 @@ def test_a_page_that_fails_is_asked_for_again_alone(klaviyo: Klaviyo, account: s
     assert account.stats.shown()["requests"]["GET /api/lists/{id}/profiles"] == 4
 
 
-def test_the_hint_of_an_edge_page_is_about_shared_addresses(klaviyo: Klaviyo, account: stand_in.Klaviyo) -> None:
+def test_the_hint_of_an_edge_page_is_about_shared_addresses(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo
+) -> None:
     account.faults.add([{"kind": "html_403"}])
     with pytest.raises(KlaviyoUnavailable) as caught:
         klaviyo.start_import(batch(ADDRESS))
@@ -478,7 +534,9 @@ def test_the_hint_of_an_edge_page_is_about_shared_addresses(klaviyo: Klaviyo, ac
 
 
 def test_nobody_listening_is_not_connected_and_nothing_was_sent(waits: Waits) -> None:
-    with Klaviyo(SecretStr(KEY), base_url="http://127.0.0.1:9", sleep=waits.sleep, clock=waits.clock) as klaviyo:
+    with Klaviyo(
+        SecretStr(KEY), base_url="http://127.0.0.1:9", sleep=waits.sleep, clock=waits.clock
+    ) as klaviyo:
         with pytest.raises(Unavailable, match="could not be reached") as caught:
             klaviyo.start_import(batch(ADDRESS))
         assert caught.value.outcome is Outcome.NOT_CONNECTED
@@ -488,9 +546,15 @@ def test_nobody_listening_is_not_connected_and_nothing_was_sent(waits: Waits) ->
         assert len(waits) == RETRIES[Outcome.NOT_CONNECTED].attempts - 1
 
 
-def test_as_many_threads_as_send_share_a_client(account: stand_in.Klaviyo, klaviyo: Klaviyo) -> None:
+def test_as_many_threads_as_send_share_a_client(
+    account: stand_in.Klaviyo, klaviyo: Klaviyo
+) -> None:
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        jobs = list(pool.map(lambda number: klaviyo.start_import(batch(f"p{number}@example.com"))[0], range(60)))
+        jobs = list(
+            pool.map(
+                lambda number: klaviyo.start_import(batch(f"p{number}@example.com"))[0], range(60)
+            )
+        )
 
     assert len({each.id for each in jobs}) == 60
     assert len(list(klaviyo.profiles_of_list(LIST))) == 60
@@ -521,7 +585,9 @@ class Scripted:
     def links_to(self, *numbers: int) -> None:
         """Empty pages, each of which names another as the next one."""
         self.answers(200, {"data": []})
-        documents = ({"data": [], "links": {"next": f"/api/lists?page={number}"}} for number in numbers)
+        documents = (
+            {"data": [], "links": {"next": f"/api/lists?page={number}"}} for number in numbers
+        )
         self.pages += [json.dumps(document).encode() for document in documents]
 
 
@@ -579,13 +645,20 @@ def scripted() -> Iterator[Scripted]:
 @pytest.fixture(scope="module")
 def asking(scripted: Scripted) -> Iterator[Klaviyo]:
     """A client of the scripted server. Its waiting is over at once and its time stands still."""
-    with Klaviyo(SecretStr(KEY), base_url=scripted.url, sleep=lambda _: None, clock=lambda: 0.0) as klaviyo:
+    with Klaviyo(
+        SecretStr(KEY), base_url=scripted.url, sleep=lambda _: None, clock=lambda: 0.0
+    ) as klaviyo:
         yield klaviyo
 
 
 def refusal(detail: str = "No.", pointer: str | None = "/data", **more: Any) -> dict[str, Any]:
     source = {"pointer": pointer} if pointer is not None else {}
-    error = {"id": "67ed6dbf-1653-499a-a11d-31310aa01ff7", "code": "x", "title": "X", "detail": detail}
+    error = {
+        "id": "67ed6dbf-1653-499a-a11d-31310aa01ff7",
+        "code": "x",
+        "title": "X",
+        "detail": detail,
+    }
     return {"errors": [{**error, "source": source, **more}]}
 
 
@@ -610,8 +683,14 @@ ANSWERS: list[tuple[int, Any, type[ExporterError], Outcome]] = [
     (414, PAGE, KlaviyoRejected, Outcome.REFUSED),
     (415, refusal(), KlaviyoRejected, Outcome.REFUSED),
     (429, refusal(), RateLimited, Outcome.RATE_LIMITED),
-    *((status, refusal(), Unavailable, Outcome.SERVER_ERROR) for status in (500, 502, 503, 504, 524, 525)),
-    *((status, PAGE, Unavailable, Outcome.SERVER_ERROR) for status in (500, 502, 503, 504, 524, 525, 520, 530)),
+    *(
+        (status, refusal(), Unavailable, Outcome.SERVER_ERROR)
+        for status in (500, 502, 503, 504, 524, 525)
+    ),
+    *(
+        (status, PAGE, Unavailable, Outcome.SERVER_ERROR)
+        for status in (500, 502, 503, 504, 524, 525, 520, 530)
+    ),
     *((status, PAGE, KlaviyoRejected, Outcome.REFUSED) for status in (301, 307, 418, 422)),
     (202, PAGE, Unavailable, Outcome.UNREADABLE),
 ]
@@ -619,7 +698,12 @@ ANSWERS: list[tuple[int, Any, type[ExporterError], Outcome]] = [
 
 @pytest.mark.parametrize(("status", "body", "error", "outcome"), ANSWERS)
 def test_every_status_has_its_error(
-    scripted: Scripted, asking: Klaviyo, status: int, body: Any, error: type[ExporterError], outcome: Outcome
+    scripted: Scripted,
+    asking: Klaviyo,
+    status: int,
+    body: Any,
+    error: type[ExporterError],
+    outcome: Outcome,
 ) -> None:
     scripted.answers(status, body, Location=f"{scripted.url}/elsewhere")
     with pytest.raises(ExporterError, match=rf"\({status}[,)]") as caught:
@@ -680,9 +764,17 @@ def test_a_400_for_a_question_is_about_the_key_unless_it_names_a_parameter(
 
 
 def test_all_rows_of_a_400_are_kept_in_its_order(scripted: Scripted, asking: Klaviyo) -> None:
-    pointers = [f"/data/attributes/profiles/data/{rest}" for rest in ("3/attributes/email", "12", "0/attributes/a/b")]
-    errors = [refusal(f"Reason {number}.", pointer)["errors"][0] for number, pointer in enumerate(pointers)]
-    scripted.answers(400, {"errors": [*errors, "nonsense", {"source": {"pointer": "/data/attributes"}}]})
+    pointers = [
+        f"/data/attributes/profiles/data/{rest}"
+        for rest in ("3/attributes/email", "12", "0/attributes/a/b")
+    ]
+    errors = [
+        refusal(f"Reason {number}.", pointer)["errors"][0]
+        for number, pointer in enumerate(pointers)
+    ]
+    scripted.answers(
+        400, {"errors": [*errors, "nonsense", {"source": {"pointer": "/data/attributes"}}]}
+    )
 
     with pytest.raises(BatchRefused) as caught:
         asking.start_import(b"{}")
@@ -693,15 +785,21 @@ def test_all_rows_of_a_400_are_kept_in_its_order(scripted: Scripted, asking: Kla
     )
 
 
-@pytest.mark.parametrize(("given", "taken"), [("7", 7), ("0", 0), ("2.5", 2.5), ("soon", None), ("-1", None)])
-def test_retry_after_is_taken_from_a_429(scripted: Scripted, asking: Klaviyo, given: str, taken: float | None) -> None:
+@pytest.mark.parametrize(
+    ("given", "taken"), [("7", 7), ("0", 0), ("2.5", 2.5), ("soon", None), ("-1", None)]
+)
+def test_retry_after_is_taken_from_a_429(
+    scripted: Scripted, asking: Klaviyo, given: str, taken: float | None
+) -> None:
     scripted.answers(429, refusal(), Retry_After=given)
     with pytest.raises(RateLimited) as caught:
         asking.start_import(b"{}")
     assert caught.value.retry_after_s == taken
 
 
-def test_retry_after_as_a_date_is_left_to_our_own_backoff(scripted: Scripted, asking: Klaviyo) -> None:
+def test_retry_after_as_a_date_is_left_to_our_own_backoff(
+    scripted: Scripted, asking: Klaviyo
+) -> None:
     scripted.answers(503, PAGE, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT")
     with pytest.raises(Unavailable) as caught:
         asking.start_import(b"{}")
@@ -720,7 +818,12 @@ JOB = {
     [
         ("150", "149", "41", (150, 149, 41)),
         ("150, 150;w=60", "x", "41", (150, None, 41)),
-        ("10, 10;w=1, 150;w=60", "9", "1", (150, None, None)),  # the burst's window is the one told of
+        (
+            "10, 10;w=1, 150;w=60",
+            "9",
+            "1",
+            (150, None, None),
+        ),  # the burst's window is the one told of
         ("10, 10;w=1, 150;w=60", "149", "42", (150, 149, 42)),  # more than a burst: the minute's
         ("150, 10;w=1, 150;w=60", "5", "30", (150, 5, 30)),
         ("10;w=1, 150;w=60", "9", "1", (150, None, None)),
@@ -730,14 +833,27 @@ JOB = {
     ],
 )
 def test_of_the_rate_limit_headers_what_is_about_the_minute_is_taken(
-    scripted: Scripted, asking: Klaviyo, limit: str, remaining: str, reset: str, taken: tuple[int | None, ...]
+    scripted: Scripted,
+    asking: Klaviyo,
+    limit: str,
+    remaining: str,
+    reset: str,
+    taken: tuple[int | None, ...],
 ) -> None:
-    scripted.answers(202, {"data": JOB}, RateLimit_Limit=limit, RateLimit_Remaining=remaining, RateLimit_Reset=reset)
+    scripted.answers(
+        202,
+        {"data": JOB},
+        RateLimit_Limit=limit,
+        RateLimit_Remaining=remaining,
+        RateLimit_Reset=reset,
+    )
     told = asking.start_import(b"{}")[1]
     assert (told.limit, told.remaining, told.reset_s) == taken
 
 
-def test_an_import_is_sent_as_it_is_with_all_that_klaviyo_asks_for(scripted: Scripted, asking: Klaviyo) -> None:
+def test_an_import_is_sent_as_it_is_with_all_that_klaviyo_asks_for(
+    scripted: Scripted, asking: Klaviyo
+) -> None:
     scripted.answers(202, {"data": JOB})
     body = batch(*people(20_000))
     job, _ = asking.start_import(body)
@@ -746,7 +862,9 @@ def test_an_import_is_sent_as_it_is_with_all_that_klaviyo_asks_for(scripted: Scr
     method, target, headers, sent = scripted.requests[0]
     assert (method, target) == ("POST", "/api/profile-bulk-import-jobs")
     assert sent == body
-    version = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+    version = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "version"
+    ]
     expected = {
         "Authorization": f"Klaviyo-API-Key {KEY}",
         "revision": "2026-07-15",
@@ -771,7 +889,12 @@ def test_a_netrc_file_does_not_replace_the_key(
 def test_a_connection_is_kept_over_good_answers_and_bad_ones(scripted: Scripted) -> None:
     before = scripted.connections
     with Klaviyo(SecretStr(KEY), base_url=scripted.url) as klaviyo:
-        for status, body in ((202, {"data": JOB}), (400, refusal()), (403, PAGE), (202, {"data": JOB})):
+        for status, body in (
+            (202, {"data": JOB}),
+            (400, refusal()),
+            (403, PAGE),
+            (202, {"data": JOB}),
+        ):
             scripted.answers(status, body, Set_Cookie="__cf_bm=abc; path=/")
             with contextlib.suppress(ExporterError):
                 klaviyo.start_import(b"{}")
@@ -818,7 +941,9 @@ def test_a_server_that_says_nothing_is_a_time_out(
     assert caught.value.outcome is Outcome.NO_ANSWER
 
 
-def test_a_connection_that_nobody_takes_is_a_time_out_before_anything_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_nobody_takes_is_a_time_out_before_anything_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A server whose queue of connections is full leaves the next one hanging."""
     monkeypatch.setattr(client, "CONNECT_S", 0.1)
     with contextlib.ExitStack() as stack:
@@ -829,14 +954,18 @@ def test_a_connection_that_nobody_takes_is_a_time_out_before_anything_was_sent(m
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        klaviyo = stack.enter_context(Klaviyo(SecretStr(KEY), base_url=f"http://127.0.0.1:{full.getsockname()[1]}"))
+        klaviyo = stack.enter_context(
+            Klaviyo(SecretStr(KEY), base_url=f"http://127.0.0.1:{full.getsockname()[1]}")
+        )
         with pytest.raises(Unavailable, match="ConnectTimeout") as caught:
             klaviyo.start_import(b"{}")
     assert caught.value.outcome is Outcome.NOT_CONNECTED
 
 
 @pytest.mark.parametrize("depth", [100, 200_000])
-def test_an_answer_nested_without_sense_is_unreadable(scripted: Scripted, asking: Klaviyo, depth: int) -> None:
+def test_an_answer_nested_without_sense_is_unreadable(
+    scripted: Scripted, asking: Klaviyo, depth: int
+) -> None:
     scripted.answers(202, b"[" * depth + b"]" * depth)
     with pytest.raises(Unavailable):
         asking.start_import(b"{}")
@@ -864,19 +993,25 @@ def test_a_job_without_a_sane_id_or_time_is_an_unreadable_answer(
     assert caught.value.outcome is Outcome.UNREADABLE
 
 
-def test_a_collection_where_one_job_was_asked_for_is_no_job(scripted: Scripted, asking: Klaviyo) -> None:
+def test_a_collection_where_one_job_was_asked_for_is_no_job(
+    scripted: Scripted, asking: Klaviyo
+) -> None:
     scripted.answers(200, {"data": [JOB]})
     with pytest.raises(Unavailable):
         asking.job("abc")
 
 
-def test_somebody_elses_page_is_no_proof_that_a_list_changed(scripted: Scripted, asking: Klaviyo) -> None:
+def test_somebody_elses_page_is_no_proof_that_a_list_changed(
+    scripted: Scripted, asking: Klaviyo
+) -> None:
     scripted.answers(200, PAGE)
     with pytest.raises(Unavailable):
         asking.remove_from_list(LIST, ["01ABC"])
 
 
-def test_a_member_of_a_collection_that_cannot_be_read_is_not_passed_over(scripted: Scripted, asking: Klaviyo) -> None:
+def test_a_member_of_a_collection_that_cannot_be_read_is_not_passed_over(
+    scripted: Scripted, asking: Klaviyo
+) -> None:
     scripted.answers(200, {"data": [{"attributes": {}}, None]})
     with pytest.raises(Unavailable):
         list(asking.import_errors("job"))
@@ -890,7 +1025,9 @@ def test_ids_are_quoted_into_the_path(scripted: Scripted, asking: Klaviyo) -> No
 
 
 @pytest.mark.parametrize("job_id", ["", ".", "..", "a b", "a?b", "a#b", "é", "x" * 257, "a\nb"])
-def test_an_id_that_would_change_the_question_is_a_mistake_of_ours(asking: Klaviyo, job_id: str) -> None:
+def test_an_id_that_would_change_the_question_is_a_mistake_of_ours(
+    asking: Klaviyo, job_id: str
+) -> None:
     """An empty one would ask for the collection, and succeed (rudder-server PR 5316)."""
     with pytest.raises(ValueError, match="not an id"):
         asking.job(job_id)
@@ -899,9 +1036,15 @@ def test_an_id_that_would_change_the_question_is_a_mistake_of_ours(asking: Klavi
 
 
 @pytest.mark.parametrize("list_id", ["", "..", "My list", "a/b?c"])
-def test_a_list_id_that_cannot_be_one_is_a_list_that_is_not_there(asking: Klaviyo, list_id: str) -> None:
+def test_a_list_id_that_cannot_be_one_is_a_list_that_is_not_there(
+    asking: Klaviyo, list_id: str
+) -> None:
     """It was typed by a person."""
-    for ask in (asking.find_list, asking.profiles_of_list, lambda each: asking.remove_from_list(each, ["01"])):
+    for ask in (
+        asking.find_list,
+        asking.profiles_of_list,
+        lambda each: asking.remove_from_list(each, ["01"]),
+    ):
         with pytest.raises(ListGone, match="list ID"):
             ask(list_id)
 
@@ -921,14 +1064,18 @@ def test_a_list_id_that_cannot_be_one_is_a_list_that_is_not_there(asking: Klaviy
         "elsewhere",
     ],
 )
-def test_a_next_page_at_another_address_is_not_followed(scripted: Scripted, asking: Klaviyo, link: str) -> None:
+def test_a_next_page_at_another_address_is_not_followed(
+    scripted: Scripted, asking: Klaviyo, link: str
+) -> None:
     scripted.answers(200, {"data": [], "links": {"next": link}})
     with pytest.raises(KlaviyoRejected, match="another address"):
         list(asking.lists())
     assert len(scripted.requests) == 1
 
 
-def test_a_next_page_that_is_this_page_does_not_go_on_for_ever(scripted: Scripted, asking: Klaviyo) -> None:
+def test_a_next_page_that_is_this_page_does_not_go_on_for_ever(
+    scripted: Scripted, asking: Klaviyo
+) -> None:
     scripted.answers(200, {"data": [], "links": {"next": "/api/lists?page=2"}})
     with pytest.raises(KlaviyoRejected, match="read already"):
         list(asking.lists())
@@ -942,7 +1089,9 @@ def test_pages_that_go_round_do_not_go_on_for_ever(scripted: Scripted, asking: K
     assert len(scripted.requests) == 3
 
 
-def test_pages_have_an_end(scripted: Scripted, asking: Klaviyo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_have_an_end(
+    scripted: Scripted, asking: Klaviyo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.klaviyo.client.MAX_PAGES", 5)
     scripted.links_to(*range(9))
     with pytest.raises(KlaviyoRejected, match="no end"):
@@ -958,9 +1107,15 @@ def test_no_next_page_is_the_end(scripted: Scripted, asking: Klaviyo, links: Any
 
 @pytest.mark.parametrize(
     "payload",
-    [{"email": ADDRESS}, {"attributes": {"email": ADDRESS}}, {"data": {"attributes": {"email": ADDRESS}}}],
+    [
+        {"email": ADDRESS},
+        {"attributes": {"email": ADDRESS}},
+        {"data": {"attributes": {"email": ADDRESS}}},
+    ],
 )
-def test_the_address_of_a_failure_is_found_in_any_payload(scripted: Scripted, asking: Klaviyo, payload: Any) -> None:
+def test_the_address_of_a_failure_is_found_in_any_payload(
+    scripted: Scripted, asking: Klaviyo, payload: Any
+) -> None:
     scripted.answers(200, {"data": [{"id": "e", "attributes": {"original_payload": payload}}]})
     assert [each.email for each in asking.import_errors("job")] == [ADDRESS]
 
@@ -968,8 +1123,12 @@ def test_the_address_of_a_failure_is_found_in_any_payload(scripted: Scripted, as
 @pytest.mark.parametrize(
     "attributes", [None, {}, {"source": None, "original_payload": None}, {"source": {"pointer": 3}}]
 )
-def test_a_failure_that_says_nothing_is_still_a_failure(scripted: Scripted, asking: Klaviyo, attributes: Any) -> None:
-    scripted.answers(200, {"data": [{"type": "import-error", "id": None, "attributes": attributes}]})
+def test_a_failure_that_says_nothing_is_still_a_failure(
+    scripted: Scripted, asking: Klaviyo, attributes: Any
+) -> None:
+    scripted.answers(
+        200, {"data": [{"type": "import-error", "id": None, "attributes": attributes}]}
+    )
 
     assert list(asking.import_errors("job")) == [
         client.ImportFailure(index=None, email=None, code="", title="", detail="")
@@ -983,7 +1142,10 @@ def test_questions_go_out_as_klaviyo_documents_them(scripted: Scripted, asking: 
     list(asking.profiles_of_list(LIST))
     list(asking.lists("VIPs"))
 
-    asked = [(urlsplit(target).path, parse_qs(urlsplit(target).query)) for _, target, _, _ in scripted.requests]
+    asked = [
+        (urlsplit(target).path, parse_qs(urlsplit(target).query))
+        for _, target, _, _ in scripted.requests
+    ]
     assert asked == [
         (
             "/api/profiles",
@@ -1024,7 +1186,9 @@ def test_an_unfit_base_url_is_a_matter_of_settings(url: str) -> None:
         Klaviyo(SecretStr(KEY), base_url=url)
 
 
-@pytest.mark.parametrize("url", ["https://a.klaviyo.com", "https://a.klaviyo.com/", "http://localhost:8080"])
+@pytest.mark.parametrize(
+    "url", ["https://a.klaviyo.com", "https://a.klaviyo.com/", "http://localhost:8080"]
+)
 def test_a_fit_base_url_is_taken(url: str) -> None:
     Klaviyo(SecretStr(KEY), base_url=url).close()
 
@@ -1094,10 +1258,14 @@ def everything_about(error: BaseException | None) -> str:
 
 words = st.text(max_size=20) | st.sampled_from(["", " ", '"', "'", "<", ".", ", ", "Invalid "])
 indiscreet = st.builds("{}{}{}".format, words, st.sampled_from(PRIVATE), words)
-anything = st.recursive(st.none() | st.integers() | indiscreet, lambda inner: st.lists(inner, max_size=2), max_leaves=3)
+anything = st.recursive(
+    st.none() | st.integers() | indiscreet, lambda inner: st.lists(inner, max_size=2), max_leaves=3
+)
 long_words = st.builds("{} {}".format, st.integers(1960, 1999).map("x".__mul__), indiscreet)
 row_pointers = st.builds(
-    "/data/attributes/profiles/data/{}/attributes/properties/{}".format, st.integers(0, 9), indiscreet
+    "/data/attributes/profiles/data/{}/attributes/properties/{}".format,
+    st.integers(0, 9),
+    indiscreet,
 )
 pointers = st.sampled_from([ROW, "/data", "/data/relationships/lists/data/0/id"]) | row_pointers
 errors = st.fixed_dictionaries(
@@ -1107,7 +1275,9 @@ errors = st.fixed_dictionaries(
         "code": anything,
         "title": anything,
         "detail": anything | long_words,
-        "source": st.fixed_dictionaries({}, optional={"pointer": pointers | anything, "parameter": anything}),
+        "source": st.fixed_dictionaries(
+            {}, optional={"pointer": pointers | anything, "parameter": anything}
+        ),
     },
 )
 resources = st.fixed_dictionaries(
@@ -1115,11 +1285,16 @@ resources = st.fixed_dictionaries(
 )
 bodies = st.one_of(
     st.builds(lambda found: {"errors": found}, st.lists(errors, max_size=3)),
-    st.builds(lambda found: {"data": found, "links": {"next": None}}, st.lists(resources, max_size=3) | resources),
+    st.builds(
+        lambda found: {"data": found, "links": {"next": None}},
+        st.lists(resources, max_size=3) | resources,
+    ),
     st.builds(
         lambda link: {"data": [], "links": {"next": link}},
         indiscreet
-        | st.builds("{}{}".format, st.sampled_from(["/", "/api/profiles?", "http://127.0.0.1/"]), indiscreet),
+        | st.builds(
+            "{}{}".format, st.sampled_from(["/", "/api/profiles?", "http://127.0.0.1/"]), indiscreet
+        ),
     ),
     anything,
     st.builds(lambda word: f"<html>{word}</html>".encode(), indiscreet),
@@ -1139,7 +1314,12 @@ QUESTIONS: list[Callable[[Klaviyo], Any]] = [
 
 @given(status=statuses, body=bodies, ask=st.sampled_from(QUESTIONS), edge=st.booleans())
 def test_whatever_klaviyo_answers_nothing_private_gets_out(
-    scripted: Scripted, asking: Klaviyo, status: int, body: Any, ask: Callable[[Klaviyo], Any], edge: bool
+    scripted: Scripted,
+    asking: Klaviyo,
+    status: int,
+    body: Any,
+    ask: Callable[[Klaviyo], Any],
+    edge: bool,
 ) -> None:
     scripted.answers(status, body, **({"cf_mitigated": "challenge"} if edge else {}))
     told = ""
@@ -1156,7 +1336,10 @@ def test_whatever_klaviyo_answers_nothing_private_gets_out(
 @given(
     st.lists(
         st.fixed_dictionaries(
-            {"source": st.fixed_dictionaries({"pointer": row_pointers}), "detail": indiscreet | long_words},
+            {
+                "source": st.fixed_dictionaries({"pointer": row_pointers}),
+                "detail": indiscreet | long_words,
+            },
             optional={"id": indiscreet | st.sampled_from(PRIVATE), "title": indiscreet},
         ),
         min_size=1,
@@ -1172,7 +1355,14 @@ def test_whatever_klaviyo_says_about_rows_nothing_private_gets_out(
     told = everything_about(caught.value)
     assert not [each for each in PRIVATE if each in told]
 
-    scripted.answers(200, {"data": [{"attributes": {"code": "x", **each, "original_payload": each}} for each in found]})
+    scripted.answers(
+        200,
+        {
+            "data": [
+                {"attributes": {"code": "x", **each, "original_payload": each}} for each in found
+            ]
+        },
+    )
     told = repr(list(asking.import_errors("job")))
     assert not [each for each in PRIVATE if each in told]
 
@@ -1185,7 +1375,9 @@ def test_whatever_klaviyo_says_about_rows_nothing_private_gets_out(
         "x" * 1985 + f"@b {ADDRESS}",  # what is looked at ends in the middle of the second address
     ],
 )
-def test_what_is_private_is_found_although_it_is_split_or_cut(scripted: Scripted, asking: Klaviyo, detail: str) -> None:
+def test_what_is_private_is_found_although_it_is_split_or_cut(
+    scripted: Scripted, asking: Klaviyo, detail: str
+) -> None:
     scripted.answers(400, refusal(detail, ROW))
     with pytest.raises(BatchRefused) as caught:
         asking.start_import(b"{}")
@@ -1207,19 +1399,28 @@ def test_when_there_is_no_answer_nothing_private_gets_out_either(
     """Errors of the libraries hold the address that was asked for, and with it the e-mails of its filter."""
     scripted.answers(200, b"{", Content_Length="5", Connection="close")
     with Klaviyo(
-        SecretStr(KEY), base_url=url or scripted.url, sleep=lambda _: None, jitter=lambda: 0.0, clock=lambda: 0.0
+        SecretStr(KEY),
+        base_url=url or scripted.url,
+        sleep=lambda _: None,
+        jitter=lambda: 0.0,
+        clock=lambda: 0.0,
     ) as klaviyo:
         told = broken_off(klaviyo, ask)
 
     assert not [each for each in PRIVATE if each in told]
 
 
-def test_klaviyos_words_are_kept_as_far_as_they_are_harmless(scripted: Scripted, asking: Klaviyo) -> None:
+def test_klaviyos_words_are_kept_as_far_as_they_are_harmless(
+    scripted: Scripted, asking: Klaviyo
+) -> None:
     detail = f"The email '{ADDRESS}' (or phone +1 500-555-0006) is invalid; see rule 42."
     scripted.answers(400, refusal(detail, ROW))
     with pytest.raises(BatchRefused) as caught:
         asking.start_import(b"{}")
-    assert caught.value.rows[0].reason == "The email [address] (or phone +[number]) is invalid; see rule 42."
+    assert (
+        caught.value.rows[0].reason
+        == "The email [address] (or phone +[number]) is invalid; see rule 42."
+    )
 
 
 def test_neither_client_nor_key_shows_the_key(asking: Klaviyo) -> None:
@@ -1227,16 +1428,24 @@ def test_neither_client_nor_key_shows_the_key(asking: Klaviyo) -> None:
     assert KEY not in repr(vars(asking))
 
 
-def test_a_certificate_file_that_is_missing_is_a_matter_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_file_that_is_missing_is_a_matter_of_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """requests raises a bare OSError for it."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
-    with Klaviyo(SecretStr(KEY), base_url="https://127.0.0.1:9") as klaviyo, pytest.raises(Unavailable) as caught:
+    with (
+        Klaviyo(SecretStr(KEY), base_url="https://127.0.0.1:9") as klaviyo,
+        pytest.raises(Unavailable) as caught,
+    ):
         klaviyo.start_import(b"{}")
     assert "certificate" in caught.value.hint
 
 
 def test_the_library_errors_cause_is_kept_where_it_is_harmless() -> None:
-    with Klaviyo(SecretStr(KEY), base_url="http://127.0.0.1:9") as klaviyo, pytest.raises(Unavailable) as caught:
+    with (
+        Klaviyo(SecretStr(KEY), base_url="http://127.0.0.1:9") as klaviyo,
+        pytest.raises(Unavailable) as caught,
+    ):
         klaviyo.start_import(b"{}")
     cause = caught.value.__cause__
     assert isinstance(cause, requests.ConnectionError)
@@ -1251,4 +1460,6 @@ def test_a_retry_is_logged_with_its_reason(
     with caplog.at_level(logging.INFO, logger="exporter.klaviyo.client"):
         klaviyo.account()
 
-    assert [(each.attempt, each.outcome, each.wait_s) for each in caplog.records] == [(1, "rate limited", 3.0)]
+    assert [(each.attempt, each.outcome, each.wait_s) for each in caplog.records] == [
+        (1, "rate limited", 3.0)
+    ]

@@ -17,18 +17,29 @@ from hypothesis import strategies as st
 
 from exporter.klaviyo.backoff import RETRIES, GiveUp, Outcome, Wait, decide
 from exporter.klaviyo.limits import BULK_IMPORT, RateLimits
-from exporter.klaviyo.rate_limit import GUARD_S, IN_FLIGHT, MAX_BACKOFF_S, MAX_PAUSE_S, PROBE_S, Pacer
+from exporter.klaviyo.rate_limit import (
+    GUARD_S,
+    IN_FLIGHT,
+    MAX_BACKOFF_S,
+    MAX_PAUSE_S,
+    PROBE_S,
+    Pacer,
+)
 from sandbox.klaviyo import limits as stand_in
 from sandbox.klaviyo.messages import Refused
 
-START = 1_795_449_600.0  # epoch seconds of a day in November 2026: as coarse as a float is in real life
+START = (
+    1_795_449_600.0  # epoch seconds of a day in November 2026: as coarse as a float is in real life
+)
 
 limits = st.builds(RateLimits, st.integers(1, 20), st.integers(1, 60))
 shares = st.floats(0.05, 1.0)
 pauses = st.floats(0, 3) | st.floats(0, 90)
 
 
-def send_all(pacer: Pacer, count: int, *, start: float = START, idle: list[float] | None = None) -> list[float]:
+def send_all(
+    pacer: Pacer, count: int, *, start: float = START, idle: list[float] | None = None
+) -> list[float]:
     """Send `count` times as soon as allowed, or after the idle time that is next in line."""
     now, sent = start, []
     for number in range(count):
@@ -63,7 +74,9 @@ def test_no_second_and_no_minute_ever_holds_more_than_its_limit(
 
 
 @given(st.lists(st.floats(0, GUARD_S * 0.99), min_size=60, max_size=60))
-def test_arrivals_that_jitter_by_less_than_the_guard_keep_to_the_windows(delays: list[float]) -> None:
+def test_arrivals_that_jitter_by_less_than_the_guard_keep_to_the_windows(
+    delays: list[float],
+) -> None:
     sent = send_all(Pacer(RateLimits(5, 20)), len(delays))
     arrived = sorted(moment + delay for moment, delay in zip(sent, delays, strict=True))
 
@@ -96,7 +109,9 @@ def test_the_first_burst_waits_for_nothing() -> None:
 
 
 @given(limits, st.lists(pauses, min_size=1, max_size=100))
-def test_whoever_slept_the_advised_time_need_not_ask_again(limits: RateLimits, idle: list[float]) -> None:
+def test_whoever_slept_the_advised_time_need_not_ask_again(
+    limits: RateLimits, idle: list[float]
+) -> None:
     pacer, now = Pacer(limits), START
     for pause in idle:
         now += pause
@@ -136,7 +151,9 @@ def test_the_stand_ins_fixed_windows_never_refuse_a_paced_import(pause_s: float)
     sent += send_all(pacer, 600, start=START + pause_s)
 
     for moment in sent:
-        account.take([("import", stand_in.Tier.M)], now=moment, l_steady=750)  # raises Refused for a 429
+        account.take(
+            [("import", stand_in.Tier.M)], now=moment, l_steady=750
+        )  # raises Refused for a 429
 
 
 # what Klaviyo tells
@@ -193,7 +210,9 @@ def test_a_new_window_brings_new_room() -> None:
 def test_a_window_that_ended_says_nothing_about_the_next() -> None:
     pacer = Pacer(BULK_IMPORT)
     pacer.told(150, 0, 10, START)
-    pacer.told(150, 2, 20, START + 12)  # shorter than a window: Klaviyo's began while we were silent
+    pacer.told(
+        150, 2, 20, START + 12
+    )  # shorter than a window: Klaviyo's began while we were silent
 
     sent = send_all(pacer, 3, start=START + 12)
     assert sent[1] == START + 12
@@ -225,7 +244,9 @@ def test_a_lower_limit_in_klaviyos_words_is_kept() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -5, 100_000])
-def test_a_limit_that_makes_no_sense_or_is_higher_than_documented_changes_nothing(limit: int) -> None:
+def test_a_limit_that_makes_no_sense_or_is_higher_than_documented_changes_nothing(
+    limit: int,
+) -> None:
     pacer = Pacer(BULK_IMPORT)
     pacer.told(limit, None, None, START)
 
@@ -310,11 +331,20 @@ def test_a_good_answer_that_was_on_its_way_before_the_429_opens_nothing() -> Non
 def test_a_probe_without_an_answer_is_followed_by_another() -> None:
     pacer = Pacer(BULK_IMPORT)
     pacer.throttled(1, START)
-    assert send_all(pacer, 3, start=START + 1) == [START + 1, START + 1 + PROBE_S, START + 1 + 2 * PROBE_S]
+    assert send_all(pacer, 3, start=START + 1) == [
+        START + 1,
+        START + 1 + PROBE_S,
+        START + 1 + 2 * PROBE_S,
+    ]
 
 
 def _run(
-    pacer: Pacer, count: int, way: Callable[[], float], *, back_s: float = 0.0, others: Sequence[float] = ()
+    pacer: Pacer,
+    count: int,
+    way: Callable[[], float],
+    *,
+    back_s: float = 0.0,
+    others: Sequence[float] = (),
 ) -> tuple[int, float]:
     """Have `count` sends accepted by the stand-in's counter: (429s, seconds it took).
 
@@ -343,7 +373,9 @@ def _run(
                 pacer.throttled(float(headers["Retry-After"]), now)
             else:
                 last = now
-                pacer.told(150, int(headers["RateLimit-Remaining"]), float(headers["RateLimit-Reset"]), now)
+                pacer.told(
+                    150, int(headers["RateLimit-Remaining"]), float(headers["RateLimit-Reset"]), now
+                )
             continue
         try:
             answer = account.take([("import", stand_in.Tier.M)], now=now, l_steady=750)
@@ -364,7 +396,9 @@ def test_another_tool_without_a_share_costs_a_round_or_two_of_429s_where_answers
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_way_that_takes_now_much_and_now_little_costs_one_round_of_429s_at_most(seed: int) -> None:
+def test_a_way_that_takes_now_much_and_now_little_costs_one_round_of_429s_at_most(
+    seed: int,
+) -> None:
     dice = random.Random(seed)
     throttled, _ = _run(Pacer(BULK_IMPORT), 100, lambda: dice.uniform(0.2, 0.8), back_s=0.5)
     assert throttled <= 10
@@ -389,7 +423,10 @@ def test_the_full_pace_comes_back_when_there_was_no_429_for_a_while() -> None:
 
 def test_another_tool_within_its_share_meets_no_429_and_causes_none() -> None:
     throttled, _ = _run(
-        Pacer(BULK_IMPORT, share=0.5), 300, lambda: 0.02, others=[0.5 + 2 * each for each in range(120)]
+        Pacer(BULK_IMPORT, share=0.5),
+        300,
+        lambda: 0.02,
+        others=[0.5 + 2 * each for each in range(120)],
     )
     assert throttled == 0
 
@@ -398,9 +435,15 @@ def test_another_tool_within_its_share_meets_no_429_and_causes_none() -> None:
 
 events = st.one_of(
     st.tuples(st.just("sent")),
-    st.tuples(st.just("told"), st.none() | st.integers(-5, 500), st.none() | st.integers(-5, 500), pauses | st.none()),
     st.tuples(
-        st.just("throttled"), st.none() | st.floats(allow_nan=True, allow_infinity=True) | st.integers(0, 10**12)
+        st.just("told"),
+        st.none() | st.integers(-5, 500),
+        st.none() | st.integers(-5, 500),
+        pauses | st.none(),
+    ),
+    st.tuples(
+        st.just("throttled"),
+        st.none() | st.floats(allow_nan=True, allow_infinity=True) | st.integers(0, 10**12),
     ),
 )
 
@@ -589,7 +632,11 @@ HALF = 0.5
     ],
 )
 def test_decide(
-    attempt: int, outcome: Outcome, elapsed_s: float, retry_after_s: float | None, answer: Wait | GiveUp
+    attempt: int,
+    outcome: Outcome,
+    elapsed_s: float,
+    retry_after_s: float | None,
+    answer: Wait | GiveUp,
 ) -> None:
     assert decide(attempt, outcome, elapsed_s, retry_after_s=retry_after_s, jitter=HALF) == answer
 

@@ -30,7 +30,9 @@ class WorldSecrets:
 
     def read(self, name: str) -> SecretStr:
         if name not in self.world.secrets:
-            raise SecretUnavailable(f"the secret {name} does not exist in the vault", hint="Store the key there.")
+            raise SecretUnavailable(
+                f"the secret {name} does not exist in the vault", hint="Store the key there."
+            )
         return SecretStr(self.world.secrets[name])
 
     def write(self, name: str, value: SecretStr) -> None:
@@ -41,7 +43,9 @@ class WorldSecrets:
 
 
 def managed(world: World) -> Management:
-    return Management(world.exporter, secrets=WorldSecrets(world), klaviyo=world.client, clock=world.clock)
+    return Management(
+        world.exporter, secrets=WorldSecrets(world), klaviyo=world.client, clock=world.clock
+    )
 
 
 def connection_document(**changes: Any) -> dict[str, Any]:
@@ -61,7 +65,9 @@ def export_document(**changes: Any) -> dict[str, Any]:
 
 def connect(management: Management, *, agreed: bool = True, **changes: Any) -> ConnectionView:
     """A connection as an administrator makes it."""
-    made = management.create_connection(ADMIN, parse(NewConnectionForm, connection_document(**changes)))
+    made = management.create_connection(
+        ADMIN, parse(NewConnectionForm, connection_document(**changes))
+    )
     return management.agree(ADMIN, made.id, consent.VERSION) if agreed else made
 
 

@@ -24,7 +24,9 @@ def store(tmp_path: Path) -> FolderStore:
 
 def test_the_line_is_there_before_the_change_is_made(store: FolderStore) -> None:
     audit = Audit(store, clock=lambda: 0)
-    with audit.recording(ADA, Action.EDIT_EXPORT, "exports/vips", before={"a": 1, "b": 2}, after={"a": 1, "b": 3}):
+    with audit.recording(
+        ADA, Action.EDIT_EXPORT, "exports/vips", before={"a": 1, "b": 2}, after={"a": 1, "b": 3}
+    ):
         [line] = audit.newest()
     assert line == {
         "place": "1970-01-01.000000",
@@ -37,7 +39,9 @@ def test_the_line_is_there_before_the_change_is_made(store: FolderStore) -> None
     }
 
 
-def test_nothing_is_changed_where_it_cannot_be_recorded(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_changed_where_it_cannot_be_recorded(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> int:
         raise Transient("the disk is full")
 
@@ -50,10 +54,17 @@ def test_nothing_is_changed_where_it_cannot_be_recorded(store: FolderStore, monk
 
 def test_a_change_that_failed_gets_a_second_line(store: FolderStore) -> None:
     audit = Audit(store)
-    with pytest.raises(RuntimeError), audit.recording(ADA, Action.CANCEL_RUN, "runs/x", after={"a": 1}):
+    with (
+        pytest.raises(RuntimeError),
+        audit.recording(ADA, Action.CANCEL_RUN, "runs/x", after={"a": 1}),
+    ):
         raise RuntimeError("about ada@example.com")
     newest, first = audit.newest()
-    assert (newest["outcome"], newest["after"], first["after"]) == ("failed: RuntimeError", None, {"a": 1})
+    assert (newest["outcome"], newest["after"], first["after"]) == (
+        "failed: RuntimeError",
+        None,
+        {"a": 1},
+    )
     assert "ada@example.com" not in json.dumps([newest, first])
 
 
@@ -70,12 +81,16 @@ def test_of_writers_at_once_none_is_lost(store: FolderStore) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {line["object"] for line in Audit(store).newest()} == {f"exports/{number}" for number in range(8)}
+    assert {line["object"] for line in Audit(store).newest()} == {
+        f"exports/{number}" for number in range(8)
+    }
 
 
 def test_days_are_read_newest_first_from_any_place(store: FolderStore) -> None:
     for number in range(6):
-        with Audit(store, clock=lambda day=number // 2: day * DAY_S).recording(ADA, Action.EDIT_EXPORT, f"e/{number}"):
+        with Audit(store, clock=lambda day=number // 2: day * DAY_S).recording(
+            ADA, Action.EDIT_EXPORT, f"e/{number}"
+        ):
             pass
     lines = list(Audit(store).newest())
     assert [line["object"] for line in lines] == [f"e/{number}" for number in (5, 4, 3, 2, 1, 0)]

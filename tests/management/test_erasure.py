@@ -20,7 +20,13 @@ from exporter.storage.protocols import Store
 from tests.journeys.world import World, assert_ended, people
 
 ADA = "ada@private.example"
-REJECTED = {2: "none", 3: f"mailto:{ADA}", 4: f"x{ADA}!", 5: f"{ADA}.au!", 6: f"Ada <{ADA.upper()}>"}
+REJECTED = {
+    2: "none",
+    3: f"mailto:{ADA}",
+    4: f"x{ADA}!",
+    5: f"{ADA}.au!",
+    6: f"Ada <{ADA.upper()}>",
+}
 
 
 @pytest.fixture(params=["folder", pytest.param("blob", marks=pytest.mark.azurite)])
@@ -101,7 +107,9 @@ def test_a_plan_that_storage_would_not_delete_goes_with_the_next_delivery(world:
 # One person
 
 
-def test_a_person_is_erased_and_the_numbers_still_add_up(world: World, store: Store, tmp_path: Path) -> None:
+def test_a_person_is_erased_and_the_numbers_still_add_up(
+    world: World, store: Store, tmp_path: Path
+) -> None:
     deliver_ada(world)
     run = world.run()
     before = world.rows_of("rejected.csv")
@@ -122,10 +130,17 @@ def test_a_person_is_erased_and_the_numbers_still_add_up(world: World, store: St
 def test_forgetting_twice_finds_nothing_more(world: World, store: Store) -> None:
     deliver_ada(world)
     forget(world.exporter, [ADA])
-    assert forget(world.exporter, [ADA]).to_json() == {"complete": True, "erased": [], "open_runs": [], "left": []}
+    assert forget(world.exporter, [ADA]).to_json() == {
+        "complete": True,
+        "erased": [],
+        "open_runs": [],
+        "left": [],
+    }
 
 
-def test_plans_that_outlived_their_run_are_deleted(world: World, store: Store, tmp_path: Path) -> None:
+def test_plans_that_outlived_their_run_are_deleted(
+    world: World, store: Store, tmp_path: Path
+) -> None:
     deliver_ada(world)
     run = world.run()
     staged = tmp_path / "rows-00000.parquet"
@@ -159,7 +174,9 @@ def test_a_document_that_names_the_person_is_named(world: World) -> None:
     assert found is not None
     document = json.loads(found.data)
     document["consent"]["by"] = ADA
-    world.exporter.store.replace("connections/main.json", json.dumps(document).encode(), etag=found.etag)
+    world.exporter.store.replace(
+        "connections/main.json", json.dumps(document).encode(), etag=found.etag
+    )
     assert forget(world.exporter, [ADA]).left == ["connections/main.json"]
 
 
@@ -196,7 +213,9 @@ def test_a_document_that_names_the_person_is_named(world: World) -> None:
         ("+7 495 123-45-67", "8 (495) 123 45 67", True),
     ],
 )
-def test_identifiers_are_compared_as_people_write_them(world: World, identifier: str, cell: str, theirs: bool) -> None:
+def test_identifiers_are_compared_as_people_write_them(
+    world: World, identifier: str, cell: str, theirs: bool
+) -> None:
     """Numbers without country code are of the export's phone region."""
     assert bool(forget_in(world, identifier, cell).erased) is theirs
 
@@ -212,13 +231,27 @@ def test_identifiers_are_compared_as_people_write_them(world: World, identifier:
         ("C-7", ",+40721000002,C-78", False),
         ("C,7", 'none,"C,7"', True),
         ('C"7', 'none,"C""7"', True),
-        ("C-78", '{"type":"profile","attributes":{"email":"bo@example.com","external_id":"C-78"}}', True),
-        ('C"7', '{"type":"profile","attributes":{"email":"bo@example.com","external_id":"C\\"7"}}', True),
+        (
+            "C-78",
+            '{"type":"profile","attributes":{"email":"bo@example.com","external_id":"C-78"}}',
+            True,
+        ),
+        (
+            'C"7',
+            '{"type":"profile","attributes":{"email":"bo@example.com","external_id":"C\\"7"}}',
+            True,
+        ),
         ("+40721000002", '{"type":"profile","attributes":{"phone_number":"+40721000002"}}', True),
-        ("ada@bücher.example", '{"type":"profile","attributes":{"email":"ada@xn--bcher-kva.example"}}', True),
+        (
+            "ada@bücher.example",
+            '{"type":"profile","attributes":{"email":"ada@xn--bcher-kva.example"}}',
+            True,
+        ),
     ],
 )
-def test_a_kept_row_is_theirs_when_one_of_its_cells_is(world: World, identifier: str, row: str, theirs: bool) -> None:
+def test_a_kept_row_is_theirs_when_one_of_its_cells_is(
+    world: World, identifier: str, row: str, theirs: bool
+) -> None:
     assert bool(forget_in(world, identifier, "", row).erased) is theirs
 
 
@@ -237,7 +270,9 @@ def forget_in(world: World, identifier: str, *cells: str) -> Erasure:
 
 
 @pytest.mark.parametrize("damage", [b"{broken", b'{"run_id": "ada@private.example"}', b"\xff"])
-def test_a_damaged_run_is_named_and_keeps_nobody_elses_rows(world: World, store: Store, damage: bytes) -> None:
+def test_a_damaged_run_is_named_and_keeps_nobody_elses_rows(
+    world: World, store: Store, damage: bytes
+) -> None:
     deliver_ada(world)
     first = world.run()
     found = store.read(first.folder + "run.json")
@@ -270,7 +305,9 @@ def test_nobody_is_refused(world: World) -> None:
         forget(world.exporter, [" "])
 
 
-def test_nothing_is_told_of_whom_was_forgotten(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_told_of_whom_was_forgotten(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     deliver_ada(world)
     caplog.set_level("DEBUG")
     caplog.clear()

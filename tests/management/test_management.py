@@ -24,7 +24,13 @@ from exporter.errors import (
     Transient,
     Unknown,
 )
-from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm, parse
+from exporter.management.forms import (
+    ConnectionForm,
+    ExportForm,
+    NewConnectionForm,
+    NewExportForm,
+    parse,
+)
 from exporter.management.management import Management
 from exporter.management.views import ConnectionView
 from exporter.orchestration.dispatcher import Exporter
@@ -65,7 +71,9 @@ def arrive(world: World) -> None:
 # Connections
 
 
-def test_a_given_key_goes_to_the_vault_and_nowhere_else(world: World, management: Management) -> None:
+def test_a_given_key_goes_to_the_vault_and_nowhere_else(
+    world: World, management: Management
+) -> None:
     view = connect(management)
     assert view.details is not None
     assert world.secrets[view.details.secret] == FULL_KEY
@@ -73,12 +81,18 @@ def test_a_given_key_goes_to_the_vault_and_nowhere_else(world: World, management
     assert FULL_KEY not in management.connection(ADMIN, view.id).model_dump_json()
 
 
-def test_connect_shows_account_scopes_clock_and_revision(world: World, management: Management) -> None:
+def test_connect_shows_account_scopes_clock_and_revision(
+    world: World, management: Management
+) -> None:
     view = connect(management)
     assert view.details is not None
     check = view.details.check
     assert check is not None
-    assert (check.ok, check.account_id, check.account_name) == (True, "SANDBX", "Sandbox Organization")
+    assert (check.ok, check.account_id, check.account_name) == (
+        True,
+        "SANDBX",
+        "Sandbox Organization",
+    )
     assert check.scopes == dict.fromkeys(
         ("accounts:read", "lists:read", "profiles:read", "lists:write", "profiles:write"), True
     )
@@ -92,7 +106,9 @@ def test_probing_writes_nothing(world: World, management: Management) -> None:
     assert (len(world.klaviyo.account.lists), world.accepted_rows()) == (before, 0)
 
 
-def test_a_key_without_write_scopes_is_said_to_lack_them(world: World, management: Management) -> None:
+def test_a_key_without_write_scopes_is_said_to_lack_them(
+    world: World, management: Management
+) -> None:
     view = connect(management, key=READONLY_KEY)
     assert view.details is not None
     assert view.details.check is not None
@@ -151,7 +167,9 @@ def test_names_of_connections_are_taken_once(management: Management) -> None:
         connect(management, name="MAIN account")
 
 
-def test_administrators_alone_may_use_a_connection_unless_it_is_shared(management: Management) -> None:
+def test_administrators_alone_may_use_a_connection_unless_it_is_shared(
+    management: Management,
+) -> None:
     connect(management)
     connect(management, name="Shared", used_by="contributors")
     assert [view.name for view in management.connections(CONTRIBUTOR)] == ["Shared"]
@@ -192,7 +210,9 @@ def test_a_key_of_another_account_is_refused(world: World, management: Managemen
     view = connect(management)
     known, etag = management.catalog.find(Connection, view.id) or pytest.fail("no connection")
     assert known.check is not None
-    other = known.model_copy(update={"check": known.check.model_copy(update={"account_id": "OTHER1"})})
+    other = known.model_copy(
+        update={"check": known.check.model_copy(update={"account_id": "OTHER1"})}
+    )
     management.catalog.replace(other, etag=etag)
     with pytest.raises(Invalid, match="account SANDBX, not OTHER1"):
         management.rotate_key(ADMIN, view.id, SecretStr(FULL_KEY))
@@ -221,7 +241,9 @@ def test_the_account_stays_known_whatever_came_of_the_last_check(
         case "secret gone":
             world.secrets.clear()
         case _:
-            world.settings(keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]})
+            world.settings(
+                keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]}
+            )
             world.secrets["klaviyo-key"] = "pk_blind"
     assert account_of(management.check_connection(ADMIN, view.id)) == (False, *KNOWN)
 
@@ -232,7 +254,9 @@ def test_a_key_whose_account_cannot_be_told_takes_no_known_ones_place(
 ) -> None:
     view = connect(management)
     before = dict(world.secrets)
-    world.settings(keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]})
+    world.settings(
+        keys={"pk_blind": ["lists:read", "lists:write", "profiles:read", "profiles:write"]}
+    )
     world.settings(revoke=[FULL_KEY] if was_revoked else [])
     management.check_connection(ADMIN, view.id)
     with pytest.raises(Invalid, match="key: may be of another account than SANDBX"):
@@ -278,7 +302,9 @@ def test_what_is_tried_is_not_said_of_a_secret_that_somebody_else_put_there(
             management.edit_connection(ADMIN, view.id, form, etag=seen)
         return world.client(key)
 
-    slow = Management(world.exporter, secrets=WorldSecrets(world), klaviyo=client, clock=world.clock)
+    slow = Management(
+        world.exporter, secrets=WorldSecrets(world), klaviyo=client, clock=world.clock
+    )
     key = () if how == "check_connection" else (SecretStr("pk_new"),)
     with pytest.raises(EditConflict, match="another secret"):
         getattr(slow, how)(ADMIN, view.id, *key)
@@ -301,7 +327,12 @@ def test_consent_is_kept_with_who_when_and_what(world: World, management: Manage
     assert view.details is not None
     given = view.details.consent
     assert given is not None
-    assert (given.by, given.by_id, given.at, given.version) == ("Ada", "a-1", world.now(), consent.VERSION)
+    assert (given.by, given.by_id, given.at, given.version) == (
+        "Ada",
+        "a-1",
+        world.now(),
+        consent.VERSION,
+    )
     with pytest.raises(Invalid, match="version"):
         management.agree(ADMIN, view.id, "2020-01-01")
 
@@ -344,13 +375,17 @@ def test_a_connection_is_removed_with_its_exports_and_key_as_chosen(
     view = connect(management)
     add_export(management)
     assert view.details is not None
-    management.remove_connection(ADMIN, view.id, etag=view.details.etag, exports=exports, delete_secret=delete_secret)
+    management.remove_connection(
+        ADMIN, view.id, etag=view.details.etag, exports=exports, delete_secret=delete_secret
+    )
     assert management.connections(ADMIN) == []
     assert [one.connection for one in management.exports(ADMIN)] == left
     assert (view.details.secret in world.secrets) is not delete_secret
 
 
-def test_a_key_that_another_connection_uses_is_not_deleted(world: World, management: Management) -> None:
+def test_a_key_that_another_connection_uses_is_not_deleted(
+    world: World, management: Management
+) -> None:
     first = connect(management, key=None, secret="klaviyo-key")
     connect(management, name="Second", key=None, secret="klaviyo-key")
     assert first.details is not None
@@ -365,7 +400,11 @@ def test_a_key_that_another_connection_uses_is_not_deleted(world: World, managem
 @pytest.mark.parametrize("exports", ["detach", "remove"])
 @pytest.mark.parametrize("failing", ["export", "vault", "connection"])
 def test_a_removal_that_fails_half_way_sends_nothing_more_and_can_be_repeated(
-    world: World, management: Management, monkeypatch: pytest.MonkeyPatch, failing: str, exports: Any
+    world: World,
+    management: Management,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    exports: Any,
 ) -> None:
     view = connect(management)
     add_export(management)
@@ -390,25 +429,35 @@ def test_a_removal_that_fails_half_way_sends_nothing_more_and_can_be_repeated(
             patch.setattr(FolderStore, "delete", failing_for("exports/", FolderStore.delete))
             patch.setattr(FolderStore, "replace", failing_for("exports/", FolderStore.replace))
         with pytest.raises(Transient, match="it is away") as caught:
-            management.remove_connection(ADMIN, view.id, etag=view.details.etag, exports=exports, delete_secret=True)
+            management.remove_connection(
+                ADMIN, view.id, etag=view.details.etag, exports=exports, delete_secret=True
+            )
     assert caught.value.hint.startswith("Wait. Main account is still there, without consent")
     world.deliver()
     assert (world.run("high-value").status, world.accepted_rows()) == (Status.CANCELED, 0)
     left = management.connection(ADMIN, view.id).details
     assert left is not None
     assert left.consent is None
-    management.remove_connection(ADMIN, view.id, etag=left.etag, exports=exports, delete_secret=True)
+    management.remove_connection(
+        ADMIN, view.id, etag=left.etag, exports=exports, delete_secret=True
+    )
     assert (management.connections(ADMIN), view.details.secret in world.secrets) == ([], False)
-    assert [one.connection for one in management.exports(ADMIN)] == ([None] if exports == "detach" else [])
+    assert [one.connection for one in management.exports(ADMIN)] == (
+        [None] if exports == "detach" else []
+    )
 
 
-def test_a_connection_that_changes_meanwhile_keeps_its_exports(world: World, management: Management) -> None:
+def test_a_connection_that_changes_meanwhile_keeps_its_exports(
+    world: World, management: Management
+) -> None:
     view = connect(management)
     add_export(management)
     assert view.details is not None
     management.withdraw(ADMIN, view.id)
     with pytest.raises(EditConflict):
-        management.remove_connection(ADMIN, view.id, etag=view.details.etag, exports="remove", delete_secret=True)
+        management.remove_connection(
+            ADMIN, view.id, etag=view.details.etag, exports="remove", delete_secret=True
+        )
     assert [one.connection for one in management.exports(ADMIN)] == [view.id]
     assert view.details.secret in world.secrets
 
@@ -427,7 +476,9 @@ def broken(world: World, management: Management) -> Management:
     return management
 
 
-def test_a_connection_that_cannot_be_read_keeps_nothing_else_from_being_seen(broken: Management) -> None:
+def test_a_connection_that_cannot_be_read_keeps_nothing_else_from_being_seen(
+    broken: Management,
+) -> None:
     assert [view.id for view in broken.connections(ADMIN)] == ["main-account"]
     for actor in (ADMIN, CONTRIBUTOR, VIEWER):
         assert [(view.id, view.connection_name) for view in broken.exports(actor)] == [
@@ -446,11 +497,15 @@ def test_a_connection_that_cannot_be_read_keeps_no_other_from_being_made_or_remo
     assert connect(broken, name="Hand made").id == "hand-made-2"
     details = broken.connection(ADMIN, "main-account").details
     assert details is not None
-    broken.remove_connection(ADMIN, "main-account", etag=details.etag, exports="detach", delete_secret=True)
+    broken.remove_connection(
+        ADMIN, "main-account", etag=details.etag, exports="detach", delete_secret=True
+    )
     assert details.secret not in world.secrets
 
 
-def test_run_all_starts_the_others_and_says_which_connection_cannot_be_read(world: World, broken: Management) -> None:
+def test_run_all_starts_the_others_and_says_which_connection_cannot_be_read(
+    world: World, broken: Management
+) -> None:
     arrive(world)
     first, second = broken.run_all(ADMIN)
     assert (first.export, first.run, "cannot be read" in first.problem) == ("a", None, True)
@@ -481,16 +536,22 @@ def test_storage_that_fails_for_one_export_does_not_end_run_all(
 # Klaviyo's lists
 
 
-def test_lists_show_opt_in_and_the_flows_that_joining_starts(world: World, management: Management) -> None:
+def test_lists_show_opt_in_and_the_flows_that_joining_starts(
+    world: World, management: Management
+) -> None:
     connect(management)
     flows = [{"id": "F1", "name": "Welcome"}, {"id": "F2", "name": "Old", "status": "draft"}]
-    world.klaviyo.call("POST", "/_sandbox/lists", {"id": "LIST02", "name": "With flow", "flows": flows})
+    world.klaviyo.call(
+        "POST", "/_sandbox/lists", {"id": "LIST02", "name": "With flow", "flows": flows}
+    )
     found = {view.id: view for view in management.lists(ADMIN, "main-account")}
     assert (found[LIST].flows, found["LIST02"].flows) == ([], ["Welcome"])
     assert found[LIST].opt_in_process == "double_opt_in"
 
 
-def test_a_key_that_may_not_see_flows_shows_lists_without(world: World, management: Management) -> None:
+def test_a_key_that_may_not_see_flows_shows_lists_without(
+    world: World, management: Management
+) -> None:
     scopes = ["accounts:read", "lists:read", "lists:write", "profiles:read", "profiles:write"]
     world.settings(keys={"pk_no_flows": scopes})
     connect(management, key="pk_no_flows")
@@ -501,7 +562,9 @@ def test_a_key_that_may_not_see_flows_shows_lists_without(world: World, manageme
 def test_all_pages_of_lists_are_read(world: World, management: Management) -> None:
     connect(management)
     for number in range(25):
-        world.klaviyo.call("POST", "/_sandbox/lists", {"id": f"X{number:05}", "name": f"List {number:02}"})
+        world.klaviyo.call(
+            "POST", "/_sandbox/lists", {"id": f"X{number:05}", "name": f"List {number:02}"}
+        )
     assert len(management.lists(ADMIN, "main-account")) == 26
 
 
@@ -557,12 +620,16 @@ def test_refreshed_is_when_it_last_delivered_however_often_it_was_skipped_since(
                 "finished_at": world.now(),
             }
         )
-        world.exporter.store.create(document.folder + "run.json", document.model_dump_json(by_alias=True).encode())
+        world.exporter.store.create(
+            document.folder + "run.json", document.model_dump_json(by_alias=True).encode()
+        )
     view = management.export(VIEWER, "high-value")
     assert (view.status, view.refreshed) == ("Skipped", delivered.finished_at)
 
 
-@pytest.mark.parametrize("recorded", [True, False], ids=["as recorded", "of earlier, looked for in the newest runs"])
+@pytest.mark.parametrize(
+    "recorded", [True, False], ids=["as recorded", "of earlier, looked for in the newest runs"]
+)
 def test_refreshed_is_when_it_last_delivered_however_often_it_failed_since(
     world: World, management: Management, recorded: bool
 ) -> None:
@@ -582,7 +649,9 @@ def test_refreshed_is_when_it_last_delivered_however_often_it_failed_since(
     assert (view.status, view.refreshed) == ("Failed", delivered)
 
 
-def test_a_delivery_whose_closer_died_is_noted_by_the_timer(world: World, management: Management) -> None:
+def test_a_delivery_whose_closer_died_is_noted_by_the_timer(
+    world: World, management: Management
+) -> None:
     connect(management)
     add_export(management)
     world.drop_people("a.csv", people(3))
@@ -603,12 +672,23 @@ def test_a_list_that_klaviyo_does_not_have_is_refused(management: Management) ->
 
 def test_what_should_be_known_is_said_after_saving(world: World, management: Management) -> None:
     connect(management, agreed=False)
-    world.klaviyo.call("POST", "/_sandbox/lists", {"id": LIST, "name": "L", "flows": [{"id": "F1", "name": "Welcome"}]})
+    world.klaviyo.call(
+        "POST",
+        "/_sandbox/lists",
+        {"id": LIST, "name": "L", "flows": [{"id": "F1", "name": "Welcome"}]},
+    )
     arrive(world)
     add_export(management, name="First", mapping={"email": "EMail"})
     view = add_export(management, mapping={"email": "Mail"}, segments=[SEGMENT, "Ghosts"])
     said = "\n".join(view.warnings)
-    for part in ("agreed", "Welcome", "double opt-in", "filled by First", "Ghosts has arrived", "no column 'Mail'"):
+    for part in (
+        "agreed",
+        "Welcome",
+        "double opt-in",
+        "filled by First",
+        "Ghosts has arrived",
+        "no column 'Mail'",
+    ):
         assert part in said, part
 
 
@@ -634,7 +714,10 @@ def test_storage_that_does_not_answer_keeps_no_export_from_being_saved(
     connect(management)
     monkeypatch.setattr(world.exporter.snapshots, "list", away)
     made = add_export(management)
-    assert "Whether snapshots have arrived could not be found out: storage does not answer." in made.warnings
+    assert (
+        "Whether snapshots have arrived could not be found out: storage does not answer."
+        in made.warnings
+    )
     assert management.export(ADMIN, made.id).etag == made.etag
 
 
@@ -699,7 +782,9 @@ def test_of_two_editors_at_once_one_is_told(management: Management) -> None:
     def edit(name: str) -> None:
         barrier.wait()
         try:
-            management.edit_export(ADMIN, "high-value", parse(ExportForm, export_document(name=name)), etag=etag)
+            management.edit_export(
+                ADMIN, "high-value", parse(ExportForm, export_document(name=name)), etag=etag
+            )
             outcomes.append(name)
         except EditConflict:
             outcomes.append("told")
@@ -713,12 +798,16 @@ def test_of_two_editors_at_once_one_is_told(management: Management) -> None:
     assert management.export(ADMIN, "high-value").name == sorted(outcomes)[0]
 
 
-def test_a_contributor_cannot_move_an_export_to_or_from_an_unshared_connection(management: Management) -> None:
+def test_a_contributor_cannot_move_an_export_to_or_from_an_unshared_connection(
+    management: Management,
+) -> None:
     connect(management)
     connect(management, name="Shared", used_by="contributors")
     mine = add_export(management, CONTRIBUTOR, connection="shared")
     with pytest.raises(NotAllowed):
-        management.edit_export(CONTRIBUTOR, mine.id, parse(ExportForm, export_document()), etag=mine.etag)
+        management.edit_export(
+            CONTRIBUTOR, mine.id, parse(ExportForm, export_document()), etag=mine.etag
+        )
     theirs = add_export(management, name="Theirs")
     form = parse(ExportForm, export_document(name="Theirs", connection="shared"))
     with pytest.raises(NotAllowed):
@@ -734,7 +823,9 @@ def test_a_copy_is_paused_and_of_another_name(management: Management) -> None:
 
 
 @pytest.mark.parametrize("how", ["pause", "detach", "remove"])
-def test_withdrawing_an_export_stops_its_open_run(world: World, management: Management, how: str) -> None:
+def test_withdrawing_an_export_stops_its_open_run(
+    world: World, management: Management, how: str
+) -> None:
     connect(management)
     add_export(management)
     world.drop_people("a.csv", people(50))
@@ -745,7 +836,9 @@ def test_withdrawing_an_export_stops_its_open_run(world: World, management: Mana
         case "detach":
             management.detach_export(ADMIN, "high-value")
         case _:
-            management.remove_export(ADMIN, "high-value", etag=management.export(ADMIN, "high-value").etag)
+            management.remove_export(
+                ADMIN, "high-value", etag=management.export(ADMIN, "high-value").etag
+            )
     world.deliver()
     assert (world.run("high-value").status, world.accepted_rows()) == (Status.CANCELED, 0)
 
@@ -795,7 +888,9 @@ def test_run_all_takes_those_with_an_active_schedule(world: World, management: M
     assert management.run_all(CONTRIBUTOR) == []
 
 
-def test_run_all_goes_on_after_an_export_that_cannot_be_started(world: World, management: Management) -> None:
+def test_run_all_goes_on_after_an_export_that_cannot_be_started(
+    world: World, management: Management
+) -> None:
     """One has no snapshot, the connection of another cannot be read, storage does not answer for the third."""
     connect(management)
     connect(management, name="Broken")
@@ -841,7 +936,9 @@ def test_history_is_paged_newest_first(world: World, management: Management) -> 
     assert seen == [run.run_id for run in reversed(world.runs("high-value"))]
 
 
-def test_while_a_run_is_open_its_profiles_are_known_once_it_is_planned(world: World, management: Management) -> None:
+def test_while_a_run_is_open_its_profiles_are_known_once_it_is_planned(
+    world: World, management: Management
+) -> None:
     connect(management)
     add_export(management)
     world.drop_people("a.csv", people(25, planted={1: "nobody"}))
@@ -875,7 +972,9 @@ def test_a_run_is_cancelled_once(world: World, management: Management) -> None:
         management.cancel_run(ADMIN, run.id)
 
 
-def test_plan_shows_what_a_run_would_do_and_sends_nothing(world: World, management: Management) -> None:
+def test_plan_shows_what_a_run_would_do_and_sends_nothing(
+    world: World, management: Management
+) -> None:
     connect(management)
     add_export(management)
     arrive(world)
@@ -884,17 +983,23 @@ def test_plan_shows_what_a_run_would_do_and_sends_nothing(world: World, manageme
     assert [sample["attributes"]["email"] for sample in summary["samples"]] == ["p***"] * 3
 
 
-def test_plan_shows_values_to_those_who_ask_and_may_read_rows(world: World, management: Management) -> None:
+def test_plan_shows_values_to_those_who_ask_and_may_read_rows(
+    world: World, management: Management
+) -> None:
     connect(management)
     add_export(management)
     arrive(world)
     summary = management.plan_export(ADMIN, "high-value", show_values=True)
-    assert [sample["attributes"]["email"] for sample in summary["samples"]] == [email for email, _ in people(3)]
+    assert [sample["attributes"]["email"] for sample in summary["samples"]] == [
+        email for email, _ in people(3)
+    ]
     with pytest.raises(NotAllowed):
         management.plan_export(VIEWER, "high-value", show_values=True)
 
 
-def test_plan_says_that_a_run_would_fail_and_what_to_do(world: World, management: Management) -> None:
+def test_plan_says_that_a_run_would_fail_and_what_to_do(
+    world: World, management: Management
+) -> None:
     connect(management)
     export = add_export(management, max_profiles=2)
     arrive(world)
@@ -981,14 +1086,18 @@ def test_what_a_run_has_counted_is_not_read_again(world: World, management: Mana
     assert members_of(management) == {SEGMENT: 5}, "rows, whatever became of them"
 
 
-def test_what_was_counted_for_one_look_is_not_read_again_for_the_next(world: World, management: Management) -> None:
+def test_what_was_counted_for_one_look_is_not_read_again_for_the_next(
+    world: World, management: Management
+) -> None:
     arrive(world)
     assert members_of(management) == {SEGMENT: 3}
     world.patch.setattr(Exporter, "count_members", lambda *_: pytest.fail("read again"))
     assert members_of(management) == {SEGMENT: 3}
 
 
-def test_large_segments_are_not_counted_before_a_run_reads_them(world: World, management: Management) -> None:
+def test_large_segments_are_not_counted_before_a_run_reads_them(
+    world: World, management: Management
+) -> None:
     connect(management)
     add_export(management)
     arrive(world)
@@ -1008,21 +1117,29 @@ def test_a_segment_that_cannot_be_read_has_no_members_and_keeps_nobody_from_the_
     assert members_of(management) == {"Broken": None, SEGMENT: 3}
 
 
-def test_two_destinations_with_a_segment_of_one_name_are_two_segments(world: World, management: Management) -> None:
+def test_two_destinations_with_a_segment_of_one_name_are_two_segments(
+    world: World, management: Management
+) -> None:
     for destination, count in (("A", 2), ("B", 4)):
-        world.put(f"CustomerInsights_1/{destination}/Seg/2026/08/24/1433/Seg_1.csv", as_csv(people(count)))
+        world.put(
+            f"CustomerInsights_1/{destination}/Seg/2026/08/24/1433/Seg_1.csv", as_csv(people(count))
+        )
     world.clock.move(3_600)
     assert members_of(management) == {"A/Seg": 2, "B/Seg": 4}
     assert management.suggest_mapping(ADMIN, "B/Seg").columns == ["EMail", "FirstName"]
 
 
-def test_members_of_a_document_that_cannot_be_read_are_counted_anew(world: World, management: Management) -> None:
+def test_members_of_a_document_that_cannot_be_read_are_counted_anew(
+    world: World, management: Management
+) -> None:
     arrive(world)
     world.exporter.store.create("members.json", b"{")
     assert members_of(management) == members_of(management) == {SEGMENT: 3}
 
 
-def test_mapping_is_suggested_from_the_newest_snapshot(world: World, management: Management) -> None:
+def test_mapping_is_suggested_from_the_newest_snapshot(
+    world: World, management: Management
+) -> None:
     arrive(world)
     found = management.suggest_mapping(CONTRIBUTOR, SEGMENT)
     assert found.columns == ["EMail", "FirstName"]
@@ -1036,7 +1153,9 @@ def test_columns_of_a_parquet_snapshot_are_known_and_so_are_those_behind_an_empt
 ) -> None:
     connect(management)
     file = world.folder / "people.parquet"
-    duckdb.sql(f"COPY (SELECT 'ada@example.com' AS EMail, 'Ada' AS FirstName) TO '{file}' (FORMAT parquet)")
+    duckdb.sql(
+        f"COPY (SELECT 'ada@example.com' AS EMail, 'Ada' AS FirstName) TO '{file}' (FORMAT parquet)"
+    )
     world.put(FOLDER + "a.csv", "")
     world.put(FOLDER + "b.parquet", file.read_bytes())
     world.clock.move(3_600)
@@ -1046,15 +1165,24 @@ def test_columns_of_a_parquet_snapshot_are_known_and_so_are_those_behind_an_empt
     assert any("no column 'Mail'" in warning for warning in wrong.warnings)
 
 
-def test_suggestion_takes_up_the_data_types_of_the_model(world: World, management: Management) -> None:
+def test_suggestion_takes_up_the_data_types_of_the_model(
+    world: World, management: Management
+) -> None:
     root = "CustomerInsights_1/Export/"
     attributes = [{"name": "EMail", "dataType": "string"}, {"name": "Points", "dataType": "int64"}]
-    model = {"name": "x", "version": "1.0", "entities": [{"name": SEGMENT, "attributes": attributes}]}
+    model = {
+        "name": "x",
+        "version": "1.0",
+        "entities": [{"name": SEGMENT, "attributes": attributes}],
+    }
     world.put(root + "model.json", json.dumps(model))
     world.put(f"{root}{SEGMENT}/2026/08/24/1433/{SEGMENT}_1.csv", "EMail,Points\na@example.com,5\n")
     world.clock.move(3_600)
     found = management.suggest_mapping(CONTRIBUTOR, SEGMENT)
-    assert found.mapping == {"email": "EMail", "properties": {"Points": {"column": "Points", "type": "number"}}}
+    assert found.mapping == {
+        "email": "EMail",
+        "properties": {"Points": {"column": "Points", "type": "number"}},
+    }
 
 
 @pytest.mark.parametrize("run_id", ["x", "../x/y", "a/b/c", "high-value/", "high-value/../x", ""])
@@ -1066,7 +1194,12 @@ def test_odd_run_ids_are_unknown(management: Management, run_id: str) -> None:
 
 @pytest.mark.parametrize("odd", ["x", "../x", "a/b", "", "A", "x" * 200, "nul\0"])
 def test_odd_ids_of_documents_are_unknown(management: Management, odd: str) -> None:
-    for ask in (management.export, management.connection, management.detach_export, management.run_export):
+    for ask in (
+        management.export,
+        management.connection,
+        management.detach_export,
+        management.run_export,
+    ):
         with pytest.raises(Unknown):
             ask(ADMIN, odd)
     with pytest.raises(Unknown):
@@ -1083,13 +1216,19 @@ def test_each_change_is_recorded_with_who_and_what(world: World, management: Man
     form = parse(ExportForm, export_document(max_profiles=10))
     management.edit_export(ADMIN, "high-value", form, etag=etag)
     newest, created, *_ = management.changes(ADMIN).items
-    assert (newest.action, newest.object, newest.by["name"]) == ("edit_export", "exports/high-value", "Ada")
+    assert (newest.action, newest.object, newest.by["name"]) == (
+        "edit_export",
+        "exports/high-value",
+        "Ada",
+    )
     assert newest.before is not None
     assert newest.after is not None
     assert (newest.before["max_profiles"], newest.after["max_profiles"]) == (None, 10)
     assert set(newest.after) == {"max_profiles", "changed"}
     assert (created.action, created.before) == ("create_export", None)
-    assert [one.object for one in management.changes(ADMIN).items[2:]] == [f"connections/{view.id}"] * 2
+    assert [one.object for one in management.changes(ADMIN).items[2:]] == [
+        f"connections/{view.id}"
+    ] * 2
     assert FULL_KEY not in text_of_everything(world)
 
 
@@ -1118,7 +1257,13 @@ def test_the_record_is_paged(management: Management) -> None:
 
 def test_documents_of_earlier_still_load() -> None:
     Connection.model_validate(
-        {"schema": 1, "id": "main", "name": "K", "secret": "k", "consent": {"by": "a", "at": "2026-11-23T09:00:00Z"}}
+        {
+            "schema": 1,
+            "id": "main",
+            "name": "K",
+            "secret": "k",
+            "consent": {"by": "a", "at": "2026-11-23T09:00:00Z"},
+        }
     )
     Export.model_validate(
         {

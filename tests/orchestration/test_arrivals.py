@@ -68,9 +68,13 @@ def test_partitions_that_model_json_names_are_waited_for(world: World) -> None:
 def model(*folders: str, columns: Sequence[str] = COLUMNS) -> str:
     """A model.json that names one partition in each of these folders, and no header in them."""
     place = "https://examplestorage.blob.core.windows.net/klaviyo-feed/"
-    partitions = [{"name": "1", "location": f"{place}{folder}{SEGMENT}_1.csv"} for folder in folders]
+    partitions = [
+        {"name": "1", "location": f"{place}{folder}{SEGMENT}_1.csv"} for folder in folders
+    ]
     attributes = [{"name": name, "dataType": "string"} for name in columns]
-    return json.dumps({"entities": [{"name": SEGMENT, "attributes": attributes, "partitions": partitions}]})
+    return json.dumps(
+        {"entities": [{"name": SEGMENT, "attributes": attributes, "partitions": partitions}]}
+    )
 
 
 def pass_time(world: World, seconds: float) -> None:
@@ -85,7 +89,9 @@ def names_of(world: World) -> list[str | None]:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_columns_that_model_json_names_are_right_whenever_it_comes(world: World, is_first: bool) -> None:
+def test_columns_that_model_json_names_are_right_whenever_it_comes(
+    world: World, is_first: bool
+) -> None:
     world.register()
     if is_first:
         world.drop(FEED + "model.json", model(REFRESH))
@@ -101,7 +107,9 @@ def test_columns_that_model_json_names_are_right_whenever_it_comes(world: World,
 
 def test_a_model_json_of_the_refresh_before_does_not_name_the_columns(world: World) -> None:
     world.register()
-    world.drop(FEED + "model.json", model(REFRESH_BEFORE, columns=("EMail", "LastName", "FirstName")))
+    world.drop(
+        FEED + "model.json", model(REFRESH_BEFORE, columns=("EMail", "LastName", "FirstName"))
+    )
     world.drop(f"{REFRESH}{SEGMENT}_1.csv", ADA)
     pass_time(world, HOUR / 2)
     assert world.runs() == []
@@ -111,7 +119,9 @@ def test_a_model_json_of_the_refresh_before_does_not_name_the_columns(world: Wor
     assert names_of(world) == ["Ada"]
 
 
-def test_where_no_model_json_comes_in_time_the_run_fails_and_one_that_comes_later_starts_another(world: World) -> None:
+def test_where_no_model_json_comes_in_time_the_run_fails_and_one_that_comes_later_starts_another(
+    world: World,
+) -> None:
     began = world.clock.now
     world.register()
     world.drop(FEED + "model.json", model(REFRESH_BEFORE))
@@ -135,7 +145,9 @@ def test_where_no_model_json_comes_in_time_the_run_fails_and_one_that_comes_late
         ({"email": "column_1"}, ADA),
     ],
 )
-def test_files_that_need_no_model_json_do_not_wait_for_one(world: World, mapping: dict[str, str], content: str) -> None:
+def test_files_that_need_no_model_json_do_not_wait_for_one(
+    world: World, mapping: dict[str, str], content: str
+) -> None:
     began = world.clock.now
     world.register(mapping=mapping)
     world.drop(f"{REFRESH}{SEGMENT}_1.csv", content)
@@ -194,7 +206,10 @@ def test_notices_that_come_twice_and_in_any_order_make_one_run(world: World, see
 
 def test_two_refreshes_at_once_each_run_and_the_newer_one_has_the_last_word(world: World) -> None:
     world.register()
-    older, newer = (f"CustomerInsights_x/Feed/HighValue/2026/09/21/{hhmm}/HighValue_1.csv" for hhmm in ("1300", "1400"))
+    older, newer = (
+        f"CustomerInsights_x/Feed/HighValue/2026/09/21/{hhmm}/HighValue_1.csv"
+        for hhmm in ("1300", "1400")
+    )
     world.put(older, as_csv([("p@example.com", "Old")]))
     world.put(newer, as_csv([("p@example.com", "New")]))
     for name in (older, newer):
@@ -208,7 +223,10 @@ def test_a_snapshot_noticed_after_a_newer_one_was_delivered_brings_no_old_values
     world: World,
 ) -> None:
     world.register()
-    older, newer = (f"CustomerInsights_x/Feed/HighValue/2026/09/21/{hhmm}/HighValue_1.csv" for hhmm in ("1300", "1400"))
+    older, newer = (
+        f"CustomerInsights_x/Feed/HighValue/2026/09/21/{hhmm}/HighValue_1.csv"
+        for hhmm in ("1300", "1400")
+    )
     world.drop(newer, as_csv([("p@example.com", "New")]))
     world.deliver()
     world.drop(older, as_csv([("p@example.com", "Old")]))
@@ -237,7 +255,12 @@ class Meddler(FolderSnapshots):
 
 
 def start_meddled(
-    world: World, because: str, happens: Callable[[str], object], *, times: int = 1, name: str = FOLDER + "a.csv"
+    world: World,
+    because: str,
+    happens: Callable[[str], object],
+    *,
+    times: int = 1,
+    name: str = FOLDER + "a.csv",
 ) -> None:
     """Start a run of five people, under which something happens."""
     export = world.register(schedule=NIGHTLY if because == "schedule" else ON_ARRIVAL)
@@ -258,7 +281,9 @@ def start_meddled(
 
 
 @pytest.mark.parametrize("because", BECAUSE)
-def test_a_partition_replaced_while_it_is_read_starts_over_with_the_new_one(world: World, because: str) -> None:
+def test_a_partition_replaced_while_it_is_read_starts_over_with_the_new_one(
+    world: World, because: str
+) -> None:
     start_meddled(world, because, lambda name: world.put(name, as_csv(people(7, first=100))))
     first, second = world.runs()
     assert_ended(world, Status.SKIPPED, run=first)
@@ -266,7 +291,9 @@ def test_a_partition_replaced_while_it_is_read_starts_over_with_the_new_one(worl
     assert_ended(world, Status.SUCCESSFUL, delivered=7, run=second)
     assert (second.because, second.due_at, second.restarts) == (because, first.due_at, 1)
     assert world.emails() == {email for email, _ in people(7, first=100)}
-    assert second.created_at.timestamp() >= first.created_at.timestamp() + world.limits.settle_s, "it waited for quiet"
+    assert second.created_at.timestamp() >= first.created_at.timestamp() + world.limits.settle_s, (
+        "it waited for quiet"
+    )
 
 
 def test_one_that_arrives_anew_while_it_is_read_makes_one_new_run(world: World) -> None:
@@ -278,12 +305,22 @@ def test_one_that_arrives_anew_while_it_is_read_makes_one_new_run(world: World) 
 
 @pytest.mark.parametrize("because", BECAUSE)
 @pytest.mark.parametrize("name", [f"segments/{SEGMENT}.csv", FOLDER + "a.csv"])
-def test_a_snapshot_that_changes_without_end_fails_at_last(world: World, because: str, name: str) -> None:
+def test_a_snapshot_that_changes_without_end_fails_at_last(
+    world: World, because: str, name: str
+) -> None:
     """A file by hand settles at once, so new runs follow; a folder never settles, so the run gives up."""
     sizes = itertools.count(7)  # file systems tell versions of one size apart by milliseconds only
-    start_meddled(world, because, lambda name: world.put(name, as_csv(people(next(sizes)))), times=10_000, name=name)
+    start_meddled(
+        world,
+        because,
+        lambda name: world.put(name, as_csv(people(next(sizes)))),
+        times=10_000,
+        name=name,
+    )
     *before, last = sorted(world.runs(), key=lambda run: run.restarts)
-    assert [run.status for run in before] == [Status.SKIPPED] * (0 if name.startswith(FOLDER) else 3)
+    assert [run.status for run in before] == [Status.SKIPPED] * (
+        0 if name.startswith(FOLDER) else 3
+    )
     assert_ended(world, Status.FAILED, run=last)
     assert "changed while it was read" in last.message
 
@@ -322,7 +359,9 @@ class Barred:
         return getattr(self._snapshots, name)
 
 
-REFUSED = ConfigError("the container: storage refuses access (403)", hint="Give the app's identity the role.")
+REFUSED = ConfigError(
+    "the container: storage refuses access (403)", hint="Give the app's identity the role."
+)
 
 
 @pytest.mark.parametrize("error", [REFUSED, Transient("the container: storage is not available")])
@@ -348,7 +387,9 @@ def test_a_snapshot_that_cannot_be_looked_at_is_a_failed_run_that_says_why(
     assert [notice.run for notice in notices] == [run.run_id]
 
 
-def test_a_snapshot_that_changed_and_cannot_be_looked_at_again_fails_the_run_and_says_why(world: World) -> None:
+def test_a_snapshot_that_changed_and_cannot_be_looked_at_again_fails_the_run_and_says_why(
+    world: World,
+) -> None:
     class Shut(Meddler):
         """Nothing is listed any more once the file was replaced."""
 
@@ -455,7 +496,9 @@ LAYOUTS = [FOLDER, "segments/HighValue.csv", "CustomerInsights_x/Feed/HighValue/
 
 
 @pytest.mark.parametrize("place", LAYOUTS)
-def test_a_snapshot_whose_events_were_lost_is_found_within_hours_and_runs_once(world: World, place: str) -> None:
+def test_a_snapshot_whose_events_were_lost_is_found_within_hours_and_runs_once(
+    world: World, place: str
+) -> None:
     world.register()
     world.exporter.tick()
     world.clock.move(60)
@@ -493,7 +536,9 @@ def test_a_snapshot_that_was_there_before_its_export_is_not_missed(world: World)
     world.exporter.catalog.save(export)
     _hours(world, 3)
     changed = Change(by="a person", at=world.now())
-    world.exporter.catalog.save(export.model_copy(update={"segments": ["HighValue", "Other"], "changed": changed}))
+    world.exporter.catalog.save(
+        export.model_copy(update={"segments": ["HighValue", "Other"], "changed": changed})
+    )
     _hours(world, 3)
     assert world.runs() == []
 

@@ -93,7 +93,9 @@ def test_a_column_of_the_mapping_that_the_snapshot_lacks(world: World) -> None:
 def test_a_missing_column_is_said_without_quoting_a_person(world: World) -> None:
     """A file without a header looks as if its first row held the columns' names."""
     world.register(mapping={"email": "Courriel", "first_name": "Prénom"})
-    world.drop(FOLDER + "a.csv", "anna.tester@example.com,Annabella\nbert.tester@example.com,Berthold\n")
+    world.drop(
+        FOLDER + "a.csv", "anna.tester@example.com,Annabella\nbert.tester@example.com,Berthold\n"
+    )
     world.deliver()
     run = assert_ended(world, Status.FAILED)
     for text in (run.message, run.hint, *(text for _, text in world.text_of_state())):
@@ -172,7 +174,9 @@ def test_a_lost_partition_that_comes_after_the_failure_makes_a_run(world: World)
 # Nothing is retried for ever
 
 
-def test_klaviyo_down_for_good_ends_the_run_within_hours_and_requests_within_reason(world: World) -> None:
+def test_klaviyo_down_for_good_ends_the_run_within_hours_and_requests_within_reason(
+    world: World,
+) -> None:
     world.register()
     world.fault("status", match=".", status=503, times=None)
     began = world.clock.now
@@ -232,7 +236,9 @@ def test_a_poison_message_closes_its_run(world: World) -> None:
     assert "report it" in run.hint
 
 
-def test_a_defect_in_ending_a_run_is_known_to_whoever_closes_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_in_ending_a_run_is_known_to_whoever_closes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(_: object) -> None:
         raise RuntimeError("a defect of ours")
 
@@ -266,7 +272,9 @@ def test_a_poison_message_of_a_run_whose_instances_died_says_so(world: World) ->
     assert "MEMORY_MB" in run.hint
 
 
-def test_an_unexpected_error_of_an_earlier_phase_is_not_taken_for_that_of_a_later_one(world: World) -> None:
+def test_an_unexpected_error_of_an_earlier_phase_is_not_taken_for_that_of_a_later_one(
+    world: World,
+) -> None:
     fails = [True, False]
 
     def at_first(key: SecretStr) -> object:
@@ -282,7 +290,9 @@ def test_an_unexpected_error_of_an_earlier_phase_is_not_taken_for_that_of_a_late
     assert world.run().unexpected == ""
 
 
-@pytest.mark.parametrize("error", [duckdb.IOException("Could not write file /p/ada@x.com"), OSError(28, "No space")])
+@pytest.mark.parametrize(
+    "error", [duckdb.IOException("Could not write file /p/ada@x.com"), OSError(28, "No space")]
+)
 def test_a_disk_that_is_full_is_waited_for_and_then_said(
     world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +322,9 @@ def test_a_poison_message_of_a_run_that_is_closed_changes_nothing(world: World) 
         {"do": "step", "run": "../x", "step": 1},
     ],
 )
-def test_a_message_that_nobody_understands_is_dropped(world: World, message: dict[str, str]) -> None:
+def test_a_message_that_nobody_understands_is_dropped(
+    world: World, message: dict[str, str]
+) -> None:
     world.exporter.handle(message)
     world.exporter.close_poisoned(message)
     assert world.messages() == 0
@@ -397,7 +409,9 @@ def test_planning_ends_itself_before_the_platform_does(world: World) -> None:
     ],
     ids=["503", "dropped", "429"],
 )
-def test_what_klaviyo_must_mend_is_not_asked_of_people(world: World, rule: dict[str, object], advice: str) -> None:
+def test_what_klaviyo_must_mend_is_not_asked_of_people(
+    world: World, rule: dict[str, object], advice: str
+) -> None:
     world.restart(setbacks=1)
     world.fault(match=JOBS, times=None, **rule)  # type: ignore[arg-type]
     _export(world)
@@ -458,7 +472,10 @@ def test_a_run_that_cannot_be_read_stops_neither_the_timer_nor_other_runs(world:
     """Damaged, edited by hand, or of another version: whatever is the matter, it is the matter of this run alone."""
     export = world.register()
     store = world.exporter.store
-    for name, data in (("20260101T0000Z-0000000000", b'{"schema":2}'), ("20990101T0000Z-ffffffffff", b"\xff{")):
+    for name, data in (
+        ("20260101T0000Z-0000000000", b'{"schema":2}'),
+        ("20990101T0000Z-ffffffffff", b"\xff{"),
+    ):
         store.create(f"runs/vips/{name}/run.json", data)
         store.create(f"open/vips/{name}", encode_listed(world.now()))
     notices: list[Notice] = []
@@ -520,7 +537,9 @@ def test_a_message_that_is_no_object_of_json_is_dropped(world: World, body: byte
     assert world.messages() == 0
 
 
-def test_storage_that_refuses_a_document_of_an_export_is_not_taken_for_its_absence(world: World) -> None:
+def test_storage_that_refuses_a_document_of_an_export_is_not_taken_for_its_absence(
+    world: World,
+) -> None:
     """Else the snapshot would be forgotten, as one that no export wants."""
     world.register()
 

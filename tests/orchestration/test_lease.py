@@ -43,7 +43,13 @@ def _take(store: FolderStore, clock: Clock, owner: str = "a") -> HeldLease:
 
 def test_a_lease_is_a_document_that_a_person_can_read(store: FolderStore, clock: Clock) -> None:
     _take(store, clock)
-    expected = {"schema": 1, "owner": "a", "generation": 1, "expires_at": clock.now + 60, "pacer": {}}
+    expected = {
+        "schema": 1,
+        "owner": "a",
+        "generation": 1,
+        "expires_at": clock.now + 60,
+        "pacer": {},
+    }
     assert _document(store) == expected
 
 
@@ -57,7 +63,9 @@ def test_a_held_lease_is_refused_with_the_time_to_wait(store: FolderStore, clock
 
 
 @pytest.mark.parametrize("ahead_s", [61 * 7 / 6, 3_600, 10 * 365 * 86_400, float("inf")])
-def test_a_lease_from_a_clock_far_ahead_is_none(store: FolderStore, clock: Clock, ahead_s: float) -> None:
+def test_a_lease_from_a_clock_far_ahead_is_none(
+    store: FolderStore, clock: Clock, ahead_s: float
+) -> None:
     lease = {"schema": 1, "owner": "a", "generation": 7, "expires_at": clock.now + ahead_s}
     store.create(NAME, json.dumps(lease).encode())
     assert not is_held(store, NAME, now=clock.now)
@@ -79,7 +87,9 @@ def test_connections_do_not_wait_for_each_other(store: FolderStore, clock: Clock
     assert not is_held(store, "leases/third.json", now=clock.now)
 
 
-def test_an_expired_lease_is_taken_over_with_the_next_generation(store: FolderStore, clock: Clock) -> None:
+def test_an_expired_lease_is_taken_over_with_the_next_generation(
+    store: FolderStore, clock: Clock
+) -> None:
     first = _take(store, clock)
     clock.move(60)
     second = _take(store, clock, "b")
@@ -91,7 +101,9 @@ def test_an_expired_lease_is_taken_over_with_the_next_generation(store: FolderSt
         first.renew()
 
 
-def test_a_lost_lease_stays_lost_and_is_not_given_back_for_another(store: FolderStore, clock: Clock) -> None:
+def test_a_lost_lease_stays_lost_and_is_not_given_back_for_another(
+    store: FolderStore, clock: Clock
+) -> None:
     first = _take(store, clock)
     clock.move(61)
     second = _take(store, clock, "b")
@@ -101,8 +113,12 @@ def test_a_lost_lease_stays_lost_and_is_not_given_back_for_another(store: Folder
     assert _document(store)["pacer"] == {}
 
 
-@pytest.mark.parametrize(("passed_s", "holds"), [(0, True), (49, True), (50, True), (50.1, False), (60, False)])
-def test_a_holder_stops_a_while_before_the_end(store: FolderStore, clock: Clock, passed_s: float, holds: bool) -> None:
+@pytest.mark.parametrize(
+    ("passed_s", "holds"), [(0, True), (49, True), (50, True), (50.1, False), (60, False)]
+)
+def test_a_holder_stops_a_while_before_the_end(
+    store: FolderStore, clock: Clock, passed_s: float, holds: bool
+) -> None:
     assert MARGIN * 60 == 10
     lease = _take(store, clock)
     clock.move(passed_s)
@@ -124,14 +140,18 @@ def test_a_renewed_lease_lasts_from_then_on(store: FolderStore, clock: Clock) ->
     assert _document(store)["pacer"] == {"sent": 3}
 
 
-def test_a_released_lease_is_free_at_once_and_hands_on_the_rate_windows(store: FolderStore, clock: Clock) -> None:
+def test_a_released_lease_is_free_at_once_and_hands_on_the_rate_windows(
+    store: FolderStore, clock: Clock
+) -> None:
     _take(store, clock).release({"sent": 3})
     assert not is_held(store, NAME, now=clock.now)
     assert _take(store, clock, "b").pacer == {"sent": 3}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"owner": 1}', "\x00"])
-def test_a_lease_that_cannot_be_read_counts_as_none(store: FolderStore, clock: Clock, text: str) -> None:
+def test_a_lease_that_cannot_be_read_counts_as_none(
+    store: FolderStore, clock: Clock, text: str
+) -> None:
     store.create(NAME, text.encode())
     assert not is_held(store, NAME, now=clock.now)
     _take(store, clock).check()
@@ -143,7 +163,9 @@ def test_of_ten_workers_that_take_a_new_lease_one_wins(store: FolderStore, clock
     assert _document(store)["generation"] == 1
 
 
-def test_of_ten_workers_that_take_over_an_expired_lease_one_wins(store: FolderStore, clock: Clock) -> None:
+def test_of_ten_workers_that_take_over_an_expired_lease_one_wins(
+    store: FolderStore, clock: Clock
+) -> None:
     for generation in range(2, 6):
         _take(store, clock)
         clock.move(61)
@@ -207,13 +229,17 @@ class _Failing:
 
 
 def test_a_renewal_that_fails_is_tried_again(store: FolderStore) -> None:
-    failing = _Failing(store, iter([True, False, True, False, False, False, False, False, False, False]))
+    failing = _Failing(
+        store, iter([True, False, True, False, False, False, False, False, False, False])
+    )
     with kept(take(failing, NAME, "a", clock=time.time, lasts_s=0.6), pacer=dict) as lease:  # type: ignore[arg-type]
         time.sleep(0.8)
         lease.check()
 
 
-def test_a_lease_that_cannot_be_given_back_changes_nothing_of_the_outcome(store: FolderStore) -> None:
+def test_a_lease_that_cannot_be_given_back_changes_nothing_of_the_outcome(
+    store: FolderStore,
+) -> None:
     failing = _Failing(store, iter([True] * 9))
     with kept(take(failing, NAME, "a", clock=time.time, lasts_s=60), pacer=dict):  # type: ignore[arg-type]
         outcome = "done"

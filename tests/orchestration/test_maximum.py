@@ -15,7 +15,9 @@ def _register(world: World, most: int | None) -> Export:
     return export
 
 
-def test_a_plan_over_the_maximum_fails_before_anything_is_sent_and_says_what_to_do(world: World) -> None:
+def test_a_plan_over_the_maximum_fails_before_anything_is_sent_and_says_what_to_do(
+    world: World,
+) -> None:
     _register(world, 1_000)
     world.drop_people("a.csv", [*people(1_234), ("no address", "Nobody")])
     world.deliver()
@@ -50,7 +52,9 @@ def test_a_maximum_that_is_changed_meanwhile_holds_for_the_next_run(world: World
     assert_ended(world, Status.FAILED, delivered=0, run=world.exporter.run(again.run_id))
 
 
-def test_starting_again_with_a_higher_maximum_does_not_wait_for_the_run_that_is_open(world: World) -> None:
+def test_starting_again_with_a_higher_maximum_does_not_wait_for_the_run_that_is_open(
+    world: World,
+) -> None:
     _register(world, 3)
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))

@@ -99,7 +99,8 @@ def test_saving_a_schedule_runs_nothing_whenever_its_times_were(world: World) ->
 
 
 @pytest.mark.parametrize(
-    "changed", [datetime(2020, 1, 1), datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)]
+    "changed",
+    [datetime(2020, 1, 1), datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)],
 )
 def test_a_document_put_back_by_hand_runs_nothing_whatever_it_says_of_its_change(
     world: World, changed: datetime
@@ -107,14 +108,19 @@ def test_a_document_put_back_by_hand_runs_nothing_whatever_it_says_of_its_change
     export = _ready(world)
     world.exporter.catalog.save(
         export.model_copy(
-            update={"schedule": Schedule(on="schedule", cron="* * * * *"), "changed": Change(by="a person", at=changed)}
+            update={
+                "schedule": Schedule(on="schedule", cron="* * * * *"),
+                "changed": Change(by="a person", at=changed),
+            }
         )
     )
     world.exporter.tick()
     assert world.runs() == []
 
 
-def test_a_schedule_counts_from_when_it_was_saved_not_from_when_the_timer_saw_it(world: World) -> None:
+def test_a_schedule_counts_from_when_it_was_saved_not_from_when_the_timer_saw_it(
+    world: World,
+) -> None:
     _ready(world, Schedule(on="demand"))
     saved = Change(by="a test", at=world.now())
     due = Schedule(on="schedule", times=[f"{world.now() + timedelta(minutes=2):%H:%M}"])
@@ -321,7 +327,10 @@ def test_a_snapshot_that_was_delivered_but_for_rejected_rows_is_not_new(world: W
 def test_a_snapshot_that_a_newer_one_overtook_is_not_tried_at_every_time(world: World) -> None:
     """The newer one was delivered, then deleted from the container."""
     world.register(schedule=NIGHTLY)
-    older, newer = (f"CI/Feed/HighValue/{world.now():%Y/%m/%d}/{minute}/HighValue_1.csv" for minute in ("0001", "0002"))
+    older, newer = (
+        f"CI/Feed/HighValue/{world.now():%Y/%m/%d}/{minute}/HighValue_1.csv"
+        for minute in ("0001", "0002")
+    )
     for name in (older, newer):
         world.put(name, as_csv(people(5)))
     world.clock.move(3_600)
@@ -331,11 +340,17 @@ def test_a_snapshot_that_a_newer_one_overtook_is_not_tried_at_every_time(world: 
         world.exporter.tick()
         world.deliver()
         (world.container / newer).unlink(missing_ok=True)
-    assert [run.status for run in world.runs()] == [Status.SUCCESSFUL, Status.SKIPPED, Status.SKIPPED]
+    assert [run.status for run in world.runs()] == [
+        Status.SUCCESSFUL,
+        Status.SKIPPED,
+        Status.SKIPPED,
+    ]
     assert ["newer snapshot" in run.message for run in world.runs()] == [False, True, False]
 
 
-def test_a_schedule_sends_a_delivered_snapshot_to_the_list_that_the_export_has_since(world: World) -> None:
+def test_a_schedule_sends_a_delivered_snapshot_to_the_list_that_the_export_has_since(
+    world: World,
+) -> None:
     export = _ready(world)
     _to_next_time(world)
     world.exporter.tick()
@@ -349,7 +364,9 @@ def test_a_schedule_sends_a_delivered_snapshot_to_the_list_that_the_export_has_s
     assert len(world.emails("LIST02")) == 5
 
 
-def test_a_schedule_over_a_connection_without_consent_is_skipped_until_there_is_one(world: World) -> None:
+def test_a_schedule_over_a_connection_without_consent_is_skipped_until_there_is_one(
+    world: World,
+) -> None:
     _ready(world)
     given = world.exporter.catalog.connection("main")
     assert given is not None
@@ -367,7 +384,9 @@ def test_a_schedule_over_a_connection_without_consent_is_skipped_until_there_is_
     assert_ended(world, Status.SUCCESSFUL, delivered=5, run=world.runs()[-1])
 
 
-@pytest.mark.parametrize("has_snapshot", [True, False], ids=["delivered before", "none has arrived"])
+@pytest.mark.parametrize(
+    "has_snapshot", [True, False], ids=["delivered before", "none has arrived"]
+)
 def test_of_moments_in_a_row_that_are_skipped_for_one_reason_the_first_is_recorded(
     world: World, has_snapshot: bool
 ) -> None:
@@ -408,7 +427,11 @@ def test_a_moment_that_is_skipped_for_another_reason_is_recorded(world: World) -
     _to_next_time(world)
     world.exporter.tick()
     first, _, last = world.runs()
-    assert [run.status for run in world.runs()] == [Status.SKIPPED, Status.SUCCESSFUL, Status.SKIPPED]
+    assert [run.status for run in world.runs()] == [
+        Status.SKIPPED,
+        Status.SUCCESSFUL,
+        Status.SKIPPED,
+    ]
     assert first.message != last.message
 
 
@@ -425,7 +448,9 @@ def test_a_timetable_of_earlier_is_gone_on_with(world: World) -> None:
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
-def test_a_schedule_before_the_first_snapshot_is_skipped_and_stops_nothing_else(world: World) -> None:
+def test_a_schedule_before_the_first_snapshot_is_skipped_and_stops_nothing_else(
+    world: World,
+) -> None:
     world.register("aaa-first", segments=["Nobody"], schedule=NIGHTLY)
     _ready(world)
     _to_next_time(world)
@@ -440,14 +465,18 @@ def test_a_schedule_before_the_first_snapshot_is_skipped_and_stops_nothing_else(
 
 def test_an_export_that_cannot_be_read_stops_nothing_else(world: World) -> None:
     _ready(world)
-    world.exporter.store.create("exports/aaa-broken.json", b'{"schedule": {"on": "schedule", "cron": "61 3 * * *"}}')
+    world.exporter.store.create(
+        "exports/aaa-broken.json", b'{"schedule": {"on": "schedule", "cron": "61 3 * * *"}}'
+    )
     _to_next_time(world)
     world.exporter.tick()
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
-def test_storage_that_answers_for_one_export_only_stops_nothing_else_and_is_made_up_for(world: World) -> None:
+def test_storage_that_answers_for_one_export_only_stops_nothing_else_and_is_made_up_for(
+    world: World,
+) -> None:
     """What the other one missed stays due."""
     world.register("aaa-unlucky", segments=["Unlucky"], schedule=NIGHTLY)
     world.put("segments/Unlucky/a.csv", as_csv(people(3, first=100)))
@@ -572,7 +601,9 @@ def test_a_run_that_lost_its_message_is_taken_up_by_the_tick(world: World) -> No
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
 
 
-def test_a_run_whose_document_is_damaged_does_not_keep_the_tick_from_the_others(world: World) -> None:
+def test_a_run_whose_document_is_damaged_does_not_keep_the_tick_from_the_others(
+    world: World,
+) -> None:
     world.register()
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))
@@ -621,7 +652,13 @@ def test_a_run_that_waits_for_its_turn_for_hours_gathers_no_messages(world: Worl
     world.register()
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))
-    other = take(world.exporter.store, lease_name("main", ""), "another run", clock=world.clock, lasts_s=100_000)
+    other = take(
+        world.exporter.store,
+        lease_name("main", ""),
+        "another run",
+        clock=world.clock,
+        lasts_s=100_000,
+    )
     for _ in range(24):
         world.clock.move(300)
         world.exporter.tick()
@@ -636,7 +673,11 @@ def test_a_run_that_waits_for_its_turn_for_hours_gathers_no_messages(world: Worl
 
 
 def test_runs_over_two_connections_of_one_account_take_turns(world: World) -> None:
-    for export_id, connection, account in (("one", "main", "ABC123"), ("two", "second", "ABC123"), ("x", "third", "X")):
+    for export_id, connection, account in (
+        ("one", "main", "ABC123"),
+        ("two", "second", "ABC123"),
+        ("x", "third", "X"),
+    ):
         world.register(export_id, connection=connection)
         document = world.exporter.catalog.connection(connection)
         assert document is not None
@@ -644,10 +685,20 @@ def test_runs_over_two_connections_of_one_account_take_turns(world: World) -> No
         world.exporter.catalog.save(document.model_copy(update={"check": check}))
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: len(list(world.exporter.store.names("open/"))) == 3)
-    other = take(world.exporter.store, lease_name("", "ABC123"), "another run", clock=world.clock, lasts_s=100_000)
+    other = take(
+        world.exporter.store,
+        lease_name("", "ABC123"),
+        "another run",
+        clock=world.clock,
+        lasts_s=100_000,
+    )
     due = world.clock.now + 120
     world.deliver(until=lambda: world.clock.now > due)
-    assert [world.run(export_id=each).status.is_open for each in ("one", "two", "x")] == [True, True, False]
+    assert [world.run(export_id=each).status.is_open for each in ("one", "two", "x")] == [
+        True,
+        True,
+        False,
+    ]
     other.release({})
     world.deliver()
     assert [world.run(export_id=each).status for each in ("one", "two")] == [Status.SUCCESSFUL] * 2

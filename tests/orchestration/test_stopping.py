@@ -52,14 +52,23 @@ def _change_export(world: World, **changes: Any) -> None:
     world.exporter.catalog.save(export.model_copy(update=changes))
 
 
-STOPS = [_cancel, _remove_connection, _withdraw_consent, _pause, _remove_export, _give_other_connection]
+STOPS = [
+    _cancel,
+    _remove_connection,
+    _withdraw_consent,
+    _pause,
+    _remove_export,
+    _give_other_connection,
+]
 
 
 class _StopAt:
     """A client that lets a person act while its n-th import is under way. Every import takes `seconds`: by default so
     long that the next batch is the first that must not go."""
 
-    def __init__(self, world: World, at: int, act: Callable[[World], None], *, seconds: float = 0.31) -> None:
+    def __init__(
+        self, world: World, at: int, act: Callable[[World], None], *, seconds: float = 0.31
+    ) -> None:
         self.world, self.at, self.act, self.sent, self.seconds = world, at, act, 0, seconds
         self.acted_at = self.last_at = 0.0
 
@@ -205,7 +214,9 @@ def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(
     assert world.errors == []
 
 
-def test_starting_after_the_connection_was_changed_makes_a_new_run_over_the_new_one(world: World) -> None:
+def test_starting_after_the_connection_was_changed_makes_a_new_run_over_the_new_one(
+    world: World,
+) -> None:
     world.register()
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))
@@ -235,7 +246,9 @@ def test_a_run_does_not_go_on_for_another_that_took_the_id_of_what_was_removed(
         removed, etag = world.exporter.catalog.find(kind, document_id) or pytest.fail("gone")
         world.exporter.catalog.remove(kind, document_id, etag=etag)
         changes = {"list_id": "LIST02"} if kind is Export else {}
-        world.exporter.catalog.save(removed.model_copy(update={"created": _created(world), **changes}))
+        world.exporter.catalog.save(
+            removed.model_copy(update={"created": _created(world), **changes})
+        )
 
     _born(world)
     stop = _StopAt(world, 3, make_anew)
@@ -256,7 +269,9 @@ def test_a_run_goes_on_when_its_export_and_connection_were_edited(
         _change_export(world, changed=_created(world, "another"), name="Other")
         connection = world.exporter.catalog.connection(CONNECTION)
         assert connection is not None
-        world.exporter.catalog.save(connection.model_copy(update={"changed": _created(world, "another")}))
+        world.exporter.catalog.save(
+            connection.model_copy(update={"changed": _created(world, "another")})
+        )
 
     _born(world)
     world.exporter = world.again(klaviyo=_StopAt(world, 3, edit))

@@ -37,7 +37,9 @@ class Planned:
         """The profiles of a body, which must be strict JSON."""
         document = strict_json(self.reader.body(batch, **part))
         assert document["data"]["type"] == "profile-bulk-import-job"
-        assert document["data"]["relationships"] == {"lists": {"data": [{"type": "list", "id": "Y6nRLr"}]}}
+        assert document["data"]["relationships"] == {
+            "lists": {"data": [{"type": "list", "id": "Y6nRLr"}]}
+        }
         profiles = document["data"]["attributes"]["profiles"]["data"]
         assert isinstance(profiles, list)
         return profiles
@@ -58,7 +60,10 @@ class Planned:
     def duplicates(self) -> list[tuple[Place, Place]]:
         """Where each duplicate stands, and the row it gave way to."""
         rows = self._rows("duplicates.csv")
-        return [((row["source"], int(row["line"])), (row["kept_source"], int(row["kept_line"]))) for row in rows]
+        return [
+            ((row["source"], int(row["line"])), (row["kept_source"], int(row["kept_line"])))
+            for row in rows
+        ]
 
     def places(self, batch: PlannedBatch) -> list[Place]:
         """Source and line of each profile of a batch, in order."""
@@ -83,12 +88,16 @@ def planned(
     """Plan files as one snapshot, and open the plan."""
     known = dialects or {}
     sources = [
-        PartitionSource(name=name, open=lambda data=data: _chunks(data), dialect=known.get(name, Dialect()))  # type: ignore[misc]
+        PartitionSource(
+            name=name, open=lambda data=data: _chunks(data), dialect=known.get(name, Dialect())
+        )  # type: ignore[misc]
         for name, data in files.items()
     ]
     with TemporaryDirectory() as name:
         folder = Path(name) / "it's a plan"
-        plan = make_plan(sources, parse_mapping(dict(mapping or {"email": "EMail"})), folder, **options)
+        plan = make_plan(
+            sources, parse_mapping(dict(mapping or {"email": "EMail"})), folder, **options
+        )
         assert plan.adds_up()
         assert plan.rows == sum(note.rows for note in plan.sources)
         assert Plan.model_validate_json((folder / "plan.json").read_bytes()) == plan
@@ -110,10 +119,14 @@ def as_csv(rows: Iterable[Sequence[str]], *, delimiter: str = ",", line_end: str
     """Write as csv.writer does, but quote every field with a line break, which it does only from Python 3.13 on."""
 
     def field(value: str, width: int) -> str:
-        special = any(one in value for one in ('"', delimiter, "\r", "\n")) or (width == 1 and not value)
+        special = any(one in value for one in ('"', delimiter, "\r", "\n")) or (
+            width == 1 and not value
+        )
         return '"' + value.replace('"', '""') + '"' if special else value
 
-    return "".join(delimiter.join(field(value, len(row)) for value in row) + line_end for row in rows)
+    return "".join(
+        delimiter.join(field(value, len(row)) for value in row) + line_end for row in rows
+    )
 
 
 def strict_json(text: str | bytes) -> Any:

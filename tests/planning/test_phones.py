@@ -49,7 +49,11 @@ def test_number_is_e164_or_none(text: str, region: str | None, e164: str | None)
 
 
 def test_result_stays_as_it_is_when_it_is_read_again():
-    for text, region in [("+4419 00 12345", None), ("8 (495) 123-45-67", "RU"), ("011 15 2345-6789", "AR")]:
+    for text, region in [
+        ("+4419 00 12345", None),
+        ("8 (495) 123-45-67", "RU"),
+        ("011 15 2345-6789", "AR"),
+    ]:
         e164 = to_e164(text, region)
         assert e164
         assert to_e164(e164, None) == e164
@@ -81,7 +85,11 @@ def test_example_of_every_country_is_possible_and_most_take_the_fast_path():
         for code in CODES
         for region in COUNTRY_CODE_TO_REGION_CODE[code]
     ]
-    known = [phonenumbers.format_number(one, phonenumbers.PhoneNumberFormat.E164) for one in samples if one]
+    known = [
+        phonenumbers.format_number(one, phonenumbers.PhoneNumberFormat.E164)
+        for one in samples
+        if one
+    ]
     assert [number for number in known if to_e164(number, None) != number] == []
     assert sum(PATTERN.fullmatch(number) is not None for number in known) > 0.9 * len(known)
 
@@ -100,10 +108,14 @@ def test_usual_mobile_numbers_take_the_fast_path(number: str):
 
 
 punctuated = st.builds(
-    lambda number, marks: "".join(mark + character for mark, character in zip(marks, number, strict=False)),
+    lambda number, marks: "".join(
+        mark + character for mark, character in zip(marks, number, strict=False)
+    ),
     numbers,
     st.lists(
-        st.sampled_from(["", "", "", "", " ", "-", ".", "(", ")", "\u00a0", ") ", " -"]), min_size=25, max_size=25
+        st.sampled_from(["", "", "", "", " ", "-", ".", "(", ")", "\u00a0", ") ", " -"]),
+        min_size=25,
+        max_size=25,
     ),
 )
 
@@ -121,7 +133,9 @@ def test_punctuation_is_passed_over_as_the_library_passes_over_it(text: str):
 def test_duckdb_matches_as_python_does(texts: list[str]):
     query = f"SELECT regexp_full_match(it, {literal(e164_pattern())}) FROM (SELECT unnest($texts) AS it)"
     found = duckdb.connect().execute(query, {"texts": texts}).fetchall()
-    assert [matches for (matches,) in found] == [PATTERN.fullmatch(text) is not None for text in texts]
+    assert [matches for (matches,) in found] == [
+        PATTERN.fullmatch(text) is not None for text in texts
+    ]
 
 
 @settings(max_examples=100)

@@ -24,8 +24,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.definitions.mapping import parse_mapping
-from exporter.errors import ConfigError, MappingError, PartitionChanged, RowsLost, SnapshotUnreadable
-from exporter.orchestration.dispatcher import Limits
+from exporter.errors import (
+    ConfigError,
+    MappingError,
+    PartitionChanged,
+    RowsLost,
+    SnapshotUnreadable,
+)
+from exporter.orchestration.dispatcher import StepLimits
 from exporter.planning import batches, planner, staged_rows
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
@@ -79,7 +85,10 @@ class Reference:
             return
         if email in self.places:
             self.duplicates.append((self.places[email], email))
-            del self.profiles[email], self.places[email]  # the later one takes its own place in the order
+            del (
+                self.profiles[email],
+                self.places[email],
+            )  # the later one takes its own place in the order
         self.places[email] = place
         self.profiles[email] = profile_of(email, row)
 
@@ -100,7 +109,9 @@ def address(cell: str) -> str | None:
     email = cell.strip(BLANKS).lower()
     local, _, domain = email.rpartition("@")
     try:
-        email = f"{local}@{domain.encode('idna').decode()}" if local and not email.isascii() else email
+        email = (
+            f"{local}@{domain.encode('idna').decode()}" if local and not email.isascii() else email
+        )
     except UnicodeError:
         return None
     good = re.fullmatch(r"[a-z0-9_%+.-]+@([a-z0-9-]+\.)+[a-z]{2,}", email)
@@ -113,8 +124,15 @@ def e164(cell: str) -> str | None:
         number = phonenumbers.parse(cell, "RO")
     except phonenumbers.NumberParseException:
         return None
-    possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if possible else None
+    possible = (
+        phonenumbers.is_possible_number_with_reason(number)
+        == phonenumbers.ValidationResult.IS_POSSIBLE
+    )
+    return (
+        phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        if possible
+        else None
+    )
 
 
 def number(cell: str) -> float | None:
@@ -141,7 +159,9 @@ def profile_of(email: str, row: dict[str, str]) -> dict[str, Any]:
         "location": without_none({"city": texts["City"], "country": texts["Country"]}) or None,
         "properties": without_none(values) or None,
     }
-    unset = [name for name, column in (("tier", "Tier"), ("value", "Value")) if texts[column] is None]
+    unset = [
+        name for name, column in (("tier", "Tier"), ("value", "Value")) if texts[column] is None
+    ]
     meta = {"meta": {"patch_properties": {"unset": unset}}} if unset else {}
     return {"type": "profile", "attributes": without_none(attributes), **meta}
 
@@ -151,16 +171,55 @@ def without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 emails = st.one_of(
-    st.sampled_from(["ada@example.com", "ADA@Example.com", " ada@example.com\t", "bob@example.org", "BOB@EXAMPLE.ORG"]),
-    st.builds("{}@{}".format, st.sampled_from("abcdefgh"), st.sampled_from(["x.co", "X.Co", "bücher.de", "BÜCHER.DE"])),
     st.sampled_from(
-        ["", " ", "none", "N/A", "ada", "a@", "mailto:a@b.co", "a!b@c.de", "a@b.c0m", "a b@c.de", "é@b.de"]
+        [
+            "ada@example.com",
+            "ADA@Example.com",
+            " ada@example.com\t",
+            "bob@example.org",
+            "BOB@EXAMPLE.ORG",
+        ]
+    ),
+    st.builds(
+        "{}@{}".format,
+        st.sampled_from("abcdefgh"),
+        st.sampled_from(["x.co", "X.Co", "bücher.de", "BÜCHER.DE"]),
+    ),
+    st.sampled_from(
+        [
+            "",
+            " ",
+            "none",
+            "N/A",
+            "ada",
+            "a@",
+            "mailto:a@b.co",
+            "a!b@c.de",
+            "a@b.c0m",
+            "a b@c.de",
+            "é@b.de",
+        ]
     ),
 )
 texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
     st.sampled_from(
-        ["", " ", "\u00a0", '"', '""', "a,b", "l1\nl2", "l1\r\nl2\n", "\r", "'", "\\", "\x1f", "\u2028", "x" * 90]
+        [
+            "",
+            " ",
+            "\u00a0",
+            '"',
+            '""',
+            "a,b",
+            "l1\nl2",
+            "l1\r\nl2\n",
+            "\r",
+            "'",
+            "\\",
+            "\x1f",
+            "\u2028",
+            "x" * 90,
+        ]
     ),
 )
 phone_cells = st.sampled_from(
@@ -177,7 +236,9 @@ phone_cells = st.sampled_from(
         "＋40722000003",
     ]
 )
-number_cells = st.sampled_from(["", " ", "5", " 7 ", "1.5", "1e3", "NaN", "Infinity", "abc", "1e999", "-0.25", "+5"])
+number_cells = st.sampled_from(
+    ["", " ", "5", " 7 ", "1.5", "1e3", "NaN", "Infinity", "abc", "1e999", "-0.25", "+5"]
+)
 rows = st.tuples(
     emails,
     texts,
@@ -188,11 +249,17 @@ rows = st.tuples(
     number_cells,
     st.sampled_from(["", "a", "a;b", " a ; ;b", ";", "é"]),
 ).map(list)
-odd_lines = st.sampled_from([[], ["ada@example.com"], ["a@b.co", "too few\nand two lines"], ["a@b.co"] * 9])
+odd_lines = st.sampled_from(
+    [[], ["ada@example.com"], ["a@b.co", "too few\nand two lines"], ["a@b.co"] * 9]
+)
 parts = st.lists(st.one_of(rows, rows, rows, rows, odd_lines), max_size=14)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(
     partitions=st.lists(parts, min_size=1, max_size=3),
     orders=st.lists(st.permutations(range(len(HEADER))), min_size=3, max_size=3),
@@ -208,7 +275,10 @@ def test_rows_end_as_a_simple_script_would_have_it(
 ):
     files = {}
     for position, (lines, order) in enumerate(zip(partitions, orders, strict=False)):
-        ordered = [[row[at] for at in order] if len(row) == len(HEADER) else row for row in [HEADER, *lines]]
+        ordered = [
+            [row[at] for at in order] if len(row) == len(HEADER) else row
+            for row in [HEADER, *lines]
+        ]
         files[f"Segment_{position}.csv"] = as_csv(ordered, line_end=line_end)
     wanted = Reference(files)
     with (
@@ -218,7 +288,9 @@ def test_rows_end_as_a_simple_script_would_have_it(
         planned(files, MAPPING) as found,
     ):  # fmt: skip
         assert found.profiles() == list(wanted.profiles.values())
-        assert [place for batch in found.plan.batches for place in found.places(batch)] == list(wanted.places.values())
+        assert [place for batch in found.plan.batches for place in found.places(batch)] == list(
+            wanted.places.values()
+        )
         assert [place[:2] for place in found.rejections()] == sorted(wanted.rejected)
         kept = [(place, wanted.places[email]) for place, email in wanted.duplicates]
         assert found.duplicates() == sorted(kept, key=lambda pair: pair[0])
@@ -264,7 +336,9 @@ csv_bytes = [
     b"x",
     b"a@b.co",
 ]
-any_bytes = st.lists(st.sampled_from([*csv_bytes, b",", b"\n", b"EMail"]), max_size=40).map(b"".join)
+any_bytes = st.lists(st.sampled_from([*csv_bytes, b",", b"\n", b"EMail"]), max_size=40).map(
+    b"".join
+)
 
 
 @settings(max_examples=12, deadline=None)
@@ -283,10 +357,27 @@ def test_counts_add_up_for_any_bytes(partitions: list[bytes]):
 
 odd_names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=10)
 hostile_names = st.sampled_from(
-    ["'", '"', "''; DROP TABLE duplicates; --", '","x":"', "$a", "$$", "a'b\"c", "\\", "{0}", "%s", "c0", "f0"]
+    [
+        "'",
+        '"',
+        "''; DROP TABLE duplicates; --",
+        '","x":"',
+        "$a",
+        "$$",
+        "a'b\"c",
+        "\\",
+        "{0}",
+        "%s",
+        "c0",
+        "f0",
+    ]
 )
-column_names = (odd_names.map(str.strip).filter(bool) | hostile_names).filter(lambda name: name != "the e-mail")
-property_names = (odd_names | hostile_names).filter(lambda name: name.strip() and not name.startswith("$"))
+column_names = (odd_names.map(str.strip).filter(bool) | hostile_names).filter(
+    lambda name: name != "the e-mail"
+)
+property_names = (odd_names | hostile_names).filter(
+    lambda name: name.strip() and not name.startswith("$")
+)
 
 
 @settings(max_examples=6, deadline=None)
@@ -300,14 +391,22 @@ def test_names_of_columns_and_properties_are_never_sql_or_json(names, cells, pro
     columns = Dialect(columns=("the e-mail", *names), has_header=True, delimiter=",")
     short = dict(zip(properties, names, strict=False))
     values = [cell.replace("\r\n", "\n") for cell in cells]
-    with planned({"s.csv": file}, {"email": "the e-mail", "properties": short}, dialects={"s.csv": columns}) as found:
+    with planned(
+        {"s.csv": file}, {"email": "the e-mail", "properties": short}, dialects={"s.csv": columns}
+    ) as found:
         [profile] = found.profiles()
-        by_name = {name: value for name, value in zip(short, values, strict=False) if value.strip(BLANKS)}
+        by_name = {
+            name: value for name, value in zip(short, values, strict=False) if value.strip(BLANKS)
+        }
         assert profile["attributes"].get("properties", {}) == by_name
-    with planned({"s.csv": file}, {"email": "the e-mail", "properties": "*"}, dialects={"s.csv": columns}) as found:
+    with planned(
+        {"s.csv": file}, {"email": "the e-mail", "properties": "*"}, dialects={"s.csv": columns}
+    ) as found:
         [profile] = found.profiles()
         sent = profile["attributes"].get("properties", {})
-        assert sorted(sent.values()) == sorted(value for value in values[: len(names)] if value.strip(BLANKS))
+        assert sorted(sent.values()) == sorted(
+            value for value in values[: len(names)] if value.strip(BLANKS)
+        )
         assert not any(name.startswith("$") for name in sent)
 
 
@@ -369,7 +468,10 @@ def test_moments_that_cannot_be_read_are_counted():
     ],
 )
 def test_culture_is_that_of_the_mapping_else_that_of_the_model(of_model, of_mapping, sent):
-    rules = {"born": {"column": "Born", "type": "date"}, "value": {"column": "Value", "type": "number"}}
+    rules = {
+        "born": {"column": "Born", "type": "date"},
+        "value": {"column": "Value", "type": "number"},
+    }
     mapping = {"email": "EMail", "properties": rules, "culture": of_mapping}
     file = 'EMail,Born,Value\na@x.co,05/08/1986,"1,5"\n'
     with planned({"1.csv": file}, mapping, dialects={"1.csv": Dialect(culture=of_model)}) as found:
@@ -378,7 +480,10 @@ def test_culture_is_that_of_the_mapping_else_that_of_the_model(of_model, of_mapp
 
 
 def test_newest_wins_across_partitions_too():
-    files = {"1.csv": "EMail,Name,M\na@x.co,new,2026-02-01\n", "2.csv": "EMail,Name,M\na@x.co,old,2026-01-01\n"}
+    files = {
+        "1.csv": "EMail,Name,M\na@x.co,new,2026-02-01\n",
+        "2.csv": "EMail,Name,M\na@x.co,old,2026-01-01\n",
+    }
     assert winners(files, {"newest_by": "M"}) == (["new"], [(("2.csv", 2), ("1.csv", 2))])
 
 
@@ -393,9 +498,15 @@ def test_equal_keys_of_different_identifiers_are_no_duplicates(tmp_path: Path):
     database = open_database(tmp_path, memory_mb=64)
     rows = tmp_path / "rows.parquet"
     people = [(0, 1, "a@x.co"), (0, 1, "b@x.co"), (0, 1, "a@x.co"), (0, 2, "c@x.co")]
-    values = ", ".join(f"({piece}, {key}, NULL::VARCHAR, NULL::DOUBLE, '{email}')" for piece, key, email in people)
-    database.execute(f"COPY (SELECT * FROM (VALUES {values}) t(piece, key, reason, newest, f0)) TO '{rows}'")
-    database.execute("CREATE TABLE duplicates (piece INTEGER, row BIGINT, kept_piece INTEGER, kept_row BIGINT)")
+    values = ", ".join(
+        f"({piece}, {key}, NULL::VARCHAR, NULL::DOUBLE, '{email}')" for piece, key, email in people
+    )
+    database.execute(
+        f"COPY (SELECT * FROM (VALUES {values}) t(piece, key, reason, newest, f0)) TO '{rows}'"
+    )
+    database.execute(
+        "CREATE TABLE duplicates (piece INTEGER, row BIGINT, kept_piece INTEGER, kept_row BIGINT)"
+    )
     table = f"read_parquet(['{rows}'], file_row_number = true)"
     for number_ in range(3):
         database.execute(planner._duplicates(table, "f0", number=number_, of=3))
@@ -408,7 +519,9 @@ def test_equal_keys_of_different_identifiers_are_no_duplicates(tmp_path: Path):
 
 def test_bad_phone_is_dropped_beside_a_good_email_and_counted():
     file = "EMail,Phone\na@x.co,call me\nb@x.co,0722 000 001\nc@x.co,\nA@X.CO,12\nnone,13\n"
-    with planned({"1.csv": file}, {"email": "EMail", "phone_number": "Phone", "phone_region": "RO"}) as found:
+    with planned(
+        {"1.csv": file}, {"email": "EMail", "phone_number": "Phone", "phone_region": "RO"}
+    ) as found:
         assert found.attributes() == [
             {"email": "b@x.co", "phone_number": "+40722000001"},
             {"email": "c@x.co"},
@@ -420,8 +533,14 @@ def test_bad_phone_is_dropped_beside_a_good_email_and_counted():
 
 def test_cells_left_out_are_named_by_line_three_of_each_attribute():
     rows = "".join(f"p{number}@x.co,12,{'' if number % 2 else 'many'}\n" for number in range(8))
-    mapping = {"email": "EMail", "phone_number": "Phone", "properties": {"n": {"column": "N", "type": "number"}}}
-    with planned({"1.csv": "EMail,Phone,N\n", "2.csv": f'EMail,Phone,N\n"q@x.co",,"5\n"\n{rows}'}, mapping) as found:
+    mapping = {
+        "email": "EMail",
+        "phone_number": "Phone",
+        "properties": {"n": {"column": "N", "type": "number"}},
+    }
+    with planned(
+        {"1.csv": "EMail,Phone,N\n", "2.csv": f'EMail,Phone,N\n"q@x.co",,"5\n"\n{rows}'}, mapping
+    ) as found:
         assert found.plan.dropped == {"n": 4, "phone_number": 8}
         assert found.plan.dropped_examples == {
             "n": ["2.csv:4", "2.csv:6", "2.csv:8"],
@@ -431,9 +550,17 @@ def test_cells_left_out_are_named_by_line_three_of_each_attribute():
 
 def test_phone_identifies_and_a_bad_email_beside_it_is_dropped():
     file = "EMail,Phone\nADA@x.co,+40722000001\nbad,+40 722 000 002\n,0722 000 001\na@x.co,12\n"
-    mapping = {"email": "EMail", "phone_number": "Phone", "identifier": "phone_number", "phone_region": "RO"}
+    mapping = {
+        "email": "EMail",
+        "phone_number": "Phone",
+        "identifier": "phone_number",
+        "phone_region": "RO",
+    }
     with planned({"1.csv": file}, mapping) as found:
-        assert found.attributes() == [{"phone_number": "+40722000002"}, {"phone_number": "+40722000001"}]
+        assert found.attributes() == [
+            {"phone_number": "+40722000002"},
+            {"phone_number": "+40722000001"},
+        ]
         assert found.duplicates() == [(("1.csv", 2), ("1.csv", 4))]
         assert found.rejections() == [("1.csv", 5, "phone_impossible")]
         assert found.rejected()[0]["column"] == "Phone"
@@ -443,29 +570,45 @@ def test_phone_identifies_and_a_bad_email_beside_it_is_dropped():
 def test_external_id_identifies_and_bad_others_beside_it_are_dropped():
     long = "x" * 256
     file = f"Id,EMail,Phone\n C-1 ,bad,bad\nC-2,ä@b.co,+40722000001\nc-1,A@B.CO,\n{long},a@b.co,\n,a@b.co,\n"
-    mapping = {"email": "EMail", "phone_number": "Phone", "external_id": "Id", "identifier": "external_id"}
+    mapping = {
+        "email": "EMail",
+        "phone_number": "Phone",
+        "external_id": "Id",
+        "identifier": "external_id",
+    }
     with planned({"1.csv": file}, mapping) as found:
         assert found.attributes() == [
             {"external_id": "C-1"},
             {"external_id": "C-2", "phone_number": "+40722000001"},
             {"external_id": "c-1", "email": "a@b.co"},
         ]
-        assert found.rejections() == [("1.csv", 5, "external_id_too_long"), ("1.csv", 6, "no_identifier")]
+        assert found.rejections() == [
+            ("1.csv", 5, "external_id_too_long"),
+            ("1.csv", 6, "no_identifier"),
+        ]
         assert found.plan.dropped == {"email": 2, "phone_number": 1}
 
 
 def test_external_id_that_is_too_long_is_dropped_beside_an_email():
     file = f"EMail,Id\na@x.co,{'x' * 256}\nb@x.co, C-1 \n"
     with planned({"1.csv": file}, {"email": "EMail", "external_id": "Id"}) as found:
-        assert found.attributes() == [{"email": "a@x.co"}, {"email": "b@x.co", "external_id": "C-1"}]
+        assert found.attributes() == [
+            {"email": "a@x.co"},
+            {"email": "b@x.co", "external_id": "C-1"},
+        ]
         assert found.plan.dropped == {"external_id": 1}
 
 
 def test_rows_keep_their_order_however_many_phones_the_library_must_judge():
     """A join that takes the smaller table first would give the rows in another order."""
-    lines = [f"u{n}@x.co,{f'(0722) 000 {n % 1000:03}' if n % 3 else f'+40722{n:06}'}" for n in range(30_000)]
+    lines = [
+        f"u{n}@x.co,{f'(0722) 000 {n % 1000:03}' if n % 3 else f'+40722{n:06}'}"
+        for n in range(30_000)
+    ]
     file = "EMail,Phone\n" + "\n".join(lines)
-    with planned({"1.csv": file}, {"email": "EMail", "phone_number": "Phone", "phone_region": "RO"}) as found:
+    with planned(
+        {"1.csv": file}, {"email": "EMail", "phone_number": "Phone", "phone_region": "RO"}
+    ) as found:
         sent = found.attributes()
         assert [profile["email"] for profile in sent] == [f"u{n}@x.co" for n in range(30_000)]
         assert all(profile["phone_number"].startswith("+40722") for profile in sent)
@@ -476,8 +619,15 @@ def test_rows_keep_their_order_however_many_phones_the_library_must_judge():
 
 def test_profile_over_100_kb_is_rejected_and_one_below_is_sent():
     sizes = {"a@x.co": 99_000, "b@x.co": 100_001, "c@x.co": 50_000, "d@x.co": 16_700}
-    cells = {"a@x.co": "x", "b@x.co": "x", "c@x.co": '"', "d@x.co": "\x01"}  # an escape takes 2, a control character 6
-    file = as_csv([["EMail", "Note"], *([email, cells[email] * size] for email, size in sizes.items())])
+    cells = {
+        "a@x.co": "x",
+        "b@x.co": "x",
+        "c@x.co": '"',
+        "d@x.co": "\x01",
+    }  # an escape takes 2, a control character 6
+    file = as_csv(
+        [["EMail", "Note"], *([email, cells[email] * size] for email, size in sizes.items())]
+    )
     with planned({"1.csv": file}, {"email": "EMail", "properties": {"note": "Note"}}) as found:
         assert [profile["email"] for profile in found.attributes()] == ["a@x.co"]
         assert [reason for *_, reason in found.rejections()] == ["profile_too_large"] * 3
@@ -500,7 +650,8 @@ def test_memory_limit_holds_for_200_000_rows():
         yield b"EMail,FirstName,Telephone,City,Country,Tier,Value,Tags\n"
         for n in range(0, 200_000, 1_000):
             yield b"".join(
-                b"user%d@example.com,Ada,+40722%06d,Bern,CH,gold,%d,a;b\n" % (m if m % 50 else 7, m % 1_000_000, m)
+                b"user%d@example.com,Ada,+40722%06d,Bern,CH,gold,%d,a;b\n"
+                % (m if m % 50 else 7, m % 1_000_000, m)
                 for m in range(n, n + 1_000)
             )
 
@@ -513,10 +664,17 @@ def test_finished_files_are_told_once_and_whole_with_the_document_last():
     seen: list[tuple[str, int]] = []
     told: list[int] = []
     files = {f"{n}.csv": "EMail\na@x.co\nnone\n" for n in range(4)}
-    tell = {"finished_file": lambda path: seen.append((path.name, path.stat().st_size)), "progress": told.append}
+    tell = {
+        "finished_file": lambda path: seen.append((path.name, path.stat().st_size)),
+        "progress": told.append,
+    }
     with planned(files, **tell) as found:
-        assert sorted(seen) == sorted((name, (found.folder / name).stat().st_size) for name, _ in seen)
-        assert {name for name, _ in seen} == {path.name for path in found.folder.iterdir() if path.name != "spill"}
+        assert sorted(seen) == sorted(
+            (name, (found.folder / name).stat().st_size) for name, _ in seen
+        )
+        assert {name for name, _ in seen} == {
+            path.name for path in found.folder.iterdir() if path.name != "spill"
+        }
         assert seen[-1][0] == "plan.json"
         assert sorted(told) == [2, 4, 6, 8]
 
@@ -525,10 +683,18 @@ def test_nothing_is_left_beside_the_plan(tmp_path: Path):
     source = PartitionSource(name="1.csv", open=lambda: [b"EMail\na@x.co\n"])
     make_plan([source], parse_mapping({"email": "EMail"}), tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"plan.json", "rows-00000.parquet", "duplicates.parquet", "duplicates.csv", "rejected.csv"}
+    assert names == {
+        "plan.json",
+        "rows-00000.parquet",
+        "duplicates.parquet",
+        "duplicates.csv",
+        "rejected.csv",
+    }
 
 
-def test_pieces_are_deleted_as_soon_as_they_are_staged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_pieces_are_deleted_as_soon_as_they_are_staged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     most = 0
 
     def look(_: Path) -> None:
@@ -547,21 +713,29 @@ def test_pieces_are_deleted_as_soon_as_they_are_staged(monkeypatch: pytest.Monke
 
 def test_missing_column_is_said_with_those_that_are_known_to_be_there():
     declared = {"1.csv": Dialect(columns=("Mail", "Name"), has_header=True)}
-    with pytest.raises(MappingError) as caught, planned({"1.csv": "Mail,Name\na@x.co,Ada\n"}, dialects=declared):
+    with (
+        pytest.raises(MappingError) as caught,
+        planned({"1.csv": "Mail,Name\na@x.co,Ada\n"}, dialects=declared),
+    ):
         pass
     assert caught.value.message == "the snapshot has no column 'EMail'"
     assert "'Mail', 'Name'" in caught.value.hint
 
 
 def test_first_line_that_may_be_a_person_is_not_shown_when_a_column_is_missing():
-    with pytest.raises(MappingError) as caught, planned({"1.csv": "C-1,Ada,Popescu\nC-2,Bo,Lind\n"}):
+    with (
+        pytest.raises(MappingError) as caught,
+        planned({"1.csv": "C-1,Ada,Popescu\nC-2,Bo,Lind\n"}),
+    ):
         pass
     assert "Ada" not in str(caught.value) + caught.value.hint
     with pytest.raises(MappingError), planned({"1.csv": "Mail,Name\n"}):
         pass
 
 
-@pytest.mark.parametrize("second", ["EMail,A,C\nb@x.co,1,2\n", "EMail,A\nb@x.co,1\n", "EMail,A,B,C\nb@x.co,1,2,3\n"])
+@pytest.mark.parametrize(
+    "second", ["EMail,A,C\nb@x.co,1,2\n", "EMail,A\nb@x.co,1\n", "EMail,A,B,C\nb@x.co,1,2,3\n"]
+)
 def test_partitions_with_other_columns_are_refused_where_all_columns_are_sent(second: str):
     files = {"1.csv": "EMail,A,B\na@x.co,1,2\n", "2.csv": second}
     with (
@@ -614,7 +788,10 @@ def test_no_cell_of_the_lists_is_a_formula():
         for name in ("rejected.csv", "duplicates.csv"):
             with (found.folder / name).open(encoding="utf-8", newline="") as lines:
                 assert not [
-                    cell for row in csv.reader(lines) for cell in row if cell.startswith(tuple("=+-@＝＋－＠\t\r\n"))
+                    cell
+                    for row in csv.reader(lines)
+                    for cell in row
+                    if cell.startswith(tuple("=+-@＝＋－＠\t\r\n"))
                 ]
 
 
@@ -692,7 +869,9 @@ def parquet(query: str, *options: str) -> bytes:
     """A Parquet file of what a query gives."""
     with TemporaryDirectory() as folder, duckdb.connect() as database:
         path = Path(folder) / "file.parquet"
-        database.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet{''.join(', ' + option for option in options)})")
+        database.execute(
+            f"COPY ({query}) TO '{path}' (FORMAT parquet{''.join(', ' + option for option in options)})"
+        )
         return path.read_bytes()
 
 
@@ -728,10 +907,14 @@ PARQUET_CELLS = {
 def test_parquet_cells_become_text():
     columns = ", ".join(f"{sql} AS c{position}" for position, sql in enumerate(PARQUET_CELLS))
     with planned(
-        {"1.parquet": parquet(f"SELECT 'a@x.co' AS EMail, {columns}")}, {"email": "EMail", "properties": "*"}
+        {"1.parquet": parquet(f"SELECT 'a@x.co' AS EMail, {columns}")},
+        {"email": "EMail", "properties": "*"},
     ) as found:
         [attributes] = found.attributes()
-        sent = {sql: attributes["properties"].get(f"c{position}") for position, sql in enumerate(PARQUET_CELLS)}
+        sent = {
+            sql: attributes["properties"].get(f"c{position}")
+            for position, sql in enumerate(PARQUET_CELLS)
+        }
         assert sent == PARQUET_CELLS
         assert found.plan.sources[0].header == "A Parquet file names its columns itself."
 
@@ -754,7 +937,9 @@ def test_typed_parquet_columns_fill_typed_properties():
 def test_typed_parquet_columns_need_no_culture():
     rules = {"value": {"column": "Value", "type": "number"}}
     mapping = {"email": "EMail", "properties": rules, "culture": "de-DE"}
-    with planned({"1.parquet": parquet("SELECT 'a@x.co' AS EMail, 1.234::DOUBLE AS Value")}, mapping) as found:
+    with planned(
+        {"1.parquet": parquet("SELECT 'a@x.co' AS EMail, 1.234::DOUBLE AS Value")}, mapping
+    ) as found:
         assert [profile["properties"] for profile in found.attributes()] == [{"value": 1.234}]
 
 
@@ -779,7 +964,11 @@ def test_row_that_is_read_and_not_staged_stops_the_plan(monkeypatch: pytest.Monk
     data = {"1.csv": 'EMail,Note\na@x.co,"two\nlines"\nb@x.co,\n'}
     data["1.parquet"] = parquet("SELECT unnest(['a@x.co', 'b@x.co']) AS EMail, 'n' AS Note")
     staged = staged_rows._staged
-    monkeypatch.setattr(staged_rows, "_staged", lambda *args, **names: f"{staged(*args, **names)} WHERE f0 <> 'b@x.co'")
+    monkeypatch.setattr(
+        staged_rows,
+        "_staged",
+        lambda *args, **names: f"{staged(*args, **names)} WHERE f0 <> 'b@x.co'",
+    )
     with pytest.raises(RowsLost, match="1 rows"), planned({file: data[file]}):
         pass
 
@@ -788,13 +977,22 @@ def test_lines_are_right_where_only_some_partitions_hold_line_breaks_in_cells():
     files = {
         "1.csv": "EMail,Note\na@x.co,\nbad,\n",
         "2.csv": 'EMail,Note\nb@x.co,"two\nlines"\nbad,"\n\n\n"\nbad,x\n',
-        "3.parquet": parquet("SELECT unnest(['c@x.co', 'bad']) AS EMail, 'two' || chr(10) || 'lines' AS Note"),
+        "3.parquet": parquet(
+            "SELECT unnest(['c@x.co', 'bad']) AS EMail, 'two' || chr(10) || 'lines' AS Note"
+        ),
         "4.csv": 'EMail,Note\r\nd@x.co,"two\r\nlines"\r\nbad,\r\n',
         "5.csv": "EMail,Note\ne@x.co,\nbad,\n",
     }
     with planned(files) as found:
         places = [(name, line) for name, line, _ in found.rejections()]
-        assert places == [("1.csv", 3), ("2.csv", 4), ("2.csv", 8), ("3.parquet", 2), ("4.csv", 4), ("5.csv", 3)]
+        assert places == [
+            ("1.csv", 3),
+            ("2.csv", 4),
+            ("2.csv", 8),
+            ("3.parquet", 2),
+            ("4.csv", 4),
+            ("5.csv", 3),
+        ]
 
 
 def test_parquet_is_known_by_its_name_or_its_first_bytes():
@@ -809,11 +1007,18 @@ def test_parquet_without_rows_and_with_odd_names_is_read():
         assert (found.plan.rows, found.plan.sources[0].columns) == (0, ("EMail",))
     query = 'SELECT \'a@x.co\' AS EMail, 1 AS "a""b\'", 2 AS "$x", 3 AS " ", 4 AS "é;"'
     with planned({"1.parquet": parquet(query)}, {"email": "EMail", "properties": "*"}) as found:
-        assert found.attributes()[0]["properties"] == {"a\"b'": "1", "x": "2", "column_4": "3", "é;": "4"}
+        assert found.attributes()[0]["properties"] == {
+            "a\"b'": "1",
+            "x": "2",
+            "column_4": "3",
+            "é;": "4",
+        }
 
 
 def damaged_parquet() -> Iterator[bytes]:
-    good = parquet("SELECT 'u' || i || '@x.co' AS EMail, md5(i::VARCHAR) AS hash FROM range(5000) t(i)")
+    good = parquet(
+        "SELECT 'u' || i || '@x.co' AS EMail, md5(i::VARCHAR) AS hash FROM range(5000) t(i)"
+    )
     yield good[:-1]
     yield good[: len(good) // 2]
     yield good[:8]
@@ -838,7 +1043,9 @@ def test_damaged_parquet_is_unreadable():
 @settings(max_examples=5, deadline=None)
 @given(at=st.integers(0, 3_000), junk=st.binary(min_size=1, max_size=40))
 def test_parquet_with_junk_in_it_is_unreadable_or_adds_up(at: int, junk: bytes):
-    good = parquet("SELECT 'u' || i || '@x.co' AS EMail, md5(i::VARCHAR) AS hash FROM range(50) t(i)")
+    good = parquet(
+        "SELECT 'u' || i || '@x.co' AS EMail, md5(i::VARCHAR) AS hash FROM range(50) t(i)"
+    )
     at %= len(good)
     try:
         with planned({"1.parquet": good[:at] + junk + good[at + len(junk) :]}) as found:
@@ -848,22 +1055,33 @@ def test_parquet_with_junk_in_it_is_unreadable_or_adds_up(at: int, junk: bytes):
 
 
 def test_big_parquet_is_planned_in_little_memory():
-    cells = "'user' || i || '@example.com' AS EMail, md5(i::VARCHAR) AS a, repeat('x', 200) || i AS b"
+    cells = (
+        "'user' || i || '@example.com' AS EMail, md5(i::VARCHAR) AS a, repeat('x', 200) || i AS b"
+    )
     data = parquet(f"SELECT {cells} FROM range(150000) t(i)", "ROW_GROUP_SIZE 20480")
-    with planned({"1.parquet": data}, {"email": "EMail", "properties": {"a": "a"}}, memory_mb=64) as found:
-        assert (found.plan.rows, found.plan.profiles, len(found.plan.batches)) == (150_000, 150_000, 15)
+    with planned(
+        {"1.parquet": data}, {"email": "EMail", "properties": {"a": "a"}}, memory_mb=64
+    ) as found:
+        assert (found.plan.rows, found.plan.profiles, len(found.plan.batches)) == (
+            150_000,
+            150_000,
+            15,
+        )
 
 
 def test_parquet_whose_row_groups_do_not_fit_says_so():
     query = "SELECT 'user' || i || '@example.com' AS EMail, repeat(md5(i::VARCHAR), 20) AS note FROM range(120000) t(i)"
     data = parquet(query, "ROW_GROUP_SIZE 122880")
     mapping = {"email": "EMail", "properties": {"note": "note"}}
-    with pytest.raises(ConfigError, match="MEMORY_MB") as refused, planned({"1.parquet": data}, mapping, memory_mb=32):
+    with (
+        pytest.raises(ConfigError, match="MEMORY_MB") as refused,
+        planned({"1.parquet": data}, mapping, memory_mb=32),
+    ):
         pass
     assert "row group" in refused.value.hint
 
 
-MEMORY_MB = Limits().memory_mb
+MEMORY_MB = StepLimits().memory_mb
 
 
 def wide(columns: int, rows: int) -> bytes:
@@ -873,7 +1091,9 @@ def wide(columns: int, rows: int) -> bytes:
 
 
 def long(cells: int, bytes_each: int) -> bytes:
-    return "\n".join(["EMail,Note", *(f"u{row}@x.co,{'x' * bytes_each}" for row in range(cells))]).encode()
+    return "\n".join(
+        ["EMail,Note", *(f"u{row}@x.co,{'x' * bytes_each}" for row in range(cells))]
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -890,7 +1110,9 @@ def long(cells: int, bytes_each: int) -> bytes:
 def test_wide_and_long_rows_are_planned_in_the_memory_that_is_the_default(
     data: bytes, properties: object, profiles: int
 ):
-    with planned({"1.csv": data}, {"email": "EMail", "properties": properties}, memory_mb=MEMORY_MB) as found:
+    with planned(
+        {"1.csv": data}, {"email": "EMail", "properties": properties}, memory_mb=MEMORY_MB
+    ) as found:
         assert found.plan.profiles == profiles
         assert found.plan.rejected == ({} if profiles else {"profile_too_large": 3})
         reader = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=MEMORY_MB)
@@ -899,8 +1121,12 @@ def test_wide_and_long_rows_are_planned_in_the_memory_that_is_the_default(
 
 
 def test_a_thousand_properties_are_planned_where_there_is_memory_for_them():
-    with planned({"1.csv": wide(1_500, 3)}, {"email": "EMail", "properties": "*"}, memory_mb=2_000) as found:
-        body = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=2_000).body(found.plan.batches[0])
+    with planned(
+        {"1.csv": wide(1_500, 3)}, {"email": "EMail", "properties": "*"}, memory_mb=2_000
+    ) as found:
+        body = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=2_000).body(
+            found.plan.batches[0]
+        )
         profiles = json.loads(body)["data"]["attributes"]["profiles"]["data"]
         assert [len(each["attributes"]["properties"]) for each in profiles] == [1_499] * 3
 
@@ -917,7 +1143,9 @@ def test_too_little_memory_says_which_setting_to_raise():
 # The corpus: small nasty snapshots, each beside what should become of it
 
 
-@pytest.mark.parametrize("stored", sorted((CORPUS / "plans").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "stored", sorted((CORPUS / "plans").glob("*.json")), ids=lambda path: path.stem
+)
 def test_corpus_snapshot_has_the_outcome_beside_it(stored: Path):
     wanted = json.loads(stored.read_text(encoding="utf-8"))
     files = {name: (stored.parent / name).read_bytes() for name in wanted["files"]}
@@ -926,7 +1154,9 @@ def test_corpus_snapshot_has_the_outcome_beside_it(stored: Path):
 
 def outcome_of(files: dict[str, bytes], case: dict[str, Any]) -> dict[str, Any]:
     try:
-        with planned(files, case["mapping"], dialects=dict.fromkeys(files, dialect_of(case))) as found:
+        with planned(
+            files, case["mapping"], dialects=dict.fromkeys(files, dialect_of(case))
+        ) as found:
             return {
                 "rows": found.plan.rows,
                 "profiles": found.profiles(),
@@ -936,7 +1166,11 @@ def outcome_of(files: dict[str, bytes], case: dict[str, Any]) -> dict[str, Any]:
                 "left_out": found.plan.dropped,
             }
     except (SnapshotUnreadable, MappingError) as error:
-        return {"error": type(error).__name__, "message": error.message, "has_hint": bool(error.hint)}
+        return {
+            "error": type(error).__name__,
+            "message": error.message,
+            "has_hint": bool(error.hint),
+        }
 
 
 def test_every_file_of_the_corpus_is_in_a_case():
@@ -945,7 +1179,9 @@ def test_every_file_of_the_corpus_is_in_a_case():
         for path in (CORPUS / "plans").glob("*.json")
         for name in json.loads(path.read_text(encoding="utf-8"))["files"]
     }
-    files = {path.name for path in (CORPUS / "plans").iterdir() if path.suffix != ".json"} - {".gitattributes"}
+    files = {path.name for path in (CORPUS / "plans").iterdir() if path.suffix != ".json"} - {
+        ".gitattributes"
+    }
     assert described == files
 
 
@@ -967,15 +1203,22 @@ def test_rows_of_the_readers_corpus_are_all_accounted_for():
         with planned(files, {"external_id": column}, dialects=dialects) as found:
             for note, case in zip(found.plan.sources, cases.values(), strict=True):
                 assert (note.name, note.columns) == (case["file"], tuple(case["columns"]))
-                assert (note.rows, note.lines) == (len(case["rows"]) + len(case["rejected"]), case["lines"])
+                assert (note.rows, note.lines) == (
+                    len(case["rows"]) + len(case["rejected"]),
+                    case["lines"],
+                )
             rejected = [row for row in found.rejections() if row[2] != "no_identifier"]
-            assert rejected == sorted((name, *row) for name, case in cases.items() for row in case["rejected"])
+            assert rejected == sorted(
+                (name, *row) for name, case in cases.items() for row in case["rejected"]
+            )
 
 
 def test_counting_rows_alone_gives_what_a_plan_has(tmp_path: Path):
     for cases in readers_corpus().values():
         for name, case in cases.items():
-            source = PartitionSource(name=name, open=_opening(CORPUS / "reading" / name), dialect=dialect_of(case))
+            source = PartitionSource(
+                name=name, open=_opening(CORPUS / "reading" / name), dialect=dialect_of(case)
+            )
             assert count_rows(source, tmp_path) == len(case["rows"]) + len(case["rejected"]), name
     assert list(tmp_path.iterdir()) == []
 

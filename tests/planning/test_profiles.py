@@ -95,8 +95,12 @@ POINT_NUMBERS = {
         (ValueType.NUMBER, "en-US", POINT_NUMBERS),
     ],
 )
-def test_dates_and_numbers_are_read_as_their_culture_writes_them(kind: ValueType, culture: str, table: dict[str, Any]):
-    found = [None if text is None else strict_json(text) for text in staged(kind, list(table), culture)]
+def test_dates_and_numbers_are_read_as_their_culture_writes_them(
+    kind: ValueType, culture: str, table: dict[str, Any]
+):
+    found = [
+        None if text is None else strict_json(text) for text in staged(kind, list(table), culture)
+    ]
     assert dict(zip(table, found, strict=True)) == table
 
 
@@ -156,7 +160,12 @@ def test_cell_is_sent_as_its_type_or_left_out(kind: ValueType, table: dict[str, 
 def test_whatever_a_cell_holds_its_typed_value_is_json_of_that_type(
     kind: ValueType, culture: str | None, cells: list[str]
 ):
-    types = {ValueType.NUMBER: (int, float), ValueType.BOOLEAN: bool, ValueType.DATE: str, ValueType.LIST: list}
+    types = {
+        ValueType.NUMBER: (int, float),
+        ValueType.BOOLEAN: bool,
+        ValueType.DATE: str,
+        ValueType.LIST: list,
+    }
     for text in staged(kind, cells, culture):
         assert text is None or isinstance(strict_json(text), types[kind])
 
@@ -187,12 +196,16 @@ def test_newer_moment_sorts_after_an_older_one_however_both_are_written(older: s
 def test_moments_sort_as_their_culture_writes_them():
     british = culture_of("en-GB")
     query = f"SELECT {sortable('$older', british)} < {sortable('$newer', british)}"
-    assert database.execute(query, {"older": "12/01/2025", "newer": "01/02/2025"}).fetchall() == [(True,)]
+    assert database.execute(query, {"older": "12/01/2025", "newer": "01/02/2025"}).fetchall() == [
+        (True,)
+    ]
 
 
 def test_what_is_no_moment_sorts_alike_and_nothing_as_nothing():
     query = f"SELECT {sortable('$cell')}"
-    assert [database.execute(query, {"cell": cell}).fetchall()[0][0] for cell in ("a", "b", " ", "")] == [
+    assert [
+        database.execute(query, {"cell": cell}).fetchall()[0][0] for cell in ("a", "b", " ", "")
+    ] == [
         *[float("-inf")] * 2,
         *[None] * 2,
     ]
@@ -206,18 +219,25 @@ FIELDS = [
     MappedField(group="location", name="city", column=2),
     MappedField(group="location", name="zip", column=3),
     MappedField(group="properties", name="tier", column=4, empty=Empty.CLEAR),
-    MappedField(group="properties", name="value", column=5, type=ValueType.NUMBER, empty=Empty.CLEAR),
+    MappedField(
+        group="properties", name="value", column=5, type=ValueType.NUMBER, empty=Empty.CLEAR
+    ),
 ]
 
 
-def profile(fields: list[MappedField], values: list[str | None], *, dropped: str | None = None) -> tuple[str, int]:
+def profile(
+    fields: list[MappedField], values: list[str | None], *, dropped: str | None = None
+) -> tuple[str, int]:
     """The profile, and the size that was planned for it."""
-    columns = ", ".join(f"${position + 1}::VARCHAR AS f{position}" for position in range(len(fields)))
+    columns = ", ".join(
+        f"${position + 1}::VARCHAR AS f{position}" for position in range(len(fields))
+    )
     values_sql = f"SELECT {columns}, ${len(fields) + 1}::VARCHAR AS dropped"
     measured = f"SELECT *, {profiles.measures(fields)} FROM ({values_sql})"
     row = f"(SELECT *, {profiles.unusual_profile(fields)} AS unusual_profile FROM ({measured}))"
     found = database.execute(
-        f"SELECT {profiles.profile(fields)}, {profiles.profile_size(fields)} FROM {row}", [*values, dropped]
+        f"SELECT {profiles.profile(fields)}, {profiles.profile_size(fields)} FROM {row}",
+        [*values, dropped],
     ).fetchone()
     assert found
     return found
@@ -247,7 +267,9 @@ def test_profile_holds_what_is_there_and_unsets_beside_its_attributes(values, at
 
 
 def test_cell_that_could_not_be_read_clears_nothing():
-    text, _ = profile(FIELDS, ["a@b.co", None, None, None, None, None], dropped="phone_number\x1fvalue")
+    text, _ = profile(
+        FIELDS, ["a@b.co", None, None, None, None, None], dropped="phone_number\x1fvalue"
+    )
     assert strict_json(text)["meta"] == {"patch_properties": {"unset": ["tier"]}}
 
 
@@ -255,7 +277,24 @@ def test_cell_that_could_not_be_read_clears_nothing():
 names = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
 ) | st.sampled_from(
-    ["'", "''", '"', '\\"', "\\", "}", "{", "{0}", "%s", "$1", "f0", "');--", '","x":1,"', "\u2028", "a'||'b", "\x1f"]
+    [
+        "'",
+        "''",
+        '"',
+        '\\"',
+        "\\",
+        "}",
+        "{",
+        "{0}",
+        "%s",
+        "$1",
+        "f0",
+        "');--",
+        '","x":1,"',
+        "\u2028",
+        "a'||'b",
+        "\x1f",
+    ]
 )
 cells = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -267,7 +306,9 @@ cells = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=2
     empties=st.lists(st.sampled_from(Empty), min_size=5, max_size=5),
     email=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )
-@example(names=["'}]}}; DROP TABLE rows; --"], values=["'"] * 5, empties=[Empty.CLEAR] * 5, email="'")
+@example(
+    names=["'}]}}; DROP TABLE rows; --"], values=["'"] * 5, empties=[Empty.CLEAR] * 5, email="'"
+)
 def test_names_and_cells_arrive_as_they_are_and_never_as_sql_or_json(names, values, empties, email):
     fields = [MappedField(group="", name="email", column=0)]
     fields += [
@@ -279,7 +320,9 @@ def test_names_and_cells_arrive_as_they_are_and_never_as_sql_or_json(names, valu
     given_values = dict(zip(names, values, strict=False))
     kept = {name: value for name, value in given_values.items() if value is not None}
     assert found["attributes"] == {"email": email, **({"properties": kept} if kept else {})}
-    unset = [field.name for field in fields[1:] if field.empty is Empty.CLEAR and field.name not in kept]
+    unset = [
+        field.name for field in fields[1:] if field.empty is Empty.CLEAR and field.name not in kept
+    ]
     assert found.get("meta", {}).get("patch_properties", {}).get("unset", []) == unset
     length = len(text.encode())
     cleared = sum(field.empty is Empty.CLEAR for field in fields)
@@ -289,7 +332,9 @@ def test_names_and_cells_arrive_as_they_are_and_never_as_sql_or_json(names, valu
 
 def test_the_size_of_a_profile_that_is_not_short_is_exact_however_many_cells_are_empty():
     fields = [MappedField(group="", name="email", column=0)]
-    fields += [MappedField(group="properties", name=f"property {number}", column=1) for number in range(50)]
+    fields += [
+        MappedField(group="properties", name=f"property {number}", column=1) for number in range(50)
+    ]
     text, size = profile(fields, ["a@b.co", *["x" * 20] * 10, *[None] * 40])
     assert len(text) > profiles.SHORT_PROFILE_BYTES
     assert len(text) <= size <= len(text) + 60

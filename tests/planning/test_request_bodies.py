@@ -51,7 +51,11 @@ def sixty(request: pytest.FixtureRequest) -> Iterator[Planned]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 20)
         patch.setattr(planner, "_BLOCK_PROFILES", request.param)
-        patch.setattr(partition, "read_partition", functools.partial(partition.read_partition, piece_bytes=500))
+        patch.setattr(
+            partition,
+            "read_partition",
+            functools.partial(partition.read_partition, piece_bytes=500),
+        )
         with planned({"1.csv": people(40), "2.csv": people(60)}, MAPPING) as found:
             assert len(found.plan.pieces) > 3
             yield found
@@ -63,7 +67,9 @@ def test_positions_count_the_profiles_of_the_body(sixty: Planned):
         assert len(emails) == batch.profiles
         positions = sixty.reader.rows_at(batch, range(batch.profiles))
         assert [positions[at].identifier for at in range(batch.profiles)] == emails
-        assert sixty.reader.positions_of(batch, emails) == {email: at for at, email in enumerate(emails)}
+        assert sixty.reader.positions_of(batch, emails) == {
+            email: at for at, email in enumerate(emails)
+        }
 
 
 READ_ALL = """
@@ -82,7 +88,9 @@ print(len(held), held[-1] / held[len(held) // 5])
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory that a process holds so simply")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells the memory that a process holds so simply"
+)
 def test_memory_does_not_grow_from_batch_to_batch():
     """In a process of its own, where nothing freed before is taken instead. Each batch is in another file."""
     names = [f"Column{number}" for number in range(40)]
@@ -92,11 +100,17 @@ def test_memory_does_not_grow_from_batch_to_batch():
         many = range(400)
         for number in many[1:]:
             os.link(found.folder / rows_name(0), found.folder / rows_name(number))
-        batches = [batch.model_copy(update={"spans": (Span(piece=number, first=0, last=1),)}) for number in many]
+        batches = [
+            batch.model_copy(update={"spans": (Span(piece=number, first=0, last=1),)})
+            for number in many
+        ]
         plan = found.plan.model_copy(update={"pieces": [piece for _ in many], "batches": batches})
         (found.folder / PLAN_NAME).write_text(plan.model_dump_json(by_alias=True), encoding="utf-8")
         said = subprocess.run(
-            [sys.executable, "-c", READ_ALL, str(found.folder)], check=True, capture_output=True, text=True
+            [sys.executable, "-c", READ_ALL, str(found.folder)],
+            check=True,
+            capture_output=True,
+            text=True,
         )
     count, growth = said.stdout.split()
     assert int(count) == len(many)
@@ -117,11 +131,15 @@ def test_parts_of_a_body_are_slices_of_it_without_what_is_left_out(sixty: Planne
     assert emails_of(sixty, batch, without=range(last)) == []
 
 
-def test_body_without_a_profile_that_was_planned_for_it_is_never_sent(monkeypatch: pytest.MonkeyPatch):
+def test_body_without_a_profile_that_was_planned_for_it_is_never_sent(
+    monkeypatch: pytest.MonkeyPatch,
+):
     with planned({"1.csv": people(9)}, MAPPING) as found:
         [batch] = found.plan.batches
         rows = found.reader._rows(batch)
-        monkeypatch.setattr(found.reader, "_rows", lambda _: f"SELECT * FROM ({rows}) WHERE f0 <> 'u2@x.co'")
+        monkeypatch.setattr(
+            found.reader, "_rows", lambda _: f"SELECT * FROM ({rows}) WHERE f0 <> 'u2@x.co'"
+        )
         for part in ({}, {"first": 1}):
             with pytest.raises(RowsLost, match=f"of {batch.profiles - len(part)} profiles"):
                 found.reader.body(batch, **part)
@@ -137,7 +155,9 @@ def test_halves_of_a_body_are_all_of_it(sixty: Planned):
 def test_batches_hold_every_profile_once_and_in_order(sixty: Planned):
     emails = [email for batch in sixty.plan.batches for email in emails_of(sixty, batch)]
     assert len(set(emails)) == len(emails) == sixty.plan.profiles
-    assert [batch.profiles for batch in sixty.plan.batches][:-1] == [20] * (len(sixty.plan.batches) - 1)
+    assert [batch.profiles for batch in sixty.plan.batches][:-1] == [20] * (
+        len(sixty.plan.batches) - 1
+    )
 
 
 def test_who_is_not_in_a_batch_has_no_position(sixty: Planned):
@@ -161,7 +181,9 @@ def test_sample_is_the_first_profiles(sixty: Planned):
     assert len(sixty.reader.sample(10_000)) == 20
 
 
-@pytest.mark.parametrize("file", ["", "\n\n", "EMail,Name\n", "EMail,Name\nnone,x\n", "EMail,Name\nx\n"])
+@pytest.mark.parametrize(
+    "file", ["", "\n\n", "EMail,Name\n", "EMail,Name\nnone,x\n", "EMail,Name\nx\n"]
+)
 def test_plan_without_profiles_can_be_read(file: str):
     with planned({"1.csv": file}, MAPPING) as found:
         assert found.plan.batches == []
@@ -171,7 +193,10 @@ def test_plan_without_profiles_can_be_read(file: str):
 
 
 def test_many_empty_partitions_are_no_obstacle():
-    files = {f"{n}.csv": text for n, text in enumerate(["", "EMail,Name\n", "EMail,Name\na@x.co,Ada\n", ""])}
+    files = {
+        f"{n}.csv": text
+        for n, text in enumerate(["", "EMail,Name\n", "EMail,Name\na@x.co,Ada\n", ""])
+    }
     with planned(files, MAPPING) as found:
         assert [profile["email"] for profile in found.attributes()] == ["a@x.co"]
         assert [note.rows for note in found.plan.sources] == [0, 0, 1, 0]
@@ -198,7 +223,9 @@ def test_line_of_a_row_is_that_of_the_file_whatever_stands_before_it():
         "e@x.co,last",  # 19
     ]
     with planned({"1.csv": "\n".join(lines)}, MAPPING) as found:
-        assert found.places(found.plan.batches[0]) == [("1.csv", line) for line in (5, 9, 16, 18, 19)]
+        assert found.places(found.plan.batches[0]) == [
+            ("1.csv", line) for line in (5, 9, 16, 18, 19)
+        ]
         assert found.rejections() == [
             ("1.csv", 4, "too_many_columns"),
             ("1.csv", 8, "placeholder"),
@@ -218,8 +245,13 @@ records = st.lists(cells, min_size=1, max_size=3) | st.just([])
     line_end=st.sampled_from(["\n", "\r\n"]),
     piece_bytes=st.sampled_from([250, 32_000_000]),
 )
-def test_lines_are_those_that_csv_reader_counts(rows: list[list[str]], line_end: str, piece_bytes: int):
-    rows = [["id", "Name"], *([*row[:1], str(at)] if len(row) == 2 else row for at, row in enumerate(rows))]
+def test_lines_are_those_that_csv_reader_counts(
+    rows: list[list[str]], line_end: str, piece_bytes: int
+):
+    rows = [
+        ["id", "Name"],
+        *([*row[:1], str(at)] if len(row) == 2 else row for at, row in enumerate(rows)),
+    ]
     text = as_csv(rows, line_end=line_end)
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
     good, bad, line = {}, [], 1
@@ -230,7 +262,11 @@ def test_lines_are_those_that_csv_reader_counts(rows: list[list[str]], line_end:
             bad.append(("1.csv", line))
         line = reader.line_num + 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "read_partition", functools.partial(partition.read_partition, piece_bytes=piece_bytes))
+        patch.setattr(
+            partition,
+            "read_partition",
+            functools.partial(partition.read_partition, piece_bytes=piece_bytes),
+        )
         with planned({"1.csv": text}, {"external_id": "Name"}) as found:
             placed = {}
             for batch in found.plan.batches:
@@ -256,7 +292,10 @@ def test_source_line_of_a_local_line(breaks: tuple[tuple[int, int], ...], lines:
 def test_locate_counts_the_breaks_of_rows_before(tmp_path: Path):
     database = open_database(tmp_path, memory_mb=64)
     rows = [tmp_path / rows_name(piece) for piece in range(2)]
-    first, second = "KV_METADATA {line_breaks: '[[1, 2], [6, 10]]'}", "KV_METADATA {line_breaks: '[[1, 5]]'}"
+    first, second = (
+        "KV_METADATA {line_breaks: '[[1, 2], [6, 10]]'}",
+        "KV_METADATA {line_breaks: '[[1, 5]]'}",
+    )
     database.execute(f"COPY (SELECT unnest([0, 2, 0, 0, 3, 0]) AS breaks) TO '{rows[0]}' ({first})")
     database.execute(f"COPY (SELECT unnest([0, 0]) AS breaks) TO '{rows[1]}' ({second})")
     pieces = [PlannedPiece(source=1, rows=6), PlannedPiece(source=0, rows=2)]
@@ -273,13 +312,21 @@ def test_locate_counts_the_breaks_of_rows_before(tmp_path: Path):
 
 
 def test_plan_adds_up_only_if_every_row_ended_once():
-    batch = PlannedBatch(number=0, profiles=3, size_bytes=1, spans=(Span(piece=0, first=0, last=9),))
+    batch = PlannedBatch(
+        number=0, profiles=3, size_bytes=1, spans=(Span(piece=0, first=0, last=9),)
+    )
     plan = Plan(
         sources=[], fields=[], identifier="email", pieces=[], batches=[batch],
         rows=9, profiles=3, duplicates=2, rejected={"a": 1, "b": 3}, dropped={}, examples={},
     )  # fmt: skip
     assert plan.adds_up()
-    for change in ({"rows": 10}, {"duplicates": 3}, {"rejected": {}}, {"batches": []}, {"rows": 10, "profiles": 4}):
+    for change in (
+        {"rows": 10},
+        {"duplicates": 3},
+        {"rejected": {}},
+        {"batches": []},
+        {"rows": 10, "profiles": 4},
+    ):
         assert not plan.model_copy(update=change).adds_up()
 
 
@@ -350,5 +397,7 @@ print(PlanReader(plan, Path(sys.argv[1]), list_id="L", memory_mb=64).sample(1)[0
 """
     environment = {**os.environ, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program, str(tmp_path / "plan")]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
     assert json.loads(said)["attributes"]["properties"] == {"at": "2026-07-01T12:00:00Z"}

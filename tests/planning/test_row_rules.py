@@ -33,7 +33,9 @@ def fates(cells: list[str], mapping: dict[str, Any], folder: Path) -> list[Any]:
     writer.writerow(["it", "position"])
     writer.writerows([cell, str(position)] for position, cell in enumerate(cells))
     source = PartitionSource(name="cells", open=lambda: [file.getvalue().encode()])
-    document = parse_mapping({**mapping, "properties": {"position": {"column": "position", "type": "number"}}})
+    document = parse_mapping(
+        {**mapping, "properties": {"position": {"column": "position", "type": "number"}}}
+    )
     plan = make_plan([source], document, folder)
     assert plan.adds_up()
     found: list[Any] = [None] * len(cells)
@@ -149,11 +151,19 @@ EMAILS = {
 @pytest.fixture(scope="module")
 def email_fates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     cells = list(EMAILS)
-    return dict(zip(cells, fates(cells, {"email": "it"}, tmp_path_factory.mktemp("emails") / "plan"), strict=True))
+    return dict(
+        zip(
+            cells,
+            fates(cells, {"email": "it"}, tmp_path_factory.mktemp("emails") / "plan"),
+            strict=True,
+        )
+    )
 
 
 @pytest.mark.parametrize("cell", EMAILS, ids=lambda cell: repr(cell)[:40])
-def test_email_is_sent_in_one_form_or_rejected_with_a_reason(cell: str, email_fates: dict[str, Any]):
+def test_email_is_sent_in_one_form_or_rejected_with_a_reason(
+    cell: str, email_fates: dict[str, Any]
+):
     assert email_fates[cell] == EMAILS[cell]
 
 
@@ -240,7 +250,25 @@ def test_literal_gives_back_any_text_or_refuses_it(text: str):
 
 address_parts = st.lists(
     st.sampled_from(
-        ["a", "B", "7", ".", "..", "-", "_", "+", "%", "@", " ", "!", "'", "com", "mailto:", "é", "x" * 60]
+        [
+            "a",
+            "B",
+            "7",
+            ".",
+            "..",
+            "-",
+            "_",
+            "+",
+            "%",
+            "@",
+            " ",
+            "!",
+            "'",
+            "com",
+            "mailto:",
+            "é",
+            "x" * 60,
+        ]
     ),
     max_size=9,
 ).map("".join)
@@ -273,5 +301,7 @@ def check_judgement(email: str, value: str | None, reason: str | None) -> None:
 
 @given(st.text(st.sampled_from(" \t\r\n\u00a0!~zé\u3000"), max_size=5))
 def test_blank_cells_are_null_and_others_stay_as_they_are(cell: str):
-    found = database.execute(f"SELECT {row_rules.blank_to_null('$cell')}", {"cell": cell}).fetchone()
+    found = database.execute(
+        f"SELECT {row_rules.blank_to_null('$cell')}", {"cell": cell}
+    ).fetchone()
     assert found == (cell if cell.strip(" \t\r\n\u00a0") else None,)

@@ -62,10 +62,18 @@ class Outcome:
 def read(data: bytes | Iterable[bytes], *, chunk: int = 1 << 20, **options: Any) -> Outcome:
     """Read a whole partition, and its pieces with DuckDB."""
     rejected: list[RejectedLine] = []
-    chunks = [data[at : at + chunk] for at in range(0, len(data), chunk)] if isinstance(data, bytes) else data
+    chunks = (
+        [data[at : at + chunk] for at in range(0, len(data), chunk)]
+        if isinstance(data, bytes)
+        else data
+    )
     with TemporaryDirectory() as folder:
         partition = read_partition(
-            chunks, folder=Path(folder), name="Segment_1.csv", on_rejected=rejected.append, **options
+            chunks,
+            folder=Path(folder),
+            name="Segment_1.csv",
+            on_rejected=rejected.append,
+            **options,
         )
         pieces, sizes, rows = [], [], []
         for piece in partition:
@@ -75,7 +83,9 @@ def read(data: bytes | Iterable[bytes], *, chunk: int = 1 << 20, **options: Any)
             piece.path.unlink()
         assert not list(Path(folder).iterdir())
     assert partition.rejected.total() == len(rejected)
-    return Outcome(partition.header, partition.delimiter, rows, rejected, partition.lines, pieces, sizes)
+    return Outcome(
+        partition.header, partition.delimiter, rows, rejected, partition.lines, pieces, sizes
+    )
 
 
 def rows_of(piece: Piece, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -98,12 +108,17 @@ def test_corpus_file_gives_the_outcome_beside_it(stored: Path):
         wanted["declared"]["columns"] = tuple(columns)
     for chunk in (1 << 20, 1, 7):
         assert outcome_of(data, wanted, chunk=chunk) == {
-            key: value for key, value in wanted.items() if key not in ("file", "about", "declared", "expected")
+            key: value
+            for key, value in wanted.items()
+            if key not in ("file", "about", "declared", "expected")
         }
 
 
 def outcome_of(data: bytes, wanted: dict[str, Any], *, chunk: int) -> dict[str, Any]:
-    options = {"declared": Dialect(**wanted.get("declared", {})), "expected": wanted.get("expected", [])}
+    options = {
+        "declared": Dialect(**wanted.get("declared", {})),
+        "expected": wanted.get("expected", []),
+    }
     try:
         outcome = read(data, chunk=chunk, **options)
     except SnapshotUnreadable as error:
@@ -120,16 +135,38 @@ def outcome_of(data: bytes, wanted: dict[str, Any], *, chunk: int) -> dict[str, 
 
 def test_every_corpus_file_has_an_outcome():
     files = {path.name for path in CORPUS.iterdir()} - {".gitattributes"}
-    described = [json.loads(path.read_text(encoding="utf-8"))["file"] for path in CORPUS.glob("*.json")]
+    described = [
+        json.loads(path.read_text(encoding="utf-8"))["file"] for path in CORPUS.glob("*.json")
+    ]
     assert files == {*described, *(path.name for path in CORPUS.glob("*.json"))}
 
 
 # What is written by a CSV writer comes back
 
 nasty = st.sampled_from(
-    ['"', '""', ",", ";", "\t", "|", "\n", "\r\n", "\r", " ", ' "', "\ufeff", "'", "é", "€", "\\", "x"]
+    [
+        '"',
+        '""',
+        ",",
+        ";",
+        "\t",
+        "|",
+        "\n",
+        "\r\n",
+        "\r",
+        " ",
+        ' "',
+        "\ufeff",
+        "'",
+        "é",
+        "€",
+        "\\",
+        "x",
+    ]
 )
-plain_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=6)
+plain_text = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=6
+)
 cells = plain_text | st.lists(nasty, max_size=5).map("".join)
 tables = st.integers(1, 5).flatmap(
     lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), min_size=1, max_size=8)
@@ -137,15 +174,23 @@ tables = st.integers(1, 5).flatmap(
 
 
 def as_csv(
-    rows: Iterable[Sequence[str]], *, delimiter: str = ",", line_end: str = "\n", quote_all: bool = False
+    rows: Iterable[Sequence[str]],
+    *,
+    delimiter: str = ",",
+    line_end: str = "\n",
+    quote_all: bool = False,
 ) -> str:
     """Write as csv.writer does, but quote every field with a line break, which it does only from Python 3.13 on."""
 
     def field(value: str, width: int) -> str:
-        special = any(one in value for one in ('"', delimiter, "\r", "\n")) or (width == 1 and not value)
+        special = any(one in value for one in ('"', delimiter, "\r", "\n")) or (
+            width == 1 and not value
+        )
         return '"' + value.replace('"', '""') + '"' if quote_all or special else value
 
-    return "".join(delimiter.join(field(value, len(row)) for value in row) + line_end for row in rows)
+    return "".join(
+        delimiter.join(field(value, len(row)) for value in row) + line_end for row in rows
+    )
 
 
 def as_csv_reader_sees_it(text: str, delimiter: str) -> list[tuple[Any, ...]]:
@@ -164,7 +209,9 @@ def as_csv_reader_sees_it(text: str, delimiter: str) -> list[tuple[Any, ...]]:
     line_end=st.sampled_from(["\n", "\r\n"]),
     quote_all=st.booleans(),
     last_line_ends=st.booleans(),
-    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "cp1252", "latin-1", "cp932"]),
+    encoding=st.sampled_from(
+        ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "cp1252", "latin-1", "cp932"]
+    ),
     zipped=st.booleans(),
     chunk=st.integers(1, 40),
     piece_bytes=st.integers(1, 200),
@@ -181,12 +228,19 @@ def test_any_table_comes_back_with_the_values_and_lines_that_csv_reader_finds(
     except UnicodeError:
         assume(False)
     declared = Dialect(delimiter=delimiter, encoding=encoding, has_header=True)
-    outcome = read(gzip.compress(data) if zipped else data, chunk=chunk, piece_bytes=piece_bytes, declared=declared)
+    outcome = read(
+        gzip.compress(data) if zipped else data,
+        chunk=chunk,
+        piece_bytes=piece_bytes,
+        declared=declared,
+    )
 
     found = as_csv_reader_sees_it(text, delimiter)
     assert outcome.header.columns == tuple(header)
     assert outcome.rows == [tuple(with_lf(value) for value in row) for row in found[1:]]
-    assert [list(row) for row in outcome.values] == [[with_lf(value) for value in row] for row in table]
+    assert [list(row) for row in outcome.values] == [
+        [with_lf(value) for value in row] for row in table
+    ]
     assert outcome.rejected == []
     assert outcome.lines == text.removesuffix(line_end).count("\n") + 1
 
@@ -216,7 +270,9 @@ GARBAGE = {
 
 @settings(max_examples=300, deadline=None)
 @given(
-    lines=st.lists(st.lists(cells, min_size=3, max_size=3) | st.sampled_from([*GARBAGE, b""]), max_size=12),
+    lines=st.lists(
+        st.lists(cells, min_size=3, max_size=3) | st.sampled_from([*GARBAGE, b""]), max_size=12
+    ),
     ends_open=st.booleans(),
     line_end=st.sampled_from(["\n", "\r\n"]),
     chunk=st.integers(1, 40),
@@ -234,7 +290,9 @@ def test_rows_around_damaged_lines_survive_and_each_damaged_line_is_named(
         else:
             record = one + line_end.encode()
             if one:
-                rejected.append((line, GARBAGE.get(one, RejectReason.UNTERMINATED_QUOTE), record.count(b"\n")))
+                rejected.append(
+                    (line, GARBAGE.get(one, RejectReason.UNTERMINATED_QUOTE), record.count(b"\n"))
+                )
         data += record
         line += record.count(b"\n")
     outcome = read(data, chunk=chunk, piece_bytes=piece_bytes, declared=Dialect(delimiter=","))
@@ -269,7 +327,9 @@ garbled = st.lists(alphabet, max_size=40).map(b"".join) | st.binary(max_size=60)
 dialects = st.builds(
     Dialect,
     delimiter=st.sampled_from([None, ",", ";"]),
-    encoding=st.sampled_from([*[None] * 8, "utf-8", "cp1252", "utf-16", "shift_jis", "utf-7", "utf-32", "hz"]),
+    encoding=st.sampled_from(
+        [*[None] * 8, "utf-8", "cp1252", "utf-16", "shift_jis", "utf-7", "utf-32", "hz"]
+    ),
     quoting=st.booleans(),
     has_header=st.sampled_from([None, True, False]),
     columns=st.sampled_from([None, ("h", "k")]),
@@ -278,18 +338,38 @@ dialects = st.builds(
 
 @settings(max_examples=600, deadline=None)
 @given(
-    head=st.sampled_from([b"", b"h\n", b"h,k\n", b"h;k\r\n", b"h,k,l\n", b"\xff\xfeh\0\n\0", b"\xef\xbb\xbfh,k\n"]),
+    head=st.sampled_from(
+        [b"", b"h\n", b"h,k\n", b"h;k\r\n", b"h,k,l\n", b"\xff\xfeh\0\n\0", b"\xef\xbb\xbfh,k\n"]
+    ),
     body=garbled,
     declared=dialects,
     zipped=st.booleans(),
     chunk=st.integers(1, 20),
     piece_bytes=st.integers(1, 50),
 )
-@example(head=b"h,k\n", body=b"\xef\xbb\xbf1,2\n", declared=Dialect(), zipped=False, chunk=9, piece_bytes=9)
-@example(head=b"h,k\n", body=b'1, "2,\n"\n', declared=Dialect(), zipped=False, chunk=9, piece_bytes=9)
+@example(
+    head=b"h,k\n",
+    body=b"\xef\xbb\xbf1,2\n",
+    declared=Dialect(),
+    zipped=False,
+    chunk=9,
+    piece_bytes=9,
+)
+@example(
+    head=b"h,k\n", body=b'1, "2,\n"\n', declared=Dialect(), zipped=False, chunk=9, piece_bytes=9
+)
 @example(head=b"", body=b"\r\nh,k\n1,2\n", declared=Dialect(), zipped=False, chunk=1, piece_bytes=1)
-@example(head=b"", body=b'\n\r\n";\n', declared=Dialect(quoting=False), zipped=False, chunk=5, piece_bytes=13)
-def test_any_bytes_are_read_alike_in_any_cut_or_are_unreadable(head, body, declared, zipped, chunk, piece_bytes):
+@example(
+    head=b"",
+    body=b'\n\r\n";\n',
+    declared=Dialect(quoting=False),
+    zipped=False,
+    chunk=5,
+    piece_bytes=13,
+)
+def test_any_bytes_are_read_alike_in_any_cut_or_are_unreadable(
+    head, body, declared, zipped, chunk, piece_bytes
+):
     data = gzip.compress(head + body) if zipped else head + body
     try:
         whole = read(data, declared=declared)
@@ -311,7 +391,9 @@ def test_any_bytes_are_read_alike_in_any_cut_or_are_unreadable(head, body, decla
 @given(body=garbled, quoting=st.booleans(), piece_bytes=st.integers(1, 50))
 def test_every_line_is_in_a_row_or_rejected_or_blank_and_none_is_in_two(body, quoting, piece_bytes):
     data = b"h,k\n" + body
-    outcome = read(data, declared=Dialect(quoting=quoting, has_header=True), piece_bytes=piece_bytes)
+    outcome = read(
+        data, declared=Dialect(quoting=quoting, has_header=True), piece_bytes=piece_bytes
+    )
 
     lines = data.removesuffix(b"\n").split(b"\n")
     claimed = [1]
@@ -319,7 +401,11 @@ def test_every_line_is_in_a_row_or_rejected_or_blank_and_none_is_in_two(body, qu
         claimed += range(line, line + 1 + sum(value.count("\n") for value in values))
     for rejected in outcome.rejected:
         claimed += range(rejected.line, rejected.line + rejected.lines)
-    blank = [number for number, line in enumerate(lines, 1) if line.strip(b"\r") == b"" and number not in claimed]
+    blank = [
+        number
+        for number, line in enumerate(lines, 1)
+        if line.strip(b"\r") == b"" and number not in claimed
+    ]
     assert sorted(claimed + blank) == list(range(1, len(lines) + 1))
     assert outcome.lines == len(lines)
 
@@ -333,7 +419,12 @@ def test_gzip_cut_short_is_never_read_as_if_it_were_whole(data, cut, chunk):
 
 
 @settings(max_examples=200, deadline=None)
-@given(data=st.binary(max_size=200), at=st.integers(0, 200), junk=st.binary(max_size=8), chunk=st.integers(1, 30))
+@given(
+    data=st.binary(max_size=200),
+    at=st.integers(0, 200),
+    junk=st.binary(max_size=8),
+    chunk=st.integers(1, 30),
+)
 def test_gzip_with_junk_in_it_raises_nothing_but_unreadable(data, at, junk, chunk):
     zipped = gzip.compress(b"h,k\n" + data)
     with contextlib.suppress(SnapshotUnreadable):
@@ -414,7 +505,9 @@ def test_memory_does_not_grow_with_the_number_of_rejected_lines():
     assert peak_mb([b"a,b\n", *[b"1,2\n\n1,2\nx\n" * 20_000] * 2]) < 25
 
 
-def test_piece_ends_early_rather_than_hold_a_line_break_for_every_other_line(monkeypatch: pytest.MonkeyPatch):
+def test_piece_ends_early_rather_than_hold_a_line_break_for_every_other_line(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr("exporter.reading.pieces.MAX_LINE_BREAKS", 100)
     outcome = read(b"a,b\n" + b"1,2\n\n" * 1_000)
     assert [len(piece.line_breaks) for piece in outcome.pieces] == [100] * 10
@@ -447,7 +540,9 @@ def test_only_a_piece_with_a_huge_record_says_that_it_has_one(chunk: int, length
 
 def has_huge_records(data: bytes, *, chunk: int) -> list[bool]:
     with TemporaryDirectory() as folder:
-        pieces = read_partition(split([data], chunk), folder=Path(folder), name="some", piece_bytes=2_500_000)
+        pieces = read_partition(
+            split([data], chunk), folder=Path(folder), name="some", piece_bytes=2_500_000
+        )
         return [piece.has_huge_records for piece in pieces]
 
 
@@ -460,7 +555,9 @@ def test_long_texts_that_look_like_rows_are_read_whole():
 
 
 def test_reading_can_be_left_before_its_end(tmp_path: Path):
-    partition = read_partition([b"a\n" + b"1\n" * 1000], folder=tmp_path, name="left", piece_bytes=100)
+    partition = read_partition(
+        [b"a\n" + b"1\n" * 1000], folder=tmp_path, name="left", piece_bytes=100
+    )
     next(partition)
     partition.close()
     assert list(partition) == []
@@ -468,7 +565,11 @@ def test_reading_can_be_left_before_its_end(tmp_path: Path):
 
 def test_columns_are_known_before_the_first_piece(tmp_path: Path):
     partition = read_partition(iter([b"a;b\n1;2\n"]), folder=tmp_path, name="early")
-    assert (partition.columns, partition.delimiter, partition.header.has_header) == (("a", "b"), ";", True)
+    assert (partition.columns, partition.delimiter, partition.header.has_header) == (
+        ("a", "b"),
+        ";",
+        True,
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -491,7 +592,9 @@ def test_folder_and_column_names_may_hold_quotes(tmp_path: Path):
 # Encodings
 
 
-@pytest.mark.parametrize("declared", ["klingon", "hex", "rot13", "base64", " ", "\0", "idna", "undefined", "../x"])
+@pytest.mark.parametrize(
+    "declared", ["klingon", "hex", "rot13", "base64", " ", "\0", "idna", "undefined", "../x"]
+)
 def test_encoding_that_is_none_is_unreadable(declared: str):
     with pytest.raises(SnapshotUnreadable, match="encoding") as refused:
         read(b"a,b\n1,2\n", declared=Dialect(encoding=declared))
@@ -534,31 +637,143 @@ CONTACT = ["CustomerId", "Email", "Channel", "Name"]
     [
         (["Id", "EMail"], None, None, [], True, ["Id", "EMail"], "Nothing else is known"),
         (["Id", "EMail"], None, None, ["EMail"], True, ["Id", "EMail"], "holds the column names."),
-        (["Id", " EMAIL "], False, ["id", "email"], [], True, ["Id", "EMAIL"], "although model.json says"),
-        (["Id", "EMail", "New"], False, ["Id", "EMail"], ["EMail"], True, ["Id", "EMail", "New"], "although"),
-        (["Id", "Mail", "City"], False, ["Id", "EMail", "City"], ["EMail"], True, ["Id", "Mail", "City"], "although"),
-        (["Id", "EMail"], True, ["Id", "EMail"], [], True, ["Id", "EMail"], "holds the column names."),
-        (["Key", "Address"], True, ["Id", "EMail"], ["EMail"], True, ["Key", "Address"], "model.json says"),
+        (
+            ["Id", " EMAIL "],
+            False,
+            ["id", "email"],
+            [],
+            True,
+            ["Id", "EMAIL"],
+            "although model.json says",
+        ),
+        (
+            ["Id", "EMail", "New"],
+            False,
+            ["Id", "EMail"],
+            ["EMail"],
+            True,
+            ["Id", "EMail", "New"],
+            "although",
+        ),
+        (
+            ["Id", "Mail", "City"],
+            False,
+            ["Id", "EMail", "City"],
+            ["EMail"],
+            True,
+            ["Id", "Mail", "City"],
+            "although",
+        ),
+        (
+            ["Id", "EMail"],
+            True,
+            ["Id", "EMail"],
+            [],
+            True,
+            ["Id", "EMail"],
+            "holds the column names.",
+        ),
+        (
+            ["Key", "Address"],
+            True,
+            ["Id", "EMail"],
+            ["EMail"],
+            True,
+            ["Key", "Address"],
+            "model.json says",
+        ),
         (["1", "a@b.c"], True, ["Id", "EMail"], [], False, ["Id", "EMail"], "holds an address"),
         (["1", "a@b.c"], True, None, [], True, ["1", "a@b.c"], "model.json says"),
         (["1", "a@b.c"], False, ["Id", "EMail"], [], False, ["Id", "EMail"], "no column names"),
         (["1", "a@b.c"], None, ["Id", "EMail"], [], False, ["Id", "EMail"], "does not repeat"),
         (["1", "x"], False, None, [], False, ["column_1", "column_2"], "column_1 and so on"),
-        (["1", "a@b.c"], None, None, ["EMail"], False, ["column_1", "column_2"], "holds an address"),
+        (
+            ["1", "a@b.c"],
+            None,
+            None,
+            ["EMail"],
+            False,
+            ["column_1", "column_2"],
+            "holds an address",
+        ),
         (["1", "x"], None, None, ["column_2"], False, ["column_1", "column_2"], "counts columns"),
         (["Id", "Mail"], None, None, ["EMail"], True, ["Id", "Mail"], "Nothing else is known"),
         # a person's preferred channel is called as a column is
-        (["C1", "a@b.c", "Email", "Ada"], False, CONTACT, ["Email"], False, CONTACT, "no column names"),
-        (["C1", "a@b.c", "Email", "Ada"], None, CONTACT, ["Email"], False, CONTACT, "does not repeat"),
-        (["C1", "a@b.c", "Email", "Ada"], True, CONTACT, ["Email"], False, CONTACT, "holds an address"),
+        (
+            ["C1", "a@b.c", "Email", "Ada"],
+            False,
+            CONTACT,
+            ["Email"],
+            False,
+            CONTACT,
+            "no column names",
+        ),
+        (
+            ["C1", "a@b.c", "Email", "Ada"],
+            None,
+            CONTACT,
+            ["Email"],
+            False,
+            CONTACT,
+            "does not repeat",
+        ),
+        (
+            ["C1", "a@b.c", "Email", "Ada"],
+            True,
+            CONTACT,
+            ["Email"],
+            False,
+            CONTACT,
+            "holds an address",
+        ),
         (["C1", "", "Email", "Ada"], False, CONTACT, ["Email"], False, CONTACT, "no column names"),
-        (["Name", "", "Email", "CustomerId"], False, CONTACT, ["Email"], False, CONTACT, "no column names"),
-        (["C1", "a@b.c", "Email"], None, None, ["Email"], False, ["column_1", "column_2", "column_3"], "an address"),
+        (
+            ["Name", "", "Email", "CustomerId"],
+            False,
+            CONTACT,
+            ["Email"],
+            False,
+            CONTACT,
+            "no column names",
+        ),
+        (
+            ["C1", "a@b.c", "Email"],
+            None,
+            None,
+            ["Email"],
+            False,
+            ["column_1", "column_2", "column_3"],
+            "an address",
+        ),
         (CONTACT[::-1], False, CONTACT, ["Email"], True, CONTACT[::-1], "although"),
-        (["New", "Name", "Email"], None, CONTACT, ["Email"], True, ["New", "Name", "Email"], "holds the column names."),
-        ([*CONTACT[:3], ""], False, CONTACT, ["Email"], True, [*CONTACT[:3], "column_4"], "although"),
+        (
+            ["New", "Name", "Email"],
+            None,
+            CONTACT,
+            ["Email"],
+            True,
+            ["New", "Name", "Email"],
+            "holds the column names.",
+        ),
+        (
+            [*CONTACT[:3], ""],
+            False,
+            CONTACT,
+            ["Email"],
+            True,
+            [*CONTACT[:3], "column_4"],
+            "although",
+        ),
         (["Id", "E@Mail"], False, ["Id", "E@Mail"], ["E@Mail"], True, ["Id", "E@Mail"], "although"),
-        (["City", "", "city", "City_2", "City"], True, None, [], True, None, "changed to unique ones"),
+        (
+            ["City", "", "city", "City_2", "City"],
+            True,
+            None,
+            [],
+            True,
+            None,
+            "changed to unique ones",
+        ),
     ],
 )
 def test_header_is_decided(first, declared, columns, mapped, has_header, names, why):
@@ -569,7 +784,12 @@ def test_header_is_decided(first, declared, columns, mapped, has_header, names, 
     assert not [cell for cell in first if "@" in cell and cell in decision.why]
 
 
-@given(st.lists(st.sampled_from(["", " ", "City", "city", "City_2", "column_1", "column_2", "ß", "SS"]), min_size=1))
+@given(
+    st.lists(
+        st.sampled_from(["", " ", "City", "city", "City_2", "column_1", "column_2", "ß", "SS"]),
+        min_size=1,
+    )
+)
 def test_column_names_are_never_empty_or_alike(first: list[str]):
     columns = decide_header(first, declared=True).columns
     assert len(columns) == len(first)
@@ -583,7 +803,9 @@ def test_delimiter_that_cannot_work_is_refused(delimiter: str):
         read(b"a,b\n1,2\n", declared=Dialect(delimiter=delimiter))
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", "~", ":", "#", "\x01", "\x1f", "_", "\\", "'", "."])
+@pytest.mark.parametrize(
+    "delimiter", [",", ";", "\t", "|", "^", "~", ":", "#", "\x01", "\x1f", "_", "\\", "'", "."]
+)
 def test_delimiter_of_any_punctuation_is_taken(delimiter: str):
     rows = [("a", "b", "c"), ("1", ' "2"', "3"), ("", 'x"y', "")]
     data = as_csv(rows, delimiter=delimiter).encode()
@@ -593,9 +815,15 @@ def test_delimiter_of_any_punctuation_is_taken(delimiter: str):
 @pytest.mark.parametrize("columns", [None, ("a", "b")])
 @pytest.mark.parametrize(
     "data",
-    [random.Random(0).randbytes(5_000), "Имя;Город\n".encode("koi8-r") * 100, "Имя;b\n".encode("utf-16-be") * 100],
+    [
+        random.Random(0).randbytes(5_000),
+        "Имя;Город\n".encode("koi8-r") * 100,
+        "Имя;b\n".encode("utf-16-be") * 100,
+    ],
 )
-def test_file_that_is_not_text_in_its_encoding_is_unreadable(data: bytes, columns: tuple[str, ...] | None):
+def test_file_that_is_not_text_in_its_encoding_is_unreadable(
+    data: bytes, columns: tuple[str, ...] | None
+):
     with pytest.raises(SnapshotUnreadable, match="not text in the encoding utf-8"):
         read(data, declared=Dialect(columns=columns))
 

@@ -103,7 +103,9 @@ def test_an_incomplete_snapshot_is_told(told: World, hook: Hook) -> None:
     told.register()
     manifest = told.exporter.settling.freeze([])
     run = told.exporter.settling.new_run(_export(told), manifest, because="arrival", attempt=1)
-    told.exporter.settling.create_closed(run, Status.FAILED, message="the snapshot is incomplete", hint="Look there.")
+    told.exporter.settling.create_closed(
+        run, Status.FAILED, message="the snapshot is incomplete", hint="Look there."
+    )
     _tick(told, 2)
     assert ["the snapshot is incomplete" in text for text in hook.texts] == [True]
 
@@ -123,7 +125,9 @@ def test_other_ends_are_not_told(told: World, hook: Hook, status: Status) -> Non
     assert hook.posts == []
 
 
-def test_nothing_private_is_told_logged_or_kept(told: World, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_private_is_told_logged_or_kept(
+    told: World, hook: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, logger="exporter")
     hook.status = 500
     _fail(told)
@@ -143,17 +147,25 @@ def test_without_a_webhook_nothing_is_kept_for_later(world: World, hook: Hook) -
     _fail(world)
     _tick(world)
     world.exporter = _telling(world, hook)
-    world.exporter.handle({"do": "step", "run": world.run().run_id, "step": 0})  # a message that comes late
+    world.exporter.handle(
+        {"do": "step", "run": world.run().run_id, "step": 0}
+    )  # a message that comes late
     _tick(world, 2)
     assert hook.posts == []
-    assert list(world.exporter.store.names("notices/")) == list(world.exporter.store.names("outbox/")) == []
+    assert (
+        list(world.exporter.store.names("notices/"))
+        == list(world.exporter.store.names("outbox/"))
+        == []
+    )
 
 
 # That it arrives
 
 
 @pytest.mark.parametrize("status", [500, 429, 404, 301, 0])
-def test_a_notice_that_was_not_taken_is_posted_again_until_it_is(told: World, hook: Hook, status: int) -> None:
+def test_a_notice_that_was_not_taken_is_posted_again_until_it_is(
+    told: World, hook: Hook, status: int
+) -> None:
     hook.status, hook.location = status, hook.url if status == 301 else ""
     _fail(told)
     _tick(told, 2)
@@ -167,7 +179,9 @@ def test_a_notice_that_was_not_taken_is_posted_again_until_it_is(told: World, ho
     assert told.run() == run, "notices change no run"
 
 
-def test_a_webhook_that_is_down_for_days_is_asked_less_and_less_often_and_then_no_more(told: World, hook: Hook) -> None:
+def test_a_webhook_that_is_down_for_days_is_asked_less_and_less_often_and_then_no_more(
+    told: World, hook: Hook
+) -> None:
     hook.status = 503
     _fail(told)
     hours = int(GIVE_UP_AFTER / timedelta(hours=1))
@@ -182,7 +196,9 @@ def test_a_webhook_that_is_down_for_days_is_asked_less_and_less_often_and_then_n
     assert list(told.exporter.store.names("outbox/")) == []
 
 
-def test_a_webhook_that_is_down_is_asked_once_a_tick_however_many_notices_wait(told: World, hook: Hook) -> None:
+def test_a_webhook_that_is_down_is_asked_once_a_tick_however_many_notices_wait(
+    told: World, hook: Hook
+) -> None:
     hook.status = 503
     _fail(told)
     for name in ("b.csv", "c.csv"):
@@ -295,7 +311,9 @@ def test_a_segment_that_stops_is_told_of_though_another_of_the_export_goes_on(
     told.register(segments=["Goes", "Stops"], schedule=schedule)
 
     def arrives(segment: str, day: int) -> None:
-        folder = f"CI/Feed/{segment}/{told.now():%Y/%m/%d/%H%M}/" if dated else f"segments/{segment}/"
+        folder = (
+            f"CI/Feed/{segment}/{told.now():%Y/%m/%d/%H%M}/" if dated else f"segments/{segment}/"
+        )
         told.drop(f"{folder}{segment}_1.csv", as_csv(people(3 + day)))
 
     for day in range(20):
@@ -314,7 +332,9 @@ def test_a_segment_that_stops_is_told_of_though_another_of_the_export_goes_on(
     assert list(told.exporter.notices.abouts("vips")) == []
 
 
-def test_segments_that_stop_at_different_times_are_told_of_apart_and_once(told: World, hook: Hook) -> None:
+def test_segments_that_stop_at_different_times_are_told_of_apart_and_once(
+    told: World, hook: Hook
+) -> None:
     told.register(segments=["A", "B"])
     for day in range(20):
         for segment, last in (("A", 3), ("B", 6)):
@@ -322,7 +342,10 @@ def test_segments_that_stop_at_different_times_are_told_of_apart_and_once(told: 
                 told.drop(f"segments/{segment}.csv", as_csv(people(3 + day)))
         told.deliver()
         _tick(told, every_s=DAY)
-    assert [("of A since" in text, "of B since" in text) for text in hook.texts] == [(True, False), (False, True)]
+    assert [("of A since" in text, "of B since" in text) for text in hook.texts] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_a_segment_that_was_added_to_an_export_is_given_its_time(told: World, hook: Hook) -> None:
@@ -339,7 +362,9 @@ def test_a_segment_that_was_added_to_an_export_is_given_its_time(told: World, ho
     assert "of New since" in hook.texts[0]
 
 
-def test_a_snapshot_that_is_incomplete_makes_no_other_segment_silent(told: World, hook: Hook) -> None:
+def test_a_snapshot_that_is_incomplete_makes_no_other_segment_silent(
+    told: World, hook: Hook
+) -> None:
     told.register(segments=["A", "B"])
     _tick(told, every_s=8 * DAY)
     told.drop("segments/B.csv", as_csv(people(3)))
@@ -356,13 +381,17 @@ def test_an_export_that_expects_nothing_is_not_told_of(told: World, hook: Hook, 
     if how == "never":
         told.restart(no_snapshot_days=0)
         told.exporter = _telling(told, hook)
-    export = told.register(schedule=Schedule.model_validate({"on": how if how in ("demand", "off") else "arrival"}))
+    export = told.register(
+        schedule=Schedule.model_validate({"on": how if how in ("demand", "off") else "arrival"})
+    )
     told.exporter.catalog.save(export.model_copy(update={"paused": how == "paused"}))
     _tick(told, 20, every_s=DAY)
     assert hook.posts == []
 
 
-def test_a_schedule_that_is_seldom_due_is_not_told_of_while_snapshots_arrive(told: World, hook: Hook) -> None:
+def test_a_schedule_that_is_seldom_due_is_not_told_of_while_snapshots_arrive(
+    told: World, hook: Hook
+) -> None:
     told.register(schedule=Schedule(on="schedule", cron="0 3 1 1 *"))
     for day in range(20):
         told.put(FOLDER + "a.csv", as_csv(people(5 + day)))
@@ -410,20 +439,36 @@ def test_teams_gets_one_adaptive_card_whose_names_are_plain_text() -> None:
     title, *lines = card["body"]
     assert title["text"] == "Run failed"
     assert {line["type"] for line in lines} == {"RichTextBlock"}
-    assert [line["inlines"][0]["text"] for line in lines] == ["Export: ", "Run: ", "Status: ", "What: ", "Do: "]
+    assert [line["inlines"][0]["text"] for line in lines] == [
+        "Export: ",
+        "Run: ",
+        "Status: ",
+        "What: ",
+        "Do: ",
+    ]
 
 
 @pytest.mark.parametrize("sign", ["x", "é", "表"])
 def test_a_card_of_long_texts_is_small_enough_for_teams(sign: str) -> None:
     """However it counts: its limit is 28 KB, and it has been seen to count two bytes for each character of the JSON."""
-    message = teams_message(a_notice(message="What happened: " + sign * 100_000, hint=sign * 100_000))
+    message = teams_message(
+        a_notice(message="What happened: " + sign * 100_000, hint=sign * 100_000)
+    )
     assert len(json.dumps(message)) < 14_000
     assert "What happened: " in json.dumps(message)
 
 
 @pytest.mark.parametrize(
     "address",
-    ["", "http://hooks.example/x", "ftp://hooks.example", "hooks.example", "https://", "https://[", "file:///etc/x"],
+    [
+        "",
+        "http://hooks.example/x",
+        "ftp://hooks.example",
+        "hooks.example",
+        "https://",
+        "https://[",
+        "file:///etc/x",
+    ],
 )
 def test_only_https_addresses_are_posted_to(address: str) -> None:
     with pytest.raises(ConfigError, match="no https address") as error:
@@ -440,7 +485,9 @@ def test_a_webhook_without_a_certificate_that_is_trusted_gets_nothing(
     assert hook.posts == []
 
 
-def test_a_webhook_that_does_not_answer_is_left_in_time(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_that_does_not_answer_is_left_in_time(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.runs.notices.TIMEOUT_S", (0.5, 0.1))
     hook.delay_s = 0.5
     with pytest.raises(Transient, match="ReadTimeout") as error:

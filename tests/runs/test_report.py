@@ -12,16 +12,23 @@ from exporter.cli.wording import plan_as_text
 from exporter.planning.summary import plan_summary
 from tests.planning.planned import planned
 
-VIPS = "EMail,Email2,FullName,Points,Active\nada@example.com,grace@example.com,Ada Lovelace,5,true\n"
+VIPS = (
+    "EMail,Email2,FullName,Points,Active\nada@example.com,grace@example.com,Ada Lovelace,5,true\n"
+)
 
 
-def dry_run(files: Mapping[str, str], mapping: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+def dry_run(
+    files: Mapping[str, str], mapping: Mapping[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
     with planned(files, mapping) as found:
         return plan_summary(found.plan, found.reader.sample(3), **options)
 
 
 def test_values_are_masked_whatever_their_columns_are_called() -> None:
-    typed = {"points": {"column": "Points", "type": "number"}, "active": {"column": "Active", "type": "boolean"}}
+    typed = {
+        "points": {"column": "Points", "type": "number"},
+        "active": {"column": "Active", "type": "boolean"},
+    }
     for properties in ("*", {"full": "FullName", "other": "Email2", **typed}):
         mapping = {"email": "EMail", "location": {"city": "FullName"}, "properties": properties}
         summary = dry_run({"vips.csv": VIPS}, mapping)
@@ -30,7 +37,12 @@ def test_values_are_masked_whatever_their_columns_are_called() -> None:
             assert value not in text, properties
     [sample] = summary["samples"]
     assert sample["attributes"]["location"] == {"city": "A***"}
-    assert sample["attributes"]["properties"] == {"full": "A***", "other": "g***", "points": "5***", "active": True}
+    assert sample["attributes"]["properties"] == {
+        "full": "A***",
+        "other": "g***",
+        "points": "5***",
+        "active": True,
+    }
 
 
 def test_values_are_shown_to_those_who_ask() -> None:
@@ -43,13 +55,30 @@ def test_values_are_shown_to_those_who_ask() -> None:
 
 def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
     rows = "".join(f"p{number}@example.com,X,twelve\n" for number in range(4))
-    mapping = {"email": "EMail", "properties": {"points": {"column": "Points", "type": "number", "empty": "clear"}}}
-    files = {"empty.csv": "", "vips.csv": f"EMail,City,Points\nnone,Oslo,1\n{rows}P0@example.com,Y,2\n"}
+    mapping = {
+        "email": "EMail",
+        "properties": {"points": {"column": "Points", "type": "number", "empty": "clear"}},
+    }
+    files = {
+        "empty.csv": "",
+        "vips.csv": f"EMail,City,Points\nnone,Oslo,1\n{rows}P0@example.com,Y,2\n",
+    }
     summary = dry_run(files, mapping)
-    assert (summary["rows"], summary["profiles"], summary["duplicates"], summary["rejected"]) == (6, 4, 1, 1)
+    assert (summary["rows"], summary["profiles"], summary["duplicates"], summary["rejected"]) == (
+        6,
+        4,
+        1,
+        1,
+    )
     assert (summary["jobs"], summary["adds_up"], summary["identifier"]) == (1, True, "email")
-    assert summary["mapping"] == ["email from EMail", "properties.points from Points as number, empty clears"]
-    read = [[file[each] for each in ("name", "rows", "header", "delimiter", "encoding")] for file in summary["files"]]
+    assert summary["mapping"] == [
+        "email from EMail",
+        "properties.points from Points as number, empty clears",
+    ]
+    read = [
+        [file[each] for each in ("name", "rows", "header", "delimiter", "encoding")]
+        for file in summary["files"]
+    ]
     assert read == [
         ["empty.csv", 0, "The file is empty.", ",", "utf-8"],
         ["vips.csv", 6, "The first line holds the column names.", ",", "utf-8"],
@@ -58,14 +87,25 @@ def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
     text = plan_as_text(summary)
     assert "Mapping     email from EMail\n" in text
     assert "e.g. vips.csv:2\n" in text
-    assert "vips.csv: 6 rows. The first line holds the column names. Delimiter comma, encoding utf-8.\n" in text
+    assert (
+        "vips.csv: 6 rows. The first line holds the column names. Delimiter comma, encoding utf-8.\n"
+        in text
+    )
 
 
 @pytest.mark.parametrize(
     ("jobs", "share", "at_least", "at_most"),
-    [(2, 1.0, 0, 0.1), (16, 1.0, 1, 2), (151, 1.0, 60, 61), (301, 1.0, 120, 122), (31, 0.1, 120, 122)],
+    [
+        (2, 1.0, 0, 0.1),
+        (16, 1.0, 1, 2),
+        (151, 1.0, 60, 61),
+        (301, 1.0, 120, 122),
+        (31, 0.1, 120, 122),
+    ],
 )
-def test_dry_run_says_how_long_klaviyos_pace_takes(jobs: int, share: float, at_least: float, at_most: float) -> None:
+def test_dry_run_says_how_long_klaviyos_pace_takes(
+    jobs: int, share: float, at_least: float, at_most: float
+) -> None:
     with planned({"vips.csv": VIPS}, {"email": "EMail"}) as found:
         plan = found.plan.model_copy(update={"batches": found.plan.batches * jobs})
     summary = plan_summary(plan, [], share=share)

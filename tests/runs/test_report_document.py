@@ -11,7 +11,11 @@ from tests.journeys.world import FOLDER, World, as_csv, assert_ended, people
 pytestmark = pytest.mark.usefixtures("small_batches")
 
 HOUR = 3_600
-BAD = {1: "nobody", 2: "x+sync-fail@example.com", **{n: f"y{n}+async-fail@example.com" for n in (13, 14, 15, 16)}}
+BAD = {
+    1: "nobody",
+    2: "x+sync-fail@example.com",
+    **{n: f"y{n}+async-fail@example.com" for n in (13, 14, 15, 16)},
+}
 
 
 def test_report_shows_the_first_rows_of_each_reason_klaviyos_included(world: World) -> None:
@@ -37,7 +41,9 @@ def test_rows_of_a_job_that_klaviyo_lost_are_shown(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(12))
     world.deliver()
-    assert world.report()["examples"] == {"job_lost": [f"{FOLDER}a.csv:{line}" for line in (2, 3, 4)]}
+    assert world.report()["examples"] == {
+        "job_lost": [f"{FOLDER}a.csv:{line}" for line in (2, 3, 4)]
+    }
 
 
 def test_a_run_that_ends_early_shows_what_klaviyo_refused_before(world: World) -> None:
@@ -60,9 +66,12 @@ def test_cells_left_out_are_a_warning_and_shown_by_line(world: World) -> None:
     run = assert_ended(world, Status.WARNINGS, delivered=5)
     assert "5 of phone_number" in run.message
     report = world.report()
-    assert report["cells_left_out_examples"] == {"phone_number": [f"{FOLDER}a.csv:{line}" for line in (2, 3, 4)]}
-    assert f"5  cells for phone_number could not be read and were left out  e.g. {FOLDER}a.csv:2," in report_as_text(
-        report
+    assert report["cells_left_out_examples"] == {
+        "phone_number": [f"{FOLDER}a.csv:{line}" for line in (2, 3, 4)]
+    }
+    assert (
+        f"5  cells for phone_number could not be read and were left out  e.g. {FOLDER}a.csv:2,"
+        in report_as_text(report)
     )
 
 
@@ -82,7 +91,10 @@ def test_report_says_how_each_file_was_read(world: World) -> None:
     header = "The first line holds an address, so it is a row; the columns are called column_1 and so on."
     assert [file["header"] for file in report["files"]] == [header, header]
     text = report_as_text(report)
-    assert f"File        {FOLDER}a.csv: 1 rows. {header} Delimiter semicolon, encoding utf-8.\n" in text
+    assert (
+        f"File        {FOLDER}a.csv: 1 rows. {header} Delimiter semicolon, encoding utf-8.\n"
+        in text
+    )
     assert "Delimiter tab, encoding utf-16-le.\n" in text
 
 
@@ -93,4 +105,8 @@ def test_text_tells_of_the_first_files_and_how_many_more_there_are(world: World)
     world.exporter.note(FOLDER + "0.csv")
     world.deliver()
     text = report_as_text(world.report())
-    assert (text.count("File  "), "and 3 more\n" in text, len(world.report()["files"])) == (5, True, 8)
+    assert (text.count("File  "), "and 3 more\n" in text, len(world.report()["files"])) == (
+        5,
+        True,
+        8,
+    )

@@ -158,7 +158,9 @@ def test_skipped_runs_go_too(kept: World) -> None:
     assert kinds == [Status.WARNINGS, Status.SKIPPED], "the newest, and the newest that was no skip"
 
 
-def test_what_one_tick_does_is_bounded_and_the_next_ones_go_on(kept: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_tick_does_is_bounded_and_the_next_ones_go_on(
+    kept: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "PORTION", 6)
     kept.register("another", segments=["Another"])
     for number in range(4):
@@ -189,7 +191,9 @@ def test_once_the_days_round_is_done_the_next_ticks_read_that_and_nothing_more(k
 
 
 @pytest.mark.parametrize("dies_at", range(1, 12))
-def test_whatever_dies_on_the_way_the_rest_goes_later_and_nothing_unknown_is_left(kept: World, dies_at: int) -> None:
+def test_whatever_dies_on_the_way_the_rest_goes_later_and_nothing_unknown_is_left(
+    kept: World, dies_at: int
+) -> None:
     for name in ("a.csv", "b.csv", "c.csv"):
         kept.clock.move(60)
         newest = _ran(kept, name)
@@ -197,17 +201,25 @@ def test_whatever_dies_on_the_way_the_rest_goes_later_and_nothing_unknown_is_lef
     with contextlib.suppress(Killed):
         mortal(kept, Killer(dies_at)).tick()
     for run in {name.split("/")[2] for name in kept.exporter.store.names("runs/")}:
-        assert kept.exporter.run(f"vips/{run}"), "a name with a journal is taken: no other run goes on with it"
+        assert kept.exporter.run(f"vips/{run}"), (
+            "a name with a journal is taken: no other run goes on with it"
+        )
     kept.clock.move(300)
     kept.exporter.tick()
-    assert {name.split("/")[2] for name in kept.exporter.store.names("runs/")} == {newest.run_id.split("/")[1]}
+    assert {name.split("/")[2] for name in kept.exporter.store.names("runs/")} == {
+        newest.run_id.split("/")[1]
+    }
     assert _kept(kept, newest) == REPORTS
 
 
-def test_an_old_snapshot_that_is_noted_again_after_its_run_went_brings_no_old_values_back(kept: World) -> None:
+def test_an_old_snapshot_that_is_noted_again_after_its_run_went_brings_no_old_values_back(
+    kept: World,
+) -> None:
     def arrives(minutes: int) -> str:
         moment = kept.now() + timedelta(minutes=minutes)
-        name = kept.put(f"CI/Feed/HighValue/{moment:%Y/%m/%d/%H%M}/HighValue_1.csv", as_csv(people(3)))
+        name = kept.put(
+            f"CI/Feed/HighValue/{moment:%Y/%m/%d/%H%M}/HighValue_1.csv", as_csv(people(3))
+        )
         kept.exporter.note(name)
         kept.deliver()
         return name

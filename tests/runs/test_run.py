@@ -13,7 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from exporter.definitions.mapping import parse_mapping
 from exporter.planning.plan import Plan, PlannedBatch, Span
-from exporter.runs.run import Counts, Phase, Run, RunName, Status, close, enter, new_run_id, run_folder, skipped_run_id
+from exporter.runs.run import (
+    Counts,
+    Phase,
+    Run,
+    RunName,
+    Status,
+    close,
+    enter,
+    new_run_id,
+    run_folder,
+    skipped_run_id,
+)
 from exporter.runs.verdict import count, verdict
 from exporter.sending.delivery import (
     BatchAccepted,
@@ -50,14 +61,21 @@ def a_run(**changes: Any) -> Run:
 
 
 def a_manifest(*names: str, etag: str = "e") -> Manifest:
-    partitions = [ManifestPartition(name=name, etag=etag, size_bytes=1) for name in names or ("a.csv",)]
+    partitions = [
+        ManifestPartition(name=name, etag=etag, size_bytes=1) for name in names or ("a.csv",)
+    ]
     return Manifest(snapshots=["x/"], exported_at=NOW, partitions=partitions)
 
 
 def a_plan(*profiles: int, duplicates: int = 0, **rejected: int) -> Plan:
     """A plan with batches of so many profiles."""
     batches = [
-        PlannedBatch(number=number, profiles=many, size_bytes=many, spans=(Span(piece=0, first=0, last=many),))
+        PlannedBatch(
+            number=number,
+            profiles=many,
+            size_bytes=many,
+            spans=(Span(piece=0, first=0, last=many),),
+        )
         for number, many in enumerate(profiles)
     ]
     return Plan(
@@ -76,7 +94,9 @@ def a_plan(*profiles: int, duplicates: int = 0, **rejected: int) -> Plan:
 
 
 def accepted(job: str, batch: int, first: int, last: int, *without: int) -> BatchAccepted:
-    return BatchAccepted(batch=batch, first=first, last=last, without=list(without), job=job, at=NOW)
+    return BatchAccepted(
+        batch=batch, first=first, last=last, without=list(without), job=job, at=NOW
+    )
 
 
 def is_all_sent(delivery: Delivery, plan: Plan) -> bool:
@@ -93,7 +113,10 @@ def test_a_run_enters_this_phase_or_a_later_one(start: Phase, end: Phase) -> Non
         with pytest.raises(ValueError, match="cannot go"):
             enter(run, end, now=LATER)
     else:
-        assert (enter(run, end, now=LATER).phase, enter(run, end, now=LATER).status) == (end, Status.REFRESHING)
+        assert (enter(run, end, now=LATER).phase, enter(run, end, now=LATER).status) == (
+            end,
+            Status.REFRESHING,
+        )
 
 
 @pytest.mark.parametrize(("end", "phase"), list(itertools.product(ENDS, PHASES)))
@@ -147,13 +170,20 @@ def test_the_name_of_a_run_can_be_read_back() -> None:
     assert sorted(name for name in names if name) == names, "a tenth attempt is newer than a second"
 
 
-@pytest.mark.parametrize("name", ["", "x", "20260921T1333Z-skipped", "20261321T1333Z-0123456789", "20260921T1333Z-x"])
+@pytest.mark.parametrize(
+    "name", ["", "x", "20260921T1333Z-skipped", "20261321T1333Z-0123456789", "20260921T1333Z-x"]
+)
 def test_what_names_no_run_is_none(name: str) -> None:
     assert RunName.parse(name) is None
 
 
 def test_the_digest_tells_versions_and_blobs_apart() -> None:
-    manifests = [a_manifest("a.csv"), a_manifest("a.csv", etag="f"), a_manifest("b.csv"), a_manifest("a.csv", "b.csv")]
+    manifests = [
+        a_manifest("a.csv"),
+        a_manifest("a.csv", etag="f"),
+        a_manifest("b.csv"),
+        a_manifest("a.csv", "b.csv"),
+    ]
     assert len({manifest.digest() for manifest in manifests}) == 4
 
 
@@ -195,14 +225,19 @@ def test_a_range_that_was_accepted_before_is_not_counted_again() -> None:
 
 
 def test_a_row_that_was_accepted_is_not_refused_afterwards() -> None:
-    delivery = Delivery.replay([accepted("j1", 0, 0, 10), RowsRefused(batch=0, said=grouped([(3, "late")]))])
+    delivery = Delivery.replay(
+        [accepted("j1", 0, 0, 10), RowsRefused(batch=0, said=grouped([(3, "late")]))]
+    )
     assert (delivery.accepted_profiles, delivery.refused_profiles()) == (10, 0)
 
 
 def test_a_row_that_was_left_out_can_be_refused_afterwards() -> None:
     """The job is on record before the refusal that made it leave the row out: the row is not lost."""
     delivery = Delivery.replay(
-        [accepted("j1", 0, 0, 10, 3), RowsRefused(batch=0, said=grouped([(3, "late"), (4, "late")]))]
+        [
+            accepted("j1", 0, 0, 10, 3),
+            RowsRefused(batch=0, said=grouped([(3, "late"), (4, "late")])),
+        ]
     )
     assert (delivery.accepted_profiles, delivery.refused) == (9, {0: {3: "late"}})
     assert is_all_sent(delivery, a_plan(10))
@@ -216,14 +251,18 @@ def test_a_row_that_was_left_out_and_not_refused_remains() -> None:
 
 
 def test_a_row_that_was_refused_is_not_accepted_afterwards() -> None:
-    delivery = Delivery.replay([RowsRefused(batch=0, said=grouped([(3, "no")])), accepted("j1", 0, 0, 10)])
+    delivery = Delivery.replay(
+        [RowsRefused(batch=0, said=grouped([(3, "no")])), accepted("j1", 0, 0, 10)]
+    )
     assert (delivery.accepted_profiles, delivery.refused_profiles()) == (0, 1)
     assert delivery.remaining(a_plan(10).batches[0]) == [(0, 10)]
 
 
 @pytest.mark.parametrize("second", [(0, 6), (4, 10), (3, 4), (2, 8), (0, 10)])
 def test_ranges_that_overlap_count_once_and_the_rest_remains(second: tuple[int, int]) -> None:
-    delivery = Delivery.replay([accepted("j1", 0, 2, 5), accepted("j2", 0, *second), JobEnded(job="j2", completed=9)])
+    delivery = Delivery.replay(
+        [accepted("j1", 0, 2, 5), accepted("j2", 0, *second), JobEnded(job="j2", completed=9)]
+    )
     assert (delivery.accepted_profiles, list(delivery.jobs), delivery.ended) == (3, ["j1"], {})
     assert delivery.remaining(a_plan(10).batches[0]) == [(0, 2), (5, 10)]
 
@@ -272,15 +311,23 @@ class Course(RuleBasedStateMachine):
             set(delivery.jobs)
             | {("ended", job) for job in delivery.ended}
             | {("lost", job) for job in delivery.lost}
-            | {("refused", batch, at, words) for batch, rows in delivery.refused.items() for at, words in rows.items()}
+            | {
+                ("refused", batch, at, words)
+                for batch, rows in delivery.refused.items()
+                for at, words in rows.items()
+            }
         )
 
     def some_range(self, data: st.DataObject) -> tuple[PlannedBatch, int, int] | None:
-        choices = [(batch, *each) for batch in self.plan.batches for each in self.delivery.remaining(batch)]
+        choices = [
+            (batch, *each) for batch in self.plan.batches for each in self.delivery.remaining(batch)
+        ]
         if not choices:
             return None
         batch, first, last = data.draw(st.sampled_from(choices))
-        cuts = sorted(data.draw(st.lists(st.integers(first, last), min_size=2, max_size=2, unique=True)))
+        cuts = sorted(
+            data.draw(st.lists(st.integers(first, last), min_size=2, max_size=2, unique=True))
+        )
         return batch, cuts[0], cuts[1]
 
     @rule(data=st.data())
@@ -297,7 +344,11 @@ class Course(RuleBasedStateMachine):
             batch, first, last = chosen
             left_out = set(self.delivery.without(batch.number, first, last))
             possible = [at for at in range(first, last) if at not in left_out]
-            rows = data.draw(st.lists(st.sampled_from(possible), unique=True, max_size=3)) if possible else []
+            rows = (
+                data.draw(st.lists(st.sampled_from(possible), unique=True, max_size=3))
+                if possible
+                else []
+            )
             self.record(RowsRefused(batch=batch.number, said=grouped([(at, "no") for at in rows])))
 
     @rule(data=st.data())
@@ -319,7 +370,9 @@ class Course(RuleBasedStateMachine):
             if late.positions():
                 self.record(late)
         else:
-            self.record(RowsRefused(batch=batch.number, said=grouped([(at, "late") for at in some])))
+            self.record(
+                RowsRefused(batch=batch.number, said=grouped([(at, "late") for at in some]))
+            )
 
     @precondition(lambda self: self.journal)
     @rule(data=st.data())
@@ -335,7 +388,9 @@ class Course(RuleBasedStateMachine):
         positions = self.delivery.jobs[job].positions()
         failed = data.draw(st.lists(st.sampled_from(positions), unique=True))
         completed = data.draw(st.integers(0, len(positions) + 1))
-        self.record(JobEnded(job=job, completed=completed, said=grouped([(at, "no") for at in failed])))
+        self.record(
+            JobEnded(job=job, completed=completed, said=grouped([(at, "no") for at in failed]))
+        )
 
     @precondition(lambda self: self.delivery.open_jobs())
     @rule(data=st.data())
@@ -346,10 +401,15 @@ class Course(RuleBasedStateMachine):
     def every_profile_is_in_one_place(self) -> None:
         for batch in self.plan.batches:
             refused = set(self.delivery.refused.get(batch.number, {}))
-            places = [at for one in self.delivery.accepted.get(batch.number, ()) for at in one.positions()]
+            places = [
+                at for one in self.delivery.accepted.get(batch.number, ()) for at in one.positions()
+            ]
             places += refused
             places += [
-                at for first, last in self.delivery.remaining(batch) for at in range(first, last) if at not in refused
+                at
+                for first, last in self.delivery.remaining(batch)
+                for at in range(first, last)
+                if at not in refused
             ]
             assert sorted(places) == list(range(batch.profiles))
 
@@ -385,7 +445,11 @@ class Course(RuleBasedStateMachine):
 
 def encode_state(delivery: Delivery) -> Any:
     return (
-        {number: [one.model_dump() for one in ranges] for number, ranges in delivery.accepted.items() if ranges},
+        {
+            number: [one.model_dump() for one in ranges]
+            for number, ranges in delivery.accepted.items()
+            if ranges
+        },
         {number: rows for number, rows in delivery.refused.items() if rows},
         {job: one.model_dump() for job, one in delivery.ended.items()},
         {job: one.model_dump() for job, one in delivery.lost.items()},
@@ -449,13 +513,19 @@ def test_what_klaviyo_says_is_kept_whole_by_its_words(given_: list[tuple[int | N
 
 
 def test_a_job_that_failed_for_one_reason_takes_one_short_line() -> None:
-    end = JobEnded(job="j", completed=0, said=grouped([(at, "Not a valid number.") for at in range(10_000)]))
+    end = JobEnded(
+        job="j", completed=0, said=grouped([(at, "Not a valid number.") for at in range(10_000)])
+    )
     assert len(encode_events([end])) < 200
     assert end.failed == 10_000
 
 
 def test_of_many_different_reasons_a_hundred_are_kept_and_no_row_is_lost() -> None:
-    end = JobEnded(job="j", completed=0, said=grouped([(at, f"{at} is wrong" + "." * 200) for at in range(10_000)]))
+    end = JobEnded(
+        job="j",
+        completed=0,
+        said=grouped([(at, f"{at} is wrong" + "." * 200) for at in range(10_000)]),
+    )
     assert [at for at, _ in end.failures()] == list(range(10_000))
     assert len(end.said) == 101
     assert len(encode_events([end])) < 100_000

@@ -51,7 +51,9 @@ def test_change_based_on_an_old_etag_loses_with_412(blobs: BlobServiceClient):
     seen = blob.upload_blob(b"1")["etag"]
     blob.upload_blob(b"2", overwrite=True, etag=seen, match_condition=MatchConditions.IfNotModified)
     with pytest.raises(ResourceModifiedError) as refused:
-        blob.upload_blob(b"3", overwrite=True, etag=seen, match_condition=MatchConditions.IfNotModified)
+        blob.upload_blob(
+            b"3", overwrite=True, etag=seen, match_condition=MatchConditions.IfNotModified
+        )
     assert refused.value.status_code == 412
     assert blob.download_blob().readall() == b"2"
 
@@ -101,14 +103,21 @@ def test_emulator_dies_with_a_killed_parent(tmp_path: Path):
     assert _ends_within(pid, seconds=10)
 
 
-def test_missing_azurite_names_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_azurite_names_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(azurite, "AZURITE", tmp_path / "azurite.js")
-    with pytest.raises(FileNotFoundError, match="run scripts/setup"), running_azurite(log=tmp_path / "log"):
+    with (
+        pytest.raises(FileNotFoundError, match="run scripts/setup"),
+        running_azurite(log=tmp_path / "log"),
+    ):
         pass
 
 
 @needs_azurite
-def test_emulator_that_stops_at_once_is_reported_with_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_emulator_that_stops_at_once_is_reported_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     broken = tmp_path / "azurite.js"
     broken.write_text("console.error('port is taken'); process.exit(1)")
     monkeypatch.setattr(azurite, "AZURITE", broken)

@@ -24,7 +24,15 @@ from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
 from sandbox.azurite import Azurite
-from sandbox.host.app import AppError, Function, HostSettings, QueueSettings, load_settings, parse_timespan, resolve
+from sandbox.host.app import (
+    AppError,
+    Function,
+    HostSettings,
+    QueueSettings,
+    load_settings,
+    parse_timespan,
+    resolve,
+)
 from sandbox.host.blobs import is_lost, path_pattern
 from sandbox.host.ncrontab import Schedule, ScheduleError
 from sandbox.host.routes import Router
@@ -53,9 +61,17 @@ on_azurite = [pytest.mark.processes, pytest.mark.azurite]
         ("0 0 0 1,15 * *", "2026-11-23T00:00:00", "2026-12-01T00:00:00"),
         ("0 0 12 * January,jul *", "2026-11-23T00:00:00", "2027-01-01T12:00:00"),
         ("0 0 0 * * 0", "2026-11-23T00:00:00", "2026-11-29T00:00:00"),  # a Sunday
-        ("0 0 0 13 * 5", "2026-11-23T00:00:00", "2027-08-13T00:00:00"),  # Friday the 13th: both must match
+        (
+            "0 0 0 13 * 5",
+            "2026-11-23T00:00:00",
+            "2027-08-13T00:00:00",
+        ),  # Friday the 13th: both must match
         ("0 0 0 29 2 *", "2096-03-01T00:00:00", "2104-02-29T00:00:00"),
-        ("0 40-20/10 8 * * *", "2026-11-23T08:20:00", "2026-11-23T08:30:00"),  # a range turned around
+        (
+            "0 40-20/10 8 * * *",
+            "2026-11-23T08:20:00",
+            "2026-11-23T08:30:00",
+        ),  # a range turned around
         ("0 0 23 31 12 *", "2026-12-31T23:00:00", "2027-12-31T23:00:00"),
     ],
 )
@@ -67,7 +83,15 @@ def test_schedule_finds_the_next_occurrence(expression: str, after: str, expecte
 @pytest.mark.parametrize(
     "expression",
     [
-        *("", "* * * *", "0 0 0 0 * * *", "60 * * * * *", "0 0 0 * * 7", "0 0 0 0 * *", "x * * * * *"),
+        *(
+            "",
+            "* * * *",
+            "0 0 0 0 * * *",
+            "60 * * * * *",
+            "0 0 0 * * 7",
+            "0 0 0 0 * *",
+            "x * * * * *",
+        ),
         *("*/0 * * * * *", "1- * * * * *", "0 0 0 * 13 *", "0 0 0 L * *", "00:05:00"),
     ],
 )
@@ -105,11 +129,23 @@ def test_part_of_the_events_is_lost() -> None:
     assert not is_lost("a.csv", "0x1", part=0)
 
 
-def http_function(name: str, route: str | None = None, methods: list[str] | None = None) -> Function:
-    trigger: dict[str, Any] = {"type": "httpTrigger", "name": "req", "route": route, "methods": methods}
+def http_function(
+    name: str, route: str | None = None, methods: list[str] | None = None
+) -> Function:
+    trigger: dict[str, Any] = {
+        "type": "httpTrigger",
+        "name": "req",
+        "route": route,
+        "methods": methods,
+    }
     trigger = {key: value for key, value in trigger.items() if value is not None}
     return Function(
-        name=name, trigger=trigger, call=lambda req: "", annotation=None, wants_context=False, has_return=True
+        name=name,
+        trigger=trigger,
+        call=lambda req: "",
+        annotation=None,
+        wants_context=False,
+        has_return=True,
     )
 
 
@@ -169,19 +205,24 @@ def test_route_prefix_may_be_empty() -> None:
         ([http_function("a", "x/{from}-{to}")], "{from}-{to}"),
     ],
 )
-def test_routes_that_the_host_cannot_serve_are_refused(functions: list[Function], problem: str) -> None:
+def test_routes_that_the_host_cannot_serve_are_refused(
+    functions: list[Function], problem: str
+) -> None:
     with pytest.raises(AppError, match=re.escape(problem)):
         router(*functions)
 
 
 def test_routes_of_different_methods_may_be_the_same() -> None:
-    found = router(http_function("a", "x", ["GET"]), http_function("b", "x", ["POST"])).find("POST", "/api/x")
+    found = router(http_function("a", "x", ["GET"]), http_function("b", "x", ["POST"])).find(
+        "POST", "/api/x"
+    )
     assert found is not None
     assert found[0].name == "b"
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("00:30:00", 1800), ("00:00:00.25", 0.25), ("1.02:00:00", 93600), ("10:00:00", 36000)]
+    ("text", "seconds"),
+    [("00:30:00", 1800), ("00:00:00.25", 0.25), ("1.02:00:00", 93600), ("10:00:00", 36000)],
 )
 def test_timespan_is_read(text: str, seconds: float) -> None:
     assert parse_timespan(text) == seconds
@@ -190,20 +231,31 @@ def test_timespan_is_read(text: str, seconds: float) -> None:
 def test_host_json_is_read_with_the_hosts_defaults(tmp_path: Path) -> None:
     path = tmp_path / "host.json"
     path.write_text('{"version": "2.0"}')
-    assert HostSettings.read(path) == HostSettings(queues=QueueSettings(batch_size=16, new_batch_threshold=8))
+    assert HostSettings.read(path) == HostSettings(
+        queues=QueueSettings(batch_size=16, new_batch_threshold=8)
+    )
     extensions = {
         "http": {"routePrefix": ""},
-        "queues": {"batchSize": 1, "newBatchThreshold": 0, "visibilityTimeout": "00:00:30", "messageEncoding": "none"},
+        "queues": {
+            "batchSize": 1,
+            "newBatchThreshold": 0,
+            "visibilityTimeout": "00:00:30",
+            "messageEncoding": "none",
+        },
     }
     path.write_text(json.dumps({"functionTimeout": "-1", "extensions": extensions}))
     assert HostSettings.read(path) == HostSettings(
         route_prefix="",
         function_timeout_s=None,
-        queues=QueueSettings(batch_size=1, new_batch_threshold=0, visibility_timeout_s=30, base64=False),
+        queues=QueueSettings(
+            batch_size=1, new_batch_threshold=0, visibility_timeout_s=30, base64=False
+        ),
     )
 
 
-def test_settings_file_does_not_override_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_file_does_not_override_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "environ", {"SET": "before"})
     (tmp_path / "local.settings.json").write_text('{"Values": {"SET": "file", "NEW": "file"}}')
     load_settings(tmp_path / "local.settings.json")
@@ -246,15 +298,29 @@ class Toy:
             "TICK_SCHEDULE": "0 0 0 1 1 *",
             "LOG": str(self.notes_file),
         }
-        self.blobs = self.stack.enter_context(BlobServiceClient.from_connection_string(azurite.connection_string))
-        self.queues = self.stack.enter_context(QueueServiceClient.from_connection_string(azurite.connection_string))
+        self.blobs = self.stack.enter_context(
+            BlobServiceClient.from_connection_string(azurite.connection_string)
+        )
+        self.queues = self.stack.enter_context(
+            QueueServiceClient.from_connection_string(azurite.connection_string)
+        )
 
     def command(self, *arguments: str, app: Path = TOY_APP) -> list[str]:
-        options = ("--host-id", self.host_id, "--poll-seconds", "0.2", "--lock-seconds", str(LOCK_S), *arguments)
+        options = (
+            "--host-id",
+            self.host_id,
+            "--poll-seconds",
+            "0.2",
+            "--lock-seconds",
+            str(LOCK_S),
+            *arguments,
+        )
         return sandbox_command("host", "--app", str(app), *options)
 
     def start(self, *arguments: str, app: Path = TOY_APP, **settings: str) -> Host:
-        child = running(self.command(*arguments, app=app), log=self.host_log, env={**self.env, **settings})
+        child = running(
+            self.command(*arguments, app=app), log=self.host_log, env={**self.env, **settings}
+        )
         process, ready = self.stack.enter_context(child)
         return Host(process, ready["url"], ready["functions"])
 
@@ -276,7 +342,11 @@ class Toy:
         return [note for note in map(json.loads, lines) if note["function"] == function]
 
     def wait_for_notes(self, function: str, count: int = 1) -> list[dict[str, Any]]:
-        wait_until(lambda: len(self.notes(function)) >= count, f"{count} notes of {function}", self.host_log)
+        wait_until(
+            lambda: len(self.notes(function)) >= count,
+            f"{count} notes of {function}",
+            self.host_log,
+        )
         return self.notes(function)
 
 
@@ -305,11 +375,17 @@ def url(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 class TestBlobTrigger:
     pytestmark = on_azurite
 
-    def test_blob_is_delivered_once_also_after_a_restart_and_again_when_it_changes(self, toy: Toy) -> None:
+    def test_blob_is_delivered_once_also_after_a_restart_and_again_when_it_changes(
+        self, toy: Toy
+    ) -> None:
         host = toy.start()  # before the container exists
         toy.upload("eu/a.csv", "hello")
         [note] = toy.wait_for_notes("on_blob")
-        assert (note["container"], note["name"], note["text"]) == (toy.container, "eu/a.csv", "hello")
+        assert (note["container"], note["name"], note["text"]) == (
+            toy.container,
+            "eu/a.csv",
+            "hello",
+        )
         host.process.terminate()
         assert host.process.wait(PATIENCE_S) == 0
         toy.start()
@@ -326,14 +402,18 @@ class TestBlobTrigger:
         time.sleep(1)
         assert toy.notes("on_blob") == []
 
-    def test_blob_whose_function_keeps_failing_is_reported_to_the_poison_queue(self, toy: Toy) -> None:
+    def test_blob_whose_function_keeps_failing_is_reported_to_the_poison_queue(
+        self, toy: Toy
+    ) -> None:
         toy.upload("bad.csv", "fail")
         toy.start()
         queue = toy.queues.get_queue_client("webjobs-blobtrigger-poison")
 
         def report() -> dict[str, Any] | None:
             with contextlib.suppress(Exception):
-                messages = [json.loads(base64.b64decode(m.content)) for m in queue.peek_messages(32)]
+                messages = [
+                    json.loads(base64.b64decode(m.content)) for m in queue.peek_messages(32)
+                ]
                 return next((m for m in messages if m["ContainerName"] == toy.container), None)
             return None
 
@@ -395,14 +475,22 @@ class TestQueueTrigger:
         assert note["invocation"]
         age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(note["inserted"])
         assert abs(age) < dt.timedelta(minutes=1)
-        wait_until(lambda: not toy.queues.get_queue_client(toy.queue).peek_messages(), "deletion", toy.host_log)
+        wait_until(
+            lambda: not toy.queues.get_queue_client(toy.queue).peek_messages(),
+            "deletion",
+            toy.host_log,
+        )
 
     def test_message_whose_function_keeps_failing_moves_to_the_poison_queue(self, toy: Toy) -> None:
         toy.start()
         toy.send("fail")
         [poisoned] = toy.wait_for_notes("poisoned")
         assert poisoned["text"] == "fail"
-        assert [note["tries"] for note in toy.notes("step")] == [1, 2, 3]  # maxDequeueCount of the toy's host.json
+        assert [note["tries"] for note in toy.notes("step")] == [
+            1,
+            2,
+            3,
+        ]  # maxDequeueCount of the toy's host.json
 
     def test_message_that_is_not_base64_moves_to_the_poison_queue_at_once(self, toy: Toy) -> None:
         toy.send("fine")
@@ -410,7 +498,11 @@ class TestQueueTrigger:
         toy.start("--lock-seconds", "60")
         toy.wait_for_notes("step done")
         poison = toy.queues.get_queue_client(f"{toy.queue}-poison")
-        wait_until(lambda: poison.get_queue_properties().approximate_message_count == 1, "poison", toy.host_log)
+        wait_until(
+            lambda: poison.get_queue_properties().approximate_message_count == 1,
+            "poison",
+            toy.host_log,
+        )
         assert [note["text"] for note in toy.notes("step")] == ["fine"]
 
     def test_message_stays_hidden_as_long_as_its_function_runs(self, toy: Toy) -> None:
@@ -449,14 +541,18 @@ class TestQueueTrigger:
 class TestTimerTrigger:
     pytestmark = on_azurite
 
-    def test_timer_ticks_in_one_of_two_hosts_and_moves_on_when_that_one_dies(self, toy: Toy) -> None:
+    def test_timer_ticks_in_one_of_two_hosts_and_moves_on_when_that_one_dies(
+        self, toy: Toy
+    ) -> None:
         hosts = [toy.start(TICK_SCHEDULE="* * * * * *") for _ in range(2)]
         pids = {note["pid"] for note in toy.wait_for_notes("tick", 3)}
         assert len(pids) == 1
         [first] = [host for host in hosts if host.process.pid in pids]
         first.process.kill()
         first.process.wait()
-        wait_until(lambda: len({n["pid"] for n in toy.notes("tick")}) == 2, "the other host", toy.host_log)
+        wait_until(
+            lambda: len({n["pid"] for n in toy.notes("tick")}) == 2, "the other host", toy.host_log
+        )
 
     def test_tick_never_overlaps_with_the_one_before(self, toy: Toy) -> None:
         toy.start(TICK_SCHEDULE="* * * * * *", TICK_SECONDS="1.4")
@@ -464,7 +560,9 @@ class TestTimerTrigger:
         assert most_at_once(toy.notes("tick"), toy.notes("tick done")) == 1
 
     def test_missed_ticks_collapse_into_one_that_is_past_due(self, toy: Toy) -> None:
-        hours_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=5)).replace(minute=0, second=0, microsecond=0)
+        hours_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=5)).replace(
+            minute=0, second=0, microsecond=0
+        )
         status = {
             "Last": hours_ago.isoformat(),
             "Next": (hours_ago + dt.timedelta(hours=1)).isoformat(),
@@ -479,7 +577,8 @@ class TestTimerTrigger:
         blob = toy.blobs.get_blob_client("azure-webjobs-hosts", name)
         wait_until(
             lambda: (
-                dt.datetime.fromisoformat(json.loads(blob.download_blob().readall())["Next"]) > dt.datetime.now(dt.UTC)
+                dt.datetime.fromisoformat(json.loads(blob.download_blob().readall())["Next"])
+                > dt.datetime.now(dt.UTC)
             ),
             "the new status",
             toy.host_log,
@@ -489,7 +588,9 @@ class TestTimerTrigger:
 
     def test_timer_that_never_ran_waits_for_its_next_occurrence(self, toy: Toy) -> None:
         toy.start()
-        blob = toy.blobs.get_blob_client("azure-webjobs-hosts", f"timers/{toy.host_id}/Host.Functions.tick/status")
+        blob = toy.blobs.get_blob_client(
+            "azure-webjobs-hosts", f"timers/{toy.host_id}/Host.Functions.tick/status"
+        )
         wait_until(blob.exists, "the status", toy.host_log)
         status = json.loads(blob.download_blob().readall())
         assert re.fullmatch(r"\d{4}-01-01T00:00:00\+00:00", status["Next"])
@@ -499,9 +600,16 @@ class TestTimerTrigger:
         host = toy.start()
 
         def run(name: str, **body: str) -> int:
-            return requests.post(f"{host.url}/admin/functions/{name}", json=body, timeout=10).status_code
+            return requests.post(
+                f"{host.url}/admin/functions/{name}", json=body, timeout=10
+            ).status_code
 
-        assert [run("tick"), run("step", input="hello"), run("health"), run("nobody")] == [202, 202, 400, 404]
+        assert [run("tick"), run("step", input="hello"), run("health"), run("nobody")] == [
+            202,
+            202,
+            400,
+            404,
+        ]
         assert toy.wait_for_notes("tick")[0]["past_due"] is False
         assert toy.wait_for_notes("step done")[0]["text"] == "hello"
 
@@ -518,7 +626,10 @@ class TestHttpTrigger:
     def test_request_reaches_the_function_as_the_real_host_sends_it(self, url: str) -> None:
         headers = {"X-Mixed-Case": "1"}
         answer = requests.put(
-            f"{url}/api/any/thing%20else?a=1&empty=&a=2", data=b"\x00body", headers=headers, timeout=10
+            f"{url}/api/any/thing%20else?a=1&empty=&a=2",
+            data=b"\x00body",
+            headers=headers,
+            timeout=10,
         )
         seen = answer.json()
         assert answer.status_code == 201
@@ -551,7 +662,10 @@ class TestHttpTrigger:
         assert (answer.status_code, answer.text) == (status, text)
 
     def test_bodies_may_be_large_up_to_the_real_limit(self, url: str) -> None:
-        assert requests.post(f"{url}/api/x", data=bytes(30_000_000), timeout=30).json()["body_bytes"] == 30_000_000
+        assert (
+            requests.post(f"{url}/api/x", data=bytes(30_000_000), timeout=30).json()["body_bytes"]
+            == 30_000_000
+        )
         assert requests.post(f"{url}/api/x", data=bytes(105_000_000), timeout=30).status_code == 413
 
 
@@ -590,7 +704,9 @@ class TestStartAndStop:
         toy.start()
         toy.wait_for_notes("step", 2)
 
-    def test_function_that_exceeds_its_timeout_ends_the_process(self, toy: Toy, tmp_path: Path) -> None:
+    def test_function_that_exceeds_its_timeout_ends_the_process(
+        self, toy: Toy, tmp_path: Path
+    ) -> None:
         app = shutil.copytree(TOY_APP, tmp_path / "app")
         document = json.loads((app / "host.json").read_text())
         (app / "host.json").write_text(json.dumps({**document, "functionTimeout": "00:00:00.5"}))
@@ -602,22 +718,40 @@ class TestStartAndStop:
     @pytest.mark.parametrize(
         ("name", "value", "complaints"),
         [
-            ("TICK_SCHEDULE", None, ["function 'tick' does not load", "there is no setting TICK_SCHEDULE"]),
+            (
+                "TICK_SCHEDULE",
+                None,
+                ["function 'tick' does not load", "there is no setting TICK_SCHEDULE"],
+            ),
             ("TICK_SCHEDULE", "hourly", ["function 'tick' does not load", "'hourly' has 1 fields"]),
-            ("TICK_SCHEDULE", "0 0 0 31 4 *", ["function 'tick' does not load", "there is no occurrence"]),
+            (
+                "TICK_SCHEDULE",
+                "0 0 0 31 4 *",
+                ["function 'tick' does not load", "there is no occurrence"],
+            ),
             (
                 "SnapshotsStorage",
                 None,
                 ["function 'on_blob' does not load", "connection 'SnapshotsStorage' is not set"],
             ),
-            ("AzureWebJobsStorage", None, ["function 'step' does not load", "the host itself needs storage"]),
+            (
+                "AzureWebJobsStorage",
+                None,
+                ["function 'step' does not load", "the host itself needs storage"],
+            ),
         ],
     )
     def test_app_with_a_missing_or_wrong_setting_does_not_start(
         self, toy: Toy, name: str, value: str | None, complaints: list[str]
     ) -> None:
-        env = {key: kept for key, kept in {**os.environ, **toy.env, name: value}.items() if kept is not None}
-        ended = subprocess.run(toy.command(), env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        env = {
+            key: kept
+            for key, kept in {**os.environ, **toy.env, name: value}.items()
+            if kept is not None
+        }
+        ended = subprocess.run(
+            toy.command(), env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         assert (ended.returncode, ended.stdout) == (EXIT_NOT_LOADED, "")
         for complaint in complaints:
             assert complaint in ended.stderr
@@ -625,9 +759,14 @@ class TestStartAndStop:
 
 @pytest.mark.processes
 def test_asgi_app_is_served_and_needs_no_storage(tmp_path: Path) -> None:
-    (tmp_path / "host.json").write_text('{"version": "2.0", "extensions": {"http": {"routePrefix": ""}}}')
+    (tmp_path / "host.json").write_text(
+        '{"version": "2.0", "extensions": {"http": {"routePrefix": ""}}}'
+    )
     (tmp_path / "function_app.py").write_text(ASGI_APP)
-    with running(sandbox_command("host", "--app", str(tmp_path)), log=tmp_path / "log") as (_, ready):
+    with running(sandbox_command("host", "--app", str(tmp_path)), log=tmp_path / "log") as (
+        _,
+        ready,
+    ):
         answer = requests.post(f"{ready['url']}/any/where?x=1", data=b"hello", timeout=10)
     assert (answer.status_code, answer.text) == (202, "POST /any/where x=1 hello started")
 

@@ -36,12 +36,17 @@ def error_of(response: Any) -> dict[str, Any]:
 
 def test_missing_and_unknown_keys_are_refused_with_401(klaviyo: Klaviyo) -> None:
     assert klaviyo.call("GET", "/api/accounts", key="pk_unknown").status == 401
-    bearer = klaviyo.call("GET", "/api/accounts", headers={"Authorization": "Bearer pk_sandbox_full"})
+    bearer = klaviyo.call(
+        "GET", "/api/accounts", headers={"Authorization": "Bearer pk_sandbox_full"}
+    )
     assert error_of(bearer)["code"] == "not_authenticated"
 
 
 def test_a_refused_key_answers_400_when_switched(clock: Clock) -> None:
-    assert a_klaviyo(clock, refused_key_status=400).call("GET", "/api/accounts", key="pk_x").status == 400
+    assert (
+        a_klaviyo(clock, refused_key_status=400).call("GET", "/api/accounts", key="pk_x").status
+        == 400
+    )
 
 
 def test_a_key_without_the_scope_is_refused_with_json_403(klaviyo: Klaviyo) -> None:
@@ -62,7 +67,14 @@ def test_keys_can_be_added_and_revoked_while_running(klaviyo: Klaviyo) -> None:
 
 @pytest.mark.parametrize(
     ("revision", "status"),
-    [("2026-10-15", 200), ("2025-01-15", 200), ("2024-10-15", 410), ("2026-10-16", 400), ("", 400), ("new", 400)],
+    [
+        ("2026-10-15", 200),
+        ("2025-01-15", 200),
+        ("2024-10-15", 410),
+        ("2026-10-16", 400),
+        ("", 400),
+        ("new", 400),
+    ],
 )
 def test_only_living_revisions_are_served(klaviyo: Klaviyo, revision: str, status: int) -> None:
     response = klaviyo.call("GET", "/api/lists", revision=revision)
@@ -85,11 +97,23 @@ def test_media_type_and_encoding_must_be_known(klaviyo: Klaviyo) -> None:
     body = job_body(["a@example.com"])
     assert klaviyo.call("POST", JOBS, body, headers={"Content-Type": "text/plain"}).status == 415
     assert klaviyo.call("POST", JOBS, body, headers={"Content-Encoding": "br"}).status == 415
-    assert klaviyo.call("POST", JOBS, body, headers={"Content-Type": "application/json; charset=utf-8"}).status == 202
+    assert (
+        klaviyo.call(
+            "POST", JOBS, body, headers={"Content-Type": "application/json; charset=utf-8"}
+        ).status
+        == 202
+    )
 
 
 def test_malformed_bodies_are_refused_with_400(klaviyo: Klaviyo) -> None:
-    for body in (b"{", b"[]", b"null", b"{}", b'{"data":[]}', b'{"data":{"type":"list","attributes":{}}}'):
+    for body in (
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"data":[]}',
+        b'{"data":{"type":"list","attributes":{}}}',
+    ):
         assert klaviyo.call("POST", JOBS, body).status == 400, body
 
 
@@ -212,7 +236,9 @@ def test_settings_are_changed_together_or_not_at_all(klaviyo: Klaviyo) -> None:
     refused = klaviyo.call("POST", "/_sandbox/settings", {"job_seconds": 9, "bad_rows": "some"})
     assert refused.status == 400
     assert klaviyo.settings.job_seconds == Settings().job_seconds
-    changed = klaviyo.call("POST", "/_sandbox/settings", {"job_seconds": 9, "async_checks": ["email"]}).json()
+    changed = klaviyo.call(
+        "POST", "/_sandbox/settings", {"job_seconds": 9, "async_checks": ["email"]}
+    ).json()
     assert (changed["job_seconds"], changed["async_checks"]) == (9.0, ["email"])
     assert klaviyo.call("POST", "/_sandbox/settings", {"nonsense": 1}).status == 400
 

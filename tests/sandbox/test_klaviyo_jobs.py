@@ -31,12 +31,16 @@ def pointers(response: Any) -> list[str]:
 
 
 def job_of(klaviyo: Klaviyo, job_id: str) -> dict[str, Any]:
-    attributes: dict[str, Any] = klaviyo.call("GET", f"{JOBS}/{job_id}").json()["data"]["attributes"]
+    attributes: dict[str, Any] = klaviyo.call("GET", f"{JOBS}/{job_id}").json()["data"][
+        "attributes"
+    ]
     return attributes
 
 
 def errors_of(klaviyo: Klaviyo, job_id: str) -> list[dict[str, Any]]:
-    errors: list[dict[str, Any]] = klaviyo.call("GET", f"{JOBS}/{job_id}/import-errors?page[size]=100").json()["data"]
+    errors: list[dict[str, Any]] = klaviyo.call(
+        "GET", f"{JOBS}/{job_id}/import-errors?page[size]=100"
+    ).json()["data"]
     return errors
 
 
@@ -51,8 +55,14 @@ def test_an_accepted_job_is_queued_and_expires_after_seven_days(klaviyo: Klaviyo
     job = response.json()["data"]
     assert len(job["id"]) == 59
     attributes = job["attributes"]
-    assert (attributes["status"], attributes["total_count"], attributes["started_at"]) == ("queued", 2, None)
-    lifetime = datetime.fromisoformat(attributes["expires_at"]) - datetime.fromisoformat(attributes["created_at"])
+    assert (attributes["status"], attributes["total_count"], attributes["started_at"]) == (
+        "queued",
+        2,
+        None,
+    )
+    lifetime = datetime.fromisoformat(attributes["expires_at"]) - datetime.fromisoformat(
+        attributes["created_at"]
+    )
     assert lifetime == timedelta(days=7)
     assert job["relationships"]["lists"]["data"] == [{"type": "list", "id": "LIST01"}]
 
@@ -73,8 +83,22 @@ def test_a_job_is_queued_then_processing_then_complete(klaviyo: Klaviyo, clock: 
 @pytest.mark.parametrize(
     "email",
     [
-        *("mailto:a@example.com", "a!b@example.com", "a@example.c0m", "a@example", "a@@example.com", "@example.com"),
-        *("a b@example.com", " a@example.com", "a@example.com\n", "ä@example.com", "a..b@example.com", ""),
+        *(
+            "mailto:a@example.com",
+            "a!b@example.com",
+            "a@example.c0m",
+            "a@example",
+            "a@@example.com",
+            "@example.com",
+        ),
+        *(
+            "a b@example.com",
+            " a@example.com",
+            "a@example.com\n",
+            "ä@example.com",
+            "a..b@example.com",
+            "",
+        ),
         *("a" * 89 + "@example.com", "a+sync-fail@example.com"),
     ],
 )
@@ -92,7 +116,9 @@ def test_a_hundred_characters_of_email_are_accepted(klaviyo: Klaviyo) -> None:
 
 
 @pytest.mark.parametrize(("named", "count"), [("all", 2), ("first", 1)])
-def test_a_refusal_names_all_bad_rows_or_the_first(klaviyo: Klaviyo, named: Any, count: int) -> None:
+def test_a_refusal_names_all_bad_rows_or_the_first(
+    klaviyo: Klaviyo, named: Any, count: int
+) -> None:
     klaviyo.settings.bad_rows = named
     expected = [f"/data/attributes/profiles/data/{row}/attributes/email" for row in (1, 3)]
     assert pointers(submit(klaviyo, "a@x.com", "b", "c@x.com", "d")) == expected[:count]
@@ -115,7 +141,9 @@ def test_a_job_may_name_no_list_or_two(klaviyo: Klaviyo, clock: Clock) -> None:
     clock.move(60)
     assert klaviyo.call("GET", "/_sandbox/state").json()["lists"] == {"LIST01": 1, "LIST02": 1}
     klaviyo.settings.lists_per_job = 1
-    assert klaviyo.call("POST", JOBS, job_body(["b@x.com"], lists=["LIST01", "LIST02"])).status == 400
+    assert (
+        klaviyo.call("POST", JOBS, job_body(["b@x.com"], lists=["LIST01", "LIST02"])).status == 400
+    )
 
 
 def test_ten_thousand_profiles_are_the_most_and_one_the_least(klaviyo: Klaviyo) -> None:
@@ -128,23 +156,50 @@ def test_ten_thousand_profiles_are_the_most_and_one_the_least(klaviyo: Klaviyo) 
 @pytest.mark.parametrize(
     ("profile", "field"),
     [
-        ({"type": "profile", "attributes": {"email": "a@x.com", "nickname": "A"}}, "/attributes/nickname"),
-        ({"type": "profile", "attributes": {"email": "a@x.com", "first_name": 7}}, "/attributes/first_name"),
+        (
+            {"type": "profile", "attributes": {"email": "a@x.com", "nickname": "A"}},
+            "/attributes/nickname",
+        ),
+        (
+            {"type": "profile", "attributes": {"email": "a@x.com", "first_name": 7}},
+            "/attributes/first_name",
+        ),
         ({"type": "profile", "attributes": {"email": 7}}, "/attributes/email"),
-        ({"type": "profile", "attributes": {"email": "a@x.com", "properties": []}}, "/attributes/properties"),
-        ({"type": "profile", "attributes": {"email": "a@x.com", "location": {"town": "B"}}}, "/attributes/location"),
-        ({"type": "profile", "attributes": {"email": "a@x.com"}, "meta": {"patch_properties": []}}, "/meta"),
+        (
+            {"type": "profile", "attributes": {"email": "a@x.com", "properties": []}},
+            "/attributes/properties",
+        ),
+        (
+            {"type": "profile", "attributes": {"email": "a@x.com", "location": {"town": "B"}}},
+            "/attributes/location",
+        ),
+        (
+            {
+                "type": "profile",
+                "attributes": {"email": "a@x.com"},
+                "meta": {"patch_properties": []},
+            },
+            "/meta",
+        ),
         ({"type": "profile"}, ""),
         ({"type": "person", "attributes": {}}, ""),
         ({"type": "profile", "id": 7, "attributes": {}}, ""),
     ],
 )
-def test_a_row_of_the_wrong_form_refuses_the_job(klaviyo: Klaviyo, profile: Any, field: str) -> None:
-    assert pointers(submit(klaviyo, "good@x.com", profile)) == [f"/data/attributes/profiles/data/1{field}"]
+def test_a_row_of_the_wrong_form_refuses_the_job(
+    klaviyo: Klaviyo, profile: Any, field: str
+) -> None:
+    assert pointers(submit(klaviyo, "good@x.com", profile)) == [
+        f"/data/attributes/profiles/data/1{field}"
+    ]
 
 
-@pytest.mark.parametrize("relationships", [None, [], {"lists": {}}, {"lists": {"data": {"type": "list", "id": "x"}}}])
-def test_relationships_of_the_wrong_form_refuse_the_job(klaviyo: Klaviyo, relationships: Any) -> None:
+@pytest.mark.parametrize(
+    "relationships", [None, [], {"lists": {}}, {"lists": {"data": {"type": "list", "id": "x"}}}]
+)
+def test_relationships_of_the_wrong_form_refuse_the_job(
+    klaviyo: Klaviyo, relationships: Any
+) -> None:
     body = job_body(["a@x.com"])
     body["data"]["relationships"] = relationships
     assert klaviyo.call("POST", JOBS, body).status == 400
@@ -152,7 +207,9 @@ def test_relationships_of_the_wrong_form_refuse_the_job(klaviyo: Klaviyo, relati
 
 def test_a_bad_phone_number_without_email_refuses_the_job(klaviyo: Klaviyo) -> None:
     bad = {"phone_number": "0151 234", "external_id": "C-1"}
-    assert pointers(submit(klaviyo, bad)) == ["/data/attributes/profiles/data/0/attributes/phone_number"]
+    assert pointers(submit(klaviyo, bad)) == [
+        "/data/attributes/profiles/data/0/attributes/phone_number"
+    ]
 
 
 def test_a_bad_phone_number_beside_an_email_is_dropped(klaviyo: Klaviyo, clock: Clock) -> None:
@@ -172,7 +229,10 @@ def test_a_row_that_names_nobody_fails_later_and_alone(klaviyo: Klaviyo, clock: 
 
 def test_a_profile_over_100_kb_fails_later_and_alone(klaviyo: Klaviyo, clock: Clock) -> None:
     def sized(size: int) -> dict[str, Any]:
-        return {"email": "big@x.com", "title": "t" * (size - len('{"email":"big@x.com","title":""}'))}
+        return {
+            "email": "big@x.com",
+            "title": "t" * (size - len('{"email":"big@x.com","title":""}')),
+        }
 
     assert job_of(klaviyo, import_now(klaviyo, clock, sized(100_000)))["failed_count"] == 0
     job = job_of(klaviyo, import_now(klaviyo, clock, sized(100_001), "b@x.com"))
@@ -188,7 +248,9 @@ def test_a_profile_over_100_kb_fails_later_and_alone(klaviyo: Klaviyo, clock: Cl
         ("size", {"email": "a@x.com", "title": "t" * 100_000}),
     ],
 )
-def test_each_check_can_be_made_at_once_or_later(klaviyo: Klaviyo, clock: Clock, check: Any, profile: Any) -> None:
+def test_each_check_can_be_made_at_once_or_later(
+    klaviyo: Klaviyo, clock: Clock, check: Any, profile: Any
+) -> None:
     klaviyo.settings.async_checks = frozenset()
     assert submit(klaviyo, profile).status == 400
     klaviyo.settings.async_checks = frozenset({check})
@@ -196,29 +258,45 @@ def test_each_check_can_be_made_at_once_or_later(klaviyo: Klaviyo, clock: Clock,
     assert member_emails(klaviyo) == ["ok@x.com"]
 
 
-def test_planted_addresses_fail_later_some_without_id_and_code(klaviyo: Klaviyo, clock: Clock) -> None:
+def test_planted_addresses_fail_later_some_without_id_and_code(
+    klaviyo: Klaviyo, clock: Clock
+) -> None:
     planted = ["a+async-fail@x.com", "b+async-fail-null@x.com"]
     job_id = import_now(klaviyo, clock, *planted, "ok@x.com")
     first, second = errors_of(klaviyo, job_id)
     assert first["id"]
     assert first["attributes"]["code"] == "invalid"
-    assert (second["id"], second["attributes"]["code"], second["attributes"]["title"]) == (None, None, None)
+    assert (second["id"], second["attributes"]["code"], second["attributes"]["title"]) == (
+        None,
+        None,
+        None,
+    )
     assert [each["attributes"]["original_payload"]["email"] for each in (first, second)] == planted
 
 
 def test_a_phone_number_of_somebody_else_fails_later(klaviyo: Klaviyo, clock: Clock) -> None:
     import_now(klaviyo, clock, {"email": "a@x.com", "phone_number": "+15005550006"})
-    job_id = import_now(klaviyo, clock, {"email": "b@x.com", "phone_number": "+15005550006", "title": "Dr"})
+    job_id = import_now(
+        klaviyo, clock, {"email": "b@x.com", "phone_number": "+15005550006", "title": "Dr"}
+    )
     [error] = errors_of(klaviyo, job_id)
     assert error["attributes"]["source"]["pointer"].endswith("/0/attributes/phone_number")
     assert error["attributes"]["original_payload"]["title"] == "Dr"
     assert member_emails(klaviyo) == ["a@x.com"]
     klaviyo.settings.unique = frozenset()
-    assert errors_of(klaviyo, import_now(klaviyo, clock, {"email": "b@x.com", "phone_number": "+15005550006"})) == []
+    assert (
+        errors_of(
+            klaviyo,
+            import_now(klaviyo, clock, {"email": "b@x.com", "phone_number": "+15005550006"}),
+        )
+        == []
+    )
 
 
 def test_an_unknown_klaviyo_id_alone_fails_later(klaviyo: Klaviyo, clock: Clock) -> None:
-    job_id = import_now(klaviyo, clock, {"type": "profile", "id": "01K" + "9" * 23, "attributes": {"title": "Dr"}})
+    job_id = import_now(
+        klaviyo, clock, {"type": "profile", "id": "01K" + "9" * 23, "attributes": {"title": "Dr"}}
+    )
     assert job_of(klaviyo, job_id)["failed_count"] == 1
 
 

@@ -28,7 +28,10 @@ def make_list(klaviyo: Klaviyo, **attributes: Any) -> Any:
 
 
 def names(klaviyo: Klaviyo, query: str = "") -> list[str]:
-    return [each["attributes"]["name"] for each in klaviyo.call("GET", f"/api/lists?{query}").json()["data"]]
+    return [
+        each["attributes"]["name"]
+        for each in klaviyo.call("GET", f"/api/lists?{query}").json()["data"]
+    ]
 
 
 def ids_of(klaviyo: Klaviyo) -> list[str]:
@@ -73,7 +76,13 @@ def test_a_list_needs_a_name_and_a_known_opt_in_process(klaviyo: Klaviyo) -> Non
 
 def test_a_list_can_be_renamed_and_deleted(klaviyo: Klaviyo, clock: Clock) -> None:
     import_now(klaviyo, clock, "a@x.com")
-    body = {"data": {"type": "list", "id": "LIST01", "attributes": {"name": "New", "opt_in_process": "single_opt_in"}}}
+    body = {
+        "data": {
+            "type": "list",
+            "id": "LIST01",
+            "attributes": {"name": "New", "opt_in_process": "single_opt_in"},
+        }
+    }
     changed = klaviyo.call("PATCH", "/api/lists/LIST01", body).json()["data"]["attributes"]
     assert (changed["name"], changed["opt_in_process"]) == ("New", "single_opt_in")
     assert changed["updated"] > changed["created"]
@@ -93,7 +102,11 @@ def test_lists_come_ten_at_a_time_in_any_order(klaviyo: Klaviyo) -> None:
 
 
 def test_lists_are_filtered_by_name_id_and_time(klaviyo: Klaviyo, clock: Clock) -> None:
-    created = klaviyo.call("GET", "/api/lists/LIST01").json()["data"]["attributes"]["created"].replace("+", "%2B")
+    created = (
+        klaviyo.call("GET", "/api/lists/LIST01")
+        .json()["data"]["attributes"]["created"]
+        .replace("+", "%2B")
+    )
     clock.move(10)
     make_list(klaviyo, name='An "odd", (name)')
     assert names(klaviyo, "filter=equals(id,'LIST01')") == ["LIST01"]
@@ -104,18 +117,25 @@ def test_lists_are_filtered_by_name_id_and_time(klaviyo: Klaviyo, clock: Clock) 
 
 def test_the_profile_count_is_shown_only_when_asked_for(klaviyo: Klaviyo, clock: Clock) -> None:
     import_now(klaviyo, clock, "a@x.com", "b@x.com")
-    assert "profile_count" not in klaviyo.call("GET", "/api/lists/LIST01").json()["data"]["attributes"]
+    assert (
+        "profile_count" not in klaviyo.call("GET", "/api/lists/LIST01").json()["data"]["attributes"]
+    )
     counted = klaviyo.call("GET", "/api/lists/LIST01?additional-fields[list]=profile_count").json()
     assert counted["data"]["attributes"]["profile_count"] == 2
 
 
 def test_flow_triggers_are_shown_and_included(klaviyo: Klaviyo) -> None:
     assert klaviyo.call("GET", "/api/lists/LIST01/flow-triggers").json()["data"] == []
-    klaviyo.call("POST", "/_sandbox/lists", {"id": "LIST02", "flows": [{"id": "F1", "name": "Welcome"}]})
+    klaviyo.call(
+        "POST", "/_sandbox/lists", {"id": "LIST02", "flows": [{"id": "F1", "name": "Welcome"}]}
+    )
     [flow] = klaviyo.call("GET", "/api/lists/LIST02/flow-triggers").json()["data"]
     assert (flow["id"], flow["attributes"]["name"]) == ("F1", "Welcome")
     reference = [{"type": "flow", "id": "F1"}]
-    assert klaviyo.call("GET", "/api/lists/LIST02/relationships/flow-triggers").json()["data"] == reference
+    assert (
+        klaviyo.call("GET", "/api/lists/LIST02/relationships/flow-triggers").json()["data"]
+        == reference
+    )
     for path in ("/api/lists/LIST02", "/api/lists"):
         assert klaviyo.call("GET", f"{path}?include=flow-triggers").json()["included"] == [flow]
 
@@ -144,10 +164,14 @@ def test_a_walk_survives_members_leaving_and_joining(klaviyo: Klaviyo, clock: Cl
 def test_members_are_filtered_by_identity_and_time(klaviyo: Klaviyo, clock: Clock) -> None:
     import_now(klaviyo, clock, "a@x.com", "b@x.com")
     import_now(klaviyo, clock, "c@x.com")
-    joined = klaviyo.call("GET", "/api/lists/LIST01/profiles").json()["data"][0]["attributes"]["joined_group_at"]
+    joined = klaviyo.call("GET", "/api/lists/LIST01/profiles").json()["data"][0]["attributes"][
+        "joined_group_at"
+    ]
 
     def found(filter_: str, sort: str = "joined_group_at") -> list[str]:
-        return all_of(klaviyo, f"/api/lists/LIST01/profiles?filter={filter_}&sort={sort}&page[size]=1")
+        return all_of(
+            klaviyo, f"/api/lists/LIST01/profiles?filter={filter_}&sort={sort}&page[size]=1"
+        )
 
     assert found('any(email,["C@x.com","a@x.com","d@x.com"])') == ["a@x.com", "c@x.com"]
     assert found('any(email,["c@x.com","a@x.com"])', "-joined_group_at") == ["c@x.com", "a@x.com"]
@@ -180,14 +204,29 @@ def test_one_to_a_thousand_members_go_into_a_call(klaviyo: Klaviyo, method: str)
     for body in (references(), references(*["x"] * 1_001), {}, {"data": ["x"]}):
         assert klaviyo.call(method, MEMBERS, body).status == 400
     assert klaviyo.call(method, MEMBERS, references(*["x"] * 1_000)).status == 204
-    assert klaviyo.call(method, "/api/lists/none/relationships/profiles", references("x")).status == 404
+    assert (
+        klaviyo.call(method, "/api/lists/none/relationships/profiles", references("x")).status
+        == 404
+    )
 
 
-def test_a_digest_tells_lists_with_the_same_content_apart_from_others(klaviyo: Klaviyo, clock: Clock) -> None:
-    import_now(klaviyo, clock, {"email": "B@x.com", "properties": {"b": 1, "a": None}}, {"email": "a@x.com"})
+def test_a_digest_tells_lists_with_the_same_content_apart_from_others(
+    klaviyo: Klaviyo, clock: Clock
+) -> None:
+    import_now(
+        klaviyo,
+        clock,
+        {"email": "B@x.com", "properties": {"b": 1, "a": None}},
+        {"email": "a@x.com"},
+    )
     shown = klaviyo.call("GET", "/_sandbox/lists/LIST01/digest").json()
-    rows: list[Any] = [("a@x.com", {"title": None, "location": {}}), ("b@x.com", {"properties": {"b": 1}})]
+    rows: list[Any] = [
+        ("a@x.com", {"title": None, "location": {}}),
+        ("b@x.com", {"properties": {"b": 1}}),
+    ]
     assert shown == digest_of(rows) == digest_of(reversed(rows))
     assert shown["members"] == 2
-    assert shown != digest_of([("a@x.com", {"title": None, "location": {}}), ("b@x.com", {"properties": {"b": 2}})])
+    assert shown != digest_of(
+        [("a@x.com", {"title": None, "location": {}}), ("b@x.com", {"properties": {"b": 2}})]
+    )
     assert klaviyo.call("GET", "/_sandbox/lists/none/digest").status == 404

@@ -66,10 +66,14 @@ def taken(klaviyo: Klaviyo) -> int:
     return len(klaviyo.account.jobs)
 
 
-def test_a_job_goes_through_over_http_plain_and_compressed(session: requests.Session, url: str) -> None:
+def test_a_job_goes_through_over_http_plain_and_compressed(
+    session: requests.Session, url: str
+) -> None:
     body = orjson.dumps(job_body([f"p{n}@x.com" for n in range(3_000)]))
     assert session.post(url + JOBS, data=body).status_code == 202
-    compressed = session.post(url + JOBS, data=gzip.compress(body), headers={"Content-Encoding": "gzip"})
+    compressed = session.post(
+        url + JOBS, data=gzip.compress(body), headers={"Content-Encoding": "gzip"}
+    )
     assert compressed.status_code == 202
     assert compressed.headers["Content-Type"] == MEDIA_TYPE
     counted = session.get(f"{url}/api/lists/LIST01?additional-fields[list]=profile_count").json()
@@ -79,7 +83,9 @@ def test_a_job_goes_through_over_http_plain_and_compressed(session: requests.Ses
 def test_links_lead_back_to_the_server(session: requests.Session, url: str) -> None:
     session.post(url + JOBS, data=orjson.dumps(job_body(["a@x.com", "b@x.com"])))
     following = session.get(f"{url}/api/lists/LIST01/profiles?page[size]=1").json()["links"]["next"]
-    assert following.startswith(f"{url}/api/lists/LIST01/profiles/?page%5Bsize%5D=1&page%5Bcursor%5D=")
+    assert following.startswith(
+        f"{url}/api/lists/LIST01/profiles/?page%5Bsize%5D=1&page%5Bcursor%5D="
+    )
     assert session.get(following).json()["data"][0]["attributes"]["email"] == "b@x.com"
 
 
@@ -90,7 +96,10 @@ def test_a_body_over_5_mb_gets_its_413(session: requests.Session, url: str) -> N
 def test_the_state_knows_the_highest_concurrency(session: requests.Session, url: str) -> None:
     fault(session, url, "latency", seconds=0.2, times=3)
     with ThreadPoolExecutor(3) as pool:
-        posts = [pool.submit(requests.post, url + JOBS, json=job_body(["a@x.com"]), headers=HEADERS) for _ in range(3)]
+        posts = [
+            pool.submit(requests.post, url + JOBS, json=job_body(["a@x.com"]), headers=HEADERS)
+            for _ in range(3)
+        ]
         assert {post.result().status_code for post in posts} == {202}
     assert session.get(f"{url}/_sandbox/state").json()["max_concurrency"] == 3
 
@@ -143,7 +152,9 @@ def test_an_answer_can_come_too_late(session: requests.Session, url: str, klaviy
     assert taken(klaviyo) == 1
 
 
-def test_cloudflare_and_gateways_answer_in_html(session: requests.Session, url: str, klaviyo: Klaviyo) -> None:
+def test_cloudflare_and_gateways_answer_in_html(
+    session: requests.Session, url: str, klaviyo: Klaviyo
+) -> None:
     fault(session, url, "html_403")
     challenged = submit(session, url)
     assert (challenged.status_code, challenged.headers["cf-mitigated"]) == (403, "challenge")
@@ -158,7 +169,12 @@ def test_a_fault_can_throttle(session: requests.Session, url: str) -> None:
 
 
 def test_a_fault_that_makes_no_sense_is_refused(session: requests.Session, url: str) -> None:
-    for rule in ({"kind": "earthquake"}, {"kind": "status", "color": "red"}, {"kind": "status", "match": "("}, {}):
+    for rule in (
+        {"kind": "earthquake"},
+        {"kind": "status", "color": "red"},
+        {"kind": "status", "match": "("},
+        {},
+    ):
         assert session.post(f"{url}/_sandbox/faults", json=[rule]).status_code == 400
 
 
@@ -168,7 +184,9 @@ def test_a_taken_port_is_reported(url: str) -> None:
         pass
 
 
-def test_jobs_complete_while_nobody_asks(session: requests.Session, url: str, klaviyo: Klaviyo) -> None:
+def test_jobs_complete_while_nobody_asks(
+    session: requests.Session, url: str, klaviyo: Klaviyo
+) -> None:
     submit(session, url)
     deadline = time.monotonic() + 5
     while klaviyo.account.profiles.count == 0 and time.monotonic() < deadline:
@@ -176,7 +194,9 @@ def test_jobs_complete_while_nobody_asks(session: requests.Session, url: str, kl
     assert klaviyo.account.profiles.count == 1
 
 
-def test_klaviyos_own_package_reads_everything(klaviyo: Klaviyo, session: requests.Session, url: str) -> None:
+def test_klaviyos_own_package_reads_everything(
+    klaviyo: Klaviyo, session: requests.Session, url: str
+) -> None:
     rows = [{"email": f"p{n}@x.com", "properties": {"n": n}} for n in range(5)]
     bad = ["bad+async-fail@x.com"]
     job = session.post(url + JOBS, json=job_body([*rows, *bad])).json()["data"]
@@ -205,14 +225,25 @@ def test_klaviyos_own_package_reads_everything(klaviyo: Klaviyo, session: reques
 
 @pytest.mark.processes
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_says_where_it_listens_and_stops_in_silence(tmp_path: Path, stop: signal.Signals) -> None:
-    command = sandbox_command("klaviyo", "--limits", "off", "--bad-rows", "first", "--key", "pk_x=accounts:read")
+def test_the_command_says_where_it_listens_and_stops_in_silence(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
+    command = sandbox_command(
+        "klaviyo", "--limits", "off", "--bad-rows", "first", "--key", "pk_x=accounts:read"
+    )
     log = tmp_path / "log"
     with running(command, log=log) as (process, ready):
         assert ready["control"] == f"{ready['url']}/_sandbox"
         answers = [
-            requests.get(f"{ready['url']}{path}", headers={**HEADERS, "Authorization": f"Klaviyo-API-Key {key}"})
-            for path, key in (("/api/accounts", "pk_x"), ("/api/lists", "pk_x"), ("/api/lists", READONLY_KEY))
+            requests.get(
+                f"{ready['url']}{path}",
+                headers={**HEADERS, "Authorization": f"Klaviyo-API-Key {key}"},
+            )
+            for path, key in (
+                ("/api/accounts", "pk_x"),
+                ("/api/lists", "pk_x"),
+                ("/api/lists", READONLY_KEY),
+            )
         ]
         assert [answer.status_code for answer in answers] == [200, 403, 200]
         settings = requests.get(f"{ready['control']}/settings").json()
@@ -226,7 +257,9 @@ def test_the_command_says_where_it_listens_and_stops_in_silence(tmp_path: Path, 
 @pytest.mark.processes
 def test_the_bench_tells_how_many_jobs_a_second_the_stand_in_takes() -> None:
     command = [sys.executable, "scripts/bench.py", "stand-in", "--rows", "10000"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120
+    )
     figures = json.loads(done.stdout)
     assert (figures["bench"], figures["rows"], figures["members"]) == ("stand-in", 10_000, 10_000)
     assert figures["jobs_per_s"] > 0

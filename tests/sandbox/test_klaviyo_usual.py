@@ -17,27 +17,43 @@ from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.usual import read_usual
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=3,
 )
-emails = st.sampled_from(["a@b.co", "B@b.co", "c.d@e.org", "bad", "a+async-fail@b.co", "a+sync-fail@b.co", "é@b.co"])
+emails = st.sampled_from(
+    ["a@b.co", "B@b.co", "c.d@e.org", "bad", "a+async-fail@b.co", "a+sync-fail@b.co", "é@b.co"]
+)
 phones = st.sampled_from(["+4915112345678", "+12025550100", "0151", ""])
 good = st.fixed_dictionaries(
     {"email": emails},
     optional={
         "phone_number": st.none() | phones,
         "external_id": st.none() | st.text(max_size=3),
-        "location": st.none() | st.dictionaries(st.sampled_from(sorted(LOCATION_FIELDS)), values, max_size=2),
+        "location": st.none()
+        | st.dictionaries(st.sampled_from(sorted(LOCATION_FIELDS)), values, max_size=2),
         "properties": st.none() | st.dictionaries(st.text(max_size=3), values, max_size=2),
-        **{name: st.none() | st.text(max_size=3) for name in TEXT_FIELDS - {"email", "phone_number", "external_id"}},
+        **{
+            name: st.none() | st.text(max_size=3)
+            for name in TEXT_FIELDS - {"email", "phone_number", "external_id"}
+        },
     },
 )
-odd = st.dictionaries(st.sampled_from(["email", "location", "properties", "title", "nonsense"]), values, max_size=3)
+odd = st.dictionaries(
+    st.sampled_from(["email", "location", "properties", "title", "nonsense"]), values, max_size=3
+)
 profiles = st.builds(
     lambda attributes, more: {"type": "profile", "attributes": attributes, **more},
     good | good | good | odd,
-    st.just({}) | st.just({}) | st.sampled_from([{"id": "x"}, {"meta": None}, {"type": "list"}, {"links": {}}]),
+    st.just({})
+    | st.just({})
+    | st.sampled_from([{"id": "x"}, {"meta": None}, {"type": "list"}, {"links": {}}]),
 )
 settings = st.builds(
     lambda unique, max_bytes: Settings(unique=frozenset(unique), max_profile_bytes=max_bytes),
@@ -80,14 +96,19 @@ def test_both_readings_give_the_same_account_or_the_same_refusal(
     ],
 )
 def test_what_is_no_json_is_refused_by_both(damage: tuple[bytes, bytes]) -> None:
-    body = _body([{"type": "profile", "attributes": {"email": "a@b.co", "properties": {"p": "x"}}}]).replace(*damage)
+    body = _body(
+        [{"type": "profile", "attributes": {"email": "a@b.co", "properties": {"p": "x"}}}]
+    ).replace(*damage)
     settings = Settings()
     assert _account_of(read_batch, body, settings) == _account_of(_read_closely, body, settings)
 
 
 def test_a_usual_job_is_read_quickly() -> None:
     rows = [
-        {"type": "profile", "attributes": {"email": f"p{n}@example.com", "location": {"city": "Köln"}}}
+        {
+            "type": "profile",
+            "attributes": {"email": f"p{n}@example.com", "location": {"city": "Köln"}},
+        }
         for n in range(10)
     ]
     assert read_usual(_body(rows, ascii_only=False), Settings()) is not None
@@ -109,7 +130,9 @@ def _account_of(read: Any, body: bytes, settings: Settings) -> Any:
     except Refused as refused:
         return [(each["detail"], each["source"]) for each in refused.errors]
     account = Profiles()
-    numbers, conflicts = account.import_rows(batch.rows, now=1.0, skip=batch.import_errors, unique=settings.unique)
+    numbers, conflicts = account.import_rows(
+        batch.rows, now=1.0, skip=batch.import_errors, unique=settings.unique
+    )
     errors = {row: each["attributes"]["detail"] for row, each in batch.import_errors.items()}
     return (
         batch.list_ids,

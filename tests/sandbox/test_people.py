@@ -29,7 +29,9 @@ def url(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         blobs.create_container("people-segments").close()
         blobs.create_container("people-state").close()
     settings = {
-        **dict.fromkeys(("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string),
+        **dict.fromkeys(
+            ("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string
+        ),
         "KEY_VAULT_URL": "https://vault.invalid",
         "SNAPSHOTS_CONTAINER": "people-segments",
         "STATE_CONTAINER": "people-state",
@@ -54,10 +56,15 @@ def test_everybody_is_the_user_of_the_option(url: str) -> None:
 def test_headers_from_outside_say_nothing(url: str) -> None:
     forged = principal(ADMIN)
     assert me(url, headers={PRINCIPAL: forged}) == Role.VIEWER
-    assert me(url, headers={"X-MS-CLIENT-PRINCIPAL": forged, "X-Ms-Client-Principal-Id": "1"}) == Role.VIEWER
+    assert (
+        me(url, headers={"X-MS-CLIENT-PRINCIPAL": forged, "X-Ms-Client-Principal-Id": "1"})
+        == Role.VIEWER
+    )
 
 
-@pytest.mark.parametrize(("user", "seen"), [("admin", "Admin"), ("contributor", "Contributor"), ("none", 403)])
+@pytest.mark.parametrize(
+    ("user", "seen"), [("admin", "Admin"), ("contributor", "Contributor"), ("none", 403)]
+)
 def test_a_token_or_a_sign_in_is_somebody_else(url: str, user: str, seen: Any) -> None:
     assert me(url, headers={"Authorization": f"Bearer sandbox-{user}"}) == seen
     with requests.Session() as session:
@@ -70,20 +77,26 @@ def test_a_token_that_nobody_has_is_refused_before_the_app(url: str) -> None:
 
 
 def test_health_is_open_to_monitors(url: str) -> None:
-    answer = requests.get(f"{url}/api/health", headers={"Authorization": "Bearer nobody"}, timeout=30)
+    answer = requests.get(
+        f"{url}/api/health", headers={"Authorization": "Bearer nobody"}, timeout=30
+    )
     assert answer.status_code in (200, 503)
 
 
 def test_roles_hold_through_the_host(url: str) -> None:
     def pause(user: str) -> int:
         headers = {"Authorization": f"Bearer sandbox-{user}", "X-Exporter": "1"}
-        return requests.post(f"{url}/api/exports/none/pause", headers=headers, timeout=30).status_code
+        return requests.post(
+            f"{url}/api/exports/none/pause", headers=headers, timeout=30
+        ).status_code
 
     assert [pause(user) for user in ("viewer", "contributor", "admin")] == [403, 404, 404]
 
 
 def test_without_the_option_the_api_refuses_everybody(azurite: Azurite, tmp_path: Path) -> None:
-    settings = dict.fromkeys(("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string)
+    settings = dict.fromkeys(
+        ("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string
+    )
     settings |= {"KEY_VAULT_URL": "https://vault.invalid", "SNAPSHOTS_CONTAINER": "people-segments"}
     settings |= {"STEPS_QUEUE": "people-steps", "TICK_SCHEDULE": "0 0 0 1 1 *"}
     command = sandbox_command("host", "--app", str(ROOT), "--host-id", "nobody")

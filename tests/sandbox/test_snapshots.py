@@ -49,7 +49,9 @@ def content(snapshot: Snapshot, partition: int = 1) -> bytes:
 def records(snapshot: Snapshot) -> Iterator[dict[str, str]]:
     for partition in range(1, snapshot.partitions + 1):
         text = content(snapshot, partition).decode(snapshot.encoding)
-        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=snapshot.delimiter, strict=True)
+        yield from csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=snapshot.delimiter, strict=True
+        )
 
 
 def line_of(snapshot: Snapshot, partition: int, line: int) -> bytes:
@@ -71,25 +73,43 @@ def test_addresses_and_customers_are_unique_and_addresses_are_synthetic():
     profiles = list(Snapshot(rows=20_000).expected_profiles())
     emails = {profile.email or "" for profile in profiles}
     assert len(emails) == len({profile.customer_id for profile in profiles}) == 20_000
-    assert {email.partition("@")[2] for email in emails} == {"example.com", "example.org", "example.net"}
+    assert {email.partition("@")[2] for email in emails} == {
+        "example.com",
+        "example.org",
+        "example.net",
+    }
     assert all(USUAL_EMAIL.fullmatch(email) for email in emails)
 
 
 def test_customer_ids_are_32_hex_digits():
     assert all(
-        re.fullmatch("[0-9a-f]{32}", profile.customer_id or "") for profile in Snapshot(rows=50).expected_profiles()
+        re.fullmatch("[0-9a-f]{32}", profile.customer_id or "")
+        for profile in Snapshot(rows=50).expected_profiles()
     )
 
 
 def test_phone_numbers_are_valid_and_unique():
-    numbers = [profile.phone_number for profile in Snapshot(rows=20_000).expected_profiles() if profile.phone_number]
+    numbers = [
+        profile.phone_number
+        for profile in Snapshot(rows=20_000).expected_profiles()
+        if profile.phone_number
+    ]
     assert len(set(numbers)) == len(numbers) > 10_000
-    assert {number for number in numbers if not phonenumbers.is_valid_number(phonenumbers.parse(number))} == set()
+    assert {
+        number for number in numbers if not phonenumbers.is_valid_number(phonenumbers.parse(number))
+    } == set()
 
 
 def test_rows_hold_what_makes_csv_hard():
     text = content(Snapshot(rows=10_000)).decode()
-    for sample in ("Ștefan", '"Noah ""Noe"""', '"Smith, Jr."', '"Malmö, Skåne"', '"Bern\nAltstadt"', ",,"):
+    for sample in (
+        "Ștefan",
+        '"Noah ""Noe"""',
+        '"Smith, Jr."',
+        '"Malmö, Skåne"',
+        '"Bern\nAltstadt"',
+        ",,",
+    ):
         assert sample in text
 
 
@@ -116,7 +136,9 @@ def test_later_snapshot_shares_the_people_whose_numbers_it_shares():
 def test_every_kth_person_changes_and_nobody_else():
     before = list(Snapshot(rows=5000, first=10).expected_profiles())
     after = list(Snapshot(rows=5000, first=10, changed_every=50).expected_profiles())
-    changed = [index + 10 for index, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+    changed = [
+        index + 10 for index, (old, new) in enumerate(zip(before, after, strict=True)) if old != new
+    ]
     assert changed == list(range(50, 5010, 50))
 
 
@@ -161,7 +183,9 @@ def test_layout_puts_files_where_customer_insights_does(
 ):
     snapshot = Snapshot(rows=5, partitions=partitions, layout=layout)
     assert write_snapshot(snapshot, FolderWriter(tmp_path)) == paths
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == sorted(paths)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == sorted(
+        paths
+    )
 
 
 def test_model_names_exactly_the_files_and_their_format():
@@ -171,7 +195,9 @@ def test_model_names_exactly_the_files_and_their_format():
     assert [entry["location"] for entry in entity["partitions"]] == [
         f"https://examplestorage.blob.core.windows.net/klaviyo-feed/{file.path}" for file in files
     ]
-    assert [attribute["name"] for attribute in entity["attributes"]] == [column.value for column in Column]
+    assert [attribute["name"] for attribute in entity["attributes"]] == [
+        column.value for column in Column
+    ]
     assert entity["partitions"][0]["fileFormatSettings"] == {
         "$type": "CsvFormatSettings",
         "columnHeaders": False,
@@ -193,7 +219,9 @@ def test_model_can_leave_the_format_out():
 def test_format_can_be_read_back(encoding: str, line_ending: str, delimiter: str):
     snapshot = Snapshot(rows=6000, encoding=encoding, line_ending=line_ending, delimiter=delimiter)
     assert content(snapshot).decode(encoding).count(line_ending) >= 6001
-    assert [row["EMail"].lower() for row in records(snapshot)] == [row.email for row in snapshot.expected_profiles()]
+    assert [row["EMail"].lower() for row in records(snapshot)] == [
+        row.email for row in snapshot.expected_profiles()
+    ]
 
 
 def test_byte_order_mark_comes_once():
@@ -202,7 +230,9 @@ def test_byte_order_mark_comes_once():
 
 
 def test_columns_are_chosen_ordered_and_renamed():
-    snapshot = Snapshot(rows=1, columns={Column.EMAIL: "emailaddress1", Column.FIRST_NAME: "First, name"})
+    snapshot = Snapshot(
+        rows=1, columns={Column.EMAIL: "emailaddress1", Column.FIRST_NAME: "First, name"}
+    )
     header, row, _ = content(snapshot).decode().split("\n")
     profile = next(snapshot.expected_profiles())
     assert header == 'emailaddress1,"First, name"'
@@ -217,7 +247,9 @@ def test_empty_segment_still_has_a_header_in_each_partition():
 
 
 def test_header_can_be_left_out():
-    assert content(Snapshot(rows=3)) == content(Snapshot(rows=0)) + content(Snapshot(rows=3, header=False))
+    assert content(Snapshot(rows=3)) == content(Snapshot(rows=0)) + content(
+        Snapshot(rows=3, header=False)
+    )
 
 
 # --- planted rows ---------------------------------------------------------------------------------------------
@@ -240,8 +272,12 @@ def test_rows_add_up_to_expected_and_planted():
 @pytest.mark.parametrize("header", [True, False])
 def test_planted_line_is_where_the_row_starts(header: bool):
     """Rows with line breaks stand before most of them, so counting rows would be wrong."""
-    snapshot = Snapshot(rows=20_000, partitions=3, bad=dict.fromkeys(EMAIL_KINDS, 20), header=header)
-    lines = {partition: content(snapshot, partition).decode().split("\n") for partition in (1, 2, 3)}
+    snapshot = Snapshot(
+        rows=20_000, partitions=3, bad=dict.fromkeys(EMAIL_KINDS, 20), header=header
+    )
+    lines = {
+        partition: content(snapshot, partition).decode().split("\n") for partition in (1, 2, 3)
+    }
     for row in snapshot.planted():
         line = lines[row.partition][row.line - 1]
         assert re.match("[0-9a-f]{32},", line)
@@ -325,7 +361,9 @@ def test_damage_is_in_the_bytes_of_the_planted_line():
         (Kind.EXTERNAL_ID_TOO_LONG, "external_id_too_long"),
     ],
 )
-def test_the_exporter_rejects_a_planted_row_for_what_is_wrong_with_it(kind: Kind, reason: str, tmp_path: Path):
+def test_the_exporter_rejects_a_planted_row_for_what_is_wrong_with_it(
+    kind: Kind, reason: str, tmp_path: Path
+):
     snapshot = Snapshot(rows=50, extra_columns=2, bad={kind: 2})
     source = PartitionSource(name="s", open=lambda: snapshot.chunks(1))
     mapping = parse_mapping({"external_id": "CustomerId", "first_name": "FirstName"})
@@ -374,7 +412,9 @@ def test_what_cannot_be_made_is_refused_at_once(wrong: dict):
         Snapshot(**{"rows": 10, **wrong})
 
 
-@pytest.mark.parametrize("bad", [{Kind.UNTERMINATED_QUOTE: 2}, {Kind.EMAIL_BLANK: 11}, {Kind.DUPLICATE_ACROSS: 1}])
+@pytest.mark.parametrize(
+    "bad", [{Kind.UNTERMINATED_QUOTE: 2}, {Kind.EMAIL_BLANK: 11}, {Kind.DUPLICATE_ACROSS: 1}]
+)
 def test_more_bad_rows_than_fit_are_refused(bad: dict[Kind, int]):
     with pytest.raises(ValueError):
         list(Snapshot(rows=10, bad=bad).planted())
@@ -383,18 +423,36 @@ def test_more_bad_rows_than_fit_are_refused(bad: dict[Kind, int]):
 # --- writing --------------------------------------------------------------------------------------------------
 
 
-def test_command_writes_the_snapshot_and_what_should_come_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_command_writes_the_snapshot_and_what_should_come_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     options = "--rows 50 --partitions 2 --seed 7 --line-ending crlf --columns EMail=mail FirstName --bad email-blank=3"
-    files = ["--out", tmp_path / "feed", "--planted", tmp_path / "planted", "--expected", tmp_path / "expected"]
+    files = [
+        "--out",
+        tmp_path / "feed",
+        "--planted",
+        tmp_path / "planted",
+        "--expected",
+        tmp_path / "expected",
+    ]
     assert snapshots.main([*options.split(), *map(str, files)]) == 0
     printed = json.loads(capsys.readouterr().out)
     columns = {Column.EMAIL: "mail", Column.FIRST_NAME: "FirstName"}
-    same = Snapshot(rows=50, partitions=2, seed=7, line_ending="\r\n", columns=columns, bad={Kind.EMAIL_BLANK: 3})
+    same = Snapshot(
+        rows=50,
+        partitions=2,
+        seed=7,
+        line_ending="\r\n",
+        columns=columns,
+        bad={Kind.EMAIL_BLANK: 3},
+    )
     for path, file in itertools.zip_longest(printed["paths"], same.files()):
         assert path == file.path
         assert (tmp_path / "feed" / path).read_bytes() == b"".join(file.chunks)
     planted = [json.loads(line) for line in (tmp_path / "planted").read_text().splitlines()]
-    assert [(row["line"], row["kind"]) for row in planted] == [(row.line, row.kind) for row in same.planted()]
+    assert [(row["line"], row["kind"]) for row in planted] == [
+        (row.line, row.kind) for row in same.planted()
+    ]
     assert len((tmp_path / "expected").read_text().splitlines()) == 47
 
 

@@ -42,17 +42,26 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
 
 @pytest.fixture
 def client(running: RunningVault) -> Iterator[SecretClient]:
-    with DefaultAzureCredential() as credential, SecretClient(running.url, credential, retry_total=0) as client:
+    with (
+        DefaultAzureCredential() as credential,
+        SecretClient(running.url, credential, retry_total=0) as client,
+    ):
         yield client
 
 
-def ask(running: RunningVault, path: str, *, token: str | None = None, method: str = "GET") -> requests.Response:
+def ask(
+    running: RunningVault, path: str, *, token: str | None = None, method: str = "GET"
+) -> requests.Response:
     """Ask the vault without its client, as somebody who does it wrong would."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return requests.request(method, running.url + path, headers=headers, verify=running.ca, timeout=10)
+    return requests.request(
+        method, running.url + path, headers=headers, verify=running.ca, timeout=10
+    )
 
 
-def ask_token(running: RunningVault, *, resource: str, header: str | None = None) -> requests.Response:
+def ask_token(
+    running: RunningVault, *, resource: str, header: str | None = None
+) -> requests.Response:
     return requests.get(
         running.env["IDENTITY_ENDPOINT"],
         params={"api-version": "2019-08-01", "resource": resource},
@@ -63,7 +72,12 @@ def ask_token(running: RunningVault, *, resource: str, header: str | None = None
 
 def resource_of(running: RunningVault) -> str:
     """The resource that the vault's challenge names."""
-    return ask(running, "/secrets?api-version=7.6").headers["WWW-Authenticate"].split('resource="')[1].rstrip('"')
+    return (
+        ask(running, "/secrets?api-version=7.6")
+        .headers["WWW-Authenticate"]
+        .split('resource="')[1]
+        .rstrip('"')
+    )
 
 
 def error_code(error: HttpResponseError) -> tuple[int | None, str | None]:
@@ -75,11 +89,17 @@ def error_code(error: HttpResponseError) -> tuple[int | None, str | None]:
 
 def test_secret_is_read_back_with_all_that_was_set(client: SecretClient):
     expires = datetime(2031, 1, 2, tzinfo=UTC)
-    client.set_secret("klaviyo-key", "pk_1", tags={"team": "crm"}, content_type="text/plain", expires_on=expires)
+    client.set_secret(
+        "klaviyo-key", "pk_1", tags={"team": "crm"}, content_type="text/plain", expires_on=expires
+    )
     secret = client.get_secret("klaviyo-key")
     assert (secret.name, secret.value) == ("klaviyo-key", "pk_1")
     properties = secret.properties
-    assert (properties.tags, properties.content_type, properties.expires_on) == ({"team": "crm"}, "text/plain", expires)
+    assert (properties.tags, properties.content_type, properties.expires_on) == (
+        {"team": "crm"},
+        "text/plain",
+        expires,
+    )
     assert properties.enabled
     assert properties.created_on is not None
     assert abs(properties.created_on - datetime.now(UTC)) < timedelta(minutes=1)
@@ -90,7 +110,9 @@ def test_new_value_is_a_new_version_and_the_old_one_stays(client: SecretClient):
     second = client.set_secret("key", "new").properties.version
     assert client.get_secret("key").value == "new"
     assert client.get_secret("key", first).value == "old"
-    versions = {properties.version for properties in client.list_properties_of_secret_versions("key")}
+    versions = {
+        properties.version for properties in client.list_properties_of_secret_versions("key")
+    }
     assert versions == {first, second}
 
 
@@ -113,7 +135,9 @@ def test_lists_come_in_pages_of_25_without_values(client: SecretClient, running:
 def test_versions_come_in_pages_too(client: SecretClient, running: RunningVault):
     for number in range(30):
         running.vault.set_secret("key", str(number))
-    assert [len(list(page)) for page in client.list_properties_of_secret_versions("key").by_page()] == [25, 5]
+    assert [
+        len(list(page)) for page in client.list_properties_of_secret_versions("key").by_page()
+    ] == [25, 5]
 
 
 def test_unknown_secret_and_unknown_version_are_not_found(client: SecretClient):
@@ -142,7 +166,9 @@ def test_expired_and_future_secrets_can_be_read_as_in_azure(client: SecretClient
 
 
 def test_update_changes_what_it_names_and_keeps_the_rest(client: SecretClient):
-    version = client.set_secret("key", "x", tags={"a": "1"}, content_type="text/plain").properties.version
+    version = client.set_secret(
+        "key", "x", tags={"a": "1"}, content_type="text/plain"
+    ).properties.version
     client.update_secret_properties("key", version, tags={"b": "2"})
     secret = client.get_secret("key")
     assert (secret.properties.version, secret.value) == (version, "x")
@@ -185,7 +211,9 @@ def test_purged_secret_frees_its_name(client: SecretClient):
     assert client.get_secret("key").value == "y"
 
 
-@pytest.mark.parametrize(("name", "value"), [("under_score", "x"), ("x" * 128, "x"), ("key", "x" * 25_601)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("under_score", "x"), ("x" * 128, "x"), ("key", "x" * 25_601)]
+)
 def test_what_azure_does_not_store_is_a_bad_parameter(client: SecretClient, name: str, value: str):
     with pytest.raises(HttpResponseError) as refused:
         client.set_secret(name, value)
@@ -199,7 +227,9 @@ def test_request_without_token_is_told_where_to_get_one(running: RunningVault):
     answer = ask(running, "/secrets/key?api-version=7.6")
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "Unauthorized"
-    assert answer.headers["WWW-Authenticate"].startswith('Bearer authorization="https://login.microsoftonline.com/')
+    assert answer.headers["WWW-Authenticate"].startswith(
+        'Bearer authorization="https://login.microsoftonline.com/'
+    )
 
 
 def test_challenge_names_a_parent_of_the_vaults_host(running: RunningVault):
@@ -225,9 +255,15 @@ def test_expired_token_is_refused(running: RunningVault):
 
 
 def test_forged_token_is_refused(running: RunningVault):
-    header, payload, signature = ask_token(running, resource="https://other").json()["access_token"].split(".")
+    header, payload, signature = (
+        ask_token(running, resource="https://other").json()["access_token"].split(".")
+    )
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    forged = base64.urlsafe_b64encode(json.dumps({**claims, "aud": resource_of(running)}).encode()).decode().rstrip("=")
+    forged = (
+        base64.urlsafe_b64encode(json.dumps({**claims, "aud": resource_of(running)}).encode())
+        .decode()
+        .rstrip("=")
+    )
     for token in (f"{header}.{forged}.{signature}", "nonsense", "a.b.c"):
         assert ask(running, "/secrets?api-version=7.6", token=token).status_code == 401
 
@@ -247,7 +283,14 @@ def test_identity_gives_tokens_only_to_its_own_app(running: RunningVault):
 
 def test_token_answer_has_the_documented_fields(running: RunningVault):
     answer = ask_token(running, resource="https://x").json()
-    assert answer.keys() == {"access_token", "client_id", "expires_on", "not_before", "resource", "token_type"}
+    assert answer.keys() == {
+        "access_token",
+        "client_id",
+        "expires_on",
+        "not_before",
+        "resource",
+        "token_type",
+    }
     assert int(answer["expires_on"]) > time.time() + 3600
     assert (answer["resource"], answer["token_type"]) == ("https://x", "Bearer")
 
@@ -298,7 +341,10 @@ def test_knobs_are_turned_over_http(client: SecretClient, running: RunningVault)
     with pytest.raises(HttpResponseError):
         client.get_secret("key")
     shown = requests.get(running.control, timeout=10).json()
-    assert (shown["role_assigned"], shown["requests"]) == (False, ["PUT /secrets/key", "GET /secrets/key"])
+    assert (shown["role_assigned"], shown["requests"]) == (
+        False,
+        ["PUT /secrets/key", "GET /secrets/key"],
+    )
     requests.post(f"{running.control}/revoke-tokens", timeout=10).raise_for_status()
     with pytest.raises(ClientAuthenticationError):
         client.get_secret("key")
@@ -306,7 +352,10 @@ def test_knobs_are_turned_over_http(client: SecretClient, running: RunningVault)
 
 def test_unknown_knob_is_refused(running: RunningVault):
     answer = requests.patch(running.control, json={"role_asigned": False}, timeout=10)
-    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "no such knob: role_asigned")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        400,
+        "no such knob: role_asigned",
+    )
 
 
 # --- certificate and process ----------------------------------------------------------------------------------
@@ -317,7 +366,10 @@ def test_certificate_passes_openssl_at_its_strictest(running: RunningVault):
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     host, port = running.url.removeprefix("https://").split(":")
     for name in (host, "localhost"):
-        with socket.create_connection((host, int(port))) as raw, context.wrap_socket(raw, server_hostname=name) as tls:
+        with (
+            socket.create_connection((host, int(port))) as raw,
+            context.wrap_socket(raw, server_hostname=name) as tls,
+        ):
             assert tls.version() == "TLSv1.3"
 
 
@@ -341,7 +393,9 @@ def test_bundle_still_trusts_the_usual_authorities(monkeypatch: pytest.MonkeyPat
         assert bundle == Path(certifi.where()).read_bytes() + running.ca.read_bytes()
 
 
-def test_bundle_still_trusts_what_this_process_was_told_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_bundle_still_trusts_what_this_process_was_told_to_trust(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "company.pem").write_bytes(b"# the company's own\n")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "company.pem"))
     with serving() as running:
@@ -359,7 +413,9 @@ def test_silent_connection_holds_up_no_other(running: RunningVault):
 
 
 @pytest.mark.parametrize("secret", ["under_score=x", "no-value"])
-def test_command_refuses_a_secret_that_nobody_could_read(secret: str, capsys: pytest.CaptureFixture[str]):
+def test_command_refuses_a_secret_that_nobody_could_read(
+    secret: str, capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(SystemExit):
         vault.main(["--secret", secret])
     assert "not NAME=VALUE" in capsys.readouterr().err
@@ -375,7 +431,9 @@ def test_process_serves_its_children_and_stops_at_once_and_silently(tmp_path: Pa
     )
     with processes.running(command, log=tmp_path / "log") as (process, ready):
         child = [sys.executable, "-c", program, ready["url"]]
-        assert subprocess.check_output(child, env={**os.environ, **ready["env"]}, text=True) == "a=b\n"
+        assert (
+            subprocess.check_output(child, env={**os.environ, **ready["env"]}, text=True) == "a=b\n"
+        )
         assert Path(ready["ca"]).exists()
         stopped_at = time.monotonic()
         process.terminate()

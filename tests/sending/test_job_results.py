@@ -41,12 +41,18 @@ def test_rows_that_klaviyo_could_not_import_are_reported_by_file_and_line(world:
 
 
 def test_positions_count_the_rows_that_were_sent_when_others_were_left_out(world: World) -> None:
-    bad = {2: "x+sync-fail@example.com", 5: "y+async-fail@example.com", 8: "z+sync-fail@example.com"}
+    bad = {
+        2: "x+sync-fail@example.com",
+        5: "y+async-fail@example.com",
+        8: "z+sync-fail@example.com",
+    }
     world.register()
     world.drop_people("a.csv", people(10, planted=bad))
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=7)
-    reasons = {row["identifier"]: (row["reason"], row["line"]) for row in world.rows_of("rejected.csv")}
+    reasons = {
+        row["identifier"]: (row["reason"], row["line"]) for row in world.rows_of("rejected.csv")
+    }
     assert reasons == {
         "x+sync-fail@example.com": ("refused_by_klaviyo", "4"),
         "y+async-fail@example.com": ("failed_in_klaviyo", "7"),
@@ -78,7 +84,9 @@ def test_a_failure_that_names_nothing_is_counted(world: World) -> None:
     bad = _async_bad({3: "+async-fail"})
 
     def nothing(each: dict[str, Any]) -> None:
-        each.update({"source": None, "original_payload": None, "detail": None, "title": None, "code": None})
+        each.update(
+            {"source": None, "original_payload": None, "detail": None, "title": None, "code": None}
+        )
 
     _change_import_errors(world, nothing)
     world.register()
@@ -110,7 +118,9 @@ def test_no_more_failures_are_counted_than_rows_were_sent(world: World) -> None:
 
 
 @pytest.mark.parametrize("completed", [3, 0, None])
-def test_what_klaviyo_does_not_say_it_completed_is_not_delivered(world: World, completed: int | None) -> None:
+def test_what_klaviyo_does_not_say_it_completed_is_not_delivered(
+    world: World, completed: int | None
+) -> None:
     """Jobs that are complete, with no failure, and a smaller count than was sent."""
     _change_jobs(world, completed_count=completed)
     world.register()
@@ -121,7 +131,9 @@ def test_what_klaviyo_does_not_say_it_completed_is_not_delivered(world: World, c
     assert f"What became of {30 - delivered} of them" in run.hint
     assert world.report()["rejected_by_reason"] == {"unconfirmed": 30 - delivered}
     rows = world.rows_of("rejected.csv")
-    assert [(row["reason"], row["line"], row["identifier"]) for row in rows] == [("unconfirmed", "", "")] * len(rows)
+    assert [(row["reason"], row["line"], row["identifier"]) for row in rows] == [
+        ("unconfirmed", "", "")
+    ] * len(rows)
     assert len(rows) == 30 - delivered
 
 
@@ -211,14 +223,21 @@ def _longest_step(world: World) -> list[float]:
     return lasted
 
 
-def test_a_job_that_takes_hours_does_not_make_every_poll_read_the_whole_account(world: World) -> None:
+def test_a_job_that_takes_hours_does_not_make_every_poll_read_the_whole_account(
+    world: World,
+) -> None:
     _set_fates(world, {1: "stuck"})
     world.register()
     world.drop_people("a.csv", people(30))
     world.deliver(until=lambda: bool(world.accepted_rows()))
     for number in range(350):
         body = {"type": "profile", "attributes": {"email": f"other{number}@example.com"}}
-        document = {"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": [body]}}}}
+        document = {
+            "data": {
+                "type": "profile-bulk-import-job",
+                "attributes": {"profiles": {"data": [body]}},
+            }
+        }
         world.klaviyo.call("POST", "/api/profile-bulk-import-jobs", document)
     due = world.clock.now + HOUR
     world.deliver(until=lambda: world.clock.now > due)
@@ -226,7 +245,9 @@ def test_a_job_that_takes_hours_does_not_make_every_poll_read_the_whole_account(
     assert world.stats()["requests"]["GET /api/profile-bulk-import-jobs"] <= world.run().polls + 6
 
 
-def test_the_errors_of_many_jobs_are_read_within_klaviyos_limits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_errors_of_many_jobs_are_read_within_klaviyos_limits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 100)
     world.settings(limits=True)
     bad = _async_bad(dict.fromkeys(range(0, 6_000, 100), "+async-fail"))
@@ -249,7 +270,9 @@ def test_two_errors_about_one_row_are_one_failure(world: World) -> None:
 
 def test_two_errors_that_name_no_row_are_one_failure_where_klaviyo_counts_one(world: World) -> None:
     bad = _async_bad({3: "+async-fail"})
-    _change_import_errors(world, lambda each: each.update({"source": None, "original_payload": None}), repeat=2)
+    _change_import_errors(
+        world, lambda each: each.update({"source": None, "original_payload": None}), repeat=2
+    )
     world.register()
     world.drop_people("a.csv", people(20, planted=bad))
     world.deliver()
@@ -257,7 +280,9 @@ def test_two_errors_that_name_no_row_are_one_failure_where_klaviyo_counts_one(wo
     assert len(world.rows_of("rejected.csv")) == 1
 
 
-def test_failures_over_several_pages_are_all_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_over_several_pages_are_all_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 1_000)
     bad = _async_bad(dict.fromkeys(range(0, 500, 2), "+async-fail"))
     world.fault("status", match=GET_ERRORS, status=503, after=1, times=2)
@@ -267,7 +292,10 @@ def test_failures_over_several_pages_are_all_read(world: World, monkeypatch: pyt
     world.drop_people("a.csv", people(500, planted=bad))
     world.deliver()
     _assert_failed_rows(world, bad, 500)
-    assert world.stats()["requests"]["GET /api/profile-bulk-import-jobs/{id}/import-errors"] <= 2 * 3 + 4
+    assert (
+        world.stats()["requests"]["GET /api/profile-bulk-import-jobs/{id}/import-errors"]
+        <= 2 * 3 + 4
+    )
 
 
 def test_hundreds_of_jobs_cost_few_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +329,12 @@ def test_jobs_among_many_others_of_the_account_are_found(world: World) -> None:
         world.klaviyo.call(
             "POST",
             "/api/profile-bulk-import-jobs",
-            {"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": [body]}}}},
+            {
+                "data": {
+                    "type": "profile-bulk-import-job",
+                    "attributes": {"profiles": {"data": [body]}},
+                }
+            },
         )
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
@@ -329,7 +362,9 @@ def test_a_job_that_klaviyo_once_does_not_know_is_not_lost(world: World) -> None
         if request.path == "/api/profile-bulk-import-jobs" and request.method == "GET":
             response.body = orjson.dumps({**response.json(), "data": []})
         elif request.path.startswith("/api/profile-bulk-import-jobs/"):
-            response = Refused(404, [error(404, "not_found", "Not found.", "A job does not exist.")]).response()
+            response = Refused(
+                404, [error(404, "not_found", "Not found.", "A job does not exist.")]
+            ).response()
         return response if world.run().polls == polls else handle(request)
 
     world.patch.setattr(world.klaviyo, "handle", blind)
@@ -386,12 +421,16 @@ def test_jobs_that_end_in_another_order_are_all_counted(world: World) -> None:
     assert_ended(world, Status.SUCCESSFUL, delivered=100)
 
 
-def test_a_whole_job_that_failed_fits_the_journal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_job_that_failed_fits_the_journal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """10,000 import errors with long words are one line of the journal, and an append takes 4 MiB."""
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
     _change_import_errors(world, lambda each: each.update({"detail": "不正な値です " * 60}))
     world.register()
-    world.drop_people("a.csv", [*people(1), *((f"p{n}+async-fail@example.com", "x") for n in range(9_999))])
+    world.drop_people(
+        "a.csv", [*people(1), *((f"p{n}+async-fail@example.com", "x") for n in range(9_999))]
+    )
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=1)
     assert world.errors == []

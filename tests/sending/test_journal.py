@@ -62,7 +62,9 @@ def test_an_append_whose_answer_was_lost_can_be_repeated(store: FolderStore) -> 
 
 
 @given(cut=st.integers(0, 400))
-def test_a_line_that_was_cut_off_does_not_count(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_a_line_that_was_cut_off_does_not_count(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
     store = FolderStore(tmp_path_factory.mktemp("state"))
     text = encode_events([_accepted(1), _accepted(2), _accepted(3)])
     lines = text[:cut].count(b"\n")
@@ -72,12 +74,22 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path_factory: pytest.TempPat
     journal = Journal(store, RUN)
     assert len(journal.delivery.jobs) == lines
     journal.append([_accepted(9)])
-    assert list(Journal(store, RUN).delivery.jobs) == [*(f"j{n}" for n in range(1, lines + 1)), "j9"]
+    assert list(Journal(store, RUN).delivery.jobs) == [
+        *(f"j{n}" for n in range(1, lines + 1)),
+        "j9",
+    ]
 
 
 def test_more_than_one_append_can_take_is_written_in_parts(store: FolderStore) -> None:
-    events = [RowsRefused(batch=n, said=grouped([(at, f"{at}" + "x" * 200) for at in range(1_000)])) for n in range(20)]
+    events = [
+        RowsRefused(batch=n, said=grouped([(at, f"{at}" + "x" * 200) for at in range(1_000)]))
+        for n in range(20)
+    ]
     assert len(encode_events(events)) > MAX_APPEND_BYTES
     journal = Journal(store, RUN)
     journal.append(events)
-    assert Journal(store, RUN).delivery.refused_profiles() == 20_000 == journal.delivery.refused_profiles()
+    assert (
+        Journal(store, RUN).delivery.refused_profiles()
+        == 20_000
+        == journal.delivery.refused_profiles()
+    )

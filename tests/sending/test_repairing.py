@@ -13,7 +13,11 @@ from tests.journeys.world import JOBS, World, assert_ended, people
 
 ROWS = 300
 IMPORTS = "POST /api/profile-bulk-import-jobs"
-BAD = {7: "one+sync-fail@example.com", 8: "two+sync-fail@example.com", 155: "three+sync-fail@example.com"}
+BAD = {
+    7: "one+sync-fail@example.com",
+    8: "two+sync-fail@example.com",
+    155: "three+sync-fail@example.com",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -111,16 +115,25 @@ def test_klaviyos_words_are_kept_but_for_what_they_quote_of_a_person(world: Worl
         assert "@example.com" not in text, name
 
 
-def test_rows_that_klaviyo_names_by_a_number_it_was_never_sent_are_not_believed(world: World) -> None:
-    pointers = ("/data/attributes/profiles/data/20/attributes/email", "/data/attributes/profiles/data/x")
-    _refuse_once(world, *(error(400, "invalid", "Invalid input.", "bad", pointer=each) for each in pointers))
+def test_rows_that_klaviyo_names_by_a_number_it_was_never_sent_are_not_believed(
+    world: World,
+) -> None:
+    pointers = (
+        "/data/attributes/profiles/data/20/attributes/email",
+        "/data/attributes/profiles/data/x",
+    )
+    _refuse_once(
+        world, *(error(400, "invalid", "Invalid input.", "bad", pointer=each) for each in pointers)
+    )
     world.register()
     world.drop_people("a.csv", people(20))
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=20)
 
 
-def test_refusals_tell_how_much_of_the_minute_others_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_tell_how_much_of_the_minute_others_have_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Halving alone, beside a tool that used most of the account's minute: refusals are all that says so."""
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 1_000)
     world.settings(bad_rows="none", limits=True)
@@ -170,7 +183,10 @@ def test_a_row_found_by_halving_keeps_klaviyos_words(world: World) -> None:
     world.drop_people("a.csv", people(ROWS, planted=BAD))
     world.deliver()
     _assert_exactly_rejected(world, BAD)
-    assert all(row["message"].endswith("One or more profiles are invalid.") for row in world.rows_of("rejected.csv"))
+    assert all(
+        row["message"].endswith("One or more profiles are invalid.")
+        for row in world.rows_of("rejected.csv")
+    )
 
 
 def test_a_run_that_gives_up_names_the_attribute_and_nothing_that_klaviyo_quotes(
@@ -201,7 +217,9 @@ def test_a_limit_on_size_that_nothing_is_below_is_no_matter_of_rows(
     assert world.job_requests() <= 6 * 20 + 15
 
 
-def test_rows_that_are_refused_without_end_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_refused_without_end_end_the_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.sending.sender.MOST_REFUSED", 100)
     monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
     world.register()
@@ -243,7 +261,9 @@ def test_the_budget_of_repairs_is_the_runs_however_many_steps_it_takes(
     assert f"{world.report()['rejected']} were found" in world.run().message
 
 
-def test_a_bad_row_in_every_batch_is_no_reason_to_give_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_row_in_every_batch_is_no_reason_to_give_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("exporter.sending.sender.REPAIRS", 1)
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(10, ROWS, 50)}
     world.register()
@@ -259,7 +279,9 @@ def test_thousands_of_refused_rows_with_long_words_fit_the_journal(
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
     _refuses_with(monkeypatch, "Ungültig, 不正な値 " * 40)
     world.register()
-    addresses = (f"p{n}+sync-fail@example.com" if n % 100 else f"p{n}@example.com" for n in range(10_000))
+    addresses = (
+        f"p{n}+sync-fail@example.com" if n % 100 else f"p{n}@example.com" for n in range(10_000)
+    )
     world.drop_people("a.csv", [(address, "x") for address in addresses])
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=100)
@@ -300,7 +322,9 @@ def test_klaviyos_pointers_are_understood_wherever_a_batch_begins(
     failing = {place: f"bad{place}+async-fail@example.com" for place in (2_020, 3_000)}
     world.settings(bad_rows=named)
     world.register()
-    world.drop_people("a.csv", [*people(4_100, planted=bad | failing), ("p3500@example.com", "Twice")])
+    world.drop_people(
+        "a.csv", [*people(4_100, planted=bad | failing), ("p3500@example.com", "Twice")]
+    )
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=4_100 - 5)
     assert world.rejected_emails() == sorted([*bad.values(), *failing.values()])

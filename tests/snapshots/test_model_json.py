@@ -27,15 +27,33 @@ SETTINGS = {
 }
 
 
-def model(settings: Any = SETTINGS, *, location: Any = HOST + FOLDER + "VIPs_1.csv", **entity: Any) -> dict[str, Any]:
+def model(
+    settings: Any = SETTINGS, *, location: Any = HOST + FOLDER + "VIPs_1.csv", **entity: Any
+) -> dict[str, Any]:
     """A model of one table with one partition, as Customer Insights might write it."""
-    columns = [{"name": "CustomerId", "dataType": "string"}, {"name": "EMail", "dataType": "string"}]
+    columns = [
+        {"name": "CustomerId", "dataType": "string"},
+        {"name": "EMail", "dataType": "string"},
+    ]
     partition = {"name": "VIPs_1", "location": location, "fileFormatSettings": settings}
-    table = {"$type": "LocalEntity", "name": "VIPs", "attributes": columns, "partitions": [partition], **entity}
-    return {"application": "CustomerInsights", "name": "KlaviyoFeed", "version": "1.0", "entities": [table]}
+    table = {
+        "$type": "LocalEntity",
+        "name": "VIPs",
+        "attributes": columns,
+        "partitions": [partition],
+        **entity,
+    }
+    return {
+        "application": "CustomerInsights",
+        "name": "KlaviyoFeed",
+        "version": "1.0",
+        "entities": [table],
+    }
 
 
-def parsed(document: Any, table: str = "VIPs", *, container: str = "klaviyo-feed") -> TableModel | None:
+def parsed(
+    document: Any, table: str = "VIPs", *, container: str = "klaviyo-feed"
+) -> TableModel | None:
     return parse_table(json.dumps(document).encode(), table, container=container)
 
 
@@ -51,11 +69,17 @@ def test_columns_partitions_and_dialect_are_read():
     assert found.columns == ("CustomerId", "EMail")
     assert found.named_in(FOLDER) == {"VIPs_1.csv"}
     assert found.dialect_of(FOLDER + "VIPs_1.csv") == Dialect(
-        columns=("CustomerId", "EMail"), has_header=True, delimiter=",", encoding="UTF-8", quoting=True
+        columns=("CustomerId", "EMail"),
+        has_header=True,
+        delimiter=",",
+        encoding="UTF-8",
+        quoting=True,
     )
 
 
-@pytest.mark.parametrize(("given", "culture"), [("en-GB", "en-GB"), (" de ", "de"), ("", None), ("?", None), (7, None)])
+@pytest.mark.parametrize(
+    ("given", "culture"), [("en-GB", "en-GB"), (" de ", "de"), ("", None), ("?", None), (7, None)]
+)
 def test_culture_of_the_model_is_that_of_every_partition(given: Any, culture: str | None):
     for partitions in ([], model()["entities"][0]["partitions"]):
         found = parsed({**model(partitions=partitions), "Culture": given})
@@ -64,8 +88,16 @@ def test_culture_of_the_model_is_that_of_every_partition(given: Any, culture: st
 
 
 def test_data_types_are_read_where_they_are_given():
-    attributes = [{"name": "EMail", "dataType": "string"}, {"Name": "Points", "DATATYPE": "int64"}, {"name": "Odd"}]
-    document = {"entities": [{"name": "VIPs", "attributes": [*attributes, {"name": "Worse", "dataType": {"a": 1}}]}]}
+    attributes = [
+        {"name": "EMail", "dataType": "string"},
+        {"Name": "Points", "DATATYPE": "int64"},
+        {"name": "Odd"},
+    ]
+    document = {
+        "entities": [
+            {"name": "VIPs", "attributes": [*attributes, {"name": "Worse", "dataType": {"a": 1}}]}
+        ]
+    }
     found = parse_table(json.dumps(document).encode(), "VIPs")
     assert found
     assert found.types == {"EMail": "string", "Points": "int64"}
@@ -140,18 +172,30 @@ def test_partition_without_a_usable_location_is_left_out(location: Any):
 
 def test_only_partitions_directly_in_the_folder_are_named():
     table = model()["entities"][0]
-    names = [FOLDER + "VIPs_1.csv", FOLDER + "deeper/VIPs_2.csv", FOLDER.replace("0615", "0715") + "VIPs_3.csv"]
-    found = parsed(model(partitions=[{**table["partitions"][0], "location": HOST + name} for name in names]))
+    names = [
+        FOLDER + "VIPs_1.csv",
+        FOLDER + "deeper/VIPs_2.csv",
+        FOLDER.replace("0615", "0715") + "VIPs_3.csv",
+    ]
+    found = parsed(
+        model(partitions=[{**table["partitions"][0], "location": HOST + name} for name in names])
+    )
     assert found
     assert found.named_in(FOLDER) == {"VIPs_1.csv"}
     assert found.named_in(FOLDER.replace("0615", "0815")) == frozenset()
 
 
-@pytest.mark.parametrize("change", [str.lower, str.upper, lambda path: unicodedata.normalize("NFD", path)])
-def test_locations_are_compared_without_regard_to_case_and_to_how_accents_are_written(change: Callable[[str], str]):
+@pytest.mark.parametrize(
+    "change", [str.lower, str.upper, lambda path: unicodedata.normalize("NFD", path)]
+)
+def test_locations_are_compared_without_regard_to_case_and_to_how_accents_are_written(
+    change: Callable[[str], str],
+):
     folder = FOLDER.replace("VIPs", "Évry")
     settings = {"delimiter": ";"}
-    found = parsed(model(settings, location=HOST + change(folder + "Évry_1.csv"), name=change("Évry")), "Évry")
+    found = parsed(
+        model(settings, location=HOST + change(folder + "Évry_1.csv"), name=change("Évry")), "Évry"
+    )
     assert found
     assert found.named_in(folder) == {change("Évry_1.csv")}
     assert found.dialect_of(folder + "Évry_1.csv").delimiter == ";"
@@ -176,7 +220,10 @@ def test_partition_that_is_not_named_has_the_dialect_of_the_last_that_is():
         ({"attributes": None}, ()),
         ({"attributes": []}, ()),
         ({"attributes": "EMail"}, ()),
-        ({"attributes": [{"name": "a"}, {"dataType": "string"}]}, ()),  # a nameless column: which one is which?
+        (
+            {"attributes": [{"name": "a"}, {"dataType": "string"}]},
+            (),
+        ),  # a nameless column: which one is which?
         ({"attributes": [{"name": ""}, {"name": "b"}]}, ()),
         ({"attributes": [{"name": "a"}, {"Name": " B "}, {"NAME": 7}]}, ("a", "B", "7")),
         ({"attributes": [{"name": "\ud800x"}]}, ("?x",)),
@@ -197,10 +244,14 @@ def test_table_is_found_under_any_spelling():
     assert parsed({"entities": [], "tables": document["entities"]})
     assert parsed({"entities": [{"name": "Other"}], "tables": document["entities"]})
     assert parsed({"entities": [None, 5, "VIPs", {"name": "Other"}, *document["entities"]]})
-    assert parsed({**document, "annotations": [{"name": "x:y"}], "pbi:mashup": {}, "referenceModels": None})
+    assert parsed(
+        {**document, "annotations": [{"name": "x:y"}], "pbi:mashup": {}, "referenceModels": None}
+    )
 
 
-@pytest.mark.parametrize("document", [None, 5, "x", [], {}, {"entities": None}, {"entities": {"name": "VIPs"}}])
+@pytest.mark.parametrize(
+    "document", [None, 5, "x", [], {}, {"entities": None}, {"entities": {"name": "VIPs"}}]
+)
 def test_table_that_is_not_there_is_none(document: Any):
     assert parsed(document) is None
     assert parsed(model(), "VIP") is None
@@ -233,7 +284,9 @@ def test_damaged_model_never_raises(data: bytes, cut: int, at: int):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 keys = st.sampled_from(
@@ -250,17 +303,26 @@ odd_models = st.recursive(
 @settings(max_examples=150)
 @given(odd_models)
 def test_model_of_any_shape_never_raises_and_gives_text_that_can_be_stored(document: Any):
-    for root in (document, {"entities": [{"name": "VIPs", "attributes": document, "partitions": document}]}):
+    for root in (
+        document,
+        {"entities": [{"name": "VIPs", "attributes": document, "partitions": document}]},
+    ):
         found = parse_table(json.dumps(root).encode(), "VIPs")
         if found:
-            json.dumps([found.columns, dict.fromkeys(found.partitions)], ensure_ascii=False).encode()
+            json.dumps(
+                [found.columns, dict.fromkeys(found.partitions)], ensure_ascii=False
+            ).encode()
             for path in found.partitions:
                 one = found.dialect_of(path)
                 f"{one.delimiter}{one.encoding}{one.columns}".encode()
             found.named_in("x/")
 
 
-names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=10).map(str.strip).filter(bool)
+names = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=10)
+    .map(str.strip)
+    .filter(bool)
+)
 
 
 @settings(max_examples=100)
@@ -281,7 +343,11 @@ def test_model_round_trip(table, columns, files, header, delimiter, encoding):
                 "name": table,
                 "attributes": [{"name": name, "dataType": "string"} for name in columns],
                 "partitions": [
-                    {"name": name, "location": HOST + quote(FOLDER + name), "fileFormatSettings": settings}
+                    {
+                        "name": name,
+                        "location": HOST + quote(FOLDER + name),
+                        "fileFormatSettings": settings,
+                    }
                     for name in files
                 ],
             },
@@ -295,5 +361,8 @@ def test_model_round_trip(table, columns, files, header, delimiter, encoding):
     assert found.named_in(FOLDER) == set(files)
     for name in files:
         assert found.dialect_of(FOLDER + name) == Dialect(
-            columns=tuple(columns) or None, has_header=header, delimiter=delimiter, encoding=encoding
+            columns=tuple(columns) or None,
+            has_header=header,
+            delimiter=delimiter,
+            encoding=encoding,
         )

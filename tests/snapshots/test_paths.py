@@ -8,8 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.snapshots.completeness import Completeness, Gone, NeverCame, NotYet, Settled, completeness
-from exporter.snapshots.paths import DATA_SUFFIXES, Layout, NotASnapshot, SnapshotRef, parse_blob_name
+from exporter.snapshots.completeness import (
+    Completeness,
+    Gone,
+    NeverCame,
+    NotYet,
+    Settled,
+    completeness,
+)
+from exporter.snapshots.paths import (
+    DATA_SUFFIXES,
+    Layout,
+    NotASnapshot,
+    SnapshotRef,
+    parse_blob_name,
+)
 from exporter.storage.protocols import BlobInfo
 
 CI = "CustomerInsights_abcd1234-4312-11f4-93dc-24f72f43e7d5"
@@ -72,7 +85,9 @@ def layout_of(name: str) -> tuple[str, str, str, str]:
         ("segments/1433/x.csv", "folder", "", "1433", "segments/1433/"),
     ],
 )  # fmt: skip
-def test_blob_name_tells_its_snapshot(name: str, layout: str, destination: str, segment: str, prefix: str):
+def test_blob_name_tells_its_snapshot(
+    name: str, layout: str, destination: str, segment: str, prefix: str
+):
     assert layout_of(name) == (layout, destination, segment, prefix)
     assert parse_blob_name(name).holds(name)
 
@@ -119,7 +134,9 @@ def test_model_is_looked_for_where_the_layout_has_it(name: str, model: str | Non
     assert parse_blob_name(name).model == model
 
 
-part = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=12)
+part = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=12
+)
 table = part.filter(lambda text: not text.startswith("."))
 roots = st.lists(part, max_size=3).map(lambda parts: "".join(one + "/" for one in parts))
 
@@ -150,7 +167,21 @@ def test_hand_made_names_come_back_as_what_they_were_made_of(name, other, suffix
 @settings(max_examples=150)
 @given(
     st.lists(
-        st.sampled_from(["segments", "Export", CI, "T", "2020", "08", "24", "1433", "T_1.csv", "T_1613059542.csv", "x"])
+        st.sampled_from(
+            [
+                "segments",
+                "Export",
+                CI,
+                "T",
+                "2020",
+                "08",
+                "24",
+                "1433",
+                "T_1.csv",
+                "T_1613059542.csv",
+                "x",
+            ]
+        )
         | part,
         max_size=9,
     ).map("/".join)
@@ -203,14 +234,18 @@ DATED = parse_blob_name(PREFIX + "T_1.csv")
 def blobs(ages_s: dict[str, float], now: datetime) -> list[BlobInfo]:
     """Blobs below the prefix, by how long ago they were written."""
     return [
-        BlobInfo(name=PREFIX + name, etag="1", size_bytes=1, modified_at=now - timedelta(seconds=age))
+        BlobInfo(
+            name=PREFIX + name, etag="1", size_bytes=1, modified_at=now - timedelta(seconds=age)
+        )
         for name, age in ages_s.items()
     ]
 
 
 def judge(ages_s: dict[str, float], named: list[str] | None = None) -> Completeness:
     now = AT + timedelta(hours=1)
-    return completeness(DATED, blobs(ages_s, now), named=named or [], now=now, quiet_s=300, patience_s=3600)
+    return completeness(
+        DATED, blobs(ages_s, now), named=named or [], now=now, quiet_s=300, patience_s=3600
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +279,9 @@ def judge(ages_s: dict[str, float], named: list[str] | None = None) -> Completen
         ({"T_1.csv": -86_400 * 365}, [], 300),
     ],
 )
-def test_snapshot_is_complete_when_it_is_quiet_and_all_named_partitions_are_there(ages_s, named, verdict):
+def test_snapshot_is_complete_when_it_is_quiet_and_all_named_partitions_are_there(
+    ages_s, named, verdict
+):
     match judge(ages_s, named):
         case Gone():
             found: object = "gone"
@@ -268,7 +305,9 @@ def test_single_file_is_complete_at_once():
 
 
 @given(
-    ages_s=st.dictionaries(st.sampled_from([f"T_{n}.csv" for n in range(5)]), st.floats(-1e6, 1e6), max_size=5),
+    ages_s=st.dictionaries(
+        st.sampled_from([f"T_{n}.csv" for n in range(5)]), st.floats(-1e6, 1e6), max_size=5
+    ),
     named=st.sets(st.sampled_from([f"T_{n}.csv" for n in range(5)])),
 )
 def test_nothing_settles_before_it_is_quiet_and_no_wait_is_longer_than_asked(ages_s, named):

@@ -18,10 +18,17 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobProperties, BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueServiceClient
 
-from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved, Terminal, Transient
+from exporter.errors import (
+    AlreadyThere,
+    ConfigError,
+    ExporterError,
+    StoreMoved,
+    Terminal,
+    Transient,
+)
 from exporter.storage import azure_blobs
 from exporter.storage.azure_blobs import BlobSnapshots, BlobStore
-from exporter.storage.azure_queue import QueueSteps, queue_service, steps_queue
+from exporter.storage.azure_queue import AzureQueue, queue_service, steps_queue
 from sandbox.azurite import ACCOUNT_NAME, Azurite
 
 NO_WAITING: dict[str, Any] = {"initial_backoff": 0, "increment_base": 0, "random_jitter_range": 0}
@@ -67,7 +74,9 @@ def is_put(request: Any) -> bool:
 class TestLostAnswers:
     """The SDK repeats a request whose answer was lost; that must not look as if someone else had been faster."""
 
-    def test_a_creation_is_recognised_as_ours(self, losing: tuple[ContainerClient, LosingAnswers]) -> None:
+    def test_a_creation_is_recognised_as_ours(
+        self, losing: tuple[ContainerClient, LosingAnswers]
+    ) -> None:
         container, transport = losing
         store = BlobStore(container)
         transport.lose(is_put)
@@ -75,7 +84,9 @@ class TestLostAnswers:
         assert transport.has_lost()
         assert store.replace("a", b"2", etag=etag)
 
-    def test_a_replacement_is_recognised_as_ours(self, losing: tuple[ContainerClient, LosingAnswers]) -> None:
+    def test_a_replacement_is_recognised_as_ours(
+        self, losing: tuple[ContainerClient, LosingAnswers]
+    ) -> None:
         container, transport = losing
         store = BlobStore(container)
         etag = store.create("a", b"1")
@@ -96,10 +107,14 @@ class TestLostAnswers:
         assert store.read("a") is None
 
     @pytest.mark.parametrize("which", ["begin", "block"])
-    def test_an_append_is_made_once(self, losing: tuple[ContainerClient, LosingAnswers], which: str) -> None:
+    def test_an_append_is_made_once(
+        self, losing: tuple[ContainerClient, LosingAnswers], which: str
+    ) -> None:
         container, transport = losing
         store = BlobStore(container)
-        transport.lose(lambda request: is_put(request) and ("appendblock" in request.url) == (which == "block"))
+        transport.lose(
+            lambda request: is_put(request) and ("appendblock" in request.url) == (which == "block")
+        )
         at = store.append("log", b"one\n", at=0)
         assert transport.has_lost()
         transport.lose(lambda request: "appendblock" in request.url)
@@ -131,7 +146,9 @@ class TestLostAnswers:
             store.download("a", tmp_path / "target")
         assert list(tmp_path.iterdir()) == []
 
-    def test_another_writer_with_the_same_content_is_another(self, container: ContainerClient) -> None:
+    def test_another_writer_with_the_same_content_is_another(
+        self, container: ContainerClient
+    ) -> None:
         store = BlobStore(container)
         store.create("a", b"same")
         with pytest.raises(AlreadyThere):
@@ -154,7 +171,9 @@ class TestContainer:
         store.upload("file", path)
         assert list(store.names("")) == ["file"]
 
-    def test_an_absent_container_of_snapshots_needs_a_person(self, container: ContainerClient) -> None:
+    def test_an_absent_container_of_snapshots_needs_a_person(
+        self, container: ContainerClient
+    ) -> None:
         with pytest.raises(ConfigError):
             BlobSnapshots(container).ping()
         assert list(BlobSnapshots(container).list("")) == []
@@ -183,7 +202,9 @@ class TestContainer:
         with pytest.raises(Terminal, match="InvalidBlobType"):
             store.append("a", b"2\n", at=2)
 
-    def test_folders_of_a_hierarchical_namespace_are_no_names(self, container: ContainerClient) -> None:
+    def test_folders_of_a_hierarchical_namespace_are_no_names(
+        self, container: ContainerClient
+    ) -> None:
         store = BlobStore(container)
         store.create("runs/vips/run.json", b"")
         container.upload_blob("runs", b"", metadata={"hdi_isfolder": "true"})
@@ -201,12 +222,21 @@ class TestAccess:
         with contextlib.closing(BlobServiceClient(azurite.blob_url, **stranger)) as service:
             store = BlobStore(service.get_container_client("container"))
             snapshots = BlobSnapshots(service.get_container_client("container"))
-            for call in (store.ping, lambda: store.read("a"), lambda: store.create("a", b""), lambda: store.names("")):
+            for call in (
+                store.ping,
+                lambda: store.read("a"),
+                lambda: store.create("a", b""),
+                lambda: store.names(""),
+            ):
                 with pytest.raises(ConfigError) as refused:
                     call()
                 assert "Storage Blob Data Contributor" in refused.value.hint
                 assert refused.value.__cause__ is not None
-            for read in (snapshots.ping, lambda: next(snapshots.open("a", etag="1")), lambda: next(snapshots.list(""))):
+            for read in (
+                snapshots.ping,
+                lambda: next(snapshots.open("a", etag="1")),
+                lambda: next(snapshots.list("")),
+            ):
                 with pytest.raises(ConfigError) as refused:
                     read()
                 assert "Storage Blob Data Reader" in refused.value.hint
@@ -217,15 +247,19 @@ class TestAccess:
                 for number in itertools.count():
                     assert number < 10, "the listing is held as a whole"
                     yield BlobProperties(
-                        name=f"{number}.csv", ETag="1", **{"Content-Length": 1, "Last-Modified": datetime.now(UTC)}
+                        name=f"{number}.csv",
+                        ETag="1",
+                        **{"Content-Length": 1, "Last-Modified": datetime.now(UTC)},
                     )
 
         found = BlobSnapshots(cast(ContainerClient, Endless())).list("")
         assert [info.name for info in itertools.islice(found, 3)] == ["0.csv", "1.csv", "2.csv"]
 
-    def test_the_missing_role_for_queues_is_named(self, azurite: Azurite, stranger: dict[str, Any]) -> None:
+    def test_the_missing_role_for_queues_is_named(
+        self, azurite: Azurite, stranger: dict[str, Any]
+    ) -> None:
         with contextlib.closing(QueueServiceClient(azurite.queue_url, **stranger)) as service:
-            steps = QueueSteps(steps_queue(service, "queue"))
+            steps = AzureQueue(steps_queue(service, "queue"))
             with pytest.raises(ConfigError) as refused:
                 steps.put({})
             assert "Storage Queue Data Contributor" in refused.value.hint

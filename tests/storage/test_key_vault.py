@@ -71,7 +71,10 @@ def test_deleted_secret_is_gone_and_deleting_it_again_is_fine(vault: Vault) -> N
 
 def test_missing_role_for_writing_is_named(vault: Vault, stand_in: RunningVault) -> None:
     stand_in.vault.knobs.role_assigned = False
-    for refused in (lambda: vault.write("klaviyo", SecretStr("pk_one")), lambda: vault.delete("klaviyo")):
+    for refused in (
+        lambda: vault.write("klaviyo", SecretStr("pk_one")),
+        lambda: vault.delete("klaviyo"),
+    ):
         with pytest.raises(SecretUnavailable) as caught:
             refused()
         assert "Key Vault Secrets Officer" in caught.value.hint

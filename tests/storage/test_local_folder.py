@@ -92,8 +92,12 @@ class TestProcesses:
         assert found is not None
         assert int(found.data) == 120
 
-    @pytest.mark.parametrize(("data", "keep", "left"), [("two\n", 2, ""), ("two\nthree\n", 6, "two\n")])
-    def test_what_a_killed_append_left_is_written_over(self, root: Path, data: str, keep: int, left: str) -> None:
+    @pytest.mark.parametrize(
+        ("data", "keep", "left"), [("two\n", 2, ""), ("two\nthree\n", 6, "two\n")]
+    )
+    def test_what_a_killed_append_left_is_written_over(
+        self, root: Path, data: str, keep: int, left: str
+    ) -> None:
         store = FolderStore(root)
         at = store.append("log", b"one\n", at=0)
         died = start(DIE_IN_APPEND.format(data=data.encode(), keep=keep, at=at), root)
@@ -110,10 +114,15 @@ class TestProcesses:
         assert at == len(found.data)
 
     def test_a_log_killed_at_its_first_line_can_be_begun_again(self, root: Path) -> None:
-        assert finish(start(DIE_IN_APPEND.format(data=b"one\n", keep=2, at=0), root))[0] == -signal.SIGKILL
+        assert (
+            finish(start(DIE_IN_APPEND.format(data=b"one\n", keep=2, at=0), root))[0]
+            == -signal.SIGKILL
+        )
         assert FolderStore(root).append("log", b"1\n", at=0) == 2
 
-    @pytest.mark.parametrize("call", ["create('new', b'')", "replace('old', b'new', etag=sys.argv[2])"])
+    @pytest.mark.parametrize(
+        "call", ["create('new', b'')", "replace('old', b'new', etag=sys.argv[2])"]
+    )
     def test_a_killed_write_leaves_the_old_and_no_lock(self, root: Path, call: str) -> None:
         store = FolderStore(root)
         etag = store.create("old", b"old")
@@ -140,7 +149,9 @@ class TestProcesses:
             assert document is not None
             assert log is not None
             assert len(set(document.data.split())) == 1
-            assert all(len(set(line.split())) == 1 for line in complete_lines(log.data).splitlines())
+            assert all(
+                len(set(line.split())) == 1 for line in complete_lines(log.data).splitlines()
+            )
             store.replace("document", b"0", etag=document.etag)
             store.append("log", b"0\n", at=len(complete_lines(log.data)))
 
@@ -154,7 +165,9 @@ class TestDisk:
         assert store.append("log", b"2\n", at=at) == at + 2
         assert (root / "log").read_bytes() == b"one\n2\n"
 
-    def test_etags_differ_even_when_the_clock_stands_still(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_etags_differ_even_when_the_clock_stands_still(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         moment = time.time_ns()
         monkeypatch.setattr(time, "time_ns", lambda: moment)
         store = FolderStore(root)

@@ -66,8 +66,15 @@ class TestSnapshots:
         assert [info.name for info in source.snapshots.list("")] == [
             "a-b.csv", "a/b.csv", "a/c d/ü+?#%20&=.csv", "b.csv", "model.json",
         ]  # fmt: skip
-        assert [info.name for info in source.snapshots.list("a")] == ["a-b.csv", "a/b.csv", "a/c d/ü+?#%20&=.csv"]
-        assert [info.name for info in source.snapshots.list("a/")] == ["a/b.csv", "a/c d/ü+?#%20&=.csv"]
+        assert [info.name for info in source.snapshots.list("a")] == [
+            "a-b.csv",
+            "a/b.csv",
+            "a/c d/ü+?#%20&=.csv",
+        ]
+        assert [info.name for info in source.snapshots.list("a/")] == [
+            "a/b.csv",
+            "a/c d/ü+?#%20&=.csv",
+        ]
         assert list(source.snapshots.list("c")) == []
 
     def test_says_size_and_time(self, source: Source) -> None:
@@ -114,7 +121,9 @@ class TestSnapshots:
         if change == "removed":
             source.remove(PART)
         else:
-            source.write(PART, {"replaced": data[::-1], "longer": data + b"1", "emptied": b""}[change])
+            source.write(
+                PART, {"replaced": data[::-1], "longer": data + b"1", "emptied": b""}[change]
+            )
         with pytest.raises(PartitionChanged):
             for _ in chunks:
                 pass

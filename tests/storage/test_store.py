@@ -47,7 +47,11 @@ class TestDocuments:
         assert store.read(RUN + "/below") is None
 
     def test_any_bytes_and_none_at_all_are_kept(self, store: Store) -> None:
-        for name, data in (("empty", b""), ("all", bytes(range(256))), ("large", os.urandom(9_000_000))):
+        for name, data in (
+            ("empty", b""),
+            ("all", bytes(range(256))),
+            ("large", os.urandom(9_000_000)),
+        ):
             store.create(name, data)
             found = store.read(name)
             assert found is not None
@@ -135,7 +139,13 @@ class TestNames:
         assert list(store.names("c")) == list(store.names("b/a/c/")) == []
 
     def test_folders_are_what_names_go_on_below(self, store: Store) -> None:
-        for name in ("runs/vips/2/run.json", "runs/vips/2/log", "runs/vips/1/a/b", "runs/vips/x", "other/y"):
+        for name in (
+            "runs/vips/2/run.json",
+            "runs/vips/2/log",
+            "runs/vips/1/a/b",
+            "runs/vips/x",
+            "other/y",
+        ):
             store.create(name, b"")
         assert list(store.folders("runs/vips/")) == list(store.folders("runs/vips")) == ["1", "2"]
         assert list(store.folders("")) == ["other", "runs"]
@@ -164,7 +174,9 @@ class TestNames:
             "ü" * MAX_SEGMENT_BYTES, "a/" * (MAX_NAME_CHARACTERS // 2) + "a",
         ],
     )  # fmt: skip
-    def test_a_name_that_is_none_is_refused_everywhere(self, store: Store, name: str, tmp_path: Path) -> None:
+    def test_a_name_that_is_none_is_refused_everywhere(
+        self, store: Store, name: str, tmp_path: Path
+    ) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"1")
         with pytest.raises(ValueError):
@@ -233,7 +245,9 @@ class TestLogs:
         assert found is not None
         assert found.data == b"one\ntwo\nthree\n"
 
-    @pytest.mark.parametrize("data", [b"", b"no end", b"one\ntwo", b"\0\n", b"x" * MAX_APPEND_BYTES + b"\n"])
+    @pytest.mark.parametrize(
+        "data", [b"", b"no end", b"one\ntwo", b"\0\n", b"x" * MAX_APPEND_BYTES + b"\n"]
+    )
     def test_only_whole_lines_of_text_are_taken(self, store: Store, data: bytes) -> None:
         with pytest.raises(ValueError):
             store.append(LOG, data, at=0)
@@ -300,7 +314,9 @@ class TestRaces:
 
     def test_of_ten_writers_one_wins(self, store: Store) -> None:
         etag = store.create(RUN, b"")
-        won, lost = at_once(10, lambda number: (number, store.replace(RUN, b"%d" % number, etag=etag)))
+        won, lost = at_once(
+            10, lambda number: (number, store.replace(RUN, b"%d" % number, etag=etag))
+        )
         assert (len(won), len(lost)) == (1, 9)
         found = store.read(RUN)
         assert found is not None

@@ -1,4 +1,4 @@
-"""What every Steps does, in memory and in a storage queue."""
+"""What every WorkQueue does, in memory and in a storage queue."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 import pytest
 from azure.storage.queue import QueueClient, QueueServiceClient
 
-from exporter.storage.azure_queue import QueueSteps
-from exporter.storage.local_folder import MemorySteps
-from exporter.storage.protocols import MAX_DELAY_S, MAX_MESSAGE_BYTES, Steps
+from exporter.storage.azure_queue import AzureQueue
+from exporter.storage.local_folder import MemoryQueue
+from exporter.storage.protocols import MAX_DELAY_S, MAX_MESSAGE_BYTES, WorkQueue
 
 
 @dataclass
 class Carrier:
-    """Steps, and how to take what can be seen now."""
+    """WorkQueue, and how to take what can be seen now."""
 
-    steps: Steps
+    steps: WorkQueue
     take: Callable[[], object]
 
 
 @pytest.fixture(params=["memory", pytest.param("queue", marks=pytest.mark.azurite)])
 def carrier(request: pytest.FixtureRequest) -> Carrier:
     if request.param == "memory":
-        memory = MemorySteps(lambda: 1000.0)
+        memory = MemoryQueue(lambda: 1000.0)
         return Carrier(memory, memory.take)
     queue: QueueClient = request.getfixturevalue("queue")
-    return Carrier(QueueSteps(queue), lambda: _take(queue))
+    return Carrier(AzureQueue(queue), lambda: _take(queue))
 
 
 def _take(queue: QueueClient) -> object:
@@ -78,24 +78,24 @@ class TestQueue:
     def test_messages_are_base64_as_the_host_reads_them(
         self, queue: QueueClient, queue_service: QueueServiceClient
     ) -> None:
-        QueueSteps(queue).put({"a": "ü"})
+        AzureQueue(queue).put({"a": "ü"})
         [message] = queue_service.get_queue_client(queue.queue_name).receive_messages()
         assert base64.b64decode(message.content).decode() == '{"a":"ü"}'
 
     def test_messages_do_not_expire(self, queue: QueueClient) -> None:
-        QueueSteps(queue).put({})
+        AzureQueue(queue).put({})
         [message] = queue.receive_messages()
         assert message.expires_on is not None
         assert message.expires_on.year == 9999
 
     def test_a_delay_is_waited_in_full(self, queue: QueueClient) -> None:
-        steps = QueueSteps(queue)
+        steps = AzureQueue(queue)
         steps.put({}, delay_s=0.2)
         assert queue.get_queue_properties().approximate_message_count == 1
         assert queue.receive_message() is None
 
     def test_ping_works_before_and_after_the_first_message(self, queue: QueueClient) -> None:
-        steps = QueueSteps(queue)
+        steps = AzureQueue(queue)
         steps.ping()
         steps.put({})
         steps.ping()
@@ -104,12 +104,17 @@ class TestQueue:
 class TestMemory:
     def test_the_message_that_is_due_longest_comes_first(self) -> None:
         now = 1000.0
-        steps = MemorySteps(lambda: now)
+        steps = MemoryQueue(lambda: now)
         for name, delay_s in (("c", 20), ("a", 0), ("b", 10), ("d", 20)):
             steps.put({"name": name}, delay_s=delay_s)
         assert (len(steps), steps.next_due()) == (4, 1000.0)
         assert steps.take() == {"name": "a"}
         assert steps.take() is None
         assert steps.next_due() == 1010.0
-        assert [steps.take(1020.0) for _ in range(4)] == [{"name": "b"}, {"name": "c"}, {"name": "d"}, None]
+        assert [steps.take(1020.0) for _ in range(4)] == [
+            {"name": "b"},
+            {"name": "c"},
+            {"name": "d"},
+            None,
+        ]
         assert (len(steps), steps.next_due()) == (0, None)

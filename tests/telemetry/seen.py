@@ -30,7 +30,7 @@ class _Kept(SpanExporter):
 
 
 class _Lines(logging.Handler):
-    """Records as lines with fields, and as Application Insights would get them: message and attributes."""
+    """RunStore as lines with fields, and as Application Insights would get them: message and attributes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,9 @@ class Seen:
         self.tracer_provider = TracerProvider()
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._kept))
         delta = AggregationTemporality.DELTA
-        self._reader = InMemoryMetricReader(preferred_temporality={Counter: delta, Histogram: delta})
+        self._reader = InMemoryMetricReader(
+            preferred_temporality={Counter: delta, Histogram: delta}
+        )
         self.meter_provider = MeterProvider([self._reader])
 
     def begin(self) -> None:
@@ -83,11 +85,20 @@ class Seen:
                 for metric in scope.metrics:
                     for point in metric.data.data_points:
                         key = metric.name, tuple(sorted((point.attributes or {}).items()))
-                        found[key] = point.value if hasattr(point, "value") else (point.count, point.sum)
+                        found[key] = (
+                            point.value if hasattr(point, "value") else (point.count, point.sum)
+                        )
         return found
 
     def text(self) -> str:
         """All of it, as it could be read by whoever reads telemetry."""
         spans = [span.to_json() for span in self.spans]
         records = [repr(sorted(vars(record).items(), key=str)) for record in self.handler.records]
-        return "\n".join([*spans, *self.handler.lines, *records, json.dumps(list(self.metrics().items()), default=str)])
+        return "\n".join(
+            [
+                *spans,
+                *self.handler.lines,
+                *records,
+                json.dumps(list(self.metrics().items()), default=str),
+            ]
+        )

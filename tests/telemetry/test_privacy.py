@@ -55,12 +55,15 @@ def persons(count: int = 25, **planted: str) -> list[Sequence[str]]:
         for n in range(count)
     ]
     odd = [
-        (address, "Ludmilla", "+49 30231250 xx", "Zwettl", "hazelnut", "8123498765,5,5") for address in planted.values()
+        (address, "Ludmilla", "+49 30231250 xx", "Zwettl", "hazelnut", "8123498765,5,5")
+        for address in planted.values()
     ]
     return [*rows, *odd]
 
 
-def drop(world: World, rows: Sequence[Sequence[str]], *, tail: bytes = b"", name: str = "a.csv") -> None:
+def drop(
+    world: World, rows: Sequence[Sequence[str]], *, tail: bytes = b"", name: str = "a.csv"
+) -> None:
     world.exporter.note(world.put(FOLDER + name, as_csv(rows, HEADER).encode() + tail))
 
 
@@ -69,16 +72,27 @@ def well(world: World) -> None:
 
 
 def rows_that_are_refused_at_once(world: World) -> None:
-    drop(world, persons(a="quillon+sync-fail@private.example", b="quillon+async-fail@private.example"))
+    drop(
+        world,
+        persons(a="quillon+sync-fail@private.example", b="quillon+async-fail@private.example"),
+    )
 
 
 def rows_that_nobody_names(world: World) -> None:
     world.settings(bad_rows="none")
-    drop(world, persons(a="quillon+sync-fail@private.example", b="quillon+async-fail-null@private.example"))
+    drop(
+        world,
+        persons(a="quillon+sync-fail@private.example", b="quillon+async-fail-null@private.example"),
+    )
 
 
 def rows_that_we_reject(world: World) -> None:
-    bad = {"a": "quillon", "b": "mailto:quillon@private.example", "c": "quillon @private.example", "d": "QUILLON@x"}
+    bad = {
+        "a": "quillon",
+        "b": "mailto:quillon@private.example",
+        "c": "quillon @private.example",
+        "d": "QUILLON@x",
+    }
     drop(world, persons(**bad, e="quillon1@private.example", f="quillon" * 20 + "@private.example"))
 
 
@@ -91,11 +105,15 @@ def a_damaged_file(world: World) -> None:
 
 
 def a_file_that_is_no_table(world: World) -> None:
-    world.exporter.note(world.put(FOLDER + "a.csv", b'{"EMail": "quillon@private.example", "Note": "hazelnut"}'))
+    world.exporter.note(
+        world.put(FOLDER + "a.csv", b'{"EMail": "quillon@private.example", "Note": "hazelnut"}')
+    )
 
 
 def a_file_without_the_columns(world: World) -> None:
-    world.exporter.note(world.put(FOLDER + "a.csv", as_csv([("quillon@private.example", "hazelnut")], ("A", "B"))))
+    world.exporter.note(
+        world.put(FOLDER + "a.csv", as_csv([("quillon@private.example", "hazelnut")], ("A", "B")))
+    )
 
 
 def a_file_without_header(world: World) -> None:
@@ -139,9 +157,26 @@ def a_defect_of_ours(world: World) -> None:
 
 
 WAYS: list[Callable[[World], None]] = [
-    *(well, rows_that_are_refused_at_once, rows_that_nobody_names, rows_that_we_reject, a_damaged_file),
-    *(a_file_that_is_no_table, a_file_without_the_columns, a_file_without_header, a_key_that_is_refused),
-    *(a_key_without_scopes, an_edge_that_refuses, servers_that_fail, connections_that_break, a_defect_of_ours),
+    *(
+        well,
+        rows_that_are_refused_at_once,
+        rows_that_nobody_names,
+        rows_that_we_reject,
+        a_damaged_file,
+    ),
+    *(
+        a_file_that_is_no_table,
+        a_file_without_the_columns,
+        a_file_without_header,
+        a_key_that_is_refused,
+    ),
+    *(
+        a_key_without_scopes,
+        an_edge_that_refuses,
+        servers_that_fail,
+        connections_that_break,
+        a_defect_of_ours,
+    ),
 ]
 
 
@@ -150,7 +185,9 @@ def found_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=[way.__name__ for way in WAYS])
-def test_nothing_of_a_person_and_no_key_is_told(world: World, seen: Seen, way: Callable[[World], None]) -> None:
+def test_nothing_of_a_person_and_no_key_is_told(
+    world: World, seen: Seen, way: Callable[[World], None]
+) -> None:
     world.register(mapping=MAPPING)
     way(world)
     world.deliver()
@@ -158,7 +195,10 @@ def test_nothing_of_a_person_and_no_key_is_told(world: World, seen: Seen, way: C
     assert world.run().run_id in told, "the run was watched"
     assert found_in(told) == []
     [run] = world.runs()
-    documents = [world.exporter.store.read(run.folder + name) for name in ("run.json", "report.json", "journal.jsonl")]
+    documents = [
+        world.exporter.store.read(run.folder + name)
+        for name in ("run.json", "report.json", "journal.jsonl")
+    ]
     written = b"".join(document.data for document in documents if document).decode()
     assert found_in(written) == []
 
@@ -174,7 +214,9 @@ def test_a_defects_text_ends_at_the_trigger(world: World) -> None:
     def trigger() -> None:
         raise caught
 
-    with pytest.raises(UnexpectedError, match=r"KeyError in .*dispatcher\.py:\d+ < .*sender\.py:\d+") as raised:
+    with pytest.raises(
+        UnexpectedError, match=r"KeyError in .*dispatcher\.py:\d+ < .*sender\.py:\d+"
+    ) as raised:
         trigger()
     assert found_in("".join(traceback.format_exception(raised.value))) == []
     assert raised.value.__context__ is None
@@ -194,7 +236,8 @@ def test_our_own_errors_leave_the_trigger_without_what_caused_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "line"), [("_start_if_due", "export not started"), ("_clear_out", "housekeeping failed")]
+    ("part", "line"),
+    [("_start_if_due", "export not started"), ("_clear_out", "housekeeping failed")],
 )
 def test_what_the_timer_could_not_do_is_told_without_anothers_text(
     world: World, seen: Seen, monkeypatch: pytest.MonkeyPatch, part: str, line: str
@@ -213,10 +256,16 @@ def test_what_the_timer_could_not_do_is_told_without_anothers_text(
     assert found_in(told) == []
 
 
-@pytest.mark.parametrize("kind", ["status", "drop_before", "truncate", "html_403", "non_json", "throttle"])
-def test_questions_about_an_address_are_told_without_it(world: World, seen: Seen, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["status", "drop_before", "truncate", "html_403", "non_json", "throttle"]
+)
+def test_questions_about_an_address_are_told_without_it(
+    world: World, seen: Seen, kind: str
+) -> None:
     world.fault(kind, match="GET /api/profiles", times=None)
-    with Klaviyo(SecretStr(FULL_KEY), base_url=world.url, revision=REVISION, sleep=world.clock.move) as client:
+    with Klaviyo(
+        SecretStr(FULL_KEY), base_url=world.url, revision=REVISION, sleep=world.clock.move
+    ) as client:
         with pytest.raises(ExporterError) as raised:
             client.profiles_by_email(["quillon@private.example"])
         raised_text = "".join(traceback.format_exception(raised.value))
@@ -224,4 +273,6 @@ def test_questions_about_an_address_are_told_without_it(world: World, seen: Seen
     told = seen.text()
     assert kind == "drop_before" or "/api/profiles?..." in told, "urllib3's own lines were watched"
     assert found_in(told) == []
-    assert found_in(raised_text.replace('["quillon@private.example"]', "")) == []  # the test's own line
+    assert (
+        found_in(raised_text.replace('["quillon@private.example"]', "")) == []
+    )  # the test's own line

@@ -48,14 +48,21 @@ def test_a_run_is_one_trace_of_steps_phases_and_requests(world: World, seen: See
     assert parents(phases) <= {span.context.span_id for span in steps}
     assert parents(requested) <= {span.context.span_id for span in phases}
     told = attributes(whole)
-    assert (told["status"], told["rows"], told["delivered"], told["jobs"]) == ("Successful", 30, 30, 3)
+    assert (told["status"], told["rows"], told["delivered"], told["jobs"]) == (
+        "Successful",
+        30,
+        30,
+        3,
+    )
 
 
 def test_requests_tell_batch_endpoint_and_status(world: World, seen: Seen) -> None:
     world.register()
     world.drop_people("a.csv", people(30))
     world.deliver()
-    jobs = [attributes(span) for span in seen.requests() if attributes(span).get("batch") is not None]
+    jobs = [
+        attributes(span) for span in seen.requests() if attributes(span).get("batch") is not None
+    ]
     assert sorted(each["batch"] for each in jobs) == [0, 1, 2]
     assert {(each["endpoint"], each["http.response.status_code"]) for each in jobs} == {
         ("POST /api/profile-bulk-import-jobs", 202)
@@ -74,7 +81,9 @@ def test_metrics_count_rows_jobs_throttling_and_waits(world: World, seen: Seen) 
     kind = ("export", "vips")
     assert found["exporter.profiles", (kind, ("outcome", "delivered"))] == 28
     assert found["exporter.profiles", (kind, ("outcome", "duplicate"))] == 1
-    assert found["exporter.profiles", (kind, ("outcome", "rejected"), ("reason", "placeholder"))] == 1
+    assert (
+        found["exporter.profiles", (kind, ("outcome", "rejected"), ("reason", "placeholder"))] == 1
+    )
     assert found["exporter.jobs", (("outcome", "accepted"),)] == 3
     assert found["exporter.jobs", (("outcome", "complete"),)] == 3
     assert found["exporter.throttled", (("endpoint", "POST /api/profile-bulk-import-jobs"),)] == 2
@@ -94,13 +103,25 @@ def test_without_a_provider_the_log_has_the_sums_of_each_step(world: World, seen
     world.fault("status", status=429, retry_after=2, times=2)
     world.drop_people("a.csv", people(30))
     world.deliver()
-    told = {name: [line for line in seen.handler.lines if line.startswith(f"{name} run_id=vips/")] for name in LINES}
-    [sent] = [line for line in told["requests done"] if "endpoint=POST /api/profile-bulk-import-jobs" in line]
+    told = {
+        name: [line for line in seen.handler.lines if line.startswith(f"{name} run_id=vips/")]
+        for name in LINES
+    }
+    [sent] = [
+        line
+        for line in told["requests done"]
+        if "endpoint=POST /api/profile-bulk-import-jobs" in line
+    ]
     assert " requests=5 throttled=2 seconds=" in sent
-    steps = [re.search(r" jobs=(\d+) waited_s=([\d.]+) seconds=[\d.]+$", line) for line in told["step done"]]
+    steps = [
+        re.search(r" jobs=(\d+) waited_s=([\d.]+) seconds=[\d.]+$", line)
+        for line in told["step done"]
+    ]
     assert len(steps) == len(seen.named("step"))
     assert sum(int(found[1]) for found in steps if found) == 3
-    waited = sum(value for (name, _), value in seen.metrics().items() if name == "exporter.wait.seconds")
+    waited = sum(
+        value for (name, _), value in seen.metrics().items() if name == "exporter.wait.seconds"
+    )
     assert sum(float(found[2]) for found in steps if found) == pytest.approx(waited, abs=0.01)
     assert waited > 0
 
@@ -121,15 +142,24 @@ def test_a_failed_run_and_what_failed_in_it_are_marked_by_kind(world: World, see
     world.deliver()
     assert_ended(world, Status.FAILED)
     [whole], [planned] = seen.named("run"), seen.named("phase")
-    assert (whole.status.is_ok, planned.status.is_ok, attributes(planned)["cause"]) == (False, False, "ListGone")
+    assert (whole.status.is_ok, planned.status.is_ok, attributes(planned)["cause"]) == (
+        False,
+        False,
+        "ListGone",
+    )
     assert planned.events == ()  # an exception event would hold its text and a stack
 
 
 def test_a_step_is_linked_to_the_invocation_that_it_came_with(seen: Seen) -> None:
-    with trace.get_tracer("host").start_as_current_span("invocation") as invocation, telemetry.step("vips/1", 0):
+    with (
+        trace.get_tracer("host").start_as_current_span("invocation") as invocation,
+        telemetry.step("vips/1", 0),
+    ):
         pass
     [step] = seen.named("step")
-    assert [link.context.trace_id for link in step.links] == [invocation.get_span_context().trace_id]
+    assert [link.context.trace_id for link in step.links] == [
+        invocation.get_span_context().trace_id
+    ]
     assert step.context.trace_id != invocation.get_span_context().trace_id
 
 
@@ -158,7 +188,10 @@ def test_automatic_instrumentation_does_not_see_our_requests(world: World, seen:
         ("/api/lists", "/api/lists"),
         ("/api/lists/Y6nRLr/profiles?page[size]=100", "/api/lists/{id}/profiles"),
         ("/api/lists/Y6nRLr/relationships/profiles", "/api/lists/{id}/relationships/profiles"),
-        ("/api/profile-bulk-import-jobs/abc%3D%3D/import-errors?x", "/api/profile-bulk-import-jobs/{id}/import-errors"),
+        (
+            "/api/profile-bulk-import-jobs/abc%3D%3D/import-errors?x",
+            "/api/profile-bulk-import-jobs/{id}/import-errors",
+        ),
         ('/api/profiles?filter=any(email,["a@example.com"])', "/api/profiles"),
     ],
 )
@@ -170,17 +203,25 @@ def test_endpoint_leaves_ids_and_queries_out(target: str, expected: str) -> None
 
 
 def a_record(**fields: Any) -> logging.LogRecord:
-    record = logging.LogRecord("exporter.x", logging.INFO, __file__, 1, "batch %s", ("taken",), None)
+    record = logging.LogRecord(
+        "exporter.x", logging.INFO, __file__, 1, "batch %s", ("taken",), None
+    )
     vars(record).update(fields)
     return record
 
 
 def test_a_line_shows_run_and_fields_whatever_formatter_it_has() -> None:
-    formatter, record = FieldFormatter(logging.Formatter("%(levelname)s %(message)s")), a_record(batch=3, cause="a\nb")
+    formatter, record = (
+        FieldFormatter(logging.Formatter("%(levelname)s %(message)s")),
+        a_record(batch=3, cause="a\nb"),
+    )
     with bound_run("vips/1"):
         RunIdFilter().filter(record)
     assert formatter.format(record) == "INFO batch taken run_id=vips/1 batch=3 cause=a b"
-    assert (record.getMessage(), record.msg) == ("batch taken", "batch %s")  # for the next handler as it was
+    assert (record.getMessage(), record.msg) == (
+        "batch taken",
+        "batch %s",
+    )  # for the next handler as it was
     assert formatter.format(a_record()) == "INFO batch taken"
 
 
@@ -190,7 +231,9 @@ def test_show_fields_adds_to_handlers_once_and_leaves_opentelemetrys_message_alo
 
     root, plain, structured = logging.getLogger(), logging.StreamHandler(), Structured()
     before = {handler: (handler.formatter, list(handler.filters)) for handler in root.handlers}
-    levels = {name: logging.getLogger(name).level for name in ("exporter", "azure", "urllib3", "msal")}
+    levels = {
+        name: logging.getLogger(name).level for name in ("exporter", "azure", "urllib3", "msal")
+    }
     root.addHandler(plain)
     root.addHandler(structured)
     try:
@@ -223,7 +266,9 @@ def test_telemetry_costs_next_to_nothing_a_request(seen: Seen) -> None:
     """A million profiles are a hundred batches: some 300 requests, phases and steps."""
     started = time.perf_counter()
     for number in range(300):
-        with telemetry.request("POST", "https://a.klaviyo.com", "/api/profile-bulk-import-jobs") as exchange:
+        with telemetry.request(
+            "POST", "https://a.klaviyo.com", "/api/profile-bulk-import-jobs"
+        ) as exchange:
             telemetry.carrying(lambda: None, batch=number)()
             exchange.status = 202
     assert time.perf_counter() - started < 1  # measured: 0.03 s with the SDK, 0.006 s without

@@ -48,7 +48,9 @@ NAMES = {
 pytestmark = [
     pytest.mark.processes,
     pytest.mark.azurite,
-    pytest.mark.skipif(sys.version_info < (3, 13), reason="Microsoft's worker is a library from Python 3.13 on"),
+    pytest.mark.skipif(
+        sys.version_info < (3, 13), reason="Microsoft's worker is a library from Python 3.13 on"
+    ),
 ]
 
 
@@ -62,9 +64,13 @@ class Ingestion:
     def take(self, path: str, body: bytes) -> bytes:
         text = (gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body).decode()
         self.raw += text
-        items = json.loads(text) if path.endswith("/track") else []  # else live metrics, which nobody looks at
+        items = (
+            json.loads(text) if path.endswith("/track") else []
+        )  # else live metrics, which nobody looks at
         self.items += items
-        return json.dumps({"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []}).encode()
+        return json.dumps(
+            {"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []}
+        ).encode()
 
     def base(self, kind: str) -> list[dict[str, Any]]:
         return [each["data"]["baseData"] for each in self.items if each["data"]["baseType"] == kind]
@@ -116,12 +122,19 @@ def sent(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         vault = stack.enter_context(key_vault.serving(cert_dir=folder))
         vault.vault.set_secret("klaviyo-key", stand_in.FULL_KEY)
         taken, endpoint = stack.enter_context(ingesting())
-        blobs = stack.enter_context(BlobServiceClient.from_connection_string(azurite.connection_string))
-        queues = stack.enter_context(QueueServiceClient.from_connection_string(azurite.connection_string))
+        blobs = stack.enter_context(
+            BlobServiceClient.from_connection_string(azurite.connection_string)
+        )
+        queues = stack.enter_context(
+            QueueServiceClient.from_connection_string(azurite.connection_string)
+        )
         _register(blobs)
         environment = {
             **NAMES,
-            **dict.fromkeys(("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"), azurite.connection_string),
+            **dict.fromkeys(
+                ("AzureWebJobsStorage", "SnapshotsStorage", "StateStorage"),
+                azurite.connection_string,
+            ),
             **vault.env,
             **settings_of_the_templates(),
             "KEY_VAULT_URL": vault.url,
@@ -147,7 +160,9 @@ def sent(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def _register(blobs: BlobServiceClient) -> None:
     container = blobs.create_container(NAMES["SNAPSHOTS_CONTAINER"])
-    container.upload_blob(BLOB, as_csv(persons(a="quillon+async-fail@private.example", b="quillon"), HEADER)).close()
+    container.upload_blob(
+        BLOB, as_csv(persons(a="quillon+async-fail@private.example", b="quillon"), HEADER)
+    ).close()
     container.close()
     catalog = Catalog(BlobStore(blobs.get_container_client(NAMES["STATE_CONTAINER"])))
     consent = Consent(by="a test", at=datetime(2026, 11, 23, tzinfo=UTC))
@@ -155,7 +170,14 @@ def _register(blobs: BlobServiceClient) -> None:
     mapping = parse_mapping(MAPPING)
     segments = ["HighValue"]
     catalog.save(
-        Export(id="vips", name="VIPs", connection="main", list_id="LIST01", segments=segments, mapping=mapping)
+        Export(
+            id="vips",
+            name="VIPs",
+            connection="main",
+            list_id="LIST01",
+            segments=segments,
+            mapping=mapping,
+        )
     )
 
 
@@ -166,7 +188,9 @@ def _run(worker: Worker, queues: QueueServiceClient) -> None:
     assert noted.succeeded, noted.error
     with steps_queue(queues, NAMES["STEPS_QUEUE"]) as queue:
         deadline = time.monotonic() + 25
-        while queue.get_queue_properties().approximate_message_count and time.monotonic() < deadline:
+        while (
+            queue.get_queue_properties().approximate_message_count and time.monotonic() < deadline
+        ):
             for message in queue.receive_messages():
                 stepped = worker.invoke("on_step", queue_input("message", message.content))
                 assert stepped.succeeded, stepped.error
@@ -196,8 +220,12 @@ def _within(seconds: float, is_true: Any) -> bool:
 def test_each_line_is_sent_once_with_run_and_fields(sent: Ingestion) -> None:
     told = _told(sent)
     assert (told["run created"], told["run finished"]) == (1, 1)
-    assert told["phase done"] == len([each for each in sent.base("RemoteDependencyData") if each["name"] == "phase"])
-    [finished] = [each["properties"] for each in sent.messages() if each["message"] == "run finished"]
+    assert told["phase done"] == len(
+        [each for each in sent.base("RemoteDependencyData") if each["name"] == "phase"]
+    )
+    [finished] = [
+        each["properties"] for each in sent.messages() if each["message"] == "run finished"
+    ]
     assert finished["run_id"].startswith("vips/")
     assert (finished["status"], finished["rows"]) == ("Completed with warnings", "27")
 
@@ -211,9 +239,12 @@ def test_spans_are_ours_and_of_one_trace(sent: Ingestion) -> None:
     jobs = [
         each["data"]["baseData"]
         for each in spans
-        if each["data"]["baseData"]["properties"].get("endpoint") == "POST /api/profile-bulk-import-jobs"
+        if each["data"]["baseData"]["properties"].get("endpoint")
+        == "POST /api/profile-bulk-import-jobs"
     ]
-    assert [(each["type"], each["resultCode"], each["properties"]["batch"]) for each in jobs] == [("HTTP", "202", "0")]
+    assert [(each["type"], each["resultCode"], each["properties"]["batch"]) for each in jobs] == [
+        ("HTTP", "202", "0")
+    ]
 
 
 def test_metrics_are_those_that_the_code_names(sent: Ingestion) -> None:

@@ -17,7 +17,9 @@ app = func.FunctionApp()
 
 def note(function: str, **fields: object) -> None:
     """Append what happened to the log, in one write so that threads and processes do not mix."""
-    line = json.dumps({"function": function, "pid": os.getpid(), "at": time.time(), **fields}) + "\n"
+    line = (
+        json.dumps({"function": function, "pid": os.getpid(), "at": time.time(), **fields}) + "\n"
+    )
     with open(os.environ["LOG"], "a") as log:
         log.write(line)
 
@@ -46,9 +48,17 @@ def on_blob(client: blob.BlobClient) -> None:
     note("on_blob done", name=client.blob_name)
 
 
-@app.blob_trigger(arg_name="stream", path="streams/in/{region}/{name}.csv", connection="SnapshotsStorage")
+@app.blob_trigger(
+    arg_name="stream", path="streams/in/{region}/{name}.csv", connection="SnapshotsStorage"
+)
 def on_stream(stream: func.InputStream) -> None:
-    note("on_stream", name=stream.name, uri=stream.uri, length=stream.length, text=stream.read().decode())
+    note(
+        "on_stream",
+        name=stream.name,
+        uri=stream.uri,
+        length=stream.length,
+        text=stream.read().decode(),
+    )
 
 
 @app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%", connection="AzureWebJobsStorage")
@@ -68,7 +78,9 @@ def step(message: func.QueueMessage, context: func.Context) -> None:
     note("step done", id=message.id, text=text)
 
 
-@app.queue_trigger(arg_name="message", queue_name="%STEPS_QUEUE%-poison", connection="AzureWebJobsStorage")
+@app.queue_trigger(
+    arg_name="message", queue_name="%STEPS_QUEUE%-poison", connection="AzureWebJobsStorage"
+)
 def poisoned(message: func.QueueMessage) -> None:
     note("poisoned", text=message.get_body().decode())
 
