@@ -71,6 +71,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
     """An exporter on Azure Storage and Key Vault."""
     from exporter.klaviyo.client import Klaviyo
     from exporter.orchestration.dispatcher import Exporter, StepLimits
+    from exporter.planning.planner import PlanLimits
     from exporter.runs.notices import Webhook
     from exporter.runs.plan_store import open_work
     from exporter.storage import azure_blobs
@@ -107,7 +108,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
             settle_s=settings.settle_seconds,
             patience_s=settings.patience_seconds,
             step_s=settings.step_seconds,
-            memory_mb=settings.memory_mb,
+            plan=PlanLimits(memory_mb=settings.memory_mb),
             pacer_share=settings.klaviyo_share,
             runs_kept_days=settings.runs_kept_days,
             rejected_kept_days=settings.rejected_kept_days,

@@ -451,7 +451,7 @@ class Management:
             folder = Path(name)
             planned = self.exporter.dry_run(export, folder)
             reader = PlanReader(
-                planned, folder, list_id=export.list_id, memory_mb=self.exporter.limits.memory_mb
+                planned, folder, list_id=export.list_id, memory_mb=self.exporter.limits.plan.memory_mb
             )
             try:
                 return plan_summary(

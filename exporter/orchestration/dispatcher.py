@@ -50,7 +50,7 @@ from exporter.orchestration import lease, timer
 from exporter.orchestration.results import Done, Next, StepResult, backoff_s, step_message
 from exporter.orchestration.run_step import SETBACKS, Klaviyo, Outside, Step
 from exporter.planning.plan import Plan
-from exporter.planning.planner import make_plan
+from exporter.planning.planner import PlanLimits, make_plan
 from exporter.reading.source import count_rows, read_columns
 from exporter.runs import notices
 from exporter.runs.run import Run, Status, new_run_id, skipped_run_id
@@ -91,7 +91,7 @@ class StepLimits:
     )
     setbacks: int = SETBACKS
     lease_s: float = lease.LEASE_S  # how long a dead instance keeps its account from others
-    memory_mb: int = 96  # DuckDB's share
+    plan: PlanLimits = PlanLimits()
     pacer_share: float = 1.0  # of Klaviyo's limits
     runs_kept_days: int = 365
     rejected_kept_days: int = 30  # lists of rows; that of rejected ones holds personal data
@@ -144,7 +144,7 @@ class Exporter:
             clock=clock,
             sleep=sleep,
             progress=progress,
-            memory_mb=limits.memory_mb,
+            plan_limits=limits.plan,
             setbacks=limits.setbacks,
         )
         self.settling = Settling(
@@ -239,7 +239,7 @@ class Exporter:
             sources,
             export.mapping,
             folder,
-            memory_mb=self.limits.memory_mb,
+            limits=self.limits.plan,
             progress=lambda rows: show("plan", rows, 0),
         )
 
@@ -262,7 +262,7 @@ class Exporter:
         with tempfile.TemporaryDirectory() as folder:
             rows = sum(
                 count_rows(
-                    self._outside.source(part), Path(folder), memory_mb=self.limits.memory_mb
+                    self._outside.source(part), Path(folder), memory_mb=self.limits.plan.memory_mb
                 )
                 for part in parts
             )

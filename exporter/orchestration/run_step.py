@@ -41,7 +41,7 @@ from exporter.logs import cause_of
 from exporter.orchestration import lease
 from exporter.orchestration.results import Done, Next, StepResult, step_message
 from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV, Plan
-from exporter.planning.planner import make_plan
+from exporter.planning.planner import PlanLimits, make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import refusal
 from exporter.reading.source import PartitionSource
@@ -102,7 +102,7 @@ class Outside:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     progress: Callable[[str, int, int], None]
-    memory_mb: int
+    plan_limits: PlanLimits
     setbacks: int  # steps put off in a row without progress, before the run ends
 
     def source(self, part: ManifestPartition) -> PartitionSource:
@@ -226,7 +226,7 @@ class Step:
                 [outside.source(part) for part in run.manifest.partitions],
                 run.mapping,
                 outside.records.plan_folder(run, token),
-                memory_mb=outside.memory_mb,
+                limits=outside.plan_limits,
                 keep_rows=run.keep_rejected_rows,
                 progress=progress,
                 finished_file=lambda path: outside.store.upload(
@@ -434,7 +434,7 @@ class Step:
     def reader(self) -> PlanReader:
         if self._reader is None:
             plan, folder = self._outside.records.fetch_plan(self.run)
-            memory_mb = self._outside.memory_mb
+            memory_mb = self._outside.plan_limits.memory_mb
             self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
         return self._reader
 

@@ -45,12 +45,14 @@ def _parquet_columns(
     )
 
 
-def parquet_slice(path: Path, texts: Sequence[str], first: int) -> str:
+def parquet_slice(
+    path: Path, texts: Sequence[str], first: int, *, rows: int = PARQUET_ROWS
+) -> str:
     """SQL: some rows of a Parquet file as texts c0, c1, ..."""
     cells = ", ".join(f"{text} AS c{position}" for position, text in enumerate(texts))
     return (
         f"(SELECT {cells} FROM read_parquet({literal(str(path))}, file_row_number = true)"
-        f" WHERE file_row_number >= {first} AND file_row_number < {first + PARQUET_ROWS})"
+        f" WHERE file_row_number >= {first} AND file_row_number < {first + rows})"
     )
 
 

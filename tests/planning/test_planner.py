@@ -6,7 +6,6 @@ The oracle (`Reference`) does in plain Python, with csv and a dict, what DuckDB 
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
 import math
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import idna
 import phonenumbers
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,13 +31,11 @@ from exporter.errors import (
     RowsLost,
     SnapshotUnreadable,
 )
-from exporter.orchestration.dispatcher import StepLimits
-from exporter.planning import batches, planner, staged_rows
-from exporter.planning.planner import make_plan
+from exporter.planning.duplicates import CREATE_DUPLICATES, insert_duplicates
+from exporter.planning.planner import PlanLimits, make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.row_lists import safe_cell
 from exporter.planning.row_rules import PLACEHOLDERS
-from exporter.reading import partition
 from exporter.reading.dialect import Dialect
 from exporter.reading.source import PartitionSource, count_rows
 from exporter.sql import open_database
@@ -109,9 +107,8 @@ def address(cell: str) -> str | None:
     email = cell.strip(BLANKS).lower()
     local, _, domain = email.rpartition("@")
     try:
-        email = (
-            f"{local}@{domain.encode('idna').decode()}" if local and not email.isascii() else email
-        )
+        if local and not email.isascii():
+            email = f"{local}@{idna.encode(domain, uts46=True).decode()}"
     except UnicodeError:
         return None
     good = re.fullmatch(r"[a-z0-9_%+.-]+@([a-z0-9-]+\.)+[a-z]{2,}", email)
@@ -281,12 +278,14 @@ def test_rows_end_as_a_simple_script_would_have_it(
         ]
         files[f"Segment_{position}.csv"] = as_csv(ordered, line_end=line_end)
     wanted = Reference(files)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        small(patch, piece_bytes=piece_bytes, _BLOCK_PROFILES=block_rows, _KEYS_A_PASS=keys_a_pass,
-              MAX_BATCH_PROFILES=max_profiles, MAX_BATCH_BYTES=max_bytes),
-        planned(files, MAPPING) as found,
-    ):  # fmt: skip
+    limits = PlanLimits(
+        piece_bytes=piece_bytes,
+        block_profiles=block_rows,
+        keys_a_pass=keys_a_pass,
+        batch_profiles=max_profiles,
+        batch_bytes=max_bytes,
+    )
+    with planned(files, MAPPING, limits=limits) as found:
         assert found.profiles() == list(wanted.profiles.values())
         assert [place for batch in found.plan.batches for place in found.places(batch)] == list(
             wanted.places.values()
@@ -297,16 +296,6 @@ def test_rows_end_as_a_simple_script_would_have_it(
         assert (found.plan.rows, found.plan.duplicates) == (wanted.rows, len(wanted.duplicates))
         assert sum(found.plan.rejected.values()) == len(wanted.rejected)
         check_batches(found, max_profiles=max_profiles, max_bytes=max_bytes)
-
-
-def small(patch: pytest.MonkeyPatch, *, piece_bytes: int = 32_000_000, **limits: int) -> Any:
-    """Make limits small, so that small files meet them."""
-    read = functools.partial(partition.read_partition, piece_bytes=piece_bytes)
-    patch.setattr(partition, "read_partition", read)
-    for name, value in limits.items():
-        module = batches if name.startswith("MAX_BATCH") else planner
-        patch.setattr(module, name, value)
-    return patch.context()
 
 
 def check_batches(found: Planned, *, max_profiles: int, max_bytes: int) -> None:
@@ -504,12 +493,10 @@ def test_equal_keys_of_different_identifiers_are_no_duplicates(tmp_path: Path):
     database.execute(
         f"COPY (SELECT * FROM (VALUES {values}) t(piece, key, reason, newest, f0)) TO '{rows}'"
     )
-    database.execute(
-        "CREATE TABLE duplicates (piece INTEGER, row BIGINT, kept_piece INTEGER, kept_row BIGINT)"
-    )
+    database.execute(CREATE_DUPLICATES)
     table = f"read_parquet(['{rows}'], file_row_number = true)"
     for number_ in range(3):
-        database.execute(planner._duplicates(table, "f0", number=number_, of=3))
+        database.execute(insert_duplicates(table, number=number_, of=3))
     assert database.execute("FROM duplicates").fetchall() == [(0, 0, 0, 2)]
     database.close()
 
@@ -655,7 +642,7 @@ def test_memory_limit_holds_for_200_000_rows():
                 for m in range(n, n + 1_000)
             )
 
-    with planned({"1.csv": chunks()}, MAPPING, memory_mb=64) as found:
+    with planned({"1.csv": chunks()}, MAPPING, limits=PlanLimits(memory_mb=64)) as found:
         assert (found.plan.rows, found.plan.duplicates) == (200_000, 4_000)
         assert len(found.plan.batches) == 20
 
@@ -692,18 +679,21 @@ def test_nothing_is_left_beside_the_plan(tmp_path: Path):
     }
 
 
-def test_pieces_are_deleted_as_soon_as_they_are_staged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_pieces_are_deleted_as_soon_as_they_are_staged(tmp_path: Path):
     most = 0
 
     def look(_: Path) -> None:
         nonlocal most
         most = max(most, len(list((tmp_path / "work").iterdir())))
 
-    with small(monkeypatch, piece_bytes=500):
-        source = PartitionSource(name="1.csv", open=lambda: [b"EMail\n" + b"a@x.co\n" * 1_000])
-        plan = make_plan([source], parse_mapping({"email": "EMail"}), tmp_path, finished_file=look)
+    source = PartitionSource(name="1.csv", open=lambda: [b"EMail\n" + b"a@x.co\n" * 1_000])
+    plan = make_plan(
+        [source],
+        parse_mapping({"email": "EMail"}),
+        tmp_path,
+        limits=PlanLimits(piece_bytes=500),
+        finished_file=look,
+    )
     assert len(plan.pieces) > 10
     assert most <= 4
 
@@ -943,12 +933,11 @@ def test_typed_parquet_columns_need_no_culture():
         assert [profile["properties"] for profile in found.attributes()] == [{"value": 1.234}]
 
 
-def test_parquet_rows_are_named_by_their_number_in_any_slice(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("exporter.planning.planner.PARQUET_ROWS", 3)
-    monkeypatch.setattr("exporter.reading.parquet.PARQUET_ROWS", 3)
+def test_parquet_rows_are_named_by_their_number_in_any_slice():
     cells = "CASE WHEN i % 4 = 1 THEN 'bad' || chr(10) ELSE 'u' || (i // 2) || '@x.co' END"
     query = f"SELECT {cells} AS EMail FROM range(10) t(i)"
-    with planned({"1.parquet": parquet(query), "2.csv": "EMail\nU0@x.co\n"}) as found:
+    files = {"1.parquet": parquet(query), "2.csv": "EMail\nU0@x.co\n"}
+    with planned(files, limits=PlanLimits(parquet_rows=3)) as found:
         assert found.rejections() == [("1.parquet", line, "email_malformed") for line in (2, 6, 10)]
         assert found.duplicates() == [
             (("1.parquet", 1), ("2.csv", 2)),
@@ -957,20 +946,6 @@ def test_parquet_rows_are_named_by_their_number_in_any_slice(monkeypatch: pytest
         ]
         assert [note.rows for note in found.plan.sources] == [10, 1]
         assert len(found.plan.pieces) == 5
-
-
-@pytest.mark.parametrize("file", ["1.csv", "1.parquet"])
-def test_row_that_is_read_and_not_staged_stops_the_plan(monkeypatch: pytest.MonkeyPatch, file: str):
-    data = {"1.csv": 'EMail,Note\na@x.co,"two\nlines"\nb@x.co,\n'}
-    data["1.parquet"] = parquet("SELECT unnest(['a@x.co', 'b@x.co']) AS EMail, 'n' AS Note")
-    staged = staged_rows._staged
-    monkeypatch.setattr(
-        staged_rows,
-        "_staged",
-        lambda *args, **names: f"{staged(*args, **names)} WHERE f0 <> 'b@x.co'",
-    )
-    with pytest.raises(RowsLost, match="1 rows"), planned({file: data[file]}):
-        pass
 
 
 def test_lines_are_right_where_only_some_partitions_hold_line_breaks_in_cells():
@@ -1060,7 +1035,9 @@ def test_big_parquet_is_planned_in_little_memory():
     )
     data = parquet(f"SELECT {cells} FROM range(150000) t(i)", "ROW_GROUP_SIZE 20480")
     with planned(
-        {"1.parquet": data}, {"email": "EMail", "properties": {"a": "a"}}, memory_mb=64
+        {"1.parquet": data},
+        {"email": "EMail", "properties": {"a": "a"}},
+        limits=PlanLimits(memory_mb=64),
     ) as found:
         assert (found.plan.rows, found.plan.profiles, len(found.plan.batches)) == (
             150_000,
@@ -1075,13 +1052,13 @@ def test_parquet_whose_row_groups_do_not_fit_says_so():
     mapping = {"email": "EMail", "properties": {"note": "note"}}
     with (
         pytest.raises(ConfigError, match="MEMORY_MB") as refused,
-        planned({"1.parquet": data}, mapping, memory_mb=32),
+        planned({"1.parquet": data}, mapping, limits=PlanLimits(memory_mb=32)),
     ):
         pass
     assert "row group" in refused.value.hint
 
 
-MEMORY_MB = StepLimits().memory_mb
+MEMORY_MB = PlanLimits().memory_mb
 
 
 def wide(columns: int, rows: int) -> bytes:
@@ -1111,7 +1088,9 @@ def test_wide_and_long_rows_are_planned_in_the_memory_that_is_the_default(
     data: bytes, properties: object, profiles: int
 ):
     with planned(
-        {"1.csv": data}, {"email": "EMail", "properties": properties}, memory_mb=MEMORY_MB
+        {"1.csv": data},
+        {"email": "EMail", "properties": properties},
+        limits=PlanLimits(memory_mb=MEMORY_MB),
     ) as found:
         assert found.plan.profiles == profiles
         assert found.plan.rejected == ({} if profiles else {"profile_too_large": 3})
@@ -1122,7 +1101,9 @@ def test_wide_and_long_rows_are_planned_in_the_memory_that_is_the_default(
 
 def test_a_thousand_properties_are_planned_where_there_is_memory_for_them():
     with planned(
-        {"1.csv": wide(1_500, 3)}, {"email": "EMail", "properties": "*"}, memory_mb=2_000
+        {"1.csv": wide(1_500, 3)},
+        {"email": "EMail", "properties": "*"},
+        limits=PlanLimits(memory_mb=2_000),
     ) as found:
         body = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=2_000).body(
             found.plan.batches[0]
@@ -1135,7 +1116,7 @@ def test_too_little_memory_says_which_setting_to_raise():
     snapshot = {"1.csv": wide(300, 3_000)}
     with (
         pytest.raises(ConfigError, match="MEMORY_MB"),
-        planned(snapshot, {"email": "EMail", "properties": "*"}, memory_mb=64),
+        planned(snapshot, {"email": "EMail", "properties": "*"}, limits=PlanLimits(memory_mb=64)),
     ):
         pass
 

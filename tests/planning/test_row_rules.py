@@ -76,7 +76,7 @@ EMAILS = {
     "ada@example。info": "ada@example.info",
     "ada@zero\u200bwidth.com": "ada@zerowidth.com",
     "ada@пример.рф": "email_domain",  # a digit in the top-level domain, once it is ASCII
-    "ada@straße.de": "email_domain",  # strasse.de or xn--strae-oqa.de? Not to be guessed
+    "ada@straße.de": "ada@xn--strae-oqa.de",  # another domain than strasse.de
     "ada@" + "ü" * 80 + ".de": "email_domain",
     "ada@ü..de": "email_domain",
     # nobody's
