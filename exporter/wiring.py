@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from exporter.management.management import Management
-    from exporter.orchestration.dispatcher import Exporter
+    from exporter.orchestration.dispatcher import Exporter, StepLimits
     from exporter.storage.key_vault import Vault
 
 SNAPSHOTS_CONNECTION = "SnapshotsStorage"
@@ -67,16 +68,18 @@ def vault(url: str) -> Vault:
     return open_vault(url)
 
 
-def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
-    """An exporter on Azure Storage and Key Vault."""
+def build(
+    settings: Settings, environ: Mapping[str, str], *, limits: StepLimits | None = None
+) -> Exporter:
+    """Build an exporter on Azure Storage and Key Vault. limits: those that no setting has."""
     from exporter.klaviyo.client import Klaviyo
     from exporter.orchestration.dispatcher import Exporter, StepLimits
-    from exporter.planning.planner import PlanLimits
     from exporter.runs.notices import Webhook
     from exporter.runs.plan_store import open_work
     from exporter.storage import azure_blobs
     from exporter.storage.azure_queue import AzureQueue, queue_service, steps_queue
 
+    base = limits or StepLimits()
     snapshots = azure_blobs.blob_service(SNAPSHOTS_CONNECTION, environ)
     state = azure_blobs.blob_service(STATE_CONNECTION, environ)
     queues = queue_service(STATE_CONNECTION, environ)
@@ -104,11 +107,12 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
         if settings.notice_webhook_secret
         else None,
         checks={"queue": steps.ping, "vault": lambda: vault(settings.key_vault_url).ping()},
-        limits=StepLimits(
+        limits=dataclasses.replace(
+            base,
             settle_s=settings.settle_seconds,
             patience_s=settings.patience_seconds,
             step_s=settings.step_seconds,
-            plan=PlanLimits(memory_mb=settings.memory_mb),
+            plan=dataclasses.replace(base.plan, memory_mb=settings.memory_mb),
             pacer_share=settings.klaviyo_share,
             runs_kept_days=settings.runs_kept_days,
             rejected_kept_days=settings.rejected_kept_days,

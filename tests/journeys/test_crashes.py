@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.orchestration.dispatcher import STALE_S, Exporter
+from exporter.planning.planner import PlanLimits
 from exporter.runs.run import Status
 from tests.journeys.killing import Killed, Killer, mortal, unrecorded_rows
 from tests.journeys.world import FOLDER, World, as_csv, assert_ended, people
@@ -32,8 +33,8 @@ MOST_EFFECTS = 45  # a run has a few less; the first test sees to that
 
 
 @pytest.fixture(autouse=True)
-def _three_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 4)
+def _three_batches(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=4))
 
 
 def set_up(world: World) -> None:

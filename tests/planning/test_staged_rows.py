@@ -1,4 +1,4 @@
-"""Staging counts what it stages: a row that was read and is not staged stops the plan."""
+"""Rows are staged, all of them, and too large profiles are rejected."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from exporter.definitions.mapping import parse_mapping, resolve
 from exporter.errors import RowsLost
 from exporter.planning.staged_rows import RawPiece, stage
 from exporter.sql import open_database
+from tests.planning.planned import as_csv, planned
 
 ROWS = "(VALUES ('a@x.co', 'two' || chr(10) || 'lines'), ('b@x.co', NULL)) AS t(c0, c1)"
 
@@ -33,3 +34,19 @@ def test_row_that_is_read_and_not_staged_stops_the_plan(
     with pytest.raises(RowsLost, match="2 rows"):
         staged(lines + 1)
     database.close()
+
+
+def test_profile_over_100_kb_is_rejected_and_one_below_is_sent():
+    sizes = {"a@x.co": 99_000, "b@x.co": 100_001, "c@x.co": 50_000, "d@x.co": 16_700}
+    cells = {
+        "a@x.co": "x",
+        "b@x.co": "x",
+        "c@x.co": '"',
+        "d@x.co": "\x01",
+    }  # an escape takes 2, a control character 6
+    file = as_csv(
+        [["EMail", "Note"], *([email, cells[email] * size] for email, size in sizes.items())]
+    )
+    with planned({"1.csv": file}, {"email": "EMail", "properties": {"note": "Note"}}) as found:
+        assert [profile["email"] for profile in found.attributes()] == ["a@x.co"]
+        assert [reason for *_, reason in found.rejections()] == ["profile_too_large"] * 3
