@@ -7,7 +7,6 @@ import json
 from exporter.planning.plan import Plan, PlannedBatch, Span
 from tests.planning.planned import planned
 
-
 MAPPING = {"email": "EMail", "first_name": "Name"}
 
 

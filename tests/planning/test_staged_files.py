@@ -17,7 +17,6 @@ from exporter.reading.pieces import source_line
 from exporter.sql import open_database
 from tests.planning.planned import as_csv, planned
 
-
 MAPPING = {"email": "EMail", "first_name": "Name"}
 
 
