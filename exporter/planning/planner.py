@@ -20,7 +20,8 @@ from pathlib import Path
 
 import duckdb
 
-from exporter.definitions.mapping import MappedField, MappingDocument, ResolvedMapping, resolve
+from exporter.definitions.mapped_fields import MappedField, ResolvedMapping, resolve
+from exporter.definitions.mapping import MappingDocument
 from exporter.errors import SnapshotUnreadable
 from exporter.planning.batches import Block, fill_batches
 from exporter.planning.plan import (

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from exporter.definitions.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
+from exporter.definitions.mapped_fields import MappedField, ResolvedMapping
+from exporter.definitions.mapping import IDENTIFIERS, ValueType
 from exporter.errors import RowsLost
 from exporter.planning import emails, phones, profiles, row_rules
 from exporter.planning.plan import LINE_BREAKS

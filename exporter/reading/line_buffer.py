@@ -37,7 +37,7 @@ class LineBuffer:
         self._line_is_open = False
 
     def has_more(self) -> bool:
-        """Tell whether anything is left. If so, hold at least two bytes, unless only one is left."""
+        """Tell whether anything is left. If so, hold at least two bytes if there are two."""
         while len(self.data) - self.at < 2 and not self.is_last:
             self.read_more()
         return self.at < len(self.data)
