@@ -31,7 +31,6 @@ from exporter.errors import (
     RowsLost,
     SnapshotUnreadable,
 )
-from exporter.orchestration.dispatcher import StepLimits
 from exporter.planning import batches, planner, staged_rows
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
@@ -40,6 +39,7 @@ from exporter.planning.row_rules import PLACEHOLDERS
 from exporter.reading import partition
 from exporter.reading.dialect import Dialect
 from exporter.reading.source import PartitionSource, count_rows
+from exporter.settings import StepLimits
 from exporter.sql import open_database
 from tests.planning.planned import Place, Planned, as_csv, planned
 
