@@ -1,10 +1,10 @@
-"""What is deleted with time: lists of rows after REJECTED_KEPT_DAYS, whole runs after RUNS_KEPT_DAYS.
+"""What is deleted with time: lists of rows after REJECTED_KEPT_DAYS, runs after RUNS_KEPT_DAYS.
 
     rejected.csv, duplicates.csv    deleted first, since the former holds personal data
     the rest of a run               deleted with the run; the newest run of an export stays
 
-An open run is left alone. A run's folder is named by its snapshot's time (a skipped run's by its own),
-which tells the young ones without opening them. How old the others are is in their run.json.
+An open run is left alone. A run's folder is named by its snapshot's time (a skipped run's by its
+own), which tells the young ones without opening them. How old the others are is in their run.json.
 """
 
 from __future__ import annotations
