@@ -37,7 +37,7 @@ from exporter.management import erasure as forgetting
 from exporter.management.management import SAMPLES
 from exporter.orchestration.dispatcher import Exporter, StepLimits
 from exporter.planning import emails, phones
-from exporter.planning.planner import PlanLimits, make_plan
+from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
 from exporter.reading.source import PartitionSource, read_columns
@@ -263,8 +263,7 @@ def _ask_klaviyo(
 
 def _limits() -> StepLimits:
     """Those of a laptop, with what the environment says of them."""
-    share, memory_mb = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
-    plan = PlanLimits(memory_mb=memory_mb)
+    share, plan = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
     return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, plan=plan)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.klaviyo.limits import MAX_BATCH_BYTES, MAX_BATCH_PROFILES
-from exporter.reading.parquet import PARQUET_ROWS
-from exporter.reading.pieces import PIECE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,5 +16,5 @@ class PlanLimits:
     batch_bytes: int = MAX_BATCH_BYTES
     block_profiles: int = 100  # batches are filled by blocks of profiles: 100 make a full batch
     keys_a_pass: int = 2_000_000  # compared at a time: bounds the memory of finding duplicates
-    piece_bytes: int = PIECE_BYTES
-    parquet_rows: int = PARQUET_ROWS
+    piece_bytes: int = 12_000_000  # of a CSV file staged at a time; opening one costs little then
+    parquet_rows: int = 102_400  # of a Parquet file staged at a time

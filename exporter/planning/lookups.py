@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from exporter.definitions.mapping import ResolvedMapping
+from exporter.definitions.mapped_fields import ResolvedMapping
 from exporter.planning import emails, phones, row_rules
 from exporter.sql import literal
 

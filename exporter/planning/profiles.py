@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from exporter.definitions.mapping import Empty, MappedField, ValueType
+from exporter.definitions.mapped_fields import MappedField
+from exporter.definitions.mapping import Empty, ValueType
 from exporter.sql import literal
 
 SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a batch may have

@@ -21,16 +21,17 @@ from typing import Self
 
 import duckdb
 
-from exporter.definitions.mapping import MappedField, MappingDocument, ResolvedMapping, resolve
+from exporter.definitions.mapped_fields import MappedField, ResolvedMapping, resolve
+from exporter.definitions.mapping import MappingDocument
 from exporter.errors import SnapshotUnreadable
 from exporter.planning.limits import PlanLimits
 from exporter.planning.plan import PlannedPiece, SourceNote, rows_name
 from exporter.planning.row_lists import RejectedRows
 from exporter.planning.staged_rows import RawPiece, stage
-from exporter.reading.parquet import no_parquet, open_parquet, parquet_slice
+from exporter.reading.parquet import ParquetFile, damaged_parquet, save_parquet
 from exporter.reading.partition import read_partition
 from exporter.reading.pieces import Piece, read_csv_call
-from exporter.reading.source import PartitionSource, open_source
+from exporter.reading.source import PartitionSource, open_partition
 
 # Pieces staged at a time: reading keeps two busy, a third only takes memory.
 _STAGERS = 2
@@ -79,7 +80,7 @@ class Staging:
 
     def stage(self, source: PartitionSource) -> None:
         """Stage one partition; it is the next one of the plan's sources."""
-        is_parquet, chunks = open_source(source)
+        is_parquet, chunks = open_partition(source)
         note = self._parquet(source, chunks) if is_parquet else self._csv(source, chunks)
         self.notes.append(note)
 
@@ -123,31 +124,31 @@ class Staging:
     def _parquet(self, source: PartitionSource, chunks: Iterable[bytes]) -> SourceNote:
         """Stage a Parquet partition in slices. Its rows are its lines: the first is line 1."""
         path = self._work / f"{len(self.notes):05d}.parquet"
-        columns, texts, rows = open_parquet(self._database.cursor(), source.name, chunks, path)
-        mapping = self._mapping.resolve(columns, source.name)
+        file = save_parquet(self._database.cursor(), source.name, chunks, path)
+        mapping = self._mapping.resolve(file.columns, source.name)
         with _damage_is_named(source.name):
-            for first in range(0, rows, self._limits.parquet_rows):
-                raw = self._raw_slice(path, texts, first, rows)
+            for first in range(0, file.rows, self._limits.parquet_rows):
+                raw = _raw_slice(file, first, self._limits.parquet_rows)
                 self._pool.submit(len(self.notes), raw, mapping)
             self._pool.wait()
         path.unlink()
         return SourceNote(
             name=source.name,
-            lines=rows,
-            rows=rows,
+            lines=file.rows,
+            rows=file.rows,
             delimiter="",
-            columns=tuple(columns),
+            columns=file.columns,
             header="A Parquet file names its columns itself.",
         )
 
-    def _raw_slice(self, path: Path, texts: Sequence[str], first: int, rows: int) -> RawPiece:
-        most = self._limits.parquet_rows
-        return RawPiece(
-            table=parquet_slice(path, texts, first, rows=most),
-            columns=len(texts),
-            lines=min(rows - first, most),
-            line_breaks=((1, first + 1),),
-        )
+
+def _raw_slice(file: ParquetFile, first: int, most: int) -> RawPiece:
+    return RawPiece(
+        table=file.slice_as_text(first, most),
+        columns=len(file.columns),
+        lines=min(file.rows - first, most),
+        line_breaks=((1, first + 1),),
+    )
 
 
 def _raw_csv(piece: Piece, columns: int) -> RawPiece:
@@ -171,7 +172,7 @@ def _damage_is_named(source: str) -> Iterator[None]:
     except duckdb.Error as exc:
         if os.strerror(errno.ENOSPC) in str(exc):
             raise
-        raise no_parquet(source) from exc
+        raise damaged_parquet(source) from exc
 
 
 class SnapshotMapping:

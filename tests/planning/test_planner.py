@@ -547,7 +547,7 @@ def test_rows_of_a_parquet_file_are_counted_whatever_its_name(tmp_path: Path):
     duckdb.sql("SELECT range AS id FROM range(7)").write_parquet(str(path))
     assert count_rows(PartitionSource(name="a.csv", open=_opening(path)), tmp_path) == 7
     path.write_bytes(b"PAR1\0 and no more")
-    with pytest.raises(SnapshotUnreadable, match=r"a\.csv is no Parquet file"):
+    with pytest.raises(SnapshotUnreadable, match=r"a\.csv is not a Parquet file"):
         count_rows(PartitionSource(name="a.csv", open=_opening(path)), tmp_path)
 
 

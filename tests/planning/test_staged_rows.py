@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.definitions.mapping import parse_mapping, resolve
+from exporter.definitions.mapped_fields import resolve
+from exporter.definitions.mapping import parse_mapping
 from exporter.errors import RowsLost
 from exporter.planning.staged_rows import RawPiece, stage
 from exporter.sql import open_database
