@@ -46,7 +46,9 @@ class Azurite:
 
 
 @contextlib.contextmanager
-def running_azurite(location: Path | None = None, *, log: Path, ready_s: float = 60) -> Iterator[Azurite]:
+def running_azurite(
+    location: Path | None = None, *, log: Path, ready_s: float = processes.READY_S
+) -> Iterator[Azurite]:
     """Run Azurite until the block ends or this process dies; what it says goes to `log`.
 
     With `location` its data are kept there and a later call finds them, on other ports; without, they are in

@@ -124,7 +124,7 @@ def stand_ins(folder: Path, *, limits: str, job_seconds: float, settle_seconds: 
 def host(stage: Stage, folder: Path) -> Iterator[str]:
     """Start the functions host with this repository's app; yield its address. Everybody is an administrator there."""
     command = sandbox_command("host", "--app", str(ROOT), "--port", "0", "--lock-seconds", "5", "--user", "admin")
-    with running(command, log=folder / "host.log", env=stage.environment, ready_s=60) as (_, ready):
+    with running(command, log=folder / "host.log", env=stage.environment) as (_, ready):
         console.print(f"Functions host at {ready['url']} with {', '.join(ready['functions'])}")
         yield ready["url"]
 

@@ -24,6 +24,7 @@ from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
 from tests.service.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
 from tests.service.world import LIST, SEGMENT, World, people
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 MAIN, EXPORT = "main-account", "high-value"
@@ -593,7 +594,13 @@ def test_page_names_every_command() -> None:
 @pytest.mark.processes
 def test_completion_is_installed_for_the_script_alone(tmp_path: Path) -> None:
     environment = {**os.environ, "VENV": str(Path(sys.executable).parents[1]), "HOME": str(tmp_path)}
-    options: dict[str, Any] = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    options: dict[str, Any] = {
+        "cwd": ROOT,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+        "timeout": LIMIT_S,
+    }
     module = [sys.executable, "-m", "exporter"]
     refused = subprocess.run([*module, "--install-completion"], **options)
     assert (refused.returncode, "No such option" in refused.stderr, list(tmp_path.iterdir())) == (2, True, [])
@@ -606,5 +613,5 @@ def test_script_completes_words_as_a_shell_asks() -> None:
     asked = {"COMP_WORDS": "exporter exports re", "COMP_CWORD": "2", "_EXPORTER_COMPLETE": "complete_bash"}
     environment = {**os.environ, **asked, "VENV": str(Path(sys.executable).parents[1])}
     script = ROOT / "scripts" / "exporter"
-    done = subprocess.run([script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.stdout.split() == ["resume", "remove"], done

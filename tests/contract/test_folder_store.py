@@ -19,6 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved
 from exporter.store import ABANDONED_AFTER_S, PRIVATE, FolderStore, complete_lines
+from tests.waiting import LIMIT_S
 
 PROJECT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ def start(script: str, root: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=LIMIT_S)
     assert not errors, errors.decode()
     return process.returncode, said
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.waiting import LIMIT_S
+
 ROOT = Path(__file__).parents[2]
 HOOKS = ROOT / "infra" / "hooks"
 KEY = "k+y/with=odd&signs=="
@@ -75,7 +77,7 @@ class Shell:
         (self.folder / "answers.json").write_text(json.dumps(answers))
         (self.folder / "calls.jsonl").write_text("")
         return subprocess.run(
-            ["sh", str(HOOKS / hook)], env=self.environ | environ, capture_output=True, text=True, timeout=60
+            ["sh", str(HOOKS / hook)], env=self.environ | environ, capture_output=True, text=True, timeout=LIMIT_S
         )
 
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.infra.test_package import package
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {"on_blob", "on_step", "on_poison", "on_tick", "health", "api"}
@@ -62,7 +63,7 @@ def environment() -> Path:
     folder = kept / f"{sys.version_info[0]}.{sys.version_info[1]}-{digest}"
     if not (folder / "whole").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=LIMIT_S)
         install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         installed = subprocess.run([*install, "-r", "requirements.txt"], cwd=ROOT, capture_output=True, text=True)
         if installed.returncode and not os.environ.get("CI"):
@@ -89,7 +90,7 @@ def start(environment: Path, deployed: Path) -> dict[str, Any]:
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR", "LANG")}
     python = str(environment / "bin" / "python")
     ran = subprocess.run(
-        [python, "-c", INDEX], cwd=deployed, env={**kept, **settings}, capture_output=True, text=True, timeout=120
+        [python, "-c", INDEX], cwd=deployed, env={**kept, **settings}, capture_output=True, text=True, timeout=LIMIT_S
     )
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])

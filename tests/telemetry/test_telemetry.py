@@ -19,6 +19,7 @@ from exporter.logs import FieldFormatter, RunIdFilter, bound_run, show_fields
 from exporter.runs import Status
 from tests.service.world import World, assert_ended, people
 from tests.telemetry.seen import Seen
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -141,7 +142,7 @@ def test_automatic_instrumentation_does_not_see_our_requests(world: World, seen:
         client = world.client(world.read_secret("klaviyo-key"))
         assert client.profiles_by_email(["ada.lovelace@example.com"]) == {}
         ours = [span.name for span in seen.spans]
-        requests.get(world.url + "/api/lists?probe=1", timeout=10)  # what it does otherwise
+        requests.get(world.url + "/api/lists?probe=1", timeout=LIMIT_S)  # what it does otherwise
         theirs = [span.to_json() for span in seen.spans[len(ours) :]]
     finally:
         RequestsInstrumentor().uninstrument()

@@ -31,6 +31,7 @@ from exporter.plans import (
     rows_name,
 )
 from tests.planned import Planned, as_csv, planned
+from tests.waiting import LIMIT_S
 
 MAPPING = {"email": "EMail", "first_name": "Name"}
 
@@ -354,5 +355,5 @@ print(PlanReader(plan, Path(sys.argv[1]), list_id="L", memory_mb=64).sample(1)[0
 """
     environment = {**os.environ, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program, str(tmp_path / "plan")]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
     assert json.loads(said)["attributes"]["properties"] == {"at": "2026-07-01T12:00:00Z"}
