@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from exporter.azure_storage import BlobStore
 from exporter.catalog import Catalog, Connection, Consent, Export
 from exporter.mapping import parse_mapping
 from sandbox.azurite import Azurite
+from tests.forking import exporter
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
@@ -46,9 +45,7 @@ def settings(azurite: Azurite) -> Iterator[dict[str, str]]:
 
 
 def run(settings: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "exporter", *args]
-    environment = {**os.environ, **settings, "COLUMNS": "160"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return exporter(*args, **settings, COLUMNS="160")
 
 
 def test_exports_and_connections_are_listed_without_secrets(settings: dict[str, str]) -> None:
