@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -220,11 +221,25 @@ def test_threads_that_send_log_under_their_run(world: World, seen: Seen) -> None
     assert [f"run_id={run.run_id}" in line for line in again] == [True]
 
 
-def test_telemetry_costs_next_to_nothing_a_request(seen: Seen) -> None:
-    """A million profiles are a hundred batches: some 300 requests, phases and steps."""
-    started = time.perf_counter()
-    for number in range(300):
+def test_telemetry_costs_next_to_nothing_a_request(world: World, seen: Seen) -> None:
+    """Of CPU in the thread that asks, beside that of the smallest request to this very machine. Measured: a tenth."""
+
+    def told(number: int) -> None:
         with telemetry.request("POST", "https://a.klaviyo.com", "/api/profile-bulk-import-jobs") as exchange:
             telemetry.carrying(lambda: None, batch=number)()
             exchange.status = 202
-    assert time.perf_counter() - started < 1  # measured: 0.03 s with the SDK, 0.006 s without
+
+    with requests.Session() as session:
+        asked_s = _cpu_s(lambda number: session.get(f"{world.url}/_sandbox/settings", timeout=LIMIT_S).close())
+    assert _cpu_s(told) < asked_s / 2
+
+
+def _cpu_s(work: Callable[[int], None]) -> float:
+    """The least of three: what else goes on only ever adds."""
+    spent = []
+    for _ in range(3):
+        before = time.thread_time()
+        for number in range(100):
+            work(number)
+        spent.append(time.thread_time() - before)
+    return min(spent)
