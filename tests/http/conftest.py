@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.http.app import create_app
-from tests.http.asking import Asking
+from tests.http.asking import Asking, api_of
 from tests.service.conftest import served, world
 from tests.service.managing import managed
 from tests.service.world import World
@@ -16,5 +15,4 @@ __all__ = ["served", "world"]
 @pytest.fixture
 def api(world: World) -> Asking:
     """The API of a world, under a platform that vouches for identities."""
-    management = managed(world)
-    return Asking(create_app(lambda: management, is_trusted=lambda: True), management)
+    return api_of(managed(world))
