@@ -9,12 +9,16 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 import requests
 
+from sandbox import processes
 from sandbox.demo import LOOKS, demo_snapshot, wrong_numbers
 from tests.forking import exporter
 from tests.waiting import LIMIT_S, wait_until
@@ -23,24 +27,52 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
 
 
-def demo(*args: str) -> subprocess.Popen[str]:
+def demo(*args: str, errors: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "sandbox", "demo", *args],
         cwd=ROOT,
         env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "120"},  # as on a terminal
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     )
 
 
-def test_two_demos_side_by_side_each_prove_their_list() -> None:
-    both = [demo("--rows", rows, "--job-seconds", "0.5", "--settle-seconds", "0.5") for rows in ("1000", "25000")]
-    said = [process.communicate(timeout=LIMIT_S) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert all("exactly what the snapshot should give" in errors for _, errors in said)
-    assert "25,000" in said[1][0]
-    for rows, (_, errors) in zip(("1000", "25000"), said, strict=True):
+@dataclass
+class Demo:
+    process: subprocess.Popen[str]
+    said: str  # on standard output
+    errors: Path
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, Demo]]:
+    """Two side by side, a small one that stays and one that ends, once each has proved its list."""
+    folder = tmp_path_factory.mktemp("demos")
+    with contextlib.ExitStack() as stack:
+        started = []
+        for args in (("--rows", "1000", "--stay"), ("--rows", "25000")):
+            errors = stack.enter_context((folder / args[1]).open("w"))
+            process = demo(*args, "--job-seconds", "0.5", "--settle-seconds", "0.5", errors=errors)
+            stack.callback(processes.stop, process)
+            started.append(process)
+        stays, ends = started
+        assert stays.stdout is not None
+        said = ""
+        while not said.endswith("}\n") and (line := stays.stdout.readline()):
+            said += line
+        yield (
+            Demo(stays, said, folder / "1000"),
+            Demo(ends, ends.communicate(timeout=LIMIT_S)[0], folder / "25000"),
+        )
+
+
+def test_two_demos_side_by_side_each_prove_their_list(both: tuple[Demo, Demo]) -> None:
+    assert [each.process.poll() for each in both] == [None, 0], [each.errors.read_text() for each in both]
+    assert "25,000" in both[1].said
+    for rows, each in zip(("1000", "25000"), both, strict=True):
+        errors = each.errors.read_text()
+        assert "exactly what the snapshot should give" in errors
         bar = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", errors)
         assert "settle" in bar
         assert re.search(rf"Completed with warnings .* {rows}/{rows} ", bar)
@@ -71,11 +103,10 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     wait_until(lambda: not _alive(children), lambda: f"the end of {_alive(children)}")
 
 
-def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
-    process = demo("--rows", "200", "--job-seconds", "0.2", "--settle-seconds", "0.2", "--stay")
+def test_a_demo_that_stays_is_managed_over_http_by_different_users(both: tuple[Demo, Demo]) -> None:
+    process = both[0].process
+    url = next(json.loads(line)["url"] for line in both[0].said.splitlines() if line.startswith('{"url"'))
     try:
-        assert process.stdout is not None
-        url = next(json.loads(line)["url"] for line in process.stdout if line.startswith('{"url"'))
         viewer = {"Authorization": "Bearer sandbox-viewer", "X-Exporter": "1"}
         [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=LIMIT_S).json()["items"]
         assert (export["status"], export["connection_name"]) == ("Completed with warnings", "Klaviyo")
