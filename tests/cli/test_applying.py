@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from exporter.management.management.app import LocalApp
+from exporter.management.management.forms import NewExportForm, parse
+from exporter.management.management.management import Management
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.cli import applying
 from exporter.cli.applying import Kind
 from exporter.errors import Invalid, Transient
-from exporter.management.app import LocalApp
-from exporter.management.forms import NewExportForm, parse
-from exporter.management.management import Management
 from tests.cli.conftest import CommandLine
 from tests.journeys.world import LIST, SEGMENT, World
 from tests.management.managing import ADMIN, add_export, connect, export_document
@@ -319,7 +319,9 @@ SCHEDULES = st.sampled_from(
     paused=st.booleans(),
 )
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: Any) -> None:
     app = LocalApp(management, ADMIN)

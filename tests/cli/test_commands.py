@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 import typer
+from exporter.management.management.management import Management
+from exporter.management.management.roles import Action, may
 
 from exporter.cli import main as cli
 from exporter.definitions import consent
-from exporter.management.management import Management
-from exporter.management.roles import Action, may
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
 from tests.journeys.world import LIST, SEGMENT, World, people
 from tests.management.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 MAIN, EXPORT = "main-account", "high-value"
@@ -710,7 +711,7 @@ def test_completion_is_installed_for_the_script_alone(tmp_path: Path) -> None:
         "env": environment,
         "capture_output": True,
         "text": True,
-        "timeout": 60,
+        "timeout": LIMIT_S,
     }
     module = [sys.executable, "-m", "exporter"]
     refused = subprocess.run([*module, "--install-completion"], **options)
@@ -736,6 +737,11 @@ def test_script_completes_words_as_a_shell_asks() -> None:
     environment = {**os.environ, **asked, "VENV": str(Path(sys.executable).parents[1])}
     script = ROOT / "scripts" / "exporter"
     done = subprocess.run(
-        [script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60
+        [script],
+        cwd=ROOT / "docs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
     assert done.stdout.split() == ["resume", "remove"], done
