@@ -174,9 +174,9 @@ def _become(words: list[str], cwd: str, env: dict[str, str], files: array.array[
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(
+    sys.stderr = open(  # noqa: SIM115
         2, "w", encoding="utf-8", buffering=1, errors="backslashreplace", closefd=False
-    )  # noqa: SIM115
+    )
     code: object = 0
     try:
         if words[0] == "-m":
