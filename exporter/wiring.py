@@ -33,18 +33,26 @@ def cloud() -> Exporter:
 def management() -> Management:
     """What people do with this function app."""
     from exporter.klaviyo.client import Klaviyo
+    from exporter.management.access import ManagementLimits
     from exporter.management.management import Management
 
-    settings = settings_module.from_env(os.environ)
+    settings, exporter = settings_module.from_env(os.environ), cloud()
     return Management(
-        cloud(),
+        store=exporter.store,
+        snapshots=exporter.snapshots,
+        catalog=exporter.catalog,
+        runs=exporter.records,
+        container=exporter.settling,
+        starter=exporter,
+        check_health=exporter.health,
         secrets=vault(settings.key_vault_url),
-        klaviyo=lambda key: Klaviyo(
+        open_klaviyo=lambda key: Klaviyo(
             key,
             base_url=settings.klaviyo_base_url,
             revision=settings.klaviyo_revision,
             patience_s=PATIENCE_S,
         ),
+        limits=ManagementLimits(memory_mb=settings.memory_mb, pacer_share=settings.klaviyo_share),
     )
 
 

@@ -189,7 +189,18 @@ class EnvironmentSecrets:
 
 def management(state: Path) -> Management:
     """The runs that `push` keeps, for people to look at. Raises ConfigError when there are none."""
-    return Management(on_folder(state), secrets=EnvironmentSecrets(), klaviyo=Klaviyo)
+    exporter = on_folder(state)
+    return Management(
+        store=exporter.store,
+        snapshots=exporter.snapshots,
+        catalog=exporter.catalog,
+        runs=exporter.records,
+        container=exporter.settling,
+        starter=exporter,
+        check_health=exporter.health,
+        secrets=EnvironmentSecrets(),
+        open_klaviyo=Klaviyo,
+    )
 
 
 def drive(exporter: Exporter, steps: MemoryQueue, tell: Tell) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 import threading
 import time
 import uuid
@@ -38,7 +37,6 @@ from exporter.errors import (
     ExporterError,
     KeyRefused,
     LeaseHeld,
-    NoSnapshot,
     PartitionChanged,
     RunCanceled,
     StoreMoved,
@@ -49,13 +47,9 @@ from exporter.logs import bound_run, kind_and_place
 from exporter.orchestration import lease, timer
 from exporter.orchestration.results import Done, Next, StepResult, backoff_s, step_message
 from exporter.orchestration.run_step import SETBACKS, Klaviyo, Outside, Step
-from exporter.planning.plan import Plan
-from exporter.planning.planner import make_plan
-from exporter.reading.source import count_rows, read_columns
 from exporter.runs import notices
 from exporter.runs.run import Run, Status, new_run_id, skipped_run_id
 from exporter.runs.run_store import RunStore
-from exporter.snapshots import members
 from exporter.snapshots.completeness import NotYet, Settled
 from exporter.snapshots.container import Settling
 from exporter.snapshots.manifest import Manifest
@@ -229,51 +223,6 @@ class Exporter:
         if export.connection is None:
             raise ConfigError(f"{export.name} is detached", hint="Give the export a connection.")
         return self.start_on(export, self.settling.freeze_newest(export), because="demand")
-
-    def dry_run(self, export: Export, folder: Path) -> Plan:
-        """The plan that a run of the newest snapshots would make, in a local folder. Sends and changes nothing."""
-        manifest = self.settling.freeze_newest(export)
-        sources = [self._outside.source(part) for part in manifest.partitions]
-        show = self._progress
-        return make_plan(
-            sources,
-            export.mapping,
-            folder,
-            memory_mb=self.limits.memory_mb,
-            progress=lambda rows: show("plan", rows, 0),
-        )
-
-    def columns_of(self, segment: str) -> tuple[str, ...]:
-        """The columns of a segment's newest snapshot, from the first partition that has any. Raises NoSnapshot."""
-        ref = self.settling.newest_of(segment)
-        if ref is None:
-            raise NoSnapshot(
-                f"no snapshot of {segment} has arrived yet", hint="Check the segment's name."
-            )
-        found = (
-            read_columns(self._outside.source(part))
-            for part in self.settling.freeze([ref]).partitions
-        )
-        return next(filter(None, found), ())
-
-    def count_members(self, ref: SnapshotRef) -> int:
-        """The rows of a snapshot, by reading all of it. Raises what reading may raise."""
-        parts = self.settling.freeze([ref]).partitions
-        with tempfile.TemporaryDirectory() as folder:
-            rows = sum(
-                count_rows(
-                    self._outside.source(part), Path(folder), memory_mb=self.limits.memory_mb
-                )
-                for part in parts
-            )
-        members.keep(self.store, {ref: (parts, rows)})
-        return rows
-
-    def types_of(self, segment: str) -> Mapping[str, str]:
-        """The data types that model.json gives to the columns of a segment's newest snapshot."""
-        ref = self.settling.newest_of(segment)
-        model = self.settling.model_of(ref) if ref else None
-        return model.types if model else {}
 
     def start_on(
         self,

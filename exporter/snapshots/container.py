@@ -89,6 +89,7 @@ class Settling:
             outside.records,
         )
         self._now = outside.now
+        self.source = outside.source  # a partition, to be read as it was when it was frozen
 
     # Arrival
 

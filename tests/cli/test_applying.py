@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from exporter.cli import applying
 from exporter.cli.applying import Kind
 from exporter.errors import Invalid, Transient
-from exporter.management.app import LocalApp
 from exporter.management.forms import NewExportForm, parse
 from exporter.management.management import Management
 from tests.cli.conftest import CommandLine
@@ -47,7 +46,7 @@ exports:
 def vips(world: World, management: Management) -> str:
     """A connection, and the id of a list called VIPs."""
     connect(management)
-    return management.create_list(ADMIN, "main-account", "VIPs").id
+    return management.as_(ADMIN).create_list("main-account", "VIPs").id
 
 
 @pytest.fixture
@@ -322,7 +321,7 @@ SCHEDULES = st.sampled_from(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: Any) -> None:
-    app = LocalApp(management, ADMIN)
+    app = management.as_(ADMIN)
     document = {**drawn, "connection": None, "list_id": LIST}
     assert {*document, "id"} == set(NewExportForm.model_fields), "every field is drawn"
     try:
@@ -367,7 +366,7 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize("field", sorted(set(NewExportForm.model_fields) - {"id"}))
 def test_every_field_of_an_export_is_in_its_file(management: Management, field: str) -> None:
     connect(management)
-    app = LocalApp(management, ADMIN)
+    app = management.as_(ADMIN)
     app.create_export(parse(NewExportForm, export_document()))
     other = parse(NewExportForm, export_document(**{field: OTHER[field]}))
     changed = app.exports()[0].model_copy(update={field: getattr(other, field)})

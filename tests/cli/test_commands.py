@@ -497,7 +497,7 @@ def test_an_edit_that_somebody_else_was_faster_with_is_refused(
 
     def lists(self: Management, *args: Any) -> Any:
         """Meanwhile, another one pauses it."""
-        management.pause_export(ADMIN, EXPORT, paused=True)
+        management.as_(ADMIN).pause_export(EXPORT, paused=True)
         return real(self, *args)
 
     monkeypatch.setattr(Management, "lists", lists)
@@ -540,7 +540,7 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
     (tmp_path / "azureProfile.json").write_text(json.dumps(profile), encoding="utf-8-sig")
     monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
     line.ok("connections", "create", "A", "--secret", "klaviyo-key")
-    newest = management.changes(ADMIN).items[0]
+    newest = management.as_(ADMIN).changes().items[0]
     assert newest.by == {"id": "command-line", "name": "ann@contoso.example", "role": "Admin"}
 
 

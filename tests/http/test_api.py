@@ -356,15 +356,15 @@ def test_an_unknown_error_says_nothing_of_itself(
     )
 
 
-def test_rows_that_are_too_many_are_left_in_storage(
-    world: World, connected: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.http.routes.MAX_ROWS_BYTES", 10)
-    add_export(connected.management)
+def test_rows_that_are_too_many_are_left_in_storage(world: World, connected: Asking) -> None:
+    management = connected.management
+    app = create_app(lambda: management, is_trusted=lambda: True, max_rows_bytes=10)
+    add_export(management)
     world.drop_people("a.csv", people(3, planted={1: "nobody"}))
     world.deliver()
     name = world.run("high-value").run_id.replace("/", "/runs/")
-    document = problem(connected.ask(ADMIN, "GET", f"/exports/{name}/rejected.csv"), 409)
+    answer = Asking(app, management).ask(ADMIN, "GET", f"/exports/{name}/rejected.csv")
+    document = problem(answer, 409)
     assert "state container" in document["hint"]
 
 

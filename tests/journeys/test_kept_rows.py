@@ -88,7 +88,7 @@ def test_nothing_that_was_sent_is_a_formula_in_the_kept_rows(world: World) -> No
     world.deliver()
     [kept] = rejected(world).values()
     assert '"first_name":";\'=1+1"' in kept
-    erasure.forget(world.exporter, ["x+sync-fail@example.com"])
+    erasure.forget(world.exporter.store, world.exporter.records, ["x+sync-fail@example.com"])
     assert list(rejected(world).values()) == ["(erased)"]
 
 
@@ -112,7 +112,7 @@ def test_a_person_who_is_forgotten_goes_from_kept_rows_too(world: World) -> None
         "EMail,FirstName\nada@example.com,Ada,too many\nno address,of ada@example.com\n",
     )
     world.deliver()
-    erasure.forget(world.exporter, ["ada@example.com"])
+    erasure.forget(world.exporter.store, world.exporter.records, ["ada@example.com"])
     found = world.exporter.store.read(world.run().folder + "rejected.csv")
     assert found
     assert "ada" not in found.data.decode().lower()

@@ -41,6 +41,10 @@ def store(request: pytest.FixtureRequest, world: World) -> Iterator[Store]:
     return found
 
 
+def forget_person(world: World, identifiers: list[str]) -> Erasure:
+    return forget(world.exporter.store, world.exporter.records, identifiers)
+
+
 def deliver_ada(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(12, planted={**REJECTED, 7: f"{ADA[:3]}+sync-fail{ADA[3:]}"}))
@@ -114,7 +118,7 @@ def test_a_person_is_erased_and_the_numbers_still_add_up(
     run = world.run()
     before = world.rows_of("rejected.csv")
     assert ADA in content(store, tmp_path).lower()
-    erasure = forget(world.exporter, [f" {ADA.upper()} "])
+    erasure = forget_person(world, [f" {ADA.upper()} "])
     assert erasure.is_complete
     assert erasure.erased == [(run.folder + "rejected.csv", "identifiers blanked: 2")]
     after = world.rows_of("rejected.csv")
@@ -129,8 +133,8 @@ def test_a_person_is_erased_and_the_numbers_still_add_up(
 
 def test_forgetting_twice_finds_nothing_more(world: World, store: Store) -> None:
     deliver_ada(world)
-    forget(world.exporter, [ADA])
-    assert forget(world.exporter, [ADA]).to_json() == {
+    forget_person(world, [ADA])
+    assert forget_person(world, [ADA]).to_json() == {
         "complete": True,
         "erased": [],
         "open_runs": [],
@@ -149,7 +153,7 @@ def test_plans_that_outlived_their_run_are_deleted(
     local = world.exporter.records.plan_folder(run, "plan-0a1b2c3d")
     local.mkdir(parents=True)
     (local / "rows-00000.parquet").write_bytes(ADA.encode())
-    erased = dict(forget(world.exporter, [ADA]).erased)
+    erased = dict(forget_person(world, [ADA]).erased)
     assert erased[f"{run.folder}plan-*"] == "1 files with everybody's staged rows deleted"
     assert "work folder" in erased
     assert not local.exists()
@@ -160,15 +164,15 @@ def test_an_open_run_is_left_alone_and_named(world: World, store: Store) -> None
     world.register()
     world.drop_people("a.csv", people(12, planted=REJECTED))
     world.deliver(until=lambda: bool(world.runs()) and world.run().phase is Phase.CONFIRM)
-    erasure = forget(world.exporter, [ADA])
+    erasure = forget_person(world, [ADA])
     assert (erasure.is_complete, erasure.open_runs) == (False, [world.run().run_id])
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=7)
-    assert forget(world.exporter, [ADA]).is_complete
+    assert forget_person(world, [ADA]).is_complete
 
 
 def test_a_document_that_names_the_person_is_named(world: World) -> None:
-    """Whoever agreed to a connection is in its document, and only a person can say what should be there instead."""
+    """A connection names who agreed to it; only a person can say what should be there instead."""
     world.register()
     found = world.exporter.store.read("connections/main.json")
     assert found is not None
@@ -177,7 +181,7 @@ def test_a_document_that_names_the_person_is_named(world: World) -> None:
     world.exporter.store.replace(
         "connections/main.json", json.dumps(document).encode(), etag=found.etag
     )
-    assert forget(world.exporter, [ADA]).left == ["connections/main.json"]
+    assert forget_person(world, [ADA]).left == ["connections/main.json"]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +270,7 @@ def forget_in(world: World, identifier: str, *cells: str) -> Erasure:
         writer.writerow(["source", "line", "column", "reason", "message", "identifier", "row"])
         writer.writerow(["a.csv", 7, "Telephone", "phone_impossible", "no such number", *cells])
     world.exporter.store.upload(world.run().folder + "rejected.csv", file)
-    return forget(world.exporter, [identifier])
+    return forget_person(world, [identifier])
 
 
 @pytest.mark.parametrize("damage", [b"{broken", b'{"run_id": "ada@private.example"}', b"\xff"])
@@ -280,7 +284,7 @@ def test_a_damaged_run_is_named_and_keeps_nobody_elses_rows(
     store.replace(first.folder + "run.json", damage, etag=found.etag)
     world.drop_people("b.csv", people(12, planted=REJECTED))
     world.deliver()
-    erasure = forget(world.exporter, [ADA])
+    erasure = forget_person(world, [ADA])
     assert erasure.left == [first.folder + "run.json"]
     lists = [name for name in store.names("runs/") if name.endswith("/rejected.csv")]
     assert (len(lists), sorted(name for name, _ in erasure.erased)) == (2, lists)
@@ -302,7 +306,7 @@ def test_what_a_damaged_document_holds_is_not_told(world: World) -> None:
 
 def test_nobody_is_refused(world: World) -> None:
     with pytest.raises(ConfigError):
-        forget(world.exporter, [" "])
+        forget_person(world, [" "])
 
 
 def test_nothing_is_told_of_whom_was_forgotten(
@@ -311,5 +315,5 @@ def test_nothing_is_told_of_whom_was_forgotten(
     deliver_ada(world)
     caplog.set_level("DEBUG")
     caplog.clear()
-    erasure = forget(world.exporter, [ADA])
+    erasure = forget_person(world, [ADA])
     assert ADA not in caplog.text.lower() + json.dumps(erasure.to_json()).lower()
