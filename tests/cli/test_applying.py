@@ -14,7 +14,7 @@ from exporter.cli import applying
 from exporter.cli.applying import Kind
 from exporter.errors import Invalid, Transient
 from exporter.management.forms import NewExportForm, parse
-from exporter.management.management import Management
+from exporter.management.management import ActorsApp, Management
 from tests.cli.conftest import CommandLine
 from tests.journeys.world import LIST, SEGMENT, World
 from tests.management.managing import ADMIN, add_export, connect, export_document
@@ -218,15 +218,15 @@ def test_two_lists_of_a_name_are_told_apart_by_id(
 def test_what_was_changed_before_a_failure_is_counted_and_the_rest_done_next_time(
     vips: str, both: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Management.create_export
+    real = ActorsApp.create_export
 
-    def create(self: Management, actor: Any, form: NewExportForm) -> Any:
+    def create(self: ActorsApp, form: NewExportForm) -> Any:
         if form.name == "Everybody":
             raise Transient("Klaviyo is away", hint="Try again.")
-        return real(self, actor, form)
+        return real(self, form)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Management, "create_export", create)
+        patch.setattr(ActorsApp, "create_export", create)
         said = both("exports", "apply", "-f", file, "--yes")
     assert (said.code, "1 of 2 were changed" in said.err) == (1, True), said
     assert both.ok("exports", "apply", "-f", file, "--yes").out.startswith("+ create Everybody\n")

@@ -18,7 +18,7 @@ import typer
 
 from exporter.cli import main as cli
 from exporter.definitions import consent
-from exporter.management.management import Management
+from exporter.management.management import ActorsApp, Management
 from exporter.management.roles import Action, may
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
@@ -456,7 +456,7 @@ def test_what_a_terminal_would_act_on_is_not_printed(
             ("exports", "create", "X", *OPTIONS, "--at", "6"),
             "schedule.times.0: should be a time of day such as 06:00",
         ),
-        (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be small letters"),
+        (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be at most 64 small letters"),
         (
             ("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"),
             "segments: needs at least one",
@@ -493,14 +493,14 @@ def test_misuse_ends_with_2_and_names_the_remedy(
 def test_an_edit_that_somebody_else_was_faster_with_is_refused(
     peopled: World, both: CommandLine, management: Management, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Management.lists
+    real = ActorsApp.lists
 
-    def lists(self: Management, *args: Any) -> Any:
+    def lists(self: ActorsApp, *args: Any) -> Any:
         """Meanwhile, another one pauses it."""
         management.as_(ADMIN).pause_export(EXPORT, paused=True)
         return real(self, *args)
 
-    monkeypatch.setattr(Management, "lists", lists)
+    monkeypatch.setattr(ActorsApp, "lists", lists)
     said = both("exports", "edit", EXPORT, "--list", LIST, "--name", "Mine")
     assert (said.code, "somebody else" in said.err, "repeat your change" in said.err) == (
         1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -153,25 +152,6 @@ def test_a_change_needs_the_version_that_was_seen(connected: Asking) -> None:
         == 204
     )
     problem(connected.ask(ADMIN, "GET", "/exports/high-value"), 404)
-
-
-def test_of_two_editors_at_once_one_is_told(connected: Asking) -> None:
-    etag = connected.ask(ADMIN, "POST", "/exports", export_document()).headers["etag"]
-    barrier, statuses = threading.Barrier(2), []
-
-    def edit(name: str) -> None:
-        barrier.wait()
-        answer = connected.ask(
-            ADMIN, "PUT", "/exports/high-value", export_document(name=name), etag=etag
-        )
-        statuses.append(answer.status_code)
-
-    threads = [threading.Thread(target=edit, args=(name,)) for name in ("One", "Two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == [200, 412]
 
 
 # Pages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 
 import pytest
@@ -16,11 +17,15 @@ from exporter.errors import (
     NotAllowed,
     Unknown,
 )
+from exporter.management.connections import Connections
+from exporter.management.exports import Exports
 from exporter.management.forms import (
     ExportForm,
     parse,
 )
-from exporter.management.management import Management
+from exporter.management.management import ActorsApp, Management
+from exporter.management.runs import Runs
+from exporter.management.segments import Segments
 from sandbox.klaviyo import FULL_KEY
 from tests.journeys.world import World, people
 from tests.management.managing import (
@@ -220,3 +225,14 @@ def test_documents_of_earlier_still_load() -> None:
             "schedule": {"on": "arrival"},
         }
     )
+
+
+def test_no_part_of_the_app_hides_a_method_of_another() -> None:
+    parts = (Connections, Exports, Runs, Segments)
+    methods = [
+        name
+        for part in (*parts, ActorsApp)
+        for name, value in vars(part).items()
+        if inspect.isfunction(value) and not name.startswith("__")
+    ]
+    assert len(set(methods)) == len(methods)
