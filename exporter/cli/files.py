@@ -210,7 +210,7 @@ def forget(
     exporter = _cloud_store() if state is None else local_backend.on_folder(state)
     if klaviyo:
         confirm("Klaviyo deletes the profile and its history for good. Go on?", yes=yes)
-    erasure = forgetting.forget(exporter.store, exporter.records, known_by)
+    erasure = forgetting.forget(exporter.store, exporter.runs, exporter.plans, known_by)
     asked: list[str] = []
     failed: list[dict[str, str]] = []
     for connection_id in exporter.catalog.connection_ids() if klaviyo else ():

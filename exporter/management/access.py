@@ -1,17 +1,14 @@
-"""What the four parts of management share: who may do what, names and ids, recorded changes.
-
-Also what management needs of the rest of the app, as small protocols.
-"""
+"""What the four parts of management share: who may do what, names and ids, recorded changes."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.connection import Connection
@@ -23,32 +20,12 @@ from exporter.management.audit import Audit
 from exporter.management.roles import Action, Actor
 from exporter.management.views import is_shared
 from exporter.orchestration.lease import lease_name
-from exporter.reading.source import PartitionSource
-from exporter.runs.run import Run, run_folder
-from exporter.snapshots.manifest import Manifest, ManifestPartition
-from exporter.snapshots.model_json import TableModel
-from exporter.snapshots.paths import SnapshotRef
+from exporter.runs.run import run_folder
 from exporter.storage.protocols import Store
 
 SAVE_ATTEMPTS = 5  # for a change that nobody must decide on again when somebody else was faster
 
 AnyDocument = TypeVar("AnyDocument", Connection, Export)
-
-
-class RunStarter(Protocol):
-    """Starts runs on demand."""
-
-    def start(self, export: Export) -> Run: ...
-
-
-class SnapshotContainer(Protocol):
-    """The snapshots that have arrived."""
-
-    def freeze_newest(self, export: Export) -> Manifest: ...
-    def newest_of(self, segment: str) -> SnapshotRef | None: ...
-    def model_of(self, ref: SnapshotRef) -> TableModel | None: ...
-    def freeze(self, refs: list[SnapshotRef], *, missing: Sequence[str] = ()) -> Manifest: ...
-    def source(self, part: ManifestPartition) -> PartitionSource: ...
 
 
 @dataclass(frozen=True, kw_only=True)

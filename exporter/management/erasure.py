@@ -26,6 +26,7 @@ from exporter.errors import ConfigError, ExporterError, Transient
 from exporter.planning import emails, phones
 from exporter.planning.plan import REJECTED_CSV
 from exporter.planning.row_lists import REJECTED_COLUMNS, csv_writer
+from exporter.runs.plan_store import PlanStore
 from exporter.runs.run import run_folder
 from exporter.runs.run_store import RunStore
 from exporter.storage.protocols import Store
@@ -59,7 +60,7 @@ class Erasure:
         }
 
 
-def forget(store: Store, runs: RunStore, identifiers: Sequence[str]) -> Erasure:
+def forget(store: Store, runs: RunStore, plans: PlanStore, identifiers: Sequence[str]) -> Erasure:
     """Erase a person who is known by any of these: addresses, telephone numbers or external ids.
 
     Repeating it is harmless.
@@ -68,7 +69,7 @@ def forget(store: Store, runs: RunStore, identifiers: Sequence[str]) -> Erasure:
     erasure = Erasure()
     for export_id in store.folders("runs/"):
         for name in store.folders(run_folder(export_id)):
-            _forget_in_run(store, runs, f"{export_id}/{name}", person, erasure)
+            _forget_in_run(store, runs, plans, f"{export_id}/{name}", person, erasure)
     for name in store.names(""):
         if not _is_of_plan(name) and not name.endswith(".csv") and name not in erasure.left:
             _look_into(store, name, person, erasure)
@@ -88,26 +89,30 @@ def _look_into(store: Store, name: str, person: _Person, erasure: Erasure) -> No
 
 
 def _forget_in_run(
-    store: Store, runs: RunStore, run_id: str, person: _Person, erasure: Erasure
+    store: Store,
+    runs: RunStore,
+    plans: PlanStore,
+    run_id: str,
+    person: _Person,
+    erasure: Erasure,
 ) -> None:
     folder = run_folder(run_id)
     try:
-        found = runs.read(run_id)
+        run = runs.run(run_id)
     except Transient:
         raise
     except ExporterError:  # the run may be open, so its plan is left alone, too
-        found = None
+        run = None
         erasure.left.append(folder + "run.json")
-    run = found[0] if found else None
     if run is not None and run.status.is_open:
         erasure.open_runs.append(run_id)
         return
     if run is not None:
-        if files := runs.drop_plans(run):
+        if files := plans.delete(run):
             what = f"{files} files with everybody's staged rows deleted"
             erasure.erased.append((f"{folder}plan-*", what))
-        if runs.plan_folder(run, "x").parent.exists():
-            runs.forget_plan(run)
+        if plans.has_local_copy(run):
+            plans.remove_local_copy(run)
             what = f"this machine's copy of the plan of {run_id} deleted"
             erasure.erased.append(("work folder", what))
     name = folder + REJECTED_CSV

@@ -11,11 +11,11 @@ from typing import Any
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.connection import Connection
 from exporter.definitions.export import Export
-from exporter.definitions.mapping import resolve
+from exporter.definitions.mapped_fields import resolve
 from exporter.errors import ExporterError, MappingError, ScopeMissing
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management import views
-from exporter.management.access import Access, ManagementLimits, SnapshotContainer, check_etag
+from exporter.management.access import Access, ManagementLimits, check_etag
 from exporter.management.api_keys import Keys
 from exporter.management.forms import ExportForm, NewExportForm
 from exporter.management.roles import Action
@@ -26,8 +26,9 @@ from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
 from exporter.runs.run_store import RunStore
+from exporter.snapshots.container import SnapshotContainer
 from exporter.snapshots.segments import newest_snapshots
-from exporter.storage.protocols import Snapshots, Store
+from exporter.storage.protocols import Store
 
 SAMPLES = 3  # profiles that a plan shows
 
@@ -41,7 +42,6 @@ class Exports:
     keys: Keys
     store: Store
     run_store: RunStore
-    snapshots: Snapshots
     container: SnapshotContainer
     limits: ManagementLimits
 
@@ -218,7 +218,7 @@ class Exports:
 
     def _segment_warnings(self, export: Export) -> list[str]:
         try:
-            arrived = newest_snapshots(self.snapshots.list(""))
+            arrived = newest_snapshots(self.container.blobs())
         except ExporterError as exc:
             return [f"It is not known whether snapshots have arrived: {exc.message}."]
         warnings = []

@@ -28,8 +28,6 @@ from exporter.management.access import (
     DEFAULT_LIMITS,
     Access,
     ManagementLimits,
-    RunStarter,
-    SnapshotContainer,
 )
 from exporter.management.api_keys import Keys, KlaviyoAccount, Secrets
 from exporter.management.audit import PLACE, Audit
@@ -47,8 +45,10 @@ from exporter.management.views import (
     Page,
     check_limit,
 )
+from exporter.orchestration.start_run import RunStarter
 from exporter.runs.run_store import RunStore
-from exporter.storage.protocols import Snapshots, Store
+from exporter.snapshots.container import SnapshotContainer
+from exporter.storage.protocols import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,6 @@ class Management:
         self,
         *,
         store: Store,
-        snapshots: Snapshots,
         catalog: Catalog,
         runs: RunStore,
         container: SnapshotContainer,
@@ -107,7 +106,7 @@ class Management:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """open_klaviyo: a client for a key."""
-        self._store, self._snapshots, self._catalog = store, snapshots, catalog
+        self._store, self._catalog = store, catalog
         self._runs, self._container, self._starter = runs, container, starter
         self._check_health, self._limits, self._clock = check_health, limits, clock
         self._audit = Audit(store, clock=clock)
@@ -127,7 +126,6 @@ class Management:
             keys=self._keys,
             store=self._store,
             run_store=self._runs,
-            snapshots=self._snapshots,
             container=self._container,
             starter=self._starter,
             limits=self._limits,

@@ -14,7 +14,7 @@ from exporter.definitions.catalog import Catalog
 from exporter.definitions.export import Export
 from exporter.errors import Conflict, ExporterError, Invalid, Unknown
 from exporter.management import views
-from exporter.management.access import Access, RunStarter
+from exporter.management.access import Access
 from exporter.management.app import Rows
 from exporter.management.roles import Action
 from exporter.management.views import (
@@ -26,10 +26,10 @@ from exporter.management.views import (
     StartedView,
     check_limit,
 )
+from exporter.orchestration.start_run import RunStarter
 from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
 from exporter.runs.run import RUN_ID, Run, RunName, run_folder
 from exporter.runs.run_store import RunStore
-from exporter.sending.journal import Journal
 from exporter.storage.protocols import NotThere, Store
 
 NEWEST_RUNS = 5  # of an export are read, at most, for its status and when it last delivered
@@ -96,7 +96,7 @@ class Runs:
         run = self._permitted_run(Action.SEE_RUNS, run_id)
         accepted = run.counts.accepted
         if run.status.is_open:
-            accepted = Journal(self.store, run_id).delivery.accepted_profiles
+            accepted = self.run_store.journal(run).delivery.accepted_profiles
         return views.run_view(run, accepted=accepted)
 
     def report(self, run_id: str) -> dict[str, Any]:
@@ -160,10 +160,9 @@ class Runs:
     def _permitted_run(self, action: Action, run_id: str) -> Run:
         """Find a run that the actor may do this with."""
         self.access.check(action)
-        found = self.run_store.read(run_id) if RUN_ID.fullmatch(run_id) else None
-        if found is None:
+        run = self.run_store.run(run_id) if RUN_ID.fullmatch(run_id) else None
+        if run is None:
             raise Unknown(f"there is no run {run_id[:200]}", hint="Look at the runs of its export.")
-        run, _ = found
         self.access.check(action, shared=self.access.is_shared(run.connection))
         return run
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from exporter.definitions.suggestions import suggest
 from exporter.errors import ExporterError, NoSnapshot
-from exporter.management.access import Access, ManagementLimits, SnapshotContainer
+from exporter.management.access import Access, ManagementLimits
 from exporter.management.roles import Action
 from exporter.management.views import SegmentView, SuggestionView
 from exporter.reading.source import count_rows, read_columns
 from exporter.snapshots import members
+from exporter.snapshots.container import SnapshotContainer
 from exporter.snapshots.paths import SnapshotRef
 from exporter.snapshots.segments import Found, newest_snapshots
-from exporter.storage.protocols import Snapshots, Store
+from exporter.storage.protocols import Store
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,13 @@ class Segments:
 
     access: Access
     store: Store
-    snapshots: Snapshots
     container: SnapshotContainer
     limits: ManagementLimits
 
     def segments(self) -> list[SegmentView]:
         """List the segments found in storage, by name."""
         self.access.check(Action.SEE_SEGMENTS)
-        arrived, now = newest_snapshots(self.snapshots.list("")), self.access.now()
+        arrived, now = newest_snapshots(self.container.blobs()), self.access.now()
         counted = self._members(arrived)
         return [
             SegmentView(

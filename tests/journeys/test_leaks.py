@@ -160,7 +160,7 @@ def _poison(world: World) -> None:
     def broken(_: object) -> object:
         raise RuntimeError("a defect of ours")
 
-    world.exporter = world.again(klaviyo=broken)
+    world.engine = world.again(open_klaviyo=broken)
     _deliver(world)
 
 

@@ -22,7 +22,7 @@ def broken(world: World, management: Management) -> Management:
     add_export(management, name="A", connection="hand-made")
     add_export(management)
     name = "connections/hand-made.json"
-    found = world.exporter.store.read(name)
+    found = world.engine.store.read(name)
     assert found is not None
-    world.exporter.store.replace(name, b'{"id": "hand-made", "name"', etag=found.etag)
+    world.engine.store.replace(name, b'{"id": "hand-made", "name"', etag=found.etag)
     return management

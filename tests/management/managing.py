@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import SecretStr
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from exporter.definitions import consent
 from exporter.errors import SecretUnavailable
 from exporter.management.access import ManagementLimits
+from exporter.management.erasure import Erasure, forget
 from exporter.management.forms import NewConnectionForm, NewExportForm, parse
 from exporter.management.management import Management
 from exporter.management.roles import Actor, Role
@@ -45,15 +47,14 @@ class WorldSecrets:
 
 def managed(world: World, **changes: Any) -> Management:
     """The management of a world. changes: parts of it that are others."""
-    exporter, limits = world.exporter, world.limits
+    engine, limits = world.engine, world.limits
     parts: dict[str, Any] = {
-        "store": exporter.store,
-        "snapshots": exporter.snapshots,
-        "catalog": exporter.catalog,
-        "runs": exporter.records,
-        "container": exporter.settling,
-        "starter": exporter,
-        "check_health": exporter.health,
+        "store": engine.store,
+        "catalog": engine.catalog,
+        "runs": engine.runs,
+        "container": engine.container,
+        "starter": engine.starter,
+        "check_health": engine.health.check,
         "secrets": WorldSecrets(world),
         "open_klaviyo": world.client,
         "limits": ManagementLimits(memory_mb=limits.memory_mb, pacer_share=limits.pacer_share),
@@ -96,3 +97,8 @@ def connect(management: Management, *, agreed: bool = True, **changes: Any) -> C
 
 def add_export(management: Management, actor: Actor = ADMIN, **changes: Any) -> ExportView:
     return management.as_(actor).create_export(parse(NewExportForm, export_document(**changes)))
+
+
+def forget_in_world(world: World, identifiers: Sequence[str]) -> Erasure:
+    """Erase a person from a world."""
+    return forget(world.engine.store, world.engine.runs, world.engine.plans, identifiers)

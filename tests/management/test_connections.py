@@ -160,12 +160,12 @@ def test_a_new_key_that_is_refused_leaves_the_old_one(world: World, management: 
 
 def test_a_key_of_another_account_is_refused(world: World, management: Management) -> None:
     view = connect(management)
-    known, etag = world.exporter.catalog.find(Connection, view.id) or pytest.fail("no connection")
+    known, etag = world.engine.catalog.find(Connection, view.id) or pytest.fail("no connection")
     assert known.check is not None
     other = known.model_copy(
         update={"check": known.check.model_copy(update={"account_id": "OTHER1"})}
     )
-    world.exporter.catalog.replace(other, etag=etag)
+    world.engine.catalog.replace(other, etag=etag)
     with pytest.raises(Invalid, match="account SANDBX, not OTHER1"):
         management.as_(ADMIN).rotate_key(view.id, SecretStr(FULL_KEY))
 

@@ -76,7 +76,7 @@ def test_refreshed_is_when_it_last_delivered_however_often_it_was_skipped_since(
                 "finished_at": world.now(),
             }
         )
-        world.exporter.store.create(
+        world.engine.store.create(
             document.folder + "run.json", document.model_dump_json(by_alias=True).encode()
         )
     view = management.as_(VIEWER).export("high-value")
@@ -95,7 +95,7 @@ def test_refreshed_is_when_it_last_delivered_however_often_it_failed_since(
     world.deliver()
     delivered = world.run("high-value").finished_at
     if not recorded:
-        world.exporter.store.delete("refreshed/high-value.json")
+        world.engine.store.delete("refreshed/high-value.json")
     world.settings(revoke=[FULL_KEY])
     for number in range(8 if recorded else 3):
         world.clock.move(90)
@@ -113,10 +113,10 @@ def test_a_delivery_whose_closer_died_is_noted_by_the_timer(
     world.drop_people("a.csv", people(3))
     world.deliver()
     run = world.run("high-value")
-    world.exporter.store.delete("refreshed/high-value.json")
-    world.exporter.records.list_as_open(run)  # as it is when a run has just closed
-    world.exporter.tick()
-    assert world.exporter.records.refreshed("high-value") == run.finished_at
+    world.engine.store.delete("refreshed/high-value.json")
+    world.engine.runs.list_as_open(run)  # as it is when a run has just closed
+    world.engine.timer.tick()
+    assert world.engine.runs.refreshed("high-value") == run.finished_at
 
 
 def test_a_list_that_klaviyo_does_not_have_is_refused(management: Management) -> None:
@@ -170,7 +170,7 @@ def test_storage_that_does_not_answer_keeps_no_export_from_being_saved(
         raise Transient("storage does not answer")
 
     connect(management)
-    monkeypatch.setattr(world.exporter.snapshots, "list", away)
+    monkeypatch.setattr(world.engine.snapshots, "list", away)
     made = add_export(management)
     assert (
         "It is not known whether snapshots have arrived: storage does not answer." in made.warnings
@@ -187,7 +187,7 @@ def test_an_export_that_is_answered_with_an_error_is_not_saved(
     connect(management)
     made = add_export(management)
     before = text_of_everything(world)
-    monkeypatch.setattr(world.exporter.store, "folders", away)  # of runs, for the answer
+    monkeypatch.setattr(world.engine.store, "folders", away)  # of runs, for the answer
     form = parse(ExportForm, export_document(max_profiles=5))
     with pytest.raises(Transient):
         management.as_(ADMIN).edit_export(made.id, form, etag=made.etag)

@@ -42,7 +42,7 @@ def test_storage_that_fails_for_one_export_does_not_end_run_all(
     arrive(world)
     add_export(management, name="A")
     add_export(management)
-    asked, real = [], world.exporter.catalog.connection
+    asked, real = [], world.engine.catalog.connection
 
     def connection(connection_id: str) -> Connection | None:
         asked.append(connection_id)
@@ -50,7 +50,7 @@ def test_storage_that_fails_for_one_export_does_not_end_run_all(
             raise Transient("storage does not answer")
         return real(connection_id)
 
-    monkeypatch.setattr(world.exporter.catalog, "connection", connection)
+    monkeypatch.setattr(world.engine.catalog, "connection", connection)
     first, second = management.as_(ADMIN).run_all()
     assert (first.problem, second.run is not None) == ("storage does not answer.", True)
 
@@ -81,15 +81,15 @@ def test_run_all_goes_on_after_an_export_that_cannot_be_started(
     add_export(management, name="B: broken", connection="broken")
     add_export(management, name="C: unlucky", segments=["Unlucky"])
     add_export(management, name="D: good")
-    found = world.exporter.store.read("connections/broken.json")
+    found = world.engine.store.read("connections/broken.json")
     assert found is not None
-    world.exporter.store.replace("connections/broken.json", b"{}", etag=found.etag)
+    world.engine.store.replace("connections/broken.json", b"{}", etag=found.etag)
 
     class Unlucky:
         def start(self, export: Export) -> Run:
             if "Unlucky" in export.segments:
                 raise Transient("the storage cannot answer")
-            return world.exporter.start(export)
+            return world.engine.starter.start(export)
 
     started = managed(world, starter=Unlucky()).as_(ADMIN).run_all()
     assert [(one.export[0], one.run is not None) for one in started] == [

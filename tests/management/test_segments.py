@@ -82,7 +82,7 @@ def test_what_a_run_has_counted_is_not_read_again(world: World, management: Mana
     add_export(management)
     world.drop_people("a.csv", [*people(3), *people(1), ("nobody", "X")])
     world.deliver()
-    world.patch.setattr(world.exporter.snapshots, "open", read_again)
+    world.patch.setattr(world.engine.snapshots, "open", read_again)
     assert members_of(management) == {SEGMENT: 5}, "rows, whatever became of them"
 
 
@@ -91,7 +91,7 @@ def test_what_was_counted_for_one_look_is_not_read_again_for_the_next(
 ) -> None:
     arrive(world)
     assert members_of(management) == {SEGMENT: 3}
-    world.patch.setattr(world.exporter.snapshots, "open", read_again)
+    world.patch.setattr(world.engine.snapshots, "open", read_again)
     assert members_of(management) == {SEGMENT: 3}
 
 
@@ -133,7 +133,7 @@ def test_members_of_a_document_that_cannot_be_read_are_counted_anew(
     world: World, management: Management
 ) -> None:
     arrive(world)
-    world.exporter.store.create("members.json", b"{")
+    world.engine.store.create("members.json", b"{")
     assert members_of(management) == members_of(management) == {SEGMENT: 3}
 
 
