@@ -1,4 +1,6 @@
-"""The triggers: decorator, one call, return. Everything they call is in `exporter`, which knows nothing of Functions.
+"""The triggers: decorator, one call, return.
+
+Everything they call is in `exporter`, which knows nothing of Functions.
 
 on_blob    a blob arrived                 -> note it
 on_step    a message of the work queue    -> take one step further, queue the next
@@ -31,7 +33,8 @@ logger = logging.getLogger(__name__)
     arg_name="client",
     path="%SNAPSHOTS_CONTAINER%/{name}",
     connection=wiring.SNAPSHOTS_CONNECTION,
-    # Event Grid is the only source on Flex Consumption. Nothing sends its events from a laptop's storage.
+    # Event Grid is the only source on Flex Consumption. Nothing sends its events from a laptop's
+    # storage.
     source=func.BlobSource(os.environ.get("SNAPSHOTS_SOURCE") or func.BlobSource.EVENT_GRID),
 )
 @discreet

@@ -1,7 +1,7 @@
 """The app's settings: read from the environment once, all problems reported at a time.
 
-Each setting is one field below: its name, default, rule and meaning. docs/configuration.md is made from
-these fields, and a test compares the two.
+Each setting is one field below: its name, default, rule and meaning. docs/configuration.md is made
+from these fields, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ HINT = "Correct these app settings. docs/configuration.md explains each."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingSpec:
-    """What a setting is called, how it is read, and what it means. default: None if it must be set."""
+    """What a setting is called, how it is read, and what it means.
+
+    default: None if it must be set.
+    """
 
     name: str
     default: str | None
@@ -119,7 +122,8 @@ class StepLimits:
         "KLAVIYO_SHARE",
         "1",
         _between(0.01, 1),
-        "The part of Klaviyo's limits that runs may use. Lower it when other tools use the account.",
+        "The part of Klaviyo's limits that runs may use. Lower it when other tools use the "
+        "account.",
     )
     memory_mb: int = _setting(
         "MEMORY_MB",
@@ -237,7 +241,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
 
 
 def _read(kind: type, environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
-    """Read the fields that are set, by field name, and add what is wrong with the others to `problems`."""
+    """Read the fields that are set, by field name; what is wrong goes to `problems`."""
     values: dict[str, Any] = {}
     for each in fields(kind):
         for spec in _specs_of((each,)):

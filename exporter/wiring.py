@@ -1,4 +1,7 @@
-"""Settings to real collaborators. The only module that builds clients, each once for the process."""
+"""Settings to real collaborators.
+
+The only module that builds clients, each once for the process.
+"""
 
 from __future__ import annotations
 

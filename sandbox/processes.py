@@ -17,8 +17,11 @@ from typing import Any
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to end this child when its parent dies, however it dies. Elsewhere the parent's cleanup must do."""
+def die_with_parent() -> None:
+    """Ask Linux to end this child when its parent dies, however it dies.
+
+    Elsewhere the parent's cleanup must do.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -31,9 +34,12 @@ def running(
     env: Mapping[str, str] | None = None,
     ready_s: float = 30,
 ) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
-    """Run `command` until the block ends; yield the process and the JSON line it printed when it was ready.
+    """Run `command` until the block ends; yield the process and the JSON line it printed.
 
-    Its standard error goes to `log`. Raises RuntimeError with the end of that log if it does not get ready.
+    It prints that line when it is ready.
+
+    Its standard error goes to `log`. Raises RuntimeError with the end of that log if it does not
+    get ready.
     """
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -42,7 +48,7 @@ def running(
             stderr=errors,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **(env or {})},
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     try:
         yield process, _read_ready_line(process, log=log, command=command, ready_s=ready_s)

@@ -1,11 +1,14 @@
-"""What happens before a run exists: a blob arrives, its snapshot is checked until it is complete, then runs begin.
+"""What happens before a run exists.
 
-    on_blob_arrived ──> settle message ──> check_snapshot ──> complete: a run for each export that waits for it
-                                             ├─ not yet, or something stands in the way: this message again, later
-                                             └─ never complete: a failed run for each, which says why
+A blob arrives, its snapshot is checked until it is complete, then runs begin.
 
-Blob events come at least once, in any order, some for empty blobs. They are hints only: runs are made
-of what is in the container.
+    on_blob_arrived ──> settle message ──> check_snapshot
+        complete: a run for each export that waits for it
+        not yet, or something stands in the way: this message again, later
+        never complete: a failed run for each export, which says why
+
+Blob events come at least once, in any order, some for empty blobs. They are hints only: runs are
+made of what is in the container.
 """
 
 from __future__ import annotations
@@ -52,7 +55,10 @@ UNKNOWN_HINT = (
 
 
 class Arrivals:
-    """Snapshots from their arrival to the runs on them. Safe to share: it keeps nothing in memory."""
+    """Snapshots from their arrival to the runs on them.
+
+    Safe to share: it keeps nothing in memory.
+    """
 
     def __init__(
         self,
@@ -71,7 +77,10 @@ class Arrivals:
         self._setbacks = setbacks
 
     def on_blob_arrived(self, blob_name: str) -> None:
-        """Queue a check of the blob's snapshot, for when it may be complete. Other blobs are ignored."""
+        """Queue a check of the blob's snapshot, for when it may be complete.
+
+        Other blobs are ignored.
+        """
         if is_model(blob_name):
             self.queue_check(blob_name, delay_s=self._container.settle_s)
             return
@@ -115,7 +124,10 @@ class Arrivals:
             return SnapshotFailed(ref.segment if ref else blob_name, why)
 
     def close_poisoned(self, blob_name: str) -> None:
-        """Checking this snapshot kept failing: record a failed run for each export that waited for it."""
+        """Checking this snapshot kept failing.
+
+        Record a failed run for each export that waited for it.
+        """
         try:
             ref = parse_blob_name(blob_name)
         except NotASnapshot:
@@ -206,7 +218,7 @@ class Arrivals:
             return
 
     def _fail_unchecked(self, ref: SnapshotRef, why: str, *, hint: str = "") -> None:
-        """Record a failed run for each export that waits for a snapshot which could not be checked."""
+        """Record a failed run for each export that waits for this snapshot."""
         now = self._now()
         manifest = Manifest(
             snapshots=[ref.prefix], exported_at=ref.exported_at or now, partitions=[]

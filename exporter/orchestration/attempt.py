@@ -1,11 +1,13 @@
-"""One attempt at a step of a run, under the lease on its account: every known error becomes a result.
+"""One attempt at a step of a run, under the lease on its account.
+
+Every known error becomes a result.
 
 lease held elsewhere, run taken over    again, soon
 a person withdrew                       the run is Canceled
 transient                               again, after a growing while, a limited number of times
 the snapshot changed                    a new run reads it as it is now
 anything else that we know              the run is Failed
-unknown                                 raised: the message comes again, and the run keeps what it was
+unknown                                 raised: the message comes again; the run notes the error
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ class Attempt:
 
     @contextlib.contextmanager
     def _keeping_unexpected(self, step: RunStep) -> Iterator[None]:
-        """Write what an unknown error was into the run, for whoever closes it should it fail each time."""
+        """Note an unknown error in the run, for whoever closes it if the step fails each time."""
         try:
             yield
         except Exception as exc:
@@ -182,8 +184,11 @@ class Attempt:
         return self._container.freeze(settled, missing=missing)
 
     def _start_following(self, export: Export, manifest: Manifest, run: Run) -> str:
-        """Start the run that follows; return its id. It may be there: the arrival started it, or this
-        step before it died."""
+        """Start the run that follows; return its id.
+
+        It may be there: the arrival started it, or this
+                step before it died.
+        """
         following = self._starter.create(
             export,
             manifest,
@@ -201,7 +206,10 @@ class Attempt:
 
 
 def _pacer(held: HeldLease, share: float) -> Pacer:
-    """Return a pacer that goes on where the last holder's was; a damaged one must not block the account."""
+    """Return a pacer that goes on where the last holder's was.
+
+    A damaged one must not block the account.
+    """
     try:
         return Pacer.from_json(held.pacer, share=share)
     except ValueError:

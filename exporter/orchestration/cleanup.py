@@ -1,4 +1,6 @@
-"""Once a day, in portions: what is past its time is deleted, and segments that went quiet raise a notice.
+"""Once a day, in portions.
+
+What is past its time is deleted, and segments that went quiet raise a notice.
 
 housekeeping.json    the last day whose round is done
 """
@@ -113,7 +115,7 @@ class Cleanup:
     # Quiet segments
 
     def _tell_if_quiet(self, export: Export | None, now: datetime) -> set[str]:
-        """Raise a notice, once, about segments of an active export without a new snapshot for too long.
+        """Raise one notice about segments of an active export without a new snapshot for too long.
 
         Returns what the notices are about: one for all segments that are quiet since one moment.
         """
@@ -155,7 +157,7 @@ class Cleanup:
     def _last_snapshots(
         self, export: Export, known_since: datetime, *, now: datetime, long_ago: datetime
     ) -> dict[str, datetime]:
-        """Return when each segment was last exported, or since when it is waited for if that is later."""
+        """Return when each segment was last exported, or since when it is waited for."""
         changed = export.changed.at if export.changed else known_since  # a segment may be new since
         is_sensible = changed.tzinfo is not None and changed < now
         never = max(known_since, changed) if is_sensible else known_since

@@ -1,9 +1,10 @@
 """Messages of the work queue: each is handled once, and its result becomes the next message.
 
-    blob arrives ──> settle ──> check_snapshot: arrivals.py ──> step ──> step ──> ...: attempt.py, run_step.py
+    settle message    a snapshot is checked: arrivals.py
+    step message      a run goes one step further: attempt.py, run_step.py
 
-Any message may come twice, late, or after whoever had it died at any line. What was recorded counts; the
-rest is done again.
+Any message may come twice, late, or after whoever had it died at any line. What was recorded
+counts; the rest is done again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from exporter.storage.protocols import WorkQueue
 logger = logging.getLogger(__name__)
 
 DEFECT_HINT = (
-    "This is a defect. Report it with the message, which holds no data of persons, and the version. "
+    "This is a defect. Report it with this message, which holds no personal data, and the version. "
     "Running the export again, or on another snapshot, is harmless."
 )
 KILLED = "it left no error behind, so the app was killed or stopped each time"

@@ -2,9 +2,9 @@
 
 schedules/{export}.json    how far an export's schedule is done with, and what is being started
 
-A moment that is due is claimed together with its manifest, by a conditional write, before the run is
-started on that manifest. So there is one run, with any number of instances, and after a crash between
-the two.
+A moment that is due is claimed together with its manifest, by a conditional write, before the run
+is started on that manifest. So there is one run, with any number of instances, and after a crash
+between the two.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Timetables:
         self._store = store
 
     def since(self, export_id: str) -> datetime | None:
-        """Return since when an export's schedule counts; None where the timer has not seen it yet."""
+        """Return since when an export's schedule counts.
+
+        None where the timer has not seen it yet.
+        """
         table = _parse(self._store.read(_name(export_id)))
         return table.since if table else None
 
@@ -86,7 +89,10 @@ class Timetables:
         return self._store.replace(_name(export_id), _encode(table), etag=etag)
 
     def keep_only(self, export_ids: set[str]) -> None:
-        """Drop the others: paused, switched off or gone. Moments that pass meanwhile are not made up for."""
+        """Drop the others: paused, switched off or gone.
+
+        Moments that pass meanwhile are not made up for.
+        """
         kept = {_name(export_id) for export_id in export_ids}
         for name in self._store.names(FOLDER):
             if name not in kept:
@@ -107,7 +113,10 @@ class DueSchedules:
         self._container, self._starter = container, starter
 
     def start_due(self, now: datetime) -> None:
-        """Start the runs that are due. An export that cannot be started does not hold up the others."""
+        """Start the runs that are due.
+
+        An export that cannot be started does not hold up the others.
+        """
         active = set()
         for export in self._catalog.exports():
             if not (export.is_active and export.schedule.is_active):

@@ -75,7 +75,8 @@ def build_engine(
     read_secret: a secret's value by its name. open_klaviyo: a client for a key. work: a folder for
     plans in use. container_name: the snapshots container's, as model.json may spell it out.
     instance: for people who read leases. notify: sends a notice; None for no notices. checks: what
-    else the health check asks. progress: told (phase, profiles done, of how many; 0 = not known yet).
+    else the health check asks. progress: told (phase, profiles done, of how many; 0 = not known
+    yet).
     """
 
     def now() -> datetime:

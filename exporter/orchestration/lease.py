@@ -1,13 +1,13 @@
 """Leases on Klaviyo accounts: the quota is the account's, so runs over one account take turns.
 
-    leases/accounts/{account}.json    owner, generation, expires_at, and the account's used rate windows
+    leases/accounts/{account}.json    owner, generation, expires_at, used rate windows
     leases/{connection}.json          the same, where the connection's account is not known
 
-Taking over an expired lease raises `generation` by one. The holder renews its lease from a thread of its
-own and calls `held.check()` before each effect. Behind it stands the journal: an append at a position
-that has moved on fails, should a holder be too slow to notice that it lost its lease. Clocks of
-instances may differ by less than the margin. A lease that expires later than one taken now is ignored:
-some clock was wrong.
+Taking over an expired lease raises `generation` by one. The holder renews its lease from a thread
+of its own and calls `held.check()` before each effect. Behind it stands the journal: an append at a
+position that has moved on fails, should a holder be too slow to notice that it lost its lease.
+Clocks of instances may differ by less than the margin. A lease that expires later than one taken
+now is ignored: some clock was wrong.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ class HeldLease:
             )
 
     def renew(self, pacer: dict[str, Any] | None = None) -> None:
-        """Extend the lease, and keep the rate windows for the next holder. Raises LeaseHeld if it is lost."""
+        """Extend the lease, and keep the rate windows for the next holder.
+
+        Raises LeaseHeld if it is lost.
+        """
         with self._lock:
             self._write(self.lasts_s, pacer)
 
@@ -200,13 +203,19 @@ def is_held(store: Store, name: str, *, now: float, lasts_s: float = LEASE_S) ->
 
 
 def _is_valid(lease: Lease, now: float, lasts_s: float) -> bool:
-    """Say whether a lease counts. One from a clock far ahead would block its account for as long."""
+    """Say whether a lease counts.
+
+    One from a clock far ahead would block its account for as long.
+    """
     return now < lease.expires_at <= now + max(lasts_s, LEASE_S) * (1 + MARGIN)
 
 
 @contextlib.contextmanager
 def kept(held: HeldLease, *, pacer: Callable[[], dict[str, Any]]) -> Iterator[HeldLease]:
-    """Renew a lease from a thread while the block runs; then release it with the rate windows used."""
+    """Renew a lease from a thread while the block runs.
+
+    Then release it with the rate windows used.
+    """
     done = threading.Event()
     keeper = threading.Thread(target=_keep, args=(held, pacer, done), name="lease", daemon=True)
     keeper.start()

@@ -49,7 +49,9 @@ class MissedArrivals:
         self._arrivals, self._timetables = arrivals, timetables
 
     def look(self, now: datetime) -> None:
-        """Queue a check of each newest snapshot that has no run long after it arrived. Once an hour.
+        """Queue a check of each newest snapshot that has no run long after it arrived.
+
+        Once an hour.
 
         What arrived before its export was saved does not count: saving an export never runs it. A
         check of a snapshot that was not missed after all comes to nothing.
@@ -64,7 +66,7 @@ class MissedArrivals:
             self._arrivals.queue_check(blob_name)
 
     def _missed(self, now: datetime) -> dict[str, str]:
-        """Return the segments of the missed snapshots, by the blob of each that was written last."""
+        """Return the segments of missed snapshots, each by the blob that was written last."""
         waiting = [
             (export, since)
             for export in self._catalog.exports()

@@ -33,7 +33,10 @@ class _Result:
 
 @dataclass(frozen=True, slots=True)
 class Again(_Result):
-    """Go on with this message after a while: there is more to do, or something stands in the way."""
+    """Go on with this message after a while.
+
+    There is more to do, or something stands in the way.
+    """
 
     message: Message
     after_s: float = 0.0
@@ -103,7 +106,10 @@ class NobodyWaits(_Result):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFailed(_Result):
-    """The snapshot never became complete, or could not be looked at: its exports have failed runs."""
+    """The snapshot never became complete, or could not be looked at.
+
+    Its exports have failed runs.
+    """
 
     level: ClassVar[int] = logging.ERROR
 
@@ -150,6 +156,6 @@ def settle_message(blob_name: str) -> dict[str, object]:
 
 
 def backoff_s(tries: int, error: ExporterError) -> float:
-    """Return the seconds to wait after so many failures, or what the error asks for if that is longer."""
+    """Return the seconds to wait after so many failures; longer where the error asks for it."""
     asked_s = error.retry_after_s if isinstance(error, Transient) else None
     return min(max(asked_s or 0, 2.0**tries), LONGEST_WAIT_S)

@@ -4,8 +4,8 @@
                │         └─ jobs are under way: later, with growing intervals
                └─ no time left: more
 
-A step is taken under the lease on the run's account and looks now and again whether it may go on. It
-ends in a result, or in an error that attempt.py turns into one.
+A step is taken under the lease on the run's account and looks now and again whether it may go on.
+It ends in a result, or in an error that attempt.py turns into one.
 """
 
 from __future__ import annotations
@@ -157,7 +157,10 @@ class RunStep:
         return run_over(self.run)
 
     def error_of_key(self, error: KeyRefused) -> ExporterError:
-        """Return what a refused key means: try again if the vault holds another one now, else `error`."""
+        """Return what a refused key means.
+
+        Try again if the vault holds another one now, else `error`.
+        """
         try:
             if self._renew_key() is None:
                 return error
@@ -174,7 +177,10 @@ class RunStep:
 
     @telemetry.phase(Phase.PLAN)
     def _plan(self, *, deadline: float) -> None:
-        """Plan, and ask Klaviyo for the list meanwhile. The plan is in the store before the run names it."""
+        """Plan, and ask Klaviyo for the list meanwhile.
+
+        The plan is in the store before the run names it.
+        """
         run, token = self.run, f"plan-{uuid.uuid4().hex[:8]}"
         if not run.manifest.partitions:
             raise SnapshotUnreadable(
@@ -209,7 +215,10 @@ class RunStep:
     def _planning_progress(
         self, asked: Future[KlaviyoList], deadline: float
     ) -> Callable[[int], None]:
-        """Return what planning calls with the rows so far: it raises where there is no need to go on."""
+        """Return what planning calls with the rows so far.
+
+        It raises where there is no need to go on.
+        """
         looked_at = self._with.clock()
 
         def progress(rows: int) -> None:
@@ -311,7 +320,10 @@ class RunStep:
 
     @telemetry.phase(Phase.FINISH)
     def _finish(self) -> StepResult:
-        """End the run, unless the list does not agree with what was delivered: Klaviyo may be late."""
+        """End the run, unless the list does not agree with what was delivered.
+
+        Klaviyo may be late.
+        """
         plan = self.reader.plan
         counts = count(plan, self.journal.delivery)
         if self.run.reconcile:
@@ -346,7 +358,10 @@ class RunStep:
         return counts.model_copy(update=update)
 
     def _sample(self) -> list[str]:
-        """Return addresses of delivered profiles from all over the run; none for other identifiers."""
+        """Return addresses of delivered profiles from all over the run.
+
+        None for other identifiers.
+        """
         plan = self.reader.plan
         if plan.identifier != "email":
             return []
@@ -357,7 +372,10 @@ class RunStep:
         return addresses
 
     def _save_rows(self) -> Examples:
-        """Write the lists of rows into the store; return the first rows that Klaviyo did not take."""
+        """Write the lists of rows into the store.
+
+        Return the first rows that Klaviyo did not take.
+        """
         folder = self.reader.folder
         rejected = folder / "undelivered.csv"
         shutil.copyfile(folder / REJECTED_CSV, rejected)
@@ -367,7 +385,10 @@ class RunStep:
         return undelivered
 
     def _save_rows_so_far(self) -> Examples:
-        """Do the same for a run that ends early, where that is possible: ending it must not fail for it."""
+        """Do the same for a run that ends early, where that is possible.
+
+        Ending it must not fail for it.
+        """
         if not self.run.plan:
             return NO_EXAMPLES
         try:

@@ -1,6 +1,7 @@
 """Runs begin here, whoever asks: an arrival, a schedule, or a person.
 
-A run's id is made from its export and manifest. So of two that start the same run one finds it started.
+A run's id is made from its export and manifest. So of two that start the same run one finds it
+started.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ logger = logging.getLogger(__name__)
 
 Because = Literal["arrival", "schedule", "demand"]
 
-# What a run takes over from its export: while these are equal, an open run does what the export says.
+# What a run takes over from its export: while these are equal, an open run does what the export
+# says.
 _TAKEN_OVER = ("mapping", "max_profiles", "keep_rejected_rows", "reconcile")
 
 
 class RunStarter:
-    """Creates runs and queues their first step. Safe to share: it keeps nothing of them in memory."""
+    """Creates runs and queues their first step.
+
+    Safe to share: it keeps nothing of them in memory.
+    """
 
     def __init__(
         self,
@@ -62,9 +67,9 @@ class RunStarter:
     ) -> Run:
         """Start a run on a manifest, or return the one that is open on it.
 
-        A schedule skips a manifest that an attempt has delivered to the export's list. Attempts that
-        failed or were canceled do not count. due_at: the schedule's moment; there is one run for it.
-        skipped_before: see `record_skipped`.
+        A schedule skips a manifest that an attempt has delivered to the export's list. Attempts
+        that failed or were canceled do not count. due_at: the schedule's moment; there is one run
+        for it. skipped_before: see `record_skipped`.
         """
         attempt = 1
         while True:
@@ -99,7 +104,10 @@ class RunStarter:
         due_at: datetime | None = None,
         restarts: int = 0,
     ) -> Run | None:
-        """Create a run and queue its first step. None where it exists: it was started, or ran before."""
+        """Create a run and queue its first step.
+
+        None where it exists: it was started, or ran before.
+        """
         run = self._new_run(export, manifest, because=because, attempt=attempt, due_at=due_at)
         run = run.model_copy(update={"restarts": restarts})
         try:
@@ -111,7 +119,10 @@ class RunStarter:
         return run
 
     def queue_first_step(self, run: Run) -> None:
-        """Queue an open run's next step, again where that may have been lost. The timer looks after it."""
+        """Queue an open run's next step, again where that may have been lost.
+
+        The timer looks after it.
+        """
         self._runs.list_as_open(run)
         self._queue.put(step_message(run))
 
@@ -144,13 +155,19 @@ class RunStarter:
         return self._record_ended(run, Ending(status=Status.SKIPPED, message=message, hint=hint))
 
     def _record_ended(self, run: Run, ending: Ending) -> Run:
-        """Record a run that is over before it begins. It was never open, so nothing sets it going."""
+        """Record a run that is over before it begins.
+
+        It was never open, so nothing sets it going.
+        """
         with contextlib.suppress(StoreMoved):  # somebody was faster
             return self._runs.end(run, ending, etag=None)
         return self._runs.readable(run.run_id) or run.model_copy(update={"status": ending.status})
 
     def _goes_on(self, run: Run, export: Export) -> bool:
-        """Make an open run go on, or stop where its export was changed. False if another is to follow."""
+        """Make an open run go on, or stop where its export was changed.
+
+        False if another is to follow.
+        """
         is_current = _does_what_it_says(export, run)
         if not is_current:
             self._runs.cancel(run.run_id, why="the export was changed; a new run follows")

@@ -1,4 +1,6 @@
-"""What the timer does at each tick, from saved state alone: late, missed and doubled ticks change nothing.
+"""What the timer does at each tick, from saved state alone.
+
+Late, missed and doubled ticks change nothing.
 
 start what is due         due_schedules.py
 look for missed events    missed_arrivals.py, once an hour
@@ -57,7 +59,10 @@ class Timer:
         }
 
     def tick(self) -> None:
-        """Do all parts. One that fails does not hold up the others; the first error is raised at the end."""
+        """Do all parts.
+
+        One that fails does not hold up the others; the first error is raised at the end.
+        """
         now = self._now()
         errors: list[Exception] = []
         for name, part in self._parts.items():
@@ -71,7 +76,7 @@ class Timer:
             raise errors[0]
 
     def _look_after_runs(self, now: datetime) -> None:
-        """Restart open runs that lost their message, and clean up after those that ended without it."""
+        """Restart open runs that lost their message; clean up after ended ones that need it."""
         for run_id in self._runs.listed_as_open():
             try:
                 self._look_after(run_id, now)
@@ -86,7 +91,8 @@ class Timer:
         elif not run.status.is_open:
             self._runs.clean_up_after(run)
         elif _is_stale(run, now) and not self._leases.is_held_for(run):
-            # While its account is at work, for this run or another, its message comes round by itself.
+            # While its account is at work, for this run or another, its message comes round by
+            # itself.
             logger.warning("run restarted", extra={"run_id": run_id})
             self._queue.put(step_message(run))
 

@@ -24,7 +24,10 @@ class Withdrawal:
         self._catalog, self._runs = catalog, runs
 
     def connection_of(self, run: Run) -> Connection:
-        """Return the connection that the run was planned with. Raises RunCanceled if it was removed."""
+        """Return the connection that the run was planned with.
+
+        Raises RunCanceled if it was removed.
+        """
         connection = self._catalog.connection(run.connection)
         if connection is None or not is_same_document(connection, run.connection_created_at):
             raise RunCanceled("the connection was removed")

@@ -68,7 +68,9 @@ class PlanStore:
         shutil.rmtree(self._folder_of_run(run), ignore_errors=True)
 
     def delete(self, run: Run) -> int:
-        """Delete the run's plans in the store, those of attempts that died too. Returns how many files.
+        """Delete the run's plans in the store, those of attempts that died too.
+
+        Returns how many files.
 
         Only for a run that is over: an open one needs its plan.
         """

@@ -1,11 +1,11 @@
 """What is kept of runs, from their creation to their end. Every run ends here, in `end`.
 
-runs/{run}/run.json         the run's document: written over the version that was read, or not at all
+runs/{run}/run.json         the run's document: written over the version that was read
 runs/{run}/journal.jsonl    what became of the batches: sending/journal.py
 runs/{run}/cancel           why somebody wants the run to stop
-runs/{run}/report.json      written before the document says that the run is closed
+runs/{run}/report.json      written before the run is closed
 refreshed/{export}.json     when a run of the export last delivered, however many runs failed since
-open/{run}                  an index: runs that are open, or that were not cleaned up after. The timer reads it
+open/{run}                  an index for the timer: runs that are open, or not cleaned up after
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ class RunStore:
     # Documents
 
     def read(self, run_id: str) -> tuple[Run, str] | None:
-        """Return a run's document and its ETag; None where there is none. Raises DocumentUnreadable."""
+        """Return a run's document and its ETag; None where there is none.
+
+        Raises DocumentUnreadable.
+        """
         name = run_folder(run_id) + "run.json"
         found = self._store.read(name) if is_name(name) else None
         return (parse_document(Run, name, found.data), found.etag) if found else None
@@ -103,7 +106,10 @@ class RunStore:
         return found[0] if found else None
 
     def readable(self, run_id: str) -> Run | None:
-        """Return a run among others that must not suffer for it: None also for a damaged document."""
+        """Return a run among others that must not suffer for it.
+
+        None also for a damaged document.
+        """
         try:
             return self.run(run_id)
         except DocumentUnreadable as exc:
@@ -113,7 +119,8 @@ class RunStore:
     def create(self, run: Run) -> None:
         """Record a new run. Raises AlreadyThere.
 
-        The index comes first: wherever the creator dies, the timer finds the run, or an entry without one.
+        The index comes first: wherever the creator dies, the timer finds the run, or an entry
+        without one.
         """
         if self._store.read(_document_name(run)) is not None:
             raise AlreadyThere(f"{run.run_id} exists")
@@ -121,7 +128,10 @@ class RunStore:
         self._store.create(_document_name(run), _encode(run))
 
     def save(self, run: Run, etag: str) -> tuple[Run, str]:
-        """Write a run's document over the version that was read; return both anew. Raises StoreMoved."""
+        """Write a run's document over the version that was read; return both anew.
+
+        Raises StoreMoved.
+        """
         changed = run.model_copy(update={"updated_at": self._now()})
         return changed, self._store.replace(_document_name(run), _encode(changed), etag=etag)
 
@@ -145,7 +155,9 @@ class RunStore:
                 yield run
 
     def is_overtaken(self, run: Run) -> bool:
-        """Say whether a run on a newer snapshot got ahead: after it, this one would bring old values back.
+        """Say whether a run on a newer snapshot got ahead.
+
+        After it, this one would bring old values back.
 
         Runs that a person asked for are never overtaken.
         """
@@ -178,7 +190,7 @@ class RunStore:
         return [name.removeprefix(OPEN_RUNS) for name in self._store.names(OPEN_RUNS)]
 
     def drop_entry_without_run(self, run_id: str, now: datetime) -> None:
-        """Remove an entry of the index whose run does not exist, unless it is about to be written."""
+        """Remove an entry of the index without a run, unless the run is about to be written."""
         found = self._store.read(OPEN_RUNS + run_id)
         if found and parse_document(Listed, OPEN_RUNS + run_id, found.data).at < now - YOUNG:
             self._store.delete(OPEN_RUNS + run_id, etag=found.etag)
@@ -189,8 +201,8 @@ class RunStore:
         """End a run: report, document, clean-up, telemetry and log, in this order.
 
         Whoever sees the run closed finds its report. etag: of the version that was read; None for a
-        run that is recorded only now that it is over. A run that is closed stays as it is.
-        Raises StoreMoved where somebody else changed the run meanwhile; its report is untouched then.
+        run that is recorded only now that it is over. A run that is closed stays as it is. Raises
+        StoreMoved where somebody else changed the run meanwhile; its report is untouched then.
         """
         if not run.status.is_open:
             return run
@@ -221,7 +233,7 @@ class RunStore:
         return closed
 
     def clean_up_after(self, run: Run) -> None:
-        """Remove a closed run's plan, which holds everybody's data, and tell what became of the run.
+        """Remove a closed run's plan, which holds personal data, and tell what became of the run.
 
         Harmless to repeat. What fails is done by the next tick, as long as the run is in the index.
         """

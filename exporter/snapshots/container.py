@@ -1,4 +1,6 @@
-"""The container that Customer Insights writes to: which snapshots are there, which are complete, and their manifests.
+"""The container that Customer Insights writes to.
+
+Which snapshots are there, which are complete, and their manifests.
 
 Reads only. What follows from an arrival is decided in orchestration/arrivals.py.
 """
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A snapshot that is in the container, complete or not, and the blob of it that was written last."""
+    """A snapshot in the container, complete or not, and its blob that was written last."""
 
     ref: SnapshotRef
     last: BlobInfo

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from exporter.definitions.mapped_fields import resolve
 from exporter.definitions.mapping import ATTRIBUTES, LOCATION, parse_mapping
-    parse_mapping,
-)
 from exporter.errors import MappingError
 
 COLUMNS = ["CustomerId", "FirstName", "EMail", "Telephone", "City", "LoyaltyTier", "LifetimeValue"]

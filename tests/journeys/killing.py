@@ -1,7 +1,9 @@
-"""Kill an instance at one of its effects, in process: from then on nothing that it does reaches the outside.
+"""Kill an instance at one of its effects, in process.
 
-An effect is a write to the store, a message to the queue, or an import sent to Klaviyo. What an instance only reads
-needs no crash of its own: dying there is dying after the effect before.
+From then on nothing that it does reaches the outside.
+
+An effect is a write to the store, a message to the queue, or an import sent to Klaviyo. What an
+instance only reads needs no crash of its own: dying there is dying after the effect before.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Killed(BaseException):
 class Killer:
     """Counts effects and kills at number `at` (from 1), before or after it happened; 0 = never.
 
-    meanwhile: called instead of killing, before the effect: what the world does while the instance is frozen.
+    meanwhile: called instead of killing, before the effect: what the world does while the instance
+    is frozen.
     """
 
     def __init__(

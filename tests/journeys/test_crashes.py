@@ -60,7 +60,10 @@ def assert_right(world: World) -> None:
 
 
 def run_with_deaths(world: World, deaths: Iterable[Killer], *, work_survives: bool = True) -> None:
-    """Deliver everything; where an instance dies, the next one gets its message again and goes on."""
+    """Deliver everything.
+
+    Where an instance dies, the next one gets its message again and goes on.
+    """
     set_up(world)
     killers = iter([*deaths, Killer()])
     engine = mortal(world, next(killers))

@@ -173,7 +173,7 @@ def test_profiles_that_did_not_join_a_list_of_many_members_are_a_warning(world: 
     world.deliver()
     run = world.runs()[-1]
     assert_ended(world, Status.WARNINGS, run=run, delivered=40)
-    assert "40 of 40 that were looked up are not in the list" in run.message
+    assert "40 of 40 people that were looked up are not in the list" in run.message
     report = world.report(run)
     assert (report["list_members"], report["list_sampled"], report["list_missing"]) == (100, 40, 40)
 

@@ -1,4 +1,7 @@
-"""The app in Microsoft's own worker: it loads there, its triggers are as intended, and its functions run."""
+"""The app in Microsoft's own worker.
+
+It loads there, its triggers are as intended, and its functions run.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.skipif(
         sys.version_info < (3, 13),
-        reason="Microsoft publishes its worker as a library (azure-functions-runtime) for Python 3.13 and newer only",
+        reason="Microsoft publishes its worker as a library only for Python 3.13 and newer",
     ),
 ]
 
@@ -213,7 +216,7 @@ BLOB_NAME = "exports/HighValue/2026/11/23/1200/HighValue_1.csv"
 
 @pytest.fixture(scope="module")
 def storage(azurite: Azurite) -> dict[str, str]:
-    """The settings of connections to storage that holds what the infrastructure makes, and one partition."""
+    """The settings of connections to a storage as the infrastructure makes it, with a partition."""
     with BlobServiceClient.from_connection_string(azurite.connection_string) as blobs:
         blobs.create_container(SETTINGS["STATE_CONTAINER"]).close()
         blobs.create_container(SETTINGS["SNAPSHOTS_CONTAINER"]).upload_blob(
@@ -370,7 +373,10 @@ def signed_in(
 
 @pytest.mark.azurite
 class TestApi:
-    """The HTTP API in Microsoft's worker: who asks is in a header, and whether to believe it in the environment."""
+    """The HTTP API in Microsoft's worker.
+
+    Who asks is in a header, and whether to believe it in the environment.
+    """
 
     def test_header_is_ignored_where_the_platform_does_not_vouch(self, app: Worker) -> None:
         status, document, _ = ask(app, "GET", "/exports", role="Admin")

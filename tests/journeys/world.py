@@ -1,7 +1,9 @@
-"""A small world to run the exporter in: folders, a queue in memory, a stand-in Klaviyo, and one clock for all of them.
+"""A small world to run the exporter in.
+
+Folders, a queue in memory, a stand-in Klaviyo, and one clock for all of them.
 
     world.drop_people("a.csv", people(30))     a hand-dropped file arrives and is noticed
-    world.deliver()                            every message is handled, the clock moving on to the next one that is due
+    world.deliver()                            every message is handled; the clock moves to each
     world.emails()  world.report()  world.run()
 
 Nothing sleeps: waiting moves the clock. `World.again()` is a second instance on the same state.
@@ -191,7 +193,10 @@ class World:
         until: Callable[[], bool] = lambda: False,
         engine: Engine | None = None,
     ) -> None:
-        """Handle messages as the host does, until the queue is empty: five tries each, then the poison queue."""
+        """Handle messages as the host does, until the queue is empty.
+
+        Five tries each, then the poison queue.
+        """
         while not until() and (message := self.next_message()) is not None:
             assert most > 0, "messages go round for ever"
             most -= 1

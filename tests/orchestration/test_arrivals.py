@@ -1,4 +1,4 @@
-"""When a snapshot counts as complete, and that one snapshot makes one run, whatever order its notices come in."""
+"""When a snapshot is complete; and one snapshot makes one run, however its events come."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def test_partitions_that_arrive_minutes_apart_make_one_run(world: World) -> None
 
 
 def test_partitions_that_model_json_names_are_waited_for(world: World) -> None:
-    """Half an hour of quiet passes between two partitions: without model.json the first would have run alone."""
+    """Half an hour of quiet passes between two partitions.
+
+    Without model.json the first would have run alone.
+    """
     snapshot = Snapshot(rows=30, partitions=2)
     world.register()
     files = {file.path: b"".join(file.chunks) for file in snapshot.files()}
@@ -309,7 +312,10 @@ def test_one_that_arrives_anew_while_it_is_read_makes_one_new_run(world: World) 
 def test_a_snapshot_that_changes_without_end_fails_at_last(
     world: World, because: str, name: str
 ) -> None:
-    """A file by hand settles at once, so new runs follow; a folder never settles, so the run gives up."""
+    """A file by hand settles at once, so new runs follow.
+
+    A folder never settles, so the run gives up.
+    """
     sizes = itertools.count(7)  # file systems tell versions of one size apart by milliseconds only
     start_meddled(
         world,

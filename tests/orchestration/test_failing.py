@@ -1,4 +1,4 @@
-"""What cannot succeed ends as Failed, with a sentence that says what happened and one that says what to do."""
+"""What cannot succeed ends as Failed, and says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -457,7 +457,7 @@ def test_a_pause_of_half_an_hour_for_ever_ends_the_run(world: World) -> None:
 
 
 def test_steps_that_end_before_their_retries_do_are_not_repeated_for_ever(world: World) -> None:
-    """With a step shorter than the time for which a request is tried again, no attempt ever gives up by itself."""
+    """With a step shorter than the retries of a request, no attempt ever gives up by itself."""
     world.restart(step_s=10)
     world.fault("status", status=503, times=None)
     _export(world)
@@ -482,7 +482,10 @@ def test_health_is_looked_up_once_for_many_who_ask(world: World) -> None:
 
 
 def test_a_run_that_cannot_be_read_stops_neither_the_timer_nor_other_runs(world: World) -> None:
-    """Damaged, edited by hand, or of another version: whatever is the matter, it is the matter of this run alone."""
+    """Damaged, edited by hand, or of another version.
+
+    Whatever is the matter, it is the matter of this run alone.
+    """
     export = world.register()
     store = world.engine.store
     for name, data in (

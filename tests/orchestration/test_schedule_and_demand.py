@@ -1,4 +1,4 @@
-"""Runs that a clock or a person starts, and the timer that looks after runs which lost their message."""
+"""Runs that a clock or a person starts, and the timer that looks after stuck runs."""
 
 from __future__ import annotations
 
@@ -649,7 +649,10 @@ def test_no_closed_run_stays_in_the_index_of_open_ones(world: World) -> None:
 
 
 def test_a_run_that_waits_for_its_turn_for_hours_gathers_no_messages(world: World) -> None:
-    """Its connection is busy with another run, its own message goes round: each nudge adds another."""
+    """Its connection is busy with another run, its own message goes round.
+
+    Each nudge adds another.
+    """
     world.register()
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))

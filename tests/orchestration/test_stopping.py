@@ -1,4 +1,7 @@
-"""No batch leaves later than 0.3 s after a person's word; what Klaviyo has taken by then is reported."""
+"""No batch leaves later than 0.3 s after a person's word.
+
+What Klaviyo has taken by then is reported.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +67,11 @@ STOPS = [
 
 
 class _StopAt:
-    """A client that lets a person act while its n-th import is under way. Every import takes `seconds`: by default so
-    long that the next batch is the first that must not go."""
+    """A client that lets a person act while its n-th import is under way.
+
+    Every import takes `seconds`: by default so
+        long that the next batch is the first that must not go.
+    """
 
     def __init__(
         self, world: World, at: int, act: Callable[[World], None], *, seconds: float = 0.31

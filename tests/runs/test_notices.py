@@ -1,4 +1,7 @@
-"""Notices: who should hear of something hears of it once, whatever dies, and nothing that is private is in it."""
+"""Notices.
+
+Who should hear of something hears of it once, whatever dies, and nothing that is private is in it.
+"""
 
 from __future__ import annotations
 
@@ -456,7 +459,10 @@ def test_teams_gets_one_adaptive_card_whose_names_are_plain_text() -> None:
 
 @pytest.mark.parametrize("sign", ["x", "é", "表"])
 def test_a_card_of_long_texts_is_small_enough_for_teams(sign: str) -> None:
-    """However it counts: its limit is 28 KB, and it has been seen to count two bytes for each character of the JSON."""
+    """However it counts.
+
+    Its limit is 28 KB, and it has been seen to count two bytes for each character of the JSON.
+    """
     message = teams_message(
         a_notice(message="What happened: " + sign * 100_000, hint=sign * 100_000)
     )

@@ -1,4 +1,7 @@
-"""What the report says beside its numbers: which rows, as examples by line, and how the files were read."""
+"""What the report says beside its numbers.
+
+Which rows, as examples by line, and how the files were read.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,10 @@ def test_report_says_how_each_file_was_read(world: World) -> None:
         [FOLDER + "a.csv", 1, ";", "utf-8", ["column_1", "column_2"]],
         [FOLDER + "b.csv", 1, "\t", "utf-16-le", ["column_1", "column_2"]],
     ]
-    header = "The first line holds an address, so it is a row; the columns are called column_1 and so on."
+    header = (
+        "The first line holds an address, so it is a row; "
+        "the columns are called column_1 and so on."
+    )
     assert [file["header"] for file in report["files"]] == [header, header]
     text = report_as_text(report)
     assert (

@@ -83,16 +83,18 @@ def test_schedule_finds_the_next_occurrence(expression: str, after: str, expecte
 @pytest.mark.parametrize(
     "expression",
     [
-        *(
-            "",
-            "* * * *",
-            "0 0 0 0 * * *",
-            "60 * * * * *",
-            "0 0 0 * * 7",
-            "0 0 0 0 * *",
-            "x * * * * *",
-        ),
-        *("*/0 * * * * *", "1- * * * * *", "0 0 0 * 13 *", "0 0 0 L * *", "00:05:00"),
+        "",
+        "* * * *",
+        "0 0 0 0 * * *",
+        "60 * * * * *",
+        "0 0 0 * * 7",
+        "0 0 0 0 * *",
+        "x * * * * *",
+        "*/0 * * * * *",
+        "1- * * * * *",
+        "0 0 0 * 13 *",
+        "0 0 0 L * *",
+        "00:05:00",
     ],
 )
 def test_what_is_not_ncrontab_is_refused(expression: str) -> None:
@@ -280,7 +282,7 @@ class Host:
 
 
 class Toy:
-    """The toy app with containers and queues of its own; starts hosts for it and reads what its functions noted."""
+    """The toy app with its own containers and queues, its hosts, and what its functions noted."""
 
     def __init__(self, azurite: Azurite, folder: Path) -> None:
         unique = uuid.uuid4().hex[:12]
@@ -784,8 +786,10 @@ async def web(scope, receive, send):
         await send({"type": "lifespan.shutdown.complete"})
         return
     body = (await receive())["body"].decode()
-    text = f"{scope['method']} {scope['path']} {scope['query_string'].decode()} {body} {state['lifespan']}"
-    await send({"type": "http.response.start", "status": 202, "headers": [(b"content-type", b"text/plain")]})
+    query = scope["query_string"].decode()
+    text = f"{scope['method']} {scope['path']} {query} {body} {state['lifespan']}"
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 202, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})
 
 app = func.AsgiFunctionApp(app=web, http_auth_level=func.AuthLevel.ANONYMOUS)

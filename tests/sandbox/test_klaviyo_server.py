@@ -1,4 +1,4 @@
-"""Over HTTP: the server, faults on the wire, the command, and Klaviyo's own Python package as a client."""
+"""Over HTTP: the server, faults on the wire, the command, and Klaviyo's own Python package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The functions host as App Service with authentication on: who somebody is, nobody outside can say."""
+"""The functions host with authentication on: nobody outside can say who somebody is."""
 
 from __future__ import annotations
 
