@@ -20,6 +20,8 @@ from exporter.management.management.roles import Action, may
 
 from exporter.cli import main as cli
 from exporter.definitions import consent
+from exporter.management.management import ActorsApp, Management
+from exporter.management.roles import Action, may
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
@@ -457,7 +459,10 @@ def test_what_a_terminal_would_act_on_is_not_printed(
             ("exports", "create", "X", *OPTIONS, "--at", "6"),
             "schedule.times.0: should be a time of day such as 06:00",
         ),
-        (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be small letters"),
+        (
+            ("exports", "create", "X", *OPTIONS, "--id", "Ä"),
+            "id: should be at most 64 small letters",
+        ),
         (
             ("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"),
             "segments: needs at least one",
@@ -494,14 +499,14 @@ def test_misuse_ends_with_2_and_names_the_remedy(
 def test_an_edit_that_somebody_else_was_faster_with_is_refused(
     peopled: World, both: CommandLine, management: Management, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Management.lists
+    real = ActorsApp.lists
 
-    def lists(self: Management, *args: Any) -> Any:
+    def lists(self: ActorsApp, *args: Any) -> Any:
         """Meanwhile, another one pauses it."""
-        management.pause_export(ADMIN, EXPORT, paused=True)
+        management.as_(ADMIN).pause_export(EXPORT, paused=True)
         return real(self, *args)
 
-    monkeypatch.setattr(Management, "lists", lists)
+    monkeypatch.setattr(ActorsApp, "lists", lists)
     said = both("exports", "edit", EXPORT, "--list", LIST, "--name", "Mine")
     assert (said.code, "somebody else" in said.err, "repeat your change" in said.err) == (
         1,
@@ -541,7 +546,7 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
     (tmp_path / "azureProfile.json").write_text(json.dumps(profile), encoding="utf-8-sig")
     monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
     line.ok("connections", "create", "A", "--secret", "klaviyo-key")
-    newest = management.changes(ADMIN).items[0]
+    newest = management.as_(ADMIN).changes().items[0]
     assert newest.by == {"id": "command-line", "name": "ann@contoso.example", "role": "Admin"}
 
 
