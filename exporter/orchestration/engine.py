@@ -50,6 +50,7 @@ class Engine:
     dispatcher: Dispatcher
     timer: Timer
     health: Health
+    read_secret: Callable[[str], SecretStr]
     limits: StepLimits
 
 
@@ -146,5 +147,6 @@ def build_engine(
         dispatcher=Dispatcher(arrivals, attempt, runs, queue),
         timer=timer,
         health=Health(all_checks, clock=clock),
+        read_secret=read_secret,
         limits=limits,
     )
