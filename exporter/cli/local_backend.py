@@ -30,13 +30,13 @@ from exporter.runs.run import Run
 from exporter.snapshots.manifest import Manifest, ManifestPartition
 from exporter.snapshots.model_json import parse_table
 from exporter.snapshots.paths import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
+from exporter.storage.blob_names import check_name
 from exporter.storage.local_folder import (
     ABANDONED_AFTER_S,
     FolderStore,
     LocalFiles,
     MemoryQueue,
 )
-from exporter.storage.protocols import check_name
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from exporter.runs.notices import Notice
 from exporter.runs.run import Status
 from exporter.runs.run_store import encode_listed
 from exporter.sending.journal import Journal
-from exporter.storage.protocols import decode_message
+from exporter.storage.messages import decode_message
 from sandbox.klaviyo.settings import READ_SCOPES
 from sandbox.snapshots import Snapshot
 from tests.journeys.world import FOLDER, JOBS, World, as_csv, assert_ended, people

@@ -230,12 +230,14 @@ def test_each_line_is_sent_once_with_run_and_fields(sent: Ingestion) -> None:
     assert (finished["status"], finished["rows"]) == ("Completed with warnings", "27")
 
 
-def test_spans_are_ours_and_of_one_trace(sent: Ingestion) -> None:
+def test_spans_are_ours_and_bear_their_run(sent: Ingestion) -> None:
     spans = [each for each in sent.items if each["data"]["baseType"] == "RemoteDependencyData"]
     names = {each["data"]["baseData"]["name"] for each in spans}
     assert set(SPANS) < names
     assert all(name.split(" /api/")[0] in ("GET", "POST") for name in names - set(SPANS)), names
-    assert len({each["tags"]["ai.operation.id"] for each in spans}) == 1
+    runs = {each["data"]["baseData"]["properties"]["run_id"] for each in spans}
+    assert len(runs) == 1
+    assert runs.pop().startswith("vips/")
     jobs = [
         each["data"]["baseData"]
         for each in spans
