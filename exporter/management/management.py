@@ -77,8 +77,7 @@ from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
 from exporter.runs.run import RUN_ID, Run, RunName, run_folder
 from exporter.sending.journal import Journal
-from exporter.snapshots import members
-from exporter.snapshots.segments import Found, newest_snapshots
+from exporter.snapshots.segments import Found, newest_snapshots, read_members
 from exporter.storage.protocols import NotThere
 
 logger = logging.getLogger(__name__)
@@ -888,7 +887,7 @@ class Management:
 
     def _members(self, arrived: Sequence[Found]) -> dict[str, int]:
         """How many people segments have, by name: as counted before, else counted now, the smallest first."""
-        known = members.read(self.exporter.store)
+        known = read_members(self.exporter.store)
         counted = {
             found.name: rows
             for found in arrived

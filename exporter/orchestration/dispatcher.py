@@ -55,11 +55,11 @@ from exporter.reading.source import count_rows, read_columns
 from exporter.runs import notices
 from exporter.runs.run import Run, Status, new_run_id, skipped_run_id
 from exporter.runs.run_store import RunStore
-from exporter.snapshots import members
 from exporter.snapshots.completeness import NotYet, Settled
 from exporter.snapshots.container import Settling
 from exporter.snapshots.manifest import Manifest
 from exporter.snapshots.paths import NotASnapshot, SnapshotRef, parse_blob_name
+from exporter.snapshots.segments import save_members
 from exporter.storage.protocols import Snapshots, Store, WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ class Exporter:
                 )
                 for part in parts
             )
-        members.keep(self.store, {ref: (parts, rows)})
+        save_members(self.store, {ref: (parts, rows)})
         return rows
 
     def types_of(self, segment: str) -> Mapping[str, str]:

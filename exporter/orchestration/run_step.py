@@ -54,9 +54,9 @@ from exporter.sending.delivery import Delivery
 from exporter.sending.job_results import Jobs, confirm, poll_interval_s
 from exporter.sending.journal import Journal
 from exporter.sending.sender import Imports, Sender
-from exporter.snapshots import members
 from exporter.snapshots.manifest import ManifestPartition
 from exporter.snapshots.paths import NotASnapshot, parse_blob_name
+from exporter.snapshots.segments import save_members
 from exporter.storage.protocols import Snapshots, Store
 
 logger = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class Step:
         try:
             refs = {parse_blob_name(part.name) for part in parts}
             blobs = {ref: [part for part in parts if ref.holds(part.name)] for ref in refs}
-            members.keep(
+            save_members(
                 self._outside.store,
                 {ref: (own, sum(rows[part.name] for part in own)) for ref, own in blobs.items()},
             )

@@ -21,7 +21,7 @@ import pytest
 
 from exporter.runs.notices import Notice
 from exporter.runs.run import Status
-from exporter.snapshots import members
+from exporter.snapshots.segments import read_members
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.testing import JOBS, job_body
 from tests.journeys.world import World, people
@@ -177,7 +177,7 @@ def test_changes_are_shown(world: World) -> None:
 
 
 def test_counted_members_are_read(world: World) -> None:
-    counted = members.read(world.exporter.store).segments
+    counted = read_members(world.exporter.store).segments
     assert {name: each.rows for name, each in counted.items()} == {
         "feed/leads": 3,
         "/partners": 1,
