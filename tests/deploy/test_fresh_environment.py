@@ -19,11 +19,13 @@ from tests.deploy.test_package import package
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {"on_blob", "on_step", "on_poison", "on_tick", "health", "api"}
-# Flex Consumption gives an instance 0.8 GB of temporary storage (Microsoft Learn, "Azure Functions hosting options",
-# service limits, 2026), and plans of runs need room there, too. Measured: 120 MB installed, 40 MB in wheels.
+# Flex Consumption gives an instance 0.8 GB of temporary storage (Microsoft Learn, "Azure Functions
+# hosting options", service limits, 2026), and plans of runs need room there too. Measured: 120 MB
+# installed, 40 MB in wheels.
 MOST_MB = 300
 COLD_S = 1.0
-# Compiling, a busy machine and a slow disk: the best of three is held to twice the goal, its CPU time to the goal.
+# For compiling, a busy machine and a slow disk: the best of three may take twice the goal, its CPU
+# time the goal.
 UNDER_LOAD = 2
 
 INDEX = """
@@ -31,10 +33,11 @@ import json, os, sys, time
 wall, cpu = time.perf_counter(), time.process_time()
 import function_app
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-late = ("duckdb", "phonenumbers", "azure.monitor", "opentelemetry.sdk", "exporter.orchestration.dispatcher", "fastapi",
-        "starlette")
+late = ("duckdb", "phonenumbers", "azure.monitor", "opentelemetry.sdk",
+        "exporter.orchestration.dispatcher", "fastapi", "starlette")
 heavy = [name for name in late if name in sys.modules]
-functions = {each.get_function_name(): each.get_trigger().type for each in function_app.app.get_functions()}
+found = function_app.app.get_functions()
+functions = {each.get_function_name(): each.get_trigger().type for each in found}
 import importlib, pkgutil, exporter
 for module in pkgutil.walk_packages(exporter.__path__, "exporter."):
     if not module.name.endswith("__main__"):
@@ -48,7 +51,8 @@ print(json.dumps({"wall": wall, "cpu": cpu, "heavy": heavy, "functions": functio
 """
 ACCOUNT = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=bm9uZQ==;"
-    "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1;QueueEndpoint=http://127.0.0.1:9/devstoreaccount1"
+    "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1;"
+    "QueueEndpoint=http://127.0.0.1:9/devstoreaccount1"
 )
 
 pytestmark = pytest.mark.processes
@@ -56,7 +60,7 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """A virtual environment of requirements.txt alone, kept until that file or the constraints change."""
+    """An environment of requirements.txt alone, kept until that file or the constraints change."""
     pinned = b"".join(
         (ROOT / name).read_bytes() for name in ("requirements.txt", "constraints.txt")
     )
@@ -148,8 +152,11 @@ def test_nothing_comes_from_this_checkout_or_its_tools(started: list[dict[str, A
 
 
 def test_cold_import_takes_less_than_a_second(started: list[dict[str, Any]]) -> None:
-    """Later starts count: the first one compiles. On the platform the package comes without compiled files, too,
-    but an instance imports on a machine of its own."""
+    """Later starts count: the first one compiles.
+
+    On the platform too the package comes without compiled files, but an instance imports on a
+    machine of its own.
+    """
     assert min(each["cpu"] for each in started) < COLD_S
     assert min(each["wall"] for each in started) < COLD_S * UNDER_LOAD
 

@@ -1,4 +1,4 @@
-"""The threat model points at tests that are there, and names every right that the templates give."""
+"""The threat model points at tests that exist, and names every right that the templates give."""
 
 from __future__ import annotations
 

@@ -172,7 +172,8 @@ class TestNames:
         [
             "", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "./a", ".store/lock",
             "a/.b", "a.", "a\\b", "a\nb", "a\0", "a\x7f", "a\x85b", "\udc80",
-            "a" * (MAX_SEGMENT_BYTES + 1), "ü" * MAX_SEGMENT_BYTES, "a/" * (MAX_NAME_CHARACTERS // 2) + "a",
+            "a" * (MAX_SEGMENT_BYTES + 1), "ü" * MAX_SEGMENT_BYTES,
+            "a/" * (MAX_NAME_CHARACTERS // 2) + "a",
         ],
     )  # fmt: skip
     def test_a_name_that_is_none_is_refused_everywhere(

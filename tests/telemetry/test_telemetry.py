@@ -166,7 +166,7 @@ def test_a_step_is_below_the_invocation_that_brought_its_message(seen: Seen) -> 
 
 
 def test_automatic_instrumentation_does_not_see_our_requests(world: World, seen: Seen) -> None:
-    """It records whole addresses. The app settings keep it off; this holds should somebody turn it on."""
+    """It records whole addresses. The app's settings turn it off, but somebody may turn it on."""
     RequestsInstrumentor().instrument()
     URLLib3Instrumentor().instrument()
     try:

@@ -1,4 +1,4 @@
-"""A whole run in Microsoft's worker with telemetry on: what goes to Application Insights, byte by byte."""
+"""A whole run in Microsoft's worker with telemetry on: what Application Insights is sent."""
 
 from __future__ import annotations
 
@@ -140,8 +140,10 @@ def sent(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "KEY_VAULT_URL": vault.url,
             "KLAVIYO_BASE_URL": url,
             "WORK_FOLDER": str(folder / "work"),
-            "APPLICATIONINSIGHTS_CONNECTION_STRING": f"InstrumentationKey=00000000-0000-0000-0000-000000000001;"
-            f"IngestionEndpoint={endpoint};LiveEndpoint={endpoint}",
+            "APPLICATIONINSIGHTS_CONNECTION_STRING": (
+                "InstrumentationKey=00000000-0000-0000-0000-000000000001;"
+                f"IngestionEndpoint={endpoint};LiveEndpoint={endpoint}"
+            ),
             # What only talks about the exporter itself, and to Microsoft.
             "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
             "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
