@@ -73,15 +73,15 @@ def _accepted_again(world: World) -> Iterator[tuple[str, str]]:
 
 def _ask(world: World, what: str, *args: Any) -> Any:
     """What an administrator is shown."""
-    return getattr(managed(world), what)(ADMIN, *args)
+    return getattr(managed(world).as_(ADMIN), what)(*args)
 
 
 def _take_over(world: World) -> list[Notice]:
     """Let the timer restart the open runs and take them to their end. Returns the notices sent."""
     notices: list[Notice] = []
-    world.exporter = world.again(notify=notices.append)
+    world.engine = world.again(notify=notices.append)
     world.clock.move(3_600)
-    world.exporter.tick()
+    world.engine.timer.tick()
     world.deliver()
     return notices
 
@@ -177,7 +177,7 @@ def test_changes_are_shown(world: World) -> None:
 
 
 def test_counted_members_are_read(world: World) -> None:
-    counted = read_members(world.exporter.store).segments
+    counted = read_members(world.engine.store).segments
     assert {name: each.rows for name, each in counted.items()} == {
         "feed/leads": 3,
         "/partners": 1,
