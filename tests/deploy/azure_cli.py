@@ -4,7 +4,7 @@
 
 Blobs and queues are Azurite's, secrets the vault stand-in's. The rest is in FOLDER/world.json:
 azd's values, and what was done. Commands and options are those of azure-cli 2.91.0, as far as
-documents and hooks use them (compared with its own parser, 2026-11-23); all others are refused, as there.
+documents and hooks use them (compared with its own parser, 2026-11-23). All others are refused.
 """
 
 from __future__ import annotations
