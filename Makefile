@@ -22,6 +22,7 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(dir $(PY))lint-imports --no-logo --no-cache
 	$(PY) scripts/docs.py --check
 
 test: check

@@ -1,13 +1,17 @@
-"""`make bench`: what a run costs, as JSON lines. Figures are of whole processes, beside a baseline in the same run.
+"""`make bench`: what a run costs, as JSON lines.
+
+Figures are of whole processes, beside a baseline in the same run.
 
     make bench                 everything, 1,000,000 rows
     make bench ARGS="plan --rows 10000000"
 
-Parts: plan (CPU and memory of planning), push (a whole run under Klaviyo's limits, beside ready-made batches, and with
-a second of latency), cpu (limits off, beside two plain scripts: standard library, official package), linear (planning
-and a whole run of ten times the rows, limits off, beside what they may take: ten minutes, mostly of our own pace),
-stand-in (what Klaviyo's stand-in itself takes: below 10 jobs a second the other parts would measure it), start (what
-importing the app takes; Flex Consumption gives an app 30 s, and we hold it under one second of CPU).
+plan      CPU and memory of planning
+push      a whole run under Klaviyo's limits, beside ready-made batches, and with 1 s of latency
+cpu       limits off, beside two plain scripts: standard library, official package
+linear    planning and a whole run of ten times the rows, limits off, beside what they may take:
+          ten minutes, mostly because of our own pace
+stand-in  what Klaviyo's stand-in itself takes: below 10 jobs a second, the other parts measure it
+start     what importing the app takes; Flex Consumption gives an app 30 s
 """
 
 from __future__ import annotations
@@ -90,8 +94,9 @@ connection = http.client.HTTPConnection(sys.argv[2])
 headers = {"Authorization": "Klaviyo-API-Key pk_sandbox_full", "revision": "2026-07-15",
            "Content-Type": "application/vnd.api+json"}
 def send(profiles):
-    body = json.dumps({"data": {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": profiles}},
-        "relationships": {"lists": {"data": [{"type": "list", "id": "Y6nRLr"}]}}}}, ensure_ascii=False).encode()
+    job = {"type": "profile-bulk-import-job", "attributes": {"profiles": {"data": profiles}},
+           "relationships": {"lists": {"data": [{"type": "list", "id": "Y6nRLr"}]}}}
+    body = json.dumps({"data": job}, ensure_ascii=False).encode()
     connection.request("POST", "/api/profile-bulk-import-jobs", body, headers)
     answer = connection.getresponse()
     answer.read()
@@ -104,10 +109,12 @@ with open(sys.argv[1], newline="", encoding="utf-8") as file:
             continue
         seen.add(email)
         attributes = {"email": email, "properties": {}}
-        for name, column in (("first_name", "FirstName"), ("last_name", "LastName"), ("phone_number", "Telephone")):
+        for name, column in (("first_name", "FirstName"), ("last_name", "LastName"),
+                             ("phone_number", "Telephone")):
             if row[column]:
                 attributes[name] = row[column].replace(" ", "")
-        location = {name: row[column] for name, column in (("city", "City"), ("country", "Country")) if row[column]}
+        places = (("city", "City"), ("country", "Country"))
+        location = {name: row[column] for name, column in places if row[column]}
         if location:
             attributes["location"] = location
         for name, column in (("customer_id", "CustomerId"), ("date_of_birth", "DateOfBirth"),
@@ -138,8 +145,9 @@ with open(sys.argv[1], newline="", encoding="utf-8") as file:
         email = row["EMail"].strip().lower()
         if not good(email):
             continue
-        batch.append({"type": "profile", "attributes": {"email": email, "first_name": row["FirstName"] or None,
-            "last_name": row["LastName"] or None, "phone_number": row["Telephone"].replace(" ", "") or None,
+        batch.append({"type": "profile", "attributes": {"email": email,
+            "first_name": row["FirstName"] or None, "last_name": row["LastName"] or None,
+            "phone_number": row["Telephone"].replace(" ", "") or None,
             "location": {"city": row["City"] or None, "country": row["Country"] or None},
             "properties": {"customer_id": row["CustomerId"], "date_of_birth": row["DateOfBirth"],
                 "loyalty_tier": row["LoyaltyTier"], "lifetime_value": row["LifetimeValue"]}}})
@@ -169,7 +177,8 @@ started = time.monotonic()
 with concurrent.futures.ThreadPoolExecutor(12) as pool:
     flights = []
     for number in range(count):
-        pause = started + (number // 10) * 1.05 - time.monotonic()  # ten a window of a second; 50 ms for jitter
+        # Ten in a window of a second, and 50 ms for jitter.
+        pause = started + (number // 10) * 1.05 - time.monotonic()
         if pause > 0:
             time.sleep(pause)
         flights.append(pool.submit(send, bodies[number % len(bodies)]))
@@ -292,7 +301,7 @@ def _emit_linear(bench: str, rows: int, tenth: dict[str, Any], used: dict[str, A
 
 
 def _push(folder: Path, file: Path, rows: int) -> None:
-    """A whole run under Klaviyo's limits, from the settled snapshot to the last acceptance, beside the floor."""
+    """Measure a whole run under Klaviyo's limits, up to the last acceptance, beside the floor."""
     for latency_s in (0.0, 1.0):
         with _klaviyo(folder, limits="klaviyo") as klaviyo:
             _latency(klaviyo, latency_s)
@@ -383,7 +392,7 @@ def _push_once(
 
 
 def _times(state: Path) -> dict[str, float]:
-    """Seconds from the run's creation, when its snapshot had settled, to the first and the last acceptance."""
+    """Return the seconds from a run's creation to its first and to its last acceptance."""
     folder = next(state.glob("runs/*/*/run.json")).parent
     created = datetime.fromisoformat(json.loads((folder / "run.json").read_text())["created_at"])
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
@@ -430,7 +439,7 @@ def _latency(klaviyo: dict[str, Any], seconds: float) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run a process to its end: its seconds of CPU, seconds on the clock and peak memory, as the system counts them."""
+    """Run a process to its end. Returns its CPU and clock seconds and its peak memory."""
     started = time.monotonic()
     process = subprocess.Popen(
         command,

@@ -31,12 +31,12 @@ from exporter.settings import StepLimits
 from exporter.snapshots.manifest import Manifest, ManifestPartition
 from exporter.snapshots.model_json import parse_table
 from exporter.snapshots.paths import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
+from exporter.storage.blob_names import check_name
 from exporter.storage.local_folder import (
     FolderStore,
     LocalFiles,
     MemoryQueue,
 )
-from exporter.storage.protocols import check_name
 
 logger = logging.getLogger(__name__)
 

@@ -57,9 +57,9 @@ from exporter.sending.job_results import Jobs, confirm, poll_interval_s
 from exporter.sending.journal import Journal
 from exporter.sending.sender import Imports, Sender
 from exporter.settings import StepLimits
-from exporter.snapshots import members
 from exporter.snapshots.container import SnapshotContainer
 from exporter.snapshots.paths import NotASnapshot, parse_blob_name
+from exporter.snapshots.segments import save_members
 from exporter.storage.protocols import Store
 
 logger = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class RunStep:
             for ref in {parse_blob_name(part.name) for part in parts}:
                 own = [part for part in parts if ref.holds(part.name)]
                 counted[ref] = own, sum(rows[part.name] for part in own)
-            members.keep(self._with.store, counted)
+            save_members(self._with.store, counted)
         except NotASnapshot:  # files of a laptop
             return
         except ExporterError as exc:

@@ -1,4 +1,4 @@
-"""docs/configuration.md beside its first table, which scripts/docs.py writes: other names, and host.json."""
+"""docs/configuration.md, without the table that scripts/docs.py writes: names, host.json."""
 
 from __future__ import annotations
 

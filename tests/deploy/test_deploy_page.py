@@ -1,4 +1,4 @@
-"""What docs/how-to/deploy.md and operate.md say can be done as they say it, as far as that can be tried here."""
+"""docs/how-to/deploy.md and operate.md work as written, as far as that can be tried here."""
 
 from __future__ import annotations
 

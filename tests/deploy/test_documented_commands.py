@@ -1,8 +1,8 @@
-"""Every command of the documents that can run here is run: page by page, block by block, as a reader would.
+"""Every documented command that can run here is run: page by page, block by block.
 
-`az`, `azd` and `git` are stand-ins (azure_cli.py), and `make` says what it would do: `make demo` and the others have
-tests of their own. Everything else is real: the shell, curl, the hooks, `python -m exporter`, and the app, in a host
-on Azurite, with Klaviyo and Key Vault as stand-ins. So what the pages promise is seen to come true.
+`az`, `azd` and `git` are stand-ins (azure_cli.py), and `make` prints what it would do: `make demo`
+and the others have tests of their own. Everything else is real: the shell, curl, the hooks,
+`python -m exporter`, and the app, in a host on Azurite, with Klaviyo and Key Vault as stand-ins.
 """
 
 from __future__ import annotations
@@ -161,8 +161,10 @@ class Reader:
         before: Callable[[str], None] = lambda block: None,
         after: Callable[[str], None] = lambda block: None,
     ) -> list[str]:
-        """Run all blocks of a page; what each printed. `typed` gives the keys pressed while a block runs, `before` and
-        `after` are called around it."""
+        """Run all blocks of a page and return what each printed.
+
+        typed: the keys pressed while a block runs. before, after: called around each block.
+        """
         printed, functions = [], list[str]()
         for block in sorted(
             blocks(page), key=lambda block: "DELETE" in block
@@ -356,7 +358,8 @@ class TestPages:
     def test_readme_and_contributing_name_commands_that_work(self, reader: Reader) -> None:
         reader.save(
             "vips.csv",
-            "EMail,FirstName,City,LoyaltyTier,LifetimeValue\nsixth@contoso.example,Vi,Cluj,gold,12.5\n",
+            "EMail,FirstName,City,LoyaltyTier,LifetimeValue\n"
+            "sixth@contoso.example,Vi,Cluj,gold,12.5\n",
         )
         reader.follow("README.md")
         reader.follow("CONTRIBUTING.md")

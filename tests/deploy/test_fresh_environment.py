@@ -21,8 +21,9 @@ from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {"on_blob", "on_step", "on_poison", "on_tick", "health", "api"}
-# Flex Consumption gives an instance 0.8 GB of temporary storage (Microsoft Learn, "Azure Functions hosting options",
-# service limits, 2026), and plans of runs need room there, too. Measured: 120 MB installed, 40 MB in wheels.
+# Flex Consumption gives an instance 0.8 GB of temporary storage (Microsoft Learn, "Azure Functions
+# hosting options", service limits, 2026), and plans of runs need room there too. Measured: 120 MB
+# installed, 40 MB in wheels.
 MOST_MB = 300
 # What importing the app may take of what its triggers cannot do without: Microsoft's own packages for functions and
 # blobs, in the same process just before. Measured: 0.15; with FastAPI 0.5. The seconds are in `make bench`.
@@ -36,10 +37,11 @@ least = time.process_time() - before
 before = time.process_time()
 import function_app
 more = time.process_time() - before
-late = ("duckdb", "phonenumbers", "azure.monitor", "opentelemetry.sdk", "exporter.orchestration.engine", "fastapi",
-        "starlette")
+late = ("duckdb", "phonenumbers", "azure.monitor", "opentelemetry.sdk",
+        "exporter.orchestration.engine", "fastapi", "starlette")
 heavy = [name for name in late if name in sys.modules]
-functions = {each.get_function_name(): each.get_trigger().type for each in function_app.app.get_functions()}
+found = function_app.app.get_functions()
+functions = {each.get_function_name(): each.get_trigger().type for each in found}
 import importlib, pkgutil, exporter
 for module in pkgutil.walk_packages(exporter.__path__, "exporter."):
     if not module.name.endswith("__main__"):
@@ -53,7 +55,8 @@ print(json.dumps({"times": more / least, "heavy": heavy, "functions": functions,
 """
 ACCOUNT = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=bm9uZQ==;"
-    "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1;QueueEndpoint=http://127.0.0.1:9/devstoreaccount1"
+    "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1;"
+    "QueueEndpoint=http://127.0.0.1:9/devstoreaccount1"
 )
 
 pytestmark = pytest.mark.processes
@@ -79,7 +82,7 @@ def packages(environment: Path, *words: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """A virtual environment of requirements.txt alone, kept until that file or the constraints change."""
+    """An environment of requirements.txt alone, kept until that file or the constraints change."""
     pinned = b"".join(
         (ROOT / name).read_bytes() for name in ("requirements.txt", "constraints.txt")
     )

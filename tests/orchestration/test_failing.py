@@ -22,7 +22,7 @@ from exporter.runs.run_store import encode_listed
 from exporter.sending.journal import Journal
 from exporter.settings import StepLimits
 from exporter.storage.local_folder import FolderStore
-from exporter.storage.protocols import decode_message
+from exporter.storage.messages import decode_message
 from sandbox.klaviyo.settings import READ_SCOPES
 from sandbox.snapshots import Snapshot
 from tests.journeys.world import FOLDER, JOBS, World, as_csv, assert_ended, people

@@ -32,7 +32,8 @@ def root(tmp_path: Path) -> Path:
 
 def start(script: str, root: Path) -> subprocess.Popen[bytes]:
     """Run a script with `store` in another Python."""
-    begin = "import os, signal, sys\nfrom pathlib import Path\nfrom exporter.storage import local_folder as module\n"
+    begin = "import os, signal, sys\nfrom pathlib import Path\n"
+    begin += "from exporter.storage import local_folder as module\n"
     begin += "store = module.FolderStore(Path(sys.argv[1]))\n"
     command = [sys.executable, "-c", begin + script, str(root)]
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

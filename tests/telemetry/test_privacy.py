@@ -1,4 +1,4 @@
-"""No secret and no personal datum reaches log lines, records, spans or metrics, whether runs go well or fail."""
+"""No secret and no personal data reach logs, spans or metrics, whether runs succeed or fail."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MAPPING = {
 }
 HEADER = ("EMail", "FirstName", "Telephone", "City", "Note", "Value")
 OTHER_KEY = "pk_another_0123456789abcdef"
-# Parts of every cell, so that a part of it is found, too; none of them is a word of ours, and those of digits are so
-# long that no time, port or random id holds them by chance.
+# Parts of every cell, so that a part of a cell is found too. None of them is a word of ours, and
+# the digits are so many that no time, port or random id holds them by chance.
 TRACES = (
     "quillon",
     "ludmilla",
@@ -102,7 +102,8 @@ def a_damaged_file(world: World) -> None:
     drop(
         world,
         persons(),
-        tail=b'quillon@private.example,"Ludmilla\nquillon\x00,\xff\xfe,Zwettl,hazelnut,8123498765\n"x"y',
+        tail=b'quillon@private.example,"Ludmilla\nquillon\x00,\xff\xfe,Zwettl,hazelnut,'
+        b'8123498765\n"x"y',
     )
 
 
