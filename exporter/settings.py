@@ -32,7 +32,6 @@ class Settings:
     patience_seconds: float
     step_seconds: float
     klaviyo_share: float
-    klaviyo_compress: bool
     memory_mb: int
     runs_kept_days: int
     rejected_kept_days: int
@@ -83,12 +82,6 @@ def _secret_name(text: str) -> str:
             "must be a secret's name, not what it holds: 1 to 127 letters, digits and hyphens"
         )
     return text
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("on", "off"):
-        raise ValueError('must be "on" or "off"')
-    return text.lower() == "on"
 
 
 def _between(low: float, high: float, kind: Callable[[str], Any] = float) -> Callable[[str], Any]:
@@ -153,12 +146,6 @@ ROWS = (
         default="1",
         parse=_between(0.01, 1),
         meaning="The part of Klaviyo's limits that runs may use; lower it when other tools use the account.",
-    ),
-    Row(
-        name="KLAVIYO_COMPRESS",
-        default="off",
-        parse=_switch,
-        meaning='"on" packs batches with gzip: fewer bytes, more CPU. Unverified with Klaviyo, which may answer 415.',
     ),
     Row(
         name="MEMORY_MB",

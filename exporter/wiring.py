@@ -95,7 +95,6 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Exporter:
             key,
             base_url=settings.klaviyo_base_url,
             revision=settings.klaviyo_revision,
-            compress=settings.klaviyo_compress,
         ),
         work=open_work(settings.work_folder),
         container=settings.snapshots_container,

@@ -211,7 +211,7 @@ def wait_for_run(stage: Stage, *, rows: int, limit_s: float) -> Run:
             if run is not None:
                 done = 0
                 if run.phase is not Phase.PLAN:
-                    done = Journal(stage.store, run.run_id).delivery.accepted_profiles
+                    done = Journal(stage.store, run.folder).delivery.accepted_profiles
                 bar.update(task, description=str(run.phase), completed=done)
             time.sleep(0.5)
     raise SystemExit(

@@ -87,7 +87,6 @@ def push(
                 state=state,
                 base_url=setting("KLAVIYO_BASE_URL", os.environ),
                 revision=setting("KLAVIYO_REVISION", os.environ),
-                compress=setting("KLAVIYO_COMPRESS", os.environ),
                 limits=_limits(),
                 progress=progress,
                 tell=lambda sentence: errors.print(sentence, markup=False),

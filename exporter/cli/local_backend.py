@@ -109,7 +109,6 @@ def push(
     state: Path,
     base_url: str,
     revision: str,
-    compress: bool,
     limits: StepLimits,
     progress: Progress,
     tell: Tell,
@@ -132,7 +131,7 @@ def push(
         steps=steps,
         read_secret=lambda _: key,
         klaviyo=lambda given: Klaviyo(
-            given, base_url=base_url, revision=revision, compress=compress, sleep=nap
+            given, base_url=base_url, revision=revision, sleep=nap
         ),
         work=_open_work(store, state),
         limits=limits,

@@ -511,7 +511,7 @@ class Management:
         run = self._permitted_run(actor, Action.SEE_RUNS, run_id)
         accepted = run.counts.accepted
         if run.status.is_open:
-            accepted = Journal(self.exporter.store, run_id).delivery.accepted_profiles
+            accepted = Journal(self.exporter.store, run.folder).delivery.accepted_profiles
         return views.run_view(run, accepted=accepted)
 
     def report(self, actor: Actor, run_id: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -55,6 +55,7 @@ from exporter.reading.source import count_rows, read_columns
 from exporter.runs import notices
 from exporter.runs.run import Run, Status, new_run_id, skipped_run_id
 from exporter.runs.run_store import RunStore
+from exporter.sending.sender import SendLimits
 from exporter.snapshots import members
 from exporter.snapshots.completeness import NotYet, Settled
 from exporter.snapshots.container import Settling
@@ -96,6 +97,7 @@ class StepLimits:
     runs_kept_days: int = 365
     rejected_kept_days: int = 30  # lists of rows; that of rejected ones holds personal data
     no_snapshot_days: int = 8  # without a new one, after which somebody is told; 0 for never
+    send: SendLimits = field(default_factory=SendLimits)
 
 
 class Exporter:
@@ -146,6 +148,7 @@ class Exporter:
             progress=progress,
             memory_mb=limits.memory_mb,
             setbacks=limits.setbacks,
+            send=limits.send,
         )
         self.settling = Settling(
             self._outside,

@@ -53,7 +53,7 @@ from exporter.runs.verdict import count, doubt, verdict
 from exporter.sending.delivery import Delivery
 from exporter.sending.job_results import Jobs, confirm, poll_interval_s
 from exporter.sending.journal import Journal
-from exporter.sending.sender import Imports, Sender
+from exporter.sending.sender import Imports, Sender, SendLimits
 from exporter.snapshots import members
 from exporter.snapshots.manifest import ManifestPartition
 from exporter.snapshots.paths import NotASnapshot, parse_blob_name
@@ -104,6 +104,7 @@ class Outside:
     progress: Callable[[str, int, int], None]
     memory_mb: int
     setbacks: int  # steps put off in a row without progress, before the run ends
+    send: SendLimits
 
     def source(self, part: ManifestPartition) -> PartitionSource:
         """A manifest's partition, to be read as it was when the manifest was frozen."""
@@ -276,6 +277,7 @@ class Step:
                 renew_key=self._renew_key,
                 clock=self._outside.clock,
                 sleep=self._outside.sleep,
+                limits=self._outside.send,
                 repairs=self.run.repairs,
                 progress=lambda accepted: self._outside.progress("send", accepted, plan.profiles),
             )
@@ -386,7 +388,8 @@ class Step:
             "confirm", len(self.journal.delivery.ended), len(self.journal.delivery.jobs)
         )
         self._save(step=self.run.step + 1, polls=self.run.polls + 1, setbacks=0)
-        return Next(step_message(self.run), after_s=poll_interval_s(self.run.polls))
+        wait_s = poll_interval_s(self.run.polls, longest_s=self._outside.send.longest_poll_s)
+        return Next(step_message(self.run), after_s=wait_s)
 
     def _look_at_list_again(self) -> StepResult:
         looks = self.run.list_looks
@@ -426,7 +429,7 @@ class Step:
     @property
     def journal(self) -> Journal:
         if self._journal is None:
-            self._journal = Journal(self._outside.store, self.run.run_id)
+            self._journal = Journal(self._outside.store, self.run.folder)
             self._facts_before = self._journal.length
         return self._journal
 

@@ -310,7 +310,7 @@ class RunStore:
             return run.counts, None
         try:
             plan = self._fetch_document(run)
-            return count(plan, Journal(self._store, run.run_id).delivery), plan
+            return count(plan, Journal(self._store, run.folder).delivery), plan
         except ExporterError as exc:  # closing must not fail for want of numbers
             logger.warning("numbers unknown", extra={"run_id": run.run_id, "cause": exc.message})
             return run.counts, None

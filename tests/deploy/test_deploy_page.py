@@ -15,6 +15,7 @@ from exporter.definitions.export import Export
 from exporter.orchestration import dispatcher
 from exporter.orchestration.results import LONGEST_WAIT_S
 from exporter.sending import job_results
+from exporter.sending.sender import SendLimits
 from exporter.settings import ROWS
 from exporter.snapshots.paths import Layout, parse_blob_name
 from sandbox.host.blobs import POISON_QUEUE
@@ -153,7 +154,7 @@ def test_every_alert_is_explained() -> None:
 def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
     section = OPERATE.partition("## A stuck run")[2].partition("## A poison message")[0]
     assert f"follows for {job_results.LONGEST_JOB.total_seconds() / 3600:.0f}" in section
-    assert job_results.LONGEST_POLL_S == 5 * 60
+    assert SendLimits().longest_poll_s == 5 * 60
     assert "every five minutes" in section
     assert f"Nothing moved for {dispatcher.STALE_S / 60:.0f} minutes" in section
     assert f"after {dispatcher.SETBACKS} times" in section

@@ -95,7 +95,7 @@ def mortal(world: World, killer: Killer, **changes: Any) -> Exporter:
 def unrecorded_rows(world: World) -> int:
     """Rows that Klaviyo took and the journals do not know of."""
     recorded = sum(
-        Journal(world.exporter.store, run.run_id).delivery.accepted_profiles
+        Journal(world.exporter.store, run.folder).delivery.accepted_profiles
         for run in world.runs(EXPORT)
     )
     return world.accepted_rows() - recorded

@@ -173,7 +173,7 @@ class Case:
         run = self.run()
         assert run is not None
         return sorted(
-            one.at for one in Journal(self.rig.stage.store, run.run_id).delivery.jobs.values()
+            one.at for one in Journal(self.rig.stage.store, run.folder).delivery.jobs.values()
         )
 
 

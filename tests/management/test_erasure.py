@@ -294,7 +294,7 @@ def test_what_a_damaged_document_holds_is_not_told(world: World) -> None:
         assert found
         store.replace(folder + name, f'{{"kind": "{ADA}"}}\n'.encode(), etag=found.etag)
     run_id = folder.removeprefix("runs/").removesuffix("/")
-    for read in (lambda: world.exporter.run(run_id), lambda: Journal(store, run_id)):
+    for read in (lambda: world.exporter.run(run_id), lambda: Journal(store, folder)):
         with pytest.raises(ConfigError, match="cannot be read") as raised:
             read()
         assert ADA not in "".join(traceback.format_exception(raised.value))
