@@ -34,7 +34,7 @@ from exporter.definitions.suggestions import suggest as mapping_suggestion
 from exporter.errors import ConfigError, ExporterError, Unknown
 from exporter.klaviyo.client import Klaviyo
 from exporter.management import erasure as forgetting
-from exporter.management.management import SAMPLES
+from exporter.management.exports import SAMPLES
 from exporter.orchestration.dispatcher import Exporter, StepLimits
 from exporter.planning import emails, phones
 from exporter.planning.planner import make_plan
@@ -210,7 +210,7 @@ def forget(
     exporter = _cloud_store() if state is None else local_backend.on_folder(state)
     if klaviyo:
         confirm("Klaviyo deletes the profile and its history for good. Go on?", yes=yes)
-    erasure = forgetting.forget(exporter, known_by)
+    erasure = forgetting.forget(exporter.store, exporter.runs, exporter.plans, known_by)
     asked: list[str] = []
     failed: list[dict[str, str]] = []
     for connection_id in exporter.catalog.connection_ids() if klaviyo else ():

@@ -189,7 +189,17 @@ class EnvironmentSecrets:
 
 def management(state: Path) -> Management:
     """The runs that `push` keeps, for people to look at. Raises ConfigError when there are none."""
-    return Management(on_folder(state), secrets=EnvironmentSecrets(), klaviyo=Klaviyo)
+    parts = on_folder(state)
+    return Management(
+        store=parts.store,
+        catalog=parts.catalog,
+        runs=parts.runs,
+        container=parts.container,
+        starter=parts.starter,
+        check_health=parts.health.check,
+        secrets=EnvironmentSecrets(),
+        open_klaviyo=Klaviyo,
+    )
 
 
 def drive(engine: Engine, steps: MemoryQueue, tell: Tell) -> None:

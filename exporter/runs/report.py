@@ -3,11 +3,10 @@
 JSON for programs, CSV of rows, text.
 
     runs/{run_id}/report.json      counts, times, how each file was read, first examples by line
-    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column,
-                                   reason, message, identifier; and the row where the export keeps it, as it was sent if Klaviyo
-                                   did not import it
-    runs/{run_id}/duplicates.csv   every row that gave way to another with the same
-                                   identifier, and that row's line
+    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column, reason,
+                                   message, identifier; and the row itself where the export keeps it
+    runs/{run_id}/duplicates.csv   every row that gave way to another with the same identifier, and
+                                   that row's line
 
 report.json and duplicates.csv hold no personal data; rejected.csv does (identifiers). All stay in
 the customer's own storage.

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.waiting import LIMIT_S
+
 ROOT = Path(__file__).parents[2]
 HOOKS = ROOT / "infra" / "hooks"
 KEY = "k+y/with=odd&signs=="
@@ -81,7 +83,7 @@ class Shell:
             env=self.environ | environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
         )
 
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:

@@ -156,22 +156,14 @@ def test_package_is_small(copied: Path) -> None:
     assert sum(path.stat().st_size for path in copied.rglob("*") if path.is_file()) < 2_000_000
 
 
-def test_package_starts_by_itself_and_quickly(copied: Path) -> None:
-    """Flex Consumption gives an app 30 s to start. A cold import takes under a second of CPU."""
-    code = (
-        "import time; t = time.process_time(); import function_app; print(time.process_time() - t)"
-    )
+def test_package_starts_by_itself(copied: Path) -> None:
+    """What that takes is in tests/deploy/test_fresh_environment.py and in `make bench`."""
     environ = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV"))
     }
-    seconds = []
-    for _ in range(3):  # the first one compiles; the machine may be busy
-        ran = subprocess.run(
-            [sys.executable, "-c", code], cwd=copied, env=environ, capture_output=True, text=True
-        )
-        assert ran.returncode == 0, ran.stderr
-        seconds.append(float(ran.stdout))
-    assert min(seconds) < 1.0
+    command = [sys.executable, "-c", "import function_app"]
+    ran = subprocess.run(command, cwd=copied, env=environ, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_every_import_comes_with_requirements_txt(copied: Path) -> None:

@@ -8,6 +8,7 @@ from threading import Barrier
 from typing import TypeVar
 
 from exporter.errors import StoreMoved
+from tests.waiting import LIMIT_S
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ def at_once(times: int, work: Callable[[int], T]) -> tuple[list[T], list[StoreMo
     start = Barrier(times)
 
     def one(number: int) -> T | StoreMoved:
-        start.wait(timeout=30)
+        start.wait(timeout=LIMIT_S)
         try:
             return work(number)
         except StoreMoved as lost:

@@ -20,6 +20,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved
 from exporter.storage.local_folder import ABANDONED_AFTER_S, PRIVATE, FolderStore
 from exporter.storage.protocols import complete_lines
+from tests.waiting import LIMIT_S
 
 PROJECT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ def start(script: str, root: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=LIMIT_S)
     assert not errors, errors.decode()
     return process.returncode, said
 
