@@ -115,7 +115,8 @@ class Reader:
         )
         fork = shlex.quote(str(forking().client(self.folder / "fork")))
         tools = {
-            "python": f'{place}[ "$1 $2" != "-m exporter" ] || exec {fork} "$@"\nexec {python} "$@"\n',
+            "python": f'{place}[ "$1 $2" != "-m exporter" ] || exec {fork} "$@"\n'
+            f'exec {python} "$@"\n',
             "az": f'exec {fork} {helper} {shlex.quote(str(self.folder))} az "$@"\n',
             "azd": f'exec {fork} {helper} {shlex.quote(str(self.folder))} azd "$@"\n',
             "git": '[ "$1" = pull ]\n',

@@ -267,7 +267,7 @@ def test_threads_that_send_log_under_their_run(world: World, seen: Seen) -> None
 
 
 def test_telemetry_costs_next_to_nothing_a_request(world: World, seen: Seen) -> None:
-    """Of CPU in the thread that asks, beside that of the smallest request to this very machine. Measured: a tenth."""
+    """A tenth of the asking thread's CPU for the smallest request to this machine."""
 
     def told(number: int) -> None:
         with telemetry.request(
