@@ -33,7 +33,12 @@ from exporter.snapshots.model_json import parse_table  # noqa: E402
 from exporter.snapshots.paths import NotASnapshot, parse_blob_name  # noqa: E402
 from tests.planning.planned import planned  # noqa: E402
 
-CORPUS = sorted(path for path in (ROOT / "tests" / "data").rglob("*.*") if path.suffix != ".json")
+DATA = ROOT / "tests" / "data"
+CORPUS = sorted(
+    path
+    for path in DATA.rglob("*.*")
+    if path.suffix != ".json" and "documents" not in path.relative_to(DATA).parts[0]
+)
 PARTITION = {
     "name": "VIPs_1",
     "location": "https://x.example/segments/CustomerInsights_1/D/VIPs/2026/08/24/1433/VIPs_1.csv",

@@ -12,8 +12,7 @@ import duckdb
 import pytest
 
 from exporter.sql import open_database
-
-# The database
+from tests.waiting import LIMIT_S
 
 
 def test_database_reads_and_writes_in_its_folder_only(tmp_path: Path):
@@ -64,6 +63,6 @@ print(PlanReader(plan, Path(sys.argv[1]), list_id="L", memory_mb=64).sample(1)[0
     environment = {**os.environ, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program, str(tmp_path / "plan")]
     said = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+        command, env=environment, capture_output=True, text=True, check=True, timeout=LIMIT_S
     ).stdout
     assert json.loads(said)["attributes"]["properties"] == {"at": "2026-07-01T12:00:00Z"}
