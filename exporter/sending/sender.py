@@ -33,12 +33,13 @@ from exporter.errors import (
     Transient,
 )
 from exporter.klaviyo.backoff import GiveUp, decide, outcome_of
-from exporter.klaviyo.rate_limit import IN_FLIGHT, Pacer
+from exporter.klaviyo.rate_limit import Pacer
 from exporter.klaviyo.responses import ImportJob
 from exporter.planning.plan import PlannedBatch
 from exporter.planning.request_bodies import PlanReader
 from exporter.sending.delivery import BatchAccepted, Event, RowsRefused, grouped
 from exporter.sending.journal import Journal
+from exporter.sending.limits import SendLimits
 
 logger = logging.getLogger(__name__)
 
@@ -57,21 +58,6 @@ _BUILD_S = 0.05  # mostly enough to build a body: with less time left, none is b
 # Between two looks for a withdrawal: shorter than what we know of one may be old, so that no batch
 # waits for a look. Longer while no batch may be sent anyway: looking costs more than all else then.
 _NAP_S, _LONG_NAP_S = 0.25, 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendLimits:
-    """How much sending may use: of this machine, of Klaviyo, and for rows that Klaviyo refuses."""
-
-    in_flight: int = IN_FLIGHT
-    # Refusals in a run beyond one for each batch. To find one bad row among 10,000 by halving costs
-    # about 14 of them.
-    repairs: int = 1_000
-    # Refusals for size in a step beyond 20 for each batch: a limit of 0.25 MB costs about as many.
-    splits: int = 1_000
-    # Rows refused in a run. They are kept in memory, and so many are not "some bad rows" any more.
-    most_refused: int = 1_000_000
-    longest_poll_s: float = 300.0  # between two rounds of questions about open import jobs
 
 
 class Imports(Protocol):

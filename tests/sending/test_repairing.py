@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.runs.run import Status
-from exporter.sending.sender import SendLimits
+from exporter.sending.limits import SendLimits
 from sandbox.klaviyo.messages import Refused, error
 from tests.journeys.world import JOBS, World, assert_ended, people
 
