@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-from exporter.http.app import create_app
+from exporter.http.routes import create_app
 from starlette.types import ASGIApp
 
 from exporter.http.identity import PRINCIPAL
