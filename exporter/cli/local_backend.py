@@ -109,7 +109,6 @@ def push(
     state: Path,
     base_url: str,
     revision: str,
-    compress: bool,
     limits: StepLimits,
     progress: Progress,
     tell: Tell,
@@ -131,9 +130,7 @@ def push(
         snapshots=snapshots,
         queue=steps,
         read_secret=lambda _: key,
-        open_klaviyo=lambda given: Klaviyo(
-            given, base_url=base_url, revision=revision, compress=compress, sleep=nap
-        ),
+        open_klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, sleep=nap),
         work=_open_work(store, state),
         limits=limits,
         progress=progress,

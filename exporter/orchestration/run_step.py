@@ -272,6 +272,7 @@ class RunStep:
                 renew_key=self._renew_key,
                 clock=clock,
                 sleep=self._with.sleep,
+                limits=self._with.limits.send,
                 repairs=self.run.repairs,
                 progress=lambda accepted: self._with.progress("send", accepted, plan.profiles),
             )
@@ -314,7 +315,8 @@ class RunStep:
         delivery = self.journal.delivery
         self._with.progress("confirm", len(delivery.ended), len(delivery.jobs))
         polls = self.run.polls + 1
-        return self._next_step(poll_interval_s(polls), "confirm", polls=polls, setbacks=0)
+        wait_s = poll_interval_s(polls, longest_s=self._with.limits.send.longest_poll_s)
+        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0)
 
     # Finish
 

@@ -138,7 +138,7 @@ class RunStore:
 
     def journal(self, run: Run) -> Journal:
         """Open the run's journal: what became of its batches. Raises DocumentUnreadable."""
-        return Journal(self._store, run.folder + "journal.jsonl")
+        return Journal(self._store, run.folder)
 
     # Questions
 

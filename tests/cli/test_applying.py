@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from exporter.management.management.forms import NewExportForm, parse
-from exporter.management.management.management import Management
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

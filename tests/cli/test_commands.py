@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 import typer
-from exporter.management.management.management import Management
-from exporter.management.management.roles import Action, may
 
 from exporter.cli import main as cli
 from exporter.definitions import consent

@@ -18,7 +18,7 @@ pytest.importorskip(
 )
 
 from exporter import wiring
-from exporter.settings import ROWS
+from exporter.settings import specs
 from sandbox.host.blobs import POISON_QUEUE
 from tests.deploy import bicep
 from tests.deploy.bicep import Expr, Resource, Template
@@ -33,7 +33,7 @@ STORAGE, BLOBS = (
     "Microsoft.Storage/storageAccounts/blobServices",
 )
 
-# Settings of host, platform and SDKs; all others must be in settings.ROWS or in a trigger.
+# Settings of host, platform and SDKs; all others must be in the settings or in a trigger.
 PLATFORM = {
     "AZURE_CLIENT_ID",
     "APPLICATIONINSIGHTS_CONNECTION_STRING",
@@ -249,7 +249,7 @@ def test_app_may_store_keys_only_by_a_flag() -> None:
 
 
 def test_every_setting_without_default_is_set() -> None:
-    assert {row.name for row in ROWS if row.default is None} <= set(app_settings())
+    assert {row.name for row in specs() if row.default is None} <= set(app_settings())
 
 
 def test_every_setting_that_a_trigger_names_is_set() -> None:
@@ -269,7 +269,7 @@ def test_both_connections_have_blob_and_queue_by_identity() -> None:
 
 def test_every_setting_is_known_to_somebody() -> None:
     triggers = set(re.findall(r"%(\w+)%", (ROOT / "function_app.py").read_text(encoding="utf-8")))
-    known = {row.name for row in ROWS} | triggers | PLATFORM
+    known = {row.name for row in specs()} | triggers | PLATFORM
     for name in app_settings():
         connection, _, part = name.partition("__")
         is_connection = connection in (
@@ -349,7 +349,7 @@ def test_only_event_grid_and_health_pass_without_signing_in() -> None:
 
 
 def test_names_of_storage_are_those_of_the_settings_defaults() -> None:
-    defaults = {row.name: row.default for row in ROWS}
+    defaults = {row.name: row.default for row in specs()}
     assert MAIN.params["snapshotsContainerName"] == defaults["SNAPSHOTS_CONTAINER"]
     assert MAIN.variables["stateContainerName"] == defaults["STATE_CONTAINER"]
     assert MAIN.variables["queueName"] == defaults["STEPS_QUEUE"]
@@ -561,7 +561,7 @@ def test_network_comes_with_either_flag_and_neither_is_the_default() -> None:
 
 def test_app_deletes_runs_before_storage_does() -> None:
     """The app keeps an export's newest runs and open ones; storage's rule cannot tell them."""
-    defaults = {row.name: row.default for row in ROWS}
+    defaults = {row.name: row.default for row in specs()}
     for name, param in (
         ("RUNS_KEPT_DAYS", "keepRunsDays"),
         ("REJECTED_KEPT_DAYS", "keepRejectedDays"),

@@ -180,10 +180,7 @@ class Case:
         run = self.run()
         assert run is not None
         return sorted(
-            one.at
-            for one in Journal(
-                self.rig.stage.store, run.folder + "journal.jsonl"
-            ).delivery.jobs.values()
+            one.at for one in Journal(self.rig.stage.store, run.folder).delivery.jobs.values()
         )
 
 

@@ -210,7 +210,7 @@ def test_push_takes_its_share_of_klaviyos_limits_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("KLAVIYO_COMPRESS", "yes"), ("KLAVIYO_REVISION", "yesterday")]
+    ("name", "text"), [("KLAVIYO_SHARE", "2"), ("KLAVIYO_REVISION", "yesterday")]
 )
 def test_push_reads_settings_as_the_app_does(
     vips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str

@@ -521,10 +521,7 @@ def test_what_is_wrong_with_a_document_is_said_without_quoting_it(world: World) 
     store = world.engine.store
     store.create("runs/vips/x/run.json", b'{"run_id": ["ada@example.com"]}')
     store.create("runs/vips/x/journal.jsonl", b'{"ada@example.com": 1}\n')
-    for read in (
-        lambda: world.engine.runs.run("vips/x"),
-        lambda: Journal(store, "runs/vips/x/journal.jsonl"),
-    ):
+    for read in (lambda: world.engine.runs.run("vips/x"), lambda: Journal(store, "runs/vips/x/")):
         with pytest.raises(DocumentUnreadable) as caught:
             read()
         assert caught.value.message.startswith("runs/vips/x/")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import requests
 from azure.storage.blob import BlobServiceClient
-from exporter.management.management.roles import Role
 
 from exporter.http.identity import PRINCIPAL
+from exporter.management.roles import Role
 from sandbox.azurite import Azurite
 from sandbox.processes import running, sandbox_command
 from tests.http.asking import principal
