@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-from exporter.http.routes import create_app
 from starlette.types import ASGIApp
 
 from exporter.http.identity import PRINCIPAL
+from exporter.http.routes import create_app
 from exporter.management.management import Management
 from exporter.management.roles import Actor
 

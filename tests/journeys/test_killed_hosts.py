@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from exporter.klaviyo.client.client.rate_limit import IN_FLIGHT
 
+from exporter.klaviyo.rate_limit import IN_FLIGHT
 from sandbox.azurite import Azurite
 from tests.journeys.rig import Rig, rig
 from tests.waiting import wait_until
