@@ -71,7 +71,8 @@ def test_two_hosts_on_one_storage(world: Rig) -> None:
                 )
         for case in apart:
             case.wait()
-    # Taking turns holds as long as leases are kept alive, which a busy machine may not manage within two seconds.
+    # Taking turns holds as long as leases are kept alive, which a busy machine may not manage
+    # within two seconds.
     with world.host("left", TEST_LEASE_SECONDS="60"), world.host("right", TEST_LEASE_SECONDS="60"):
         for case in together:
             case.drop()
