@@ -23,15 +23,15 @@ from exporter.klaviyo.client import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management.management import Management
 from exporter.orchestration import lease
-from exporter.orchestration.dispatcher import Exporter, StepLimits
+from exporter.orchestration.engine import Engine, build_engine
 from exporter.reading.dialect import Dialect
-from exporter.runs.plan_store import open_work
+from exporter.runs.plan_store import ABANDONED_AFTER_S, open_work
 from exporter.runs.run import Run
+from exporter.settings import StepLimits
 from exporter.snapshots.manifest import Manifest, ManifestPartition
 from exporter.snapshots.model_json import parse_table
 from exporter.snapshots.paths import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
 from exporter.storage.local_folder import (
-    ABANDONED_AFTER_S,
     FolderStore,
     LocalFiles,
     MemoryQueue,
@@ -113,7 +113,7 @@ def push(
     limits: StepLimits,
     progress: Progress,
     tell: Tell,
-) -> tuple[Exporter, Run]:
+) -> tuple[Engine, Run]:
     """Send files as one snapshot to a list, to the end. An interrupted run of the same files is taken up again.
 
     tell: given a sentence on each wait for something that does not work at the moment.
@@ -126,12 +126,12 @@ def push(
 
     steps = MemoryQueue()
     store, snapshots = FolderStore(_make(state)), LocalFiles(files)
-    exporter = Exporter(
+    engine = build_engine(
         store=store,
         snapshots=snapshots,
-        steps=steps,
+        queue=steps,
         read_secret=lambda _: key,
-        klaviyo=lambda given: Klaviyo(
+        open_klaviyo=lambda given: Klaviyo(
             given, base_url=base_url, revision=revision, compress=compress, sleep=nap
         ),
         work=_open_work(store, state),
@@ -139,16 +139,16 @@ def push(
         progress=progress,
     )
     export = _export(list_id, mapping, keep_rejected_rows=keep_rejected_rows)
-    exporter.catalog.save(_connection())
-    exporter.catalog.save(export)
-    run = exporter.start_on(export, _manifest(snapshots, len(files)), because="demand")
-    drive(exporter, steps, tell)
-    ended = exporter.run(run.run_id)
+    engine.catalog.save(_connection())
+    engine.catalog.save(export)
+    run = engine.starter.start_on(export, _manifest(snapshots, len(files)), because="demand")
+    drive(engine, steps, tell)
+    ended = engine.runs.run(run.run_id)
     assert ended is not None
-    return exporter, ended
+    return engine, ended
 
 
-def on_folder(state: Path) -> Exporter:
+def on_folder(state: Path) -> Engine:
     """An exporter on the state that `push` keeps, to look at it or tidy it up: it reads no snapshot and sends nothing.
 
     Raises ConfigError when there is no such state.
@@ -158,12 +158,12 @@ def on_folder(state: Path) -> Exporter:
             f"{state} holds no runs", hint="Name the folder that `push` was given as --state."
         )
 
-    return Exporter(
+    return build_engine(
         store=FolderStore(state),
         snapshots=LocalFiles([]),
-        steps=MemoryQueue(),
+        queue=MemoryQueue(),
         read_secret=EnvironmentSecrets().read,
-        klaviyo=Klaviyo,
+        open_klaviyo=Klaviyo,
         work=state / WORK,
     )
 
@@ -192,17 +192,17 @@ def management(state: Path) -> Management:
     return Management(on_folder(state), secrets=EnvironmentSecrets(), klaviyo=Klaviyo)
 
 
-def drive(exporter: Exporter, steps: MemoryQueue, tell: Tell) -> None:
+def drive(engine: Engine, steps: MemoryQueue, tell: Tell) -> None:
     """Work the queue until it is empty, waiting where messages are not due yet."""
     while (due := steps.next_due()) is not None:
         time.sleep(max(due - time.time(), 0))
         if message := steps.take():
-            _handle(exporter, message)
-            run, again = exporter.run(str(message["run"])), steps.next_due()
+            _handle(engine, message)
+            run, again = engine.runs.run(str(message["run"])), steps.next_due()
             if run and run.setbacks and again is not None:
                 wait_s = max(again - time.time(), 0)
                 tell(
-                    f"{run.message} Put off for {wait_s:.0f} s ({run.setbacks} of {exporter.limits.setbacks} times)."
+                    f"{run.message} Put off for {wait_s:.0f} s ({run.setbacks} of {engine.limits.setbacks} times)."
                 )
 
 
@@ -223,14 +223,14 @@ def _open_work(store: FolderStore, state: Path) -> Path:
     return open_work(state / WORK, abandoned_after_s=0 if is_alone else ABANDONED_AFTER_S)
 
 
-def _handle(exporter: Exporter, message: dict[str, object]) -> None:
+def _handle(engine: Engine, message: dict[str, object]) -> None:
     """Handle a message as the host does: when it fails for an unknown reason time and again, its run is closed.
 
     Raises what we know of, such as a folder that cannot be written to: the run is taken up when that is mended.
     """
     for number in range(TRIES):
         try:
-            exporter.handle(message, redelivered=number > 0)
+            engine.dispatcher.handle(message, redelivered=number > 0)
         except ExporterError:
             raise
         except Exception as exc:  # noqa: BLE001 - the outermost edge
@@ -239,7 +239,7 @@ def _handle(exporter: Exporter, message: dict[str, object]) -> None:
             )
         else:
             return
-    exporter.close_poisoned(message)
+    engine.dispatcher.close_poisoned(message)
 
 
 def _manifest(snapshots: LocalFiles, files: int) -> Manifest:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from exporter.definitions.connection import VAULT_NAME_PATTERN
 from exporter.definitions.definition import ID_PATTERN
-from exporter.definitions.export import LIST_ID_PATTERN, distinct
+from exporter.definitions.export import LIST_ID_PATTERN, each_named_once
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import TIME_PATTERN, Schedule
 from exporter.errors import Invalid, Problem
@@ -96,7 +96,7 @@ class ExportForm(_Form):
     name: Name
     connection: Id | None  # None: detached
     list_id: Annotated[str, Field(pattern=LIST_ID_PATTERN)]
-    segments: Annotated[list[Segment], Field(min_length=1, max_length=50), AfterValidator(distinct)]
+    segments: Annotated[list[Segment], Field(min_length=1, max_length=50), AfterValidator(each_named_once)]
     mapping: MappingDocument
     schedule: Schedule = Schedule()
     max_profiles: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

@@ -27,7 +27,7 @@ from exporter.definitions import consent
 from exporter.definitions.connection import Check, Connection, Consent
 from exporter.definitions.definition import Change
 from exporter.definitions.export import Export
-from exporter.definitions.mapping import resolve
+from exporter.definitions.mapped_fields import resolve
 from exporter.definitions.suggestions import suggest
 from exporter.errors import (
     ConfigError,

@@ -1,12 +1,16 @@
-"""The report of a run: what a marketer and an engineer on call read. JSON for programs, CSV of rows, text.
+"""The report of a run: what a marketer and an engineer on call read.
+
+JSON for programs, CSV of rows, text.
 
     runs/{run_id}/report.json      counts, times, how each file was read, first examples by line
-    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column, reason, message, identifier;
-                                   and the row where the export keeps it, as it was sent if Klaviyo did not import it
-    runs/{run_id}/duplicates.csv   every row that gave way to another with the same identifier, and that row's line
+    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column,
+                                   reason, message, identifier; and the row where the export keeps it, as it was sent if Klaviyo
+                                   did not import it
+    runs/{run_id}/duplicates.csv   every row that gave way to another with the same
+                                   identifier, and that row's line
 
-report.json and duplicates.csv hold no personal data; rejected.csv does (identifiers). All stay in the customer's own
-storage.
+report.json and duplicates.csv hold no personal data; rejected.csv does (identifiers). All stay in
+the customer's own storage.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ def _iso(moment: Any) -> str | None:
 
 
 def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> Examples:
-    """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, does not account for, or lost.
+    """Add the rows that Klaviyo refused, could not import or does not account for to rejected.csv.
 
     Returns the first of them.
     """

@@ -1,10 +1,10 @@
 """What goes with time: lists of rows after REJECTED_KEPT_DAYS, whole runs after RUNS_KEPT_DAYS.
 
-    rejected.csv  duplicates.csv    the former holds personal data: go first; of every run that is not open
-    the rest of a run               stays until the run goes; the newest run of an export always stays
+    rejected.csv, duplicates.csv    deleted first, since the former holds personal data
+    the rest of a run               deleted with the run; the newest run of an export stays
 
-A run's folder is named by its snapshot's time (or, of a skipped one, by its own), which tells the young ones without
-opening them; how old the others are, their run.json says.
+A run's folder is named by its snapshot's time (or, of a skipped one, by its own), which tells the
+young ones without opening them; how old the others are, their run.json says.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def clear_out(
     most: int,
     read_run: Callable[[str], Run | None],
 ) -> int:
-    """Delete what is past its time, oldest first. The number of blobs deleted; `most` or more: there may be others."""
+    """Delete what is past its time, oldest first.
+
+    The number of blobs deleted; `most` or more: there may be others.
+    """
     blobs: dict[str, list[str]] = {}
     prefix = run_folder(export_id)
     for name in store.names(prefix):
@@ -52,7 +55,8 @@ def clear_out(
             continue
         ended = (run.finished_at or run.created_at) if run else begun
         if ended and ended <= now - runs_kept and name not in newest:
-            # run.json last: while a journal is there, no new run may take the name and go on with it.
+            # run.json last: while a journal is there, no new run may take the name and go on with
+            # it.
             going = sorted(blobs[name], key=lambda each: each.endswith("/run.json"))
         elif ended and ended <= now - rejected_kept:
             going = lists
@@ -65,7 +69,10 @@ def clear_out(
 
 
 def _newest(names: Iterable[str], read_run: Callable[[str], Run | None]) -> str:
-    """Of the runs of the newest snapshot the one that was created last; "" where all were skipped."""
+    """Of the runs of the newest snapshot the one that was created last.
+
+    "" where all were skipped.
+    """
     minutes = {name: minute for name in names if (minute := snapshot_minute(name))}
     last = max(minutes.values(), default=None)
     runs = [(name, read_run(name)) for name, minute in minutes.items() if minute == last]

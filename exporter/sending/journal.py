@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from exporter.errors import DocumentUnreadable, LeaseHeld, StoreMoved
-from exporter.runs.run import run_folder
 from exporter.sending.delivery import Delivery, Event, decode_events, encode_events
 from exporter.storage.protocols import MAX_APPEND_BYTES, Store, complete_lines
 
@@ -20,10 +19,9 @@ from exporter.storage.protocols import MAX_APPEND_BYTES, Store, complete_lines
 class Journal:
     """One run's journal, open for appending; `delivery` is what it says so far. Raises DocumentUnreadable."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        """Raises ConfigError for a damaged one."""
-        self._store = store
-        self._name = run_folder(run_id) + "journal.jsonl"
+    def __init__(self, store: Store, name: str) -> None:
+        """name: the log's name in the store. Raises DocumentUnreadable."""
+        self._store, self._name = store, name
         found = store.read(self._name)
         whole = complete_lines(found.data) if found else b""
         self.length = len(whole)

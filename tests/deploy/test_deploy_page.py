@@ -12,10 +12,10 @@ import yaml
 
 from exporter.definitions.connection import Connection
 from exporter.definitions.export import Export
-from exporter.orchestration import dispatcher
 from exporter.orchestration.results import LONGEST_WAIT_S
+from exporter.orchestration.timer import STALE_AFTER
 from exporter.sending import job_results
-from exporter.settings import ROWS
+from exporter.settings import ROWS, StepLimits
 from exporter.snapshots.paths import Layout, parse_blob_name
 from sandbox.host.blobs import POISON_QUEUE
 
@@ -155,9 +155,9 @@ def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
     assert f"follows for {job_results.LONGEST_JOB.total_seconds() / 3600:.0f}" in section
     assert job_results.LONGEST_POLL_S == 5 * 60
     assert "every five minutes" in section
-    assert f"Nothing moved for {dispatcher.STALE_S / 60:.0f} minutes" in section
-    assert f"after {dispatcher.SETBACKS} times" in section
-    waits_s = sum(min(2.0**tries, LONGEST_WAIT_S) for tries in range(1, dispatcher.SETBACKS + 1))
+    assert f"Nothing moved for {STALE_AFTER.total_seconds() / 60:.0f} minutes" in section
+    assert f"after {StepLimits().setbacks} times" in section
+    waits_s = sum(min(2.0**tries, LONGEST_WAIT_S) for tries in range(1, StepLimits().setbacks + 1))
     assert 25 * 60 < waits_s < 35 * 60
     pages = [
         (ROOT / "docs" / name).read_text(encoding="utf-8")

@@ -82,9 +82,7 @@ def test_query_names_what_the_code_logs(name: str, query: str) -> None:
 def test_some_comparisons_were_found_at_all() -> None:
     """Else the test above would hold of anything."""
     everything = "\n".join(query for _, query in ALL)
-    assert {"run closed", "run finished", "run created", "step put off"} <= compared(
-        everything, "(?:message|said)"
-    )
+    assert {"run ended", "run created", "step put off"} <= compared(everything, "(?:message|said)")
     assert {"on_tick", "on_poison"} <= compared(everything, r"(?<!_)\bname")
     assert {"exporter.request.seconds", "exporter.profiles"} <= compared(
         everything, r"(?<!_)\bname"

@@ -1,4 +1,6 @@
-"""The whole app as processes, on stand-ins, to be killed: Azurite, Klaviyo, the vault, and functions hosts.
+"""The whole app as processes, on stand-ins, to be killed.
+
+Azurite, Klaviyo, the vault, and functions hosts.
 
 with rig(folder) as it:
     case = it.case(1, rows=60_000)         a list, a connection, an export of a segment of its own
@@ -139,7 +141,10 @@ class Case:
         raise AssertionError(f"the run did not end within {limit_s:.0f} s: {self.run()}")
 
     def check(self) -> dict[str, Any]:
-        """Compare the list and the report with what the snapshot should give; the report. Raises AssertionError."""
+        """Compare the list and the report with what the snapshot should give; the report.
+
+        Raises AssertionError.
+        """
         run = self.run()
         assert run is not None
         assert run.status is Status.WARNINGS, f"{run.status}: {run.message}"
@@ -173,7 +178,10 @@ class Case:
         run = self.run()
         assert run is not None
         return sorted(
-            one.at for one in Journal(self.rig.stage.store, run.run_id).delivery.jobs.values()
+            one.at
+            for one in Journal(
+                self.rig.stage.store, run.folder + "journal.jsonl"
+            ).delivery.jobs.values()
         )
 
 

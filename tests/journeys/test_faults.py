@@ -138,7 +138,7 @@ def test_a_key_rotated_in_mid_run_is_read_again_once(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(ROWS))
     revoke_after(world, 3)
-    world.deliver(exporter=world.again(read_secret=rotated_once_taken(world, "pk_new")))
+    world.deliver(engine=world.again(read_secret=rotated_once_taken(world, "pk_new")))
     _assert_all_delivered(world)
     assert len(world.secret_reads) <= 3
     assert world.job_requests(401) <= 12
@@ -187,7 +187,7 @@ def test_a_key_rotated_to_a_wrong_one_fails_the_run_at_once(world: World) -> Non
     world.register()
     world.drop_people("a.csv", people(ROWS))
     revoke_after(world, 3)
-    world.deliver(exporter=world.again(read_secret=rotated_once_taken(world, "pk_wrong")))
+    world.deliver(engine=world.again(read_secret=rotated_once_taken(world, "pk_wrong")))
     assert_ended(world, Status.FAILED)
     assert world.job_requests() <= 3 + 24, "a refused key is not used on and on"
 
@@ -197,7 +197,7 @@ def test_a_key_rotated_between_sending_and_confirming_is_read_again(world: World
     world.fault("status", match=GET_JOBS, status=401)
     world.register()
     world.drop_people("a.csv", people(ROWS))
-    world.deliver(exporter=world.again(read_secret=rotated_once_taken(world, "pk_new")))
+    world.deliver(engine=world.again(read_secret=rotated_once_taken(world, "pk_new")))
     _assert_all_delivered(world)
 
 

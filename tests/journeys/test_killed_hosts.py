@@ -57,8 +57,9 @@ def test_two_hosts_on_one_storage(world: Rig) -> None:
         for case in apart:
             case.drop()
         wait_until(lambda: all(case.run() for case in apart))
-        # Which host takes a message is chance. While the other stands still it is this one, which then has to
-        # go on with what the other holds; and the other wakes up to a run that went on without it.
+        # Which host takes a message is chance. While the other stands still it is this one, which
+        # then has to go on with what the other holds; and the other wakes up to a run that went on
+        # without it.
         for busy, slow in ((left, right), (right, left)):
             before = busy.phases_done()
             with slow.paused():

@@ -1,4 +1,7 @@
-"""`python -m exporter`, as a person at a laptop uses it: real processes against the stand-in Klaviyo."""
+"""`python -m exporter`, as a person at a laptop uses it.
+
+Real processes against the stand-in Klaviyo.
+"""
 
 from __future__ import annotations
 
@@ -323,7 +326,7 @@ def test_suggest_prints_a_mapping_that_push_takes(vips: Path) -> None:
 
 
 def test_a_folder_is_read_with_its_model(klaviyo: str, tmp_path: Path) -> None:
-    """As the app reads it, and so is a copy of what Customer Insights wrote, dated folders and all."""
+    """As the app reads it. So is a copy of what Customer Insights wrote, dated folders and all."""
     attributes = [{"name": "City"}, {"name": "EMail"}]
     model = json.dumps({"entities": [{"name": "VIPs", "attributes": attributes}]})
     for file in ("a/VIPs/any.csv", "b/any/VIPs_1.csv", "c/Export/VIPs/2026/11/23/1433/VIPs_1.csv"):

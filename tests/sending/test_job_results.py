@@ -8,7 +8,6 @@ import orjson
 import pytest
 
 from exporter.runs.run import Status
-from exporter.sending.journal import Journal
 from sandbox.klaviyo.jobs import Job
 from sandbox.klaviyo.messages import Refused, error
 from tests.journeys.world import World, assert_ended, people
@@ -157,7 +156,7 @@ def test_a_job_whose_errors_cannot_be_read_ends_without_their_rows_and_holds_up_
     world.register()
     world.drop_people("a.csv", people(30, planted=bad))
     world.deliver(until=lambda: world.run().setbacks > 0 if world.runs() else False)
-    assert len(Journal(world.exporter.store, world.run().run_id).delivery.ended) == 2
+    assert len(world.engine.runs.journal(world.run()).delivery.ended) == 2
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=29)
     [row] = world.rows_of("rejected.csv")
@@ -201,7 +200,7 @@ def test_errors_that_a_step_has_no_time_left_for_are_read_by_the_next(
         opened.start_import = start  # type: ignore[method-assign]
         return opened
 
-    world.exporter = world.again(klaviyo=slow)
+    world.engine = world.again(open_klaviyo=slow)
     world.register()
     bad = _async_bad(dict.fromkeys(range(990), "+async-fail"))
     world.drop_people("a.csv", people(1_000, planted=bad))
@@ -212,14 +211,14 @@ def test_errors_that_a_step_has_no_time_left_for_are_read_by_the_next(
 def _longest_step(world: World) -> list[float]:
     """How long each message keeps the exporter."""
     lasted: list[float] = []
-    handle = world.exporter.handle
+    handle = world.engine.dispatcher.handle
 
     def timed(*args: Any, **options: Any) -> None:
         began = world.clock.now
         handle(*args, **options)
         lasted.append(world.clock.now - began)
 
-    world.patch.setattr(world.exporter, "handle", timed)
+    world.patch.setattr(world.engine, "handle", timed)
     return lasted
 
 

@@ -64,7 +64,9 @@ def persons(count: int = 25, **planted: str) -> list[Sequence[str]]:
 def drop(
     world: World, rows: Sequence[Sequence[str]], *, tail: bytes = b"", name: str = "a.csv"
 ) -> None:
-    world.exporter.note(world.put(FOLDER + name, as_csv(rows, HEADER).encode() + tail))
+    world.engine.arrivals.on_blob_arrived(
+        world.put(FOLDER + name, as_csv(rows, HEADER).encode() + tail)
+    )
 
 
 def well(world: World) -> None:
@@ -105,19 +107,21 @@ def a_damaged_file(world: World) -> None:
 
 
 def a_file_that_is_no_table(world: World) -> None:
-    world.exporter.note(
+    world.engine.arrivals.on_blob_arrived(
         world.put(FOLDER + "a.csv", b'{"EMail": "quillon@private.example", "Note": "hazelnut"}')
     )
 
 
 def a_file_without_the_columns(world: World) -> None:
-    world.exporter.note(
+    world.engine.arrivals.on_blob_arrived(
         world.put(FOLDER + "a.csv", as_csv([("quillon@private.example", "hazelnut")], ("A", "B")))
     )
 
 
 def a_file_without_header(world: World) -> None:
-    world.exporter.note(world.put(FOLDER + "a.csv", as_csv(persons()[1:], persons()[0])))
+    world.engine.arrivals.on_blob_arrived(
+        world.put(FOLDER + "a.csv", as_csv(persons()[1:], persons()[0]))
+    )
 
 
 def a_key_that_is_refused(world: World) -> None:
@@ -196,7 +200,7 @@ def test_nothing_of_a_person_and_no_key_is_told(
     assert found_in(told) == []
     [run] = world.runs()
     documents = [
-        world.exporter.store.read(run.folder + name)
+        world.engine.store.read(run.folder + name)
         for name in ("run.json", "report.json", "journal.jsonl")
     ]
     written = b"".join(document.data for document in documents if document).decode()
@@ -250,7 +254,7 @@ def test_what_the_timer_could_not_do_is_told_without_anothers_text(
 
     world.register()
     monkeypatch.setattr(f"exporter.orchestration.timer.{part}", fails)
-    world.exporter.tick()
+    world.engine.timer.tick()
     told = seen.text()
     assert f"{line} export={EXPORT} cause=storage is not available" in told
     assert found_in(told) == []

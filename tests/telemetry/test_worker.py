@@ -205,7 +205,7 @@ def _told(taken: Ingestion) -> Counter[str]:
 def _is_whole(taken: Ingestion) -> bool:
     metrics = {point["name"] for each in taken.base("MetricData") for point in each["metrics"]}
     spans = {each["name"] for each in taken.base("RemoteDependencyData")}
-    return "run finished" in _told(taken) and "run" in spans and "exporter.profiles" in metrics
+    return "run ended" in _told(taken) and "run" in spans and "exporter.profiles" in metrics
 
 
 def _within(seconds: float, is_true: Any) -> bool:
@@ -219,13 +219,11 @@ def _within(seconds: float, is_true: Any) -> bool:
 
 def test_each_line_is_sent_once_with_run_and_fields(sent: Ingestion) -> None:
     told = _told(sent)
-    assert (told["run created"], told["run finished"]) == (1, 1)
+    assert (told["run created"], told["run ended"]) == (1, 1)
     assert told["phase done"] == len(
         [each for each in sent.base("RemoteDependencyData") if each["name"] == "phase"]
     )
-    [finished] = [
-        each["properties"] for each in sent.messages() if each["message"] == "run finished"
-    ]
+    [finished] = [each["properties"] for each in sent.messages() if each["message"] == "run ended"]
     assert finished["run_id"].startswith("vips/")
     assert (finished["status"], finished["rows"]) == ("Completed with warnings", "27")
 
