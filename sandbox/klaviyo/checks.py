@@ -85,7 +85,7 @@ class Finding:
 
     def refusal(self) -> dict[str, Any]:
         """The error for a 400 that refuses the whole job."""
-        made = error(self.status, self.code, self.title, self.detail, pointer=self._pointer)
+        made = error(self.status, self.code, self.title, self.detail, pointer=self.pointer)
         return _without(made | self._overrides(), "source")
 
     def import_error(
@@ -96,7 +96,7 @@ class Finding:
             "code": self.code,
             "title": self.title,
             "detail": self.detail,
-            "source": {"pointer": self._pointer} if settings.error_pointers == "row" else {},
+            "source": {"pointer": self.pointer} if settings.error_pointers == "row" else {},
             "original_payload": _payload(
                 original, self.original_payload or settings.original_payload
             ),
@@ -109,7 +109,7 @@ class Finding:
         }
 
     @property
-    def _pointer(self) -> str:
+    def pointer(self) -> str:
         return f"/data/attributes/profiles/data/{self.row}{self.field}"
 
     def _overrides(self) -> dict[str, Any]:
