@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from exporter.errors import ConfigError
 from exporter.klaviyo.base_url import BASE_URL, REVISION, parse_base_url, parse_revision
+from exporter.sending.limits import SendLimits
 
 HINT = "Correct these app settings. docs/configuration.md explains each."
 
@@ -155,6 +156,7 @@ class StepLimits:
     )
     setbacks: int = 12  # failures in a row without progress; their waits make half an hour
     lease_s: float = 60.0  # how long a dead instance keeps its account from others
+    send: SendLimits = field(default_factory=SendLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

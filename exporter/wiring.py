@@ -45,7 +45,6 @@ def management() -> Management:
     settings, parts = settings_module.from_env(os.environ), engine()
     return Management(
         store=parts.store,
-        snapshots=parts.snapshots,
         catalog=parts.catalog,
         runs=parts.runs,
         container=parts.container,

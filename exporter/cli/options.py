@@ -23,7 +23,7 @@ from exporter.cli import local_backend
 from exporter.cli.remote_backend import RemoteApp, user_token
 from exporter.definitions.mapping import MappingDocument, parse_mapping
 from exporter.errors import ConfigError
-from exporter.management.app import App, LocalApp
+from exporter.management.app import App
 from exporter.management.roles import Actor, Role
 
 errors = Console(stderr=True, highlight=False)
@@ -63,7 +63,7 @@ def using(url: str, state: Path | None = None) -> Iterator[App]:
     """
     actor = Actor(id="command-line", name=_user(), role=Role.ADMIN)
     if state:
-        yield LocalApp(local_backend.management(state), actor)
+        yield local_backend.management(state).as_(actor)
     elif url:
         remote = RemoteApp(url, _token)
         try:
@@ -73,7 +73,7 @@ def using(url: str, state: Path | None = None) -> Iterator[App]:
     else:
         from exporter import wiring
 
-        yield LocalApp(wiring.management(), actor)
+        yield wiring.management().as_(actor)
 
 
 def _token() -> SecretStr:

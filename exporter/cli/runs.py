@@ -23,8 +23,7 @@ from exporter.cli.options import (
 from exporter.cli.wording import report_as_text
 from exporter.errors import ConfigError
 from exporter.management.app import App, Rows
-from exporter.management.management import MAX_PAGE
-from exporter.management.views import DELIVERED, RunView
+from exporter.management.views import DELIVERED, MAX_PAGE, RunView
 from exporter.runs.run import Status
 
 POLL_S = 2.0

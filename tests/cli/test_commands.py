@@ -18,13 +18,14 @@ import typer
 
 from exporter.cli import main as cli
 from exporter.definitions import consent
-from exporter.management.management import Management
+from exporter.management.management import ActorsApp, Management
 from exporter.management.roles import Action, may
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
 from tests.journeys.world import LIST, SEGMENT, World, people
 from tests.management.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 MAIN, EXPORT = "main-account", "high-value"
@@ -456,7 +457,10 @@ def test_what_a_terminal_would_act_on_is_not_printed(
             ("exports", "create", "X", *OPTIONS, "--at", "6"),
             "schedule.times.0: should be a time of day such as 06:00",
         ),
-        (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be small letters"),
+        (
+            ("exports", "create", "X", *OPTIONS, "--id", "Ä"),
+            "id: should be at most 64 small letters",
+        ),
         (
             ("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"),
             "segments: needs at least one",
@@ -493,14 +497,14 @@ def test_misuse_ends_with_2_and_names_the_remedy(
 def test_an_edit_that_somebody_else_was_faster_with_is_refused(
     peopled: World, both: CommandLine, management: Management, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Management.lists
+    real = ActorsApp.lists
 
-    def lists(self: Management, *args: Any) -> Any:
+    def lists(self: ActorsApp, *args: Any) -> Any:
         """Meanwhile, another one pauses it."""
-        management.pause_export(ADMIN, EXPORT, paused=True)
+        management.as_(ADMIN).pause_export(EXPORT, paused=True)
         return real(self, *args)
 
-    monkeypatch.setattr(Management, "lists", lists)
+    monkeypatch.setattr(ActorsApp, "lists", lists)
     said = both("exports", "edit", EXPORT, "--list", LIST, "--name", "Mine")
     assert (said.code, "somebody else" in said.err, "repeat your change" in said.err) == (
         1,
@@ -540,7 +544,7 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
     (tmp_path / "azureProfile.json").write_text(json.dumps(profile), encoding="utf-8-sig")
     monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
     line.ok("connections", "create", "A", "--secret", "klaviyo-key")
-    newest = management.changes(ADMIN).items[0]
+    newest = management.as_(ADMIN).changes().items[0]
     assert newest.by == {"id": "command-line", "name": "ann@contoso.example", "role": "Admin"}
 
 
@@ -710,7 +714,7 @@ def test_completion_is_installed_for_the_script_alone(tmp_path: Path) -> None:
         "env": environment,
         "capture_output": True,
         "text": True,
-        "timeout": 60,
+        "timeout": LIMIT_S,
     }
     module = [sys.executable, "-m", "exporter"]
     refused = subprocess.run([*module, "--install-completion"], **options)
@@ -736,6 +740,11 @@ def test_script_completes_words_as_a_shell_asks() -> None:
     environment = {**os.environ, **asked, "VENV": str(Path(sys.executable).parents[1])}
     script = ROOT / "scripts" / "exporter"
     done = subprocess.run(
-        [script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60
+        [script],
+        cwd=ROOT / "docs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
     assert done.stdout.split() == ["resume", "remove"], done

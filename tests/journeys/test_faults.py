@@ -99,9 +99,9 @@ def test_nobody_listening_fails_the_run_with_advice(world: World) -> None:
     assert "firewall" in run.hint
 
 
-def test_a_read_time_out_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_time_out_is_repeated(world: World) -> None:
     """The batch may have been taken: it is sent again, which is harmless."""
-    monkeypatch.setattr("exporter.klaviyo.client.READ_S", 0.15)
+    world.client_options["read_s"] = 0.15
     world.fault("latency", seconds=0.5, after=3, times=2)
     _export(world)
     _assert_all_delivered(world)
@@ -124,8 +124,8 @@ def test_at_least_ten_batches_wait_for_their_answers_side_by_side(world: World) 
     assert world.stats()["max_concurrency"] >= 10
 
 
-def test_an_answer_without_end_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.klaviyo.client.MAX_ANSWER_BYTES", 100)
+def test_an_answer_without_end_is_given_up(world: World) -> None:
+    world.client_options["max_answer_bytes"] = 100
     _export(world)
     assert_ended(world, Status.FAILED)
 

@@ -75,7 +75,7 @@ class World:
         self.secrets = {"klaviyo-key": stand_in.FULL_KEY}
         self.secret_reads: list[str] = []
         self.limits = StepLimits(lease_s=100_000)  # nobody renews while a clock jumps
-        self.compress = False  # KLAVIYO_COMPRESS
+        self.client_options: dict[str, Any] = {}  # other time-outs and limits of the client
         self.queue = MemoryQueue(clock)
         self.errors: list[Exception] = []  # that came out of `handle`
         self.poisoned: list[Mapping[str, Any]] = []
@@ -111,9 +111,9 @@ class World:
             key,
             base_url=self.url,
             revision=REVISION,
-            compress=self.compress,
             sleep=self.clock.move,
             clock=self.clock,
+            **self.client_options,
         )
 
     def read_secret(self, name: str) -> SecretStr:

@@ -1,4 +1,4 @@
-"""What becomes of the import jobs that Klaviyo took: followed to the end, their errors joined back to the rows."""
+"""Import jobs are followed to their end, and their errors joined back to the rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from exporter.runs.run import Status
+from exporter.sending.limits import SendLimits
 from sandbox.klaviyo.jobs import Job
 from sandbox.klaviyo.messages import Refused, error
 from tests.journeys.world import World, assert_ended, people
@@ -382,7 +383,7 @@ def test_a_job_that_was_cancelled_in_klaviyo_is_reported_as_lost(world: World) -
 
 
 def test_a_job_that_never_ends_is_given_up_after_a_day(world: World) -> None:
-    world.patch.setattr("exporter.sending.job_results.LONGEST_POLL_S", HOUR)
+    world.restart(send=SendLimits(longest_poll_s=HOUR))
     _set_fates(world, {1: "stuck"})
     world.register()
     began = world.clock.now
@@ -423,7 +424,7 @@ def test_jobs_that_end_in_another_order_are_all_counted(world: World) -> None:
 def test_a_whole_job_that_failed_fits_the_journal(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """10,000 import errors with long words are one line of the journal, and an append takes 4 MiB."""
+    """10,000 import errors with long words are one line of the journal; an append takes 4 MiB."""
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
     _change_import_errors(world, lambda each: each.update({"detail": "不正な値です " * 60}))
     world.register()
