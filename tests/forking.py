@@ -34,10 +34,12 @@ from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
-    "exporter.cli",
-    "exporter.azure_storage",
+    "exporter.cli.main",
+    "exporter.storage.azure_blobs",
+    "exporter.storage.azure_queue",
     "exporter.wiring",
-    "exporter.local",
+    "exporter.cli.local_backend",
+    "exporter.orchestration.engine",
     "typer.main",
     "rich.table",
 )
