@@ -1,4 +1,6 @@
-"""The triggers: decorator, one call, return. Everything they call is in `exporter`, which knows nothing of Functions.
+"""The triggers: decorator, one call, return.
+
+Everything they call is in `exporter`, which knows nothing of Functions.
 
 on_blob    a blob arrived                 -> note it
 on_step    a message of the work queue    -> take one step further, queue the next
@@ -20,7 +22,7 @@ import azurefunctions.extensions.bindings.blob as blob
 from exporter import wiring
 from exporter.errors import ExporterError
 from exporter.logs import discreet, show_fields
-from exporter.storage.protocols import decode_message
+from exporter.storage.messages import decode_message
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 show_fields()
@@ -31,13 +33,14 @@ logger = logging.getLogger(__name__)
     arg_name="client",
     path="%SNAPSHOTS_CONTAINER%/{name}",
     connection=wiring.SNAPSHOTS_CONNECTION,
-    # Event Grid is the only source on Flex Consumption. Nothing sends its events from a laptop's storage.
+    # Event Grid is the only source on Flex Consumption. Nothing sends its events from a laptop's
+    # storage.
     source=func.BlobSource(os.environ.get("SNAPSHOTS_SOURCE") or func.BlobSource.EVENT_GRID),
 )
 @discreet
 def on_blob(client: blob.BlobClient) -> None:
     """The SDK type holds no content: an InputStream would cost four times the blob in memory."""
-    wiring.cloud().note(client.blob_name)
+    wiring.engine().arrivals.on_blob_arrived(client.blob_name)
 
 
 @app.queue_trigger(
@@ -45,7 +48,7 @@ def on_blob(client: blob.BlobClient) -> None:
 )
 @discreet
 def on_step(message: func.QueueMessage) -> None:
-    wiring.cloud().handle(
+    wiring.engine().dispatcher.handle(
         decode_message(message.get_body()), redelivered=(message.dequeue_count or 1) > 1
     )
 
@@ -55,21 +58,21 @@ def on_step(message: func.QueueMessage) -> None:
 )
 @discreet
 def on_poison(message: func.QueueMessage) -> None:
-    wiring.cloud().close_poisoned(decode_message(message.get_body()))
+    wiring.engine().dispatcher.close_poisoned(decode_message(message.get_body()))
 
 
 @app.timer_trigger(arg_name="tick", schedule="%TICK_SCHEDULE%")
 @discreet
 def on_tick(tick: func.TimerRequest) -> None:  # noqa: ARG001 - the name is the binding's
     """What is due is worked out from saved state, so a late or missed tick changes nothing."""
-    wiring.cloud().tick()
+    wiring.engine().timer.tick()
 
 
 @app.route("health", methods=["GET"])
 @discreet
 def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001
     try:
-        checks = wiring.cloud().health()
+        checks = wiring.engine().health.check()
     except ExporterError as exc:
         checks = {"settings": f"{exc.message}. {exc.hint}".strip()}
     status = 200 if set(checks.values()) == {"ok"} else 503

@@ -1,4 +1,4 @@
-"""Names of columns, tables and files as they are compared. Pure."""
+"""How names of columns, tables and files are compared. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import unicodedata
 
 
 def comparable(name: str) -> str:
-    """A name without case and superfluous blanks; letters with accents may come as one character or as two.
+    """Give the form in which names are equal that differ in case, blanks or Unicode form only.
 
-    Customer Insights changes the case between destinations, and so do people.
+    Customer Insights changes the case between destinations, and people change all three.
     """
     return unicodedata.normalize("NFC", " ".join(name.split()).casefold())

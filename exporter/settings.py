@@ -1,6 +1,7 @@
-"""Environment -> Settings, once. Every problem is reported at a time, in one ConfigError.
+"""The app's settings: read from the environment once, all problems reported at a time.
 
-docs/configuration.md has one row for each of ROWS; a test compares the two.
+Each setting is one field below: its name, default, rule and meaning. docs/configuration.md is made
+from these fields, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -8,48 +9,41 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from exporter.errors import ConfigError
 from exporter.klaviyo.base_url import BASE_URL, REVISION, parse_base_url, parse_revision
+from exporter.sending.limits import SendLimits
+
+HINT = "Correct these app settings. docs/configuration.md explains each."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How this deployment is set up. Holds no secret: the Klaviyo keys are in the vault."""
+class SettingSpec:
+    """What a setting is called, how it is read, and what it means.
 
-    klaviyo_base_url: str
-    klaviyo_revision: str
-    key_vault_url: str
-    snapshots_container: str
-    state_container: str
-    steps_queue: str
-    settle_seconds: float
-    patience_seconds: float
-    step_seconds: float
-    klaviyo_share: float
-    klaviyo_compress: bool
-    memory_mb: int
-    runs_kept_days: int
-    rejected_kept_days: int
-    no_snapshot_days: int
-    notice_webhook_secret: str
-    trust_platform_identity: bool
-    work_folder: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One setting: its environment variable, its default (None: must be set), how it is read, what it means."""
+    default: None if it must be set.
+    """
 
     name: str
     default: str | None
     parse: Callable[[str], Any]
     meaning: str
+
+
+def _setting(name: str, default: str | None, parse: Callable[[str], Any], meaning: str) -> Any:
+    """Declare a field that is read from the environment."""
+    spec = SettingSpec(name=name, default=default, parse=parse, meaning=meaning)
+    if default is None:
+        return field(metadata={"setting": spec})
+    return field(default_factory=lambda: parse(default), metadata={"setting": spec})
+
+
+# How settings are read
 
 
 def _url(text: str) -> str:
@@ -66,29 +60,24 @@ def _flag(text: str) -> bool:
 
 
 def _container(text: str) -> str:
-    # Microsoft, "Naming and Referencing Containers, Blobs, and Metadata" and "Naming Queues and Metadata".
+    # Microsoft, "Naming and Referencing Containers, Blobs, and Metadata" and "Naming Queues".
     if not (3 <= len(text) <= 63 and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text)):
         raise ValueError(
-            "must be a container's or queue's name: 3 to 63 of a-z, 0-9 and single hyphens, with none at either end"
+            "must be a name of a container or queue: 3 to 63 of a-z, 0-9 and single hyphens, "
+            "with none at either end"
         )
     return text
 
 
 def _secret_name(text: str) -> str:
-    # Imported late: what it brings along takes a quarter of a second, which a cold start need not wait for.
+    # Imported late: pydantic takes a quarter of a second, which a cold start need not wait for.
     from exporter.definitions.connection import VAULT_NAME_PATTERN
 
     if text and not re.fullmatch(VAULT_NAME_PATTERN, text):
         raise ValueError(
-            "must be a secret's name, not what it holds: 1 to 127 letters, digits and hyphens"
+            "must be a secret's name, not its value: 1 to 127 letters, digits and hyphens"
         )
     return text
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("on", "off"):
-        raise ValueError('must be "on" or "off"')
-    return text.lower() == "on"
 
 
 def _between(low: float, high: float, kind: Callable[[str], Any] = float) -> Callable[[str], Any]:
@@ -104,149 +93,172 @@ def _between(low: float, high: float, kind: Callable[[str], Any] = float) -> Cal
     return parse
 
 
-ROWS = (
-    Row(
-        name="KEY_VAULT_URL",
-        default=None,
-        parse=_url,
-        meaning="The vault that holds the Klaviyo keys.",
-    ),
-    Row(
-        name="SNAPSHOTS_CONTAINER",
-        default="segments",
-        parse=_container,
-        meaning="The container into which Customer Insights writes.",
-    ),
-    Row(
-        name="STATE_CONTAINER",
-        default="exporter-state",
-        parse=_container,
-        meaning="Where connections, exports and runs are kept.",
-    ),
-    Row(
-        name="STEPS_QUEUE",
-        default="export-steps",
-        parse=_container,
-        meaning="The queue that carries the work.",
-    ),
-    Row(
-        name="SETTLE_SECONDS",
-        default="120",
-        parse=_between(0, 3600),
-        meaning="A snapshot's folder counts as complete when nothing in it changed for so long.",
-    ),
-    Row(
-        name="PATIENCE_SECONDS",
-        default="3600",
-        parse=_between(0, 86_400),
-        meaning="How long partitions that model.json names are waited for before the run fails.",
-    ),
-    Row(
-        name="STEP_SECONDS",
-        default="480",
-        parse=_between(1, 1500),
-        meaning="A step of a run ends itself after this. More than 480 needs a functionTimeout in host.json of four "
-        "times as much, since planning may last three times as long.",
-    ),
-    Row(
-        name="KLAVIYO_SHARE",
-        default="1",
-        parse=_between(0.01, 1),
-        meaning="The part of Klaviyo's limits that runs may use; lower it when other tools use the account.",
-    ),
-    Row(
-        name="KLAVIYO_COMPRESS",
-        default="off",
-        parse=_switch,
-        meaning='"on" packs batches with gzip: fewer bytes, more CPU. Unverified with Klaviyo, which may answer 415.',
-    ),
-    Row(
-        name="MEMORY_MB",
-        default="96",
-        parse=_between(64, 4096, int),
-        meaning="DuckDB's memory; rows beyond it go to disk, but each mapped column takes about 1 MB. The process "
-        "needs about 120 MB more. The templates set a quarter of an instance's memory.",
-    ),
-    Row(
-        name="RUNS_KEPT_DAYS",
-        default="365",
-        parse=_between(1, 3650, int),
-        meaning="A run goes, report and all, so long after it ended; the newest of an export stays.",
-    ),
-    Row(
-        name="REJECTED_KEPT_DAYS",
-        default="30",
-        parse=_between(1, 3650, int),
-        meaning="A run's rejected.csv, which holds personal data, and duplicates.csv go so long after it ended.",
-    ),
-    Row(
-        name="NO_SNAPSHOT_DAYS",
-        default="8",
-        parse=_between(0, 365, int),
-        meaning="A segment of an active export without a new snapshot for so long raises a notice; 0 for never.",
-    ),
-    Row(
-        name="NOTICE_WEBHOOK_SECRET",
-        default="",
-        parse=_secret_name,
-        meaning="The secret in the vault that holds the https address which notices are posted to (Teams, Slack).",
-    ),
-    Row(
-        name="TRUST_PLATFORM_IDENTITY",
-        default="false",
-        parse=_flag,
-        meaning="Whether people are who App Service authentication says, where it is on; else the API refuses all.",
-    ),
-    Row(
-        name="WORK_FOLDER",
-        default=str(
-            Path(tempfile.gettempdir()) / f"segment-exporter-{getattr(os, 'getuid', str)()}"
-        ),  # one a user
-        parse=Path,
-        meaning="Local disk for the plans of open runs, closed to other users.",
-    ),
-    Row(
-        name="KLAVIYO_BASE_URL",
-        default=BASE_URL,
-        parse=parse_base_url,
-        meaning="Klaviyo's API; another address only in tests.",
-    ),
-    Row(
-        name="KLAVIYO_REVISION",
-        default=REVISION,
-        parse=parse_revision,
-        meaning="The dated API revision that is spoken; Klaviyo serves each for two years.",
-    ),
-)
+# The settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLimits:
+    """How the app uses time, memory and Klaviyo's limits. Handed on whole."""
+
+    settle_s: float = _setting(
+        "SETTLE_SECONDS",
+        "120",
+        _between(0, 3600),
+        "A snapshot's folder counts as complete when nothing in it changed for this long.",
+    )
+    patience_s: float = _setting(
+        "PATIENCE_SECONDS",
+        "3600",
+        _between(0, 86_400),
+        "How long partitions that model.json names are waited for before the run fails.",
+    )
+    step_s: float = _setting(
+        "STEP_SECONDS",
+        "480",
+        _between(1, 1500),
+        "A step of a run ends itself after this time. More than 480 needs a functionTimeout in "
+        "host.json of four times as much, since planning may last three times as long.",
+    )
+    pacer_share: float = _setting(
+        "KLAVIYO_SHARE",
+        "1",
+        _between(0.01, 1),
+        "The part of Klaviyo's limits that runs may use. Lower it when other tools use the "
+        "account.",
+    )
+    memory_mb: int = _setting(
+        "MEMORY_MB",
+        "96",
+        _between(64, 4096, int),
+        "DuckDB's memory. Rows beyond it go to disk, but each mapped column takes about 1 MB. The "
+        "process needs about 120 MB more. The templates set a quarter of an instance's memory.",
+    )
+    runs_kept_days: int = _setting(
+        "RUNS_KEPT_DAYS",
+        "365",
+        _between(1, 3650, int),
+        "A run is deleted, with its report, this long after it ended. The newest run of an export "
+        "stays.",
+    )
+    rejected_kept_days: int = _setting(
+        "REJECTED_KEPT_DAYS",
+        "30",
+        _between(1, 3650, int),
+        "A run's rejected.csv, which holds personal data, and duplicates.csv are deleted this long "
+        "after it ended.",
+    )
+    no_snapshot_days: int = _setting(
+        "NO_SNAPSHOT_DAYS",
+        "8",
+        _between(0, 365, int),
+        "A segment of an active export without a new snapshot for this long raises a notice. 0 for "
+        "never.",
+    )
+    setbacks: int = 12  # failures in a row without progress; their waits make half an hour
+    lease_s: float = 60.0  # how long a dead instance keeps its account from others
+    send: SendLimits = field(default_factory=SendLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How this deployment is set up. Holds no secret: the Klaviyo keys are in the vault."""
+
+    key_vault_url: str = _setting(
+        "KEY_VAULT_URL", None, _url, "The vault that holds the Klaviyo keys."
+    )
+    snapshots_container: str = _setting(
+        "SNAPSHOTS_CONTAINER",
+        "segments",
+        _container,
+        "The container that Customer Insights writes to.",
+    )
+    state_container: str = _setting(
+        "STATE_CONTAINER",
+        "exporter-state",
+        _container,
+        "Where connections, exports and runs are kept.",
+    )
+    steps_queue: str = _setting(
+        "STEPS_QUEUE", "export-steps", _container, "The queue that carries the work."
+    )
+    limits: StepLimits
+    notice_webhook_secret: str = _setting(
+        "NOTICE_WEBHOOK_SECRET",
+        "",
+        _secret_name,
+        "The secret in the vault that holds the https address which notices are posted to "
+        "(Teams, Slack).",
+    )
+    trust_platform_identity: bool = _setting(
+        "TRUST_PLATFORM_IDENTITY",
+        "false",
+        _flag,
+        "Whether people are who App Service authentication says, where it is on. Else the API "
+        "refuses everybody.",
+    )
+    work_folder: Path = _setting(
+        "WORK_FOLDER",
+        # One for each user of the machine.
+        str(Path(tempfile.gettempdir()) / f"segment-exporter-{getattr(os, 'getuid', str)()}"),
+        Path,
+        "Local disk for the plans of open runs, closed to other users.",
+    )
+    klaviyo_base_url: str = _setting(
+        "KLAVIYO_BASE_URL",
+        BASE_URL,
+        parse_base_url,
+        "Klaviyo's API. Another address only in tests.",
+    )
+    klaviyo_revision: str = _setting(
+        "KLAVIYO_REVISION",
+        REVISION,
+        parse_revision,
+        "The dated API revision that the app speaks. Klaviyo serves each for two years.",
+    )
+
+
+def specs() -> Iterator[SettingSpec]:
+    """Return every setting, in the order of the documentation."""
+    for each in fields(Settings):
+        yield from _specs_of(fields(StepLimits) if each.name == "limits" else (each,))
 
 
 def setting(name: str, environ: Mapping[str, str]) -> Any:
-    """One setting that has a default, checked. Raises ConfigError."""
-    [row] = [row for row in ROWS if row.name == name]
+    """Read and check one setting that has a default. Raises ConfigError."""
+    [spec] = [spec for spec in specs() if spec.name == name]
     try:
-        return row.parse(environ.get(name) or row.default or "")
+        return spec.parse(environ.get(name) or spec.default or "")
     except ValueError as exc:
-        raise ConfigError(
-            f"{name} {exc}", hint="Correct it; docs/configuration.md explains it."
-        ) from exc
+        raise ConfigError(f"{name} {exc}", hint=HINT) from exc
 
 
 def from_env(environ: Mapping[str, str]) -> Settings:
     """Read and check every setting. Raises ConfigError with all problems."""
-    values: dict[str, Any] = {}
-    problems = []
-    for row in ROWS:
-        text = environ.get(row.name) or row.default
-        if text is None:
-            problems.append(f"{row.name} is not set")
-            continue
-        try:
-            values[row.name.lower()] = row.parse(text)
-        except ValueError as exc:
-            problems.append(f"{row.name} {exc}")
+    problems: list[str] = []
+    limits = _read(StepLimits, environ, problems)
+    values = _read(Settings, environ, problems)
     if problems:
-        raise ConfigError(
-            "; ".join(problems),
-            hint="Correct these app settings; docs/configuration.md explains each.",
-        )
-    return Settings(**values)
+        raise ConfigError("; ".join(problems), hint=HINT)
+    return Settings(limits=StepLimits(**limits), **values)
+
+
+def _read(kind: type, environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    """Read the fields that are set, by field name; what is wrong goes to `problems`."""
+    values: dict[str, Any] = {}
+    for each in fields(kind):
+        for spec in _specs_of((each,)):
+            text = environ.get(spec.name)
+            if not text and spec.default is None:
+                problems.append(f"{spec.name} is not set")
+            elif text:
+                try:
+                    values[each.name] = spec.parse(text)
+                except ValueError as exc:
+                    problems.append(f"{spec.name} {exc}")
+    return values
+
+
+def _specs_of(declared: tuple[Field[Any], ...]) -> Iterator[SettingSpec]:
+    for each in declared:
+        if "setting" in each.metadata:
+            yield each.metadata["setting"]

@@ -16,7 +16,7 @@ from exporter.http.routes import build  # noqa: E402
 from exporter.klaviyo.backoff import RETRIES, Outcome  # noqa: E402
 from exporter.management.roles import as_table  # noqa: E402
 from exporter.rejection_reasons import MESSAGES  # noqa: E402
-from exporter.settings import ROWS  # noqa: E402
+from exporter.settings import specs  # noqa: E402
 from exporter.telemetry import METRICS  # noqa: E402
 
 DEFAULTS = {None: "must be set", "": "none"}
@@ -24,14 +24,17 @@ NEXT = {Outcome.REFUSED: "the run ends"}
 
 
 def settings() -> Iterator[str]:
-    for row in ROWS:
+    for row in specs():
         default = DEFAULTS.get(row.default, f"`{row.default}`")
-        yield f"| `{row.name}` | {'a temporary folder' if row.name == 'WORK_FOLDER' else default} | {row.meaning} |"
+        if row.name == "WORK_FOLDER":
+            default = "a temporary folder"
+        yield f"| `{row.name}` | {default} | {row.meaning} |"
 
 
 def retries() -> Iterator[str]:
     for outcome, retry in RETRIES.items():
-        yield f"| {outcome} | {retry.attempts} | {retry.within_s:g} s | {NEXT.get(outcome, 'the step is put off')} |"
+        then = NEXT.get(outcome, "the step is put off")
+        yield f"| {outcome} | {retry.attempts} | {retry.within_s:g} s | {then} |"
 
 
 def reasons() -> Iterator[str]:

@@ -22,10 +22,20 @@ from sandbox.klaviyo.testing import Clock
 from tests.journeys.world import World
 
 # A change must not fail to land by chance: in CI property tests take the same examples each time. `make fuzz`, and
-# every run at home, looks for new ones.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+# every run at home, looks for new ones. Nor by a slow machine: an example may take as long as it takes.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("any machine"), derandomize=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes go first: the longest of them would be what all wait for at last."""
+    first = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in first)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from exporter.errors import ConfigError
 from exporter.http.identity import MARKER
 from exporter.management.management import Management
 from exporter.management.roles import Actor, Role
-from exporter.orchestration.dispatcher import Exporter, StepLimits
+from exporter.orchestration.engine import Engine
 from exporter.runs.notices import Webhook
-from exporter.settings import from_env
+from exporter.settings import StepLimits, from_env
 from tests.http.asking import Asking, problem
 
 STORAGE = {
@@ -24,7 +24,7 @@ STORAGE = {
 }
 
 
-def built(tmp_path: Path, **settings: str) -> Exporter:
+def built(tmp_path: Path, **settings: str) -> Engine:
     environ = {
         "KEY_VAULT_URL": "https://vault.example",
         "WORK_FOLDER": str(tmp_path),
@@ -56,7 +56,7 @@ def test_a_setting_that_is_wrong_is_told_to_people_who_are_signed_in_and_to_nobo
 
 
 def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
-    exporter = built(
+    engine = built(
         tmp_path,
         SETTLE_SECONDS="1",
         PATIENCE_SECONDS="2",
@@ -67,7 +67,7 @@ def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
         REJECTED_KEPT_DAYS="5",
         NO_SNAPSHOT_DAYS="4",
     )
-    assert exporter.limits == StepLimits(
+    assert engine.limits == StepLimits(
         settle_s=1,
         patience_s=2,
         step_s=3,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from exporter.management.app import App
-    from exporter.orchestration.dispatcher import Exporter
+    from exporter.orchestration.engine import Engine
 
 
 @contextmanager
@@ -38,14 +38,14 @@ def open_app(url: str, state: Path | None = None) -> Iterator[App]:
         return
     from exporter import wiring
     from exporter.cli import local_backend
-    from exporter.management.app import LocalApp
     from exporter.management.roles import Actor, Role
 
     actor = Actor(id="command-line", name=_user(), role=Role.ADMIN)
-    yield LocalApp(local_backend.management(state) if state else wiring.management(), actor)
+    management = local_backend.management(state) if state else wiring.management()
+    yield management.as_(actor)
 
 
-def open_store(state: Path | None) -> Exporter:
+def open_store(state: Path | None) -> Engine:
     """Give the store of the app set up in the environment, or of the folder of `push`."""
     from exporter import wiring
     from exporter.cli import local_backend
@@ -53,7 +53,7 @@ def open_store(state: Path | None) -> Exporter:
     if state is not None:
         return local_backend.on_folder(state)
     try:
-        return wiring.cloud()
+        return wiring.engine()
     except ConfigError as exc:
         hint = f"For runs of `push`, give their folder: --state .exporter. Else: {exc.hint}"
         raise ConfigError(exc.message, hint=hint) from exc

@@ -15,7 +15,7 @@ from exporter.cli.printing import print_document
 from exporter.errors import ConfigError, ExporterError, Unknown
 
 if TYPE_CHECKING:
-    from exporter.orchestration.dispatcher import Exporter
+    from exporter.orchestration.engine import Engine
 
 
 def forget(
@@ -56,14 +56,14 @@ def forget(
     if state is None and os.environ.get("EXPORTER_APP"):
         hint = "Unset EXPORTER_APP and set the app's settings, or give --state."
         raise ConfigError("`forget` works on the storage itself, not through the app.", hint=hint)
-    exporter = open_store(state)
+    engine = open_store(state)
     if klaviyo:
         confirm("Klaviyo deletes the profile and its history for good. Continue?", yes=yes)
-    erasure = erasing.forget(exporter, known_by)
+    erasure = erasing.forget(engine.store, engine.runs, engine.plans, known_by)
     asked: list[str] = []
     failed: list[dict[str, str]] = []
-    for connection_id in exporter.catalog.connection_ids() if klaviyo else ():
-        errors = _ask_klaviyo(exporter, connection_id, people)
+    for connection_id in engine.catalog.connection_ids() if klaviyo else ():
+        errors = _ask_klaviyo(engine, connection_id, people)
         for message, hint in errors:
             failed.append({"connection": connection_id, "message": message, "hint": hint})
         if not errors:
@@ -92,7 +92,7 @@ def _as_klaviyo_knows(known_by: list[str]) -> list[dict[str, str]]:
 
 
 def _ask_klaviyo(
-    exporter: Exporter, connection_id: str, people: list[dict[str, str]]
+    engine: Engine, connection_id: str, people: list[dict[str, str]]
 ) -> list[tuple[str, str]]:
     """Ask one account to delete these people, each in turn. Give what failed, with what to do."""
     from exporter.cli.local_backend import klaviyo_of
@@ -100,10 +100,10 @@ def _ask_klaviyo(
     open_klaviyo = klaviyo_of(os.environ)
     failed: dict[tuple[str, str], None] = {}  # each once, in order
     try:
-        connection = exporter.catalog.connection(connection_id)
+        connection = engine.catalog.connection(connection_id)
         if connection is None:
             raise Unknown(f"There is no connection {connection_id}.")
-        with open_klaviyo(exporter.key_of(connection)) as client:
+        with open_klaviyo(engine.read_secret(connection.secret)) as client:
             for person in people:
                 try:
                     client.ask_for_deletion(**person)

@@ -26,13 +26,13 @@ from exporter.klaviyo.client import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management.management import Management
 from exporter.orchestration import lease
-from exporter.orchestration.dispatcher import Exporter, StepLimits
+from exporter.orchestration.engine import Engine, build_engine
 from exporter.orchestration.results import step_message
-from exporter.runs.plan_store import open_work
+from exporter.runs.plan_store import ABANDONED_AFTER_S, open_work
 from exporter.runs.run import Run
-from exporter.settings import setting
+from exporter.settings import StepLimits, setting
 from exporter.snapshots.manifest import Manifest, ManifestPartition
-from exporter.storage.local_folder import ABANDONED_AFTER_S, FolderStore, LocalFiles, MemoryQueue
+from exporter.storage.local_folder import FolderStore, LocalFiles, MemoryQueue
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +91,12 @@ class Laptop:
         tell: Tell,
     ) -> None:
         self._store, self._queue, self._tell = FolderStore(state), MemoryQueue(), tell
-        self._engine = Exporter(
+        self._engine = build_engine(
             store=self._store,
             snapshots=snapshots,
-            steps=self._queue,
+            queue=self._queue,
             read_secret=lambda _: key,
-            klaviyo=lambda given: klaviyo(given, sleep=self._nap),
+            open_klaviyo=lambda given: klaviyo(given, sleep=self._nap),
             work=_open_work(self._store, state),
             limits=limits,
             progress=progress,
@@ -106,7 +106,7 @@ class Laptop:
         """Start a run, or take up the open one of the same files."""
         self._engine.catalog.save(_connection())
         self._engine.catalog.save(export)
-        return self._engine.start_on(export, manifest, because="demand")
+        return self._engine.starter.start_on(export, manifest, because="demand")
 
     def finish(self, run: Run, *, look_s: float = 0.5, taken_over_after_s: float = 5.0) -> Run:
         """Work until a run is over.
@@ -118,7 +118,7 @@ class Laptop:
         idle_s, is_told = 0.0, False
         while True:
             self._work()
-            current = self._engine.run(run.run_id)
+            current = self._engine.runs.run(run.run_id)
             if current is None:
                 raise ConfigError(
                     f"The run {run.run_id} was removed while it was open.",
@@ -163,7 +163,7 @@ class Laptop:
         """
         for number in range(TRIES):
             try:
-                self._engine.handle(message, redelivered=number > 0)
+                self._engine.dispatcher.handle(message, redelivered=number > 0)
             except ExporterError:
                 raise
             except Exception as exc:  # noqa: BLE001 - the outermost edge
@@ -171,10 +171,10 @@ class Laptop:
                 logger.error("message failed", extra={"cause": cause, "attempt": number + 1})
             else:
                 return
-        self._engine.close_poisoned(message)
+        self._engine.dispatcher.close_poisoned(message)
 
     def _tell_setback(self, run_id: str) -> None:
-        run, again = self._engine.run(run_id), self._queue.next_due()
+        run, again = self._engine.runs.run(run_id), self._queue.next_due()
         if run and run.setbacks and again is not None:
             wait_s, most = max(again - time.time(), 0), self._engine.limits.setbacks
             tries = f"{run.setbacks} of {most} times"
@@ -186,7 +186,7 @@ class Laptop:
         time.sleep(seconds)
 
 
-def on_folder(state: Path) -> Exporter:
+def on_folder(state: Path) -> Engine:
     """Give an engine on the folder where `push` keeps runs, to look at them. It sends nothing.
 
     Raises ConfigError when there is no such folder.
@@ -195,19 +195,29 @@ def on_folder(state: Path) -> Exporter:
         raise ConfigError(
             f"{state} holds no runs.", hint="Give the folder that `push` was given as --state."
         )
-    return Exporter(
+    return build_engine(
         store=FolderStore(state),
         snapshots=LocalFiles([]),
-        steps=MemoryQueue(),
+        queue=MemoryQueue(),
         read_secret=EnvironmentSecrets().read,
-        klaviyo=Klaviyo,
+        open_klaviyo=Klaviyo,
         work=state / WORK,
     )
 
 
 def management(state: Path) -> Management:
     """Give the runs that `push` keeps, to look at. Raises ConfigError if there are none."""
-    return Management(on_folder(state), secrets=EnvironmentSecrets(), klaviyo=Klaviyo)
+    parts = on_folder(state)
+    return Management(
+        store=parts.store,
+        catalog=parts.catalog,
+        runs=parts.runs,
+        container=parts.container,
+        starter=parts.starter,
+        check_health=parts.health.check,
+        secrets=EnvironmentSecrets(),
+        open_klaviyo=Klaviyo,
+    )
 
 
 class EnvironmentSecrets:
@@ -241,7 +251,6 @@ def klaviyo_of(environ: Mapping[str, str]) -> OpenKlaviyo:
         Klaviyo,
         base_url=setting("KLAVIYO_BASE_URL", environ),
         revision=setting("KLAVIYO_REVISION", environ),
-        compress=setting("KLAVIYO_COMPRESS", environ),
     )
 
 

@@ -56,7 +56,7 @@ def _plan_files(
 ) -> dict[str, Any]:
     from exporter.cli import local_backend
     from exporter.cli.snapshot_files import data_files, source_of
-    from exporter.management.management import SAMPLES
+    from exporter.management.exports import SAMPLES
     from exporter.planning.planner import make_plan
     from exporter.planning.request_bodies import PlanReader
     from exporter.planning.summary import plan_summary

@@ -29,8 +29,9 @@ from exporter.errors import (
 )
 from exporter.management.app import Rows, WithExports
 from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionForm, NewExportForm
-from exporter.management.management import MAX_PAGE, PAGE
 from exporter.management.views import (
+    MAX_PAGE,
+    PAGE,
     ActorView,
     ConnectionView,
     ConsentView,

@@ -12,8 +12,8 @@ from exporter.reading.dialect import Dialect
 from exporter.reading.source import PartitionSource
 from exporter.snapshots.model_json import parse_table
 from exporter.snapshots.paths import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
+from exporter.storage.blob_names import check_name
 from exporter.storage.local_folder import LocalFiles
-from exporter.storage.protocols import check_name
 
 
 def data_files(paths: Sequence[Path]) -> list[Path]:

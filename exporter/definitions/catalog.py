@@ -1,4 +1,4 @@
-"""Connections and exports: what an administrator and a marketer set up, kept as documents in the store.
+"""The store of connections and exports, one document each.
 
 connections/{id}.json    exports/{id}.json
 """
@@ -13,7 +13,6 @@ from typing import TypeVar
 from exporter.definitions.connection import Connection
 from exporter.definitions.definition import ID_PATTERN
 from exporter.definitions.export import Export
-from exporter.definitions.schedule import Schedule as Schedule
 from exporter.errors import AlreadyThere, Conflict, DocumentUnreadable, EditConflict, StoreMoved
 from exporter.storage.protocols import Store, parse_document
 
@@ -24,21 +23,21 @@ AnyDocument = TypeVar("AnyDocument", Connection, Export)
 
 
 class Catalog:
-    """The documents of a store, by kind and id."""
+    """Reads and writes the documents of a store by kind and id."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def connection(self, connection_id: str) -> Connection | None:
-        """None when there is no such connection (any more)."""
+        """Give a connection; None if it does not exist or was removed."""
         return self._read(Connection, connection_id)
 
     def export(self, export_id: str) -> Export | None:
-        """None when there is no such export (any more)."""
+        """Give an export; None if it does not exist or was removed."""
         return self._read(Export, export_id)
 
     def find(self, kind: type[AnyDocument], document_id: str) -> tuple[AnyDocument, str] | None:
-        """A document and the ETag that `replace` and `remove` take; None when there is none."""
+        """Give a document and the ETag for `replace` and `remove`; None if it does not exist."""
         if not re.fullmatch(ID_PATTERN, document_id):
             return None
         name = _name(kind, document_id)
@@ -48,11 +47,14 @@ class Catalog:
         return parse_document(kind, name, found.data), found.etag
 
     def is_taken(self, kind: type[Connection] | type[Export], document_id: str) -> bool:
-        """Whether there is a document of this id, readable or not."""
+        """Tell whether a document has this id, readable or not."""
         return self._store.read(_name(kind, document_id)) is not None
 
     def every(self, kind: type[AnyDocument]) -> Iterator[tuple[AnyDocument, str]]:
-        """Every document of a kind with its ETag, by id. One that cannot be read is left out: others must not wait."""
+        """Give every document of a kind with its ETag, by id.
+
+        A document that cannot be read is left out, so that it does not stop the others.
+        """
         for name in self._store.names(_name(kind, "").removesuffix(".json")):
             try:
                 found = self.find(kind, name.rpartition("/")[2].removesuffix(".json"))
@@ -63,11 +65,11 @@ class Catalog:
                 yield found
 
     def exports(self) -> Iterator[Export]:
-        """Every export that can be read, by id."""
+        """Give every export that can be read, by id."""
         return (export for export, _ in self.every(Export))
 
     def connection_ids(self) -> Iterator[str]:
-        """The id of every connection, also of those that cannot be read."""
+        """Give the id of every connection, readable or not."""
         return (
             name.removeprefix("connections/").removesuffix(".json")
             for name in self._store.names("connections/")
@@ -84,14 +86,14 @@ class Catalog:
             self._store.replace(name, data, etag=current.etag)
 
     def create(self, document: Connection | Export) -> str:
-        """Write a document that must not exist; its ETag. Raises Conflict."""
+        """Write a new document and give its ETag. Raises Conflict if the id is taken."""
         try:
             return self._store.create(_name(type(document), document.id), _encode(document))
         except AlreadyThere:
             raise Conflict(f"{document.id} is taken", hint="Choose another id.") from None
 
     def replace(self, document: Connection | Export, *, etag: str) -> str:
-        """Write over the version that was read; the new ETag. Raises EditConflict."""
+        """Write over the version that was read and give the new ETag. Raises EditConflict."""
         try:
             return self._store.replace(
                 _name(type(document), document.id), _encode(document), etag=etag
@@ -100,7 +102,10 @@ class Catalog:
             raise EditConflict(f"{document.name} was changed or removed by somebody else") from None
 
     def remove(self, kind: type[Connection] | type[Export], document_id: str, *, etag: str) -> None:
-        """Remove the version that was read; one that is not there is fine. Raises EditConflict if it changed."""
+        """Remove the version that was read, if it is still there.
+
+        Raises EditConflict if it was changed.
+        """
         try:
             self._store.delete(_name(kind, document_id), etag=etag)
         except StoreMoved:

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from exporter.definitions.definition import Definition, Part
+from exporter.definitions.definition import Definition, DocumentPart
 
-VAULT_NAME_PATTERN = r"^[0-9a-zA-Z-]{1,127}$"  # of a secret: Key Vault's own rule
+VAULT_NAME_PATTERN = r"^[0-9a-zA-Z-]{1,127}$"  # Key Vault's rule for the name of a secret
 
 
-class Consent(Part):
-    """Who agreed, when, that data leaves for Klaviyo. `version` is that of the text in consent.py."""
+class Consent(DocumentPart):
+    """Who agreed, and when, that data is sent to Klaviyo. `version`: of the text in consent.py."""
 
     by: str
     by_id: str = ""
@@ -21,8 +21,8 @@ class Consent(Part):
     version: str = ""
 
 
-class Check(Part):
-    """What came of trying a connection's key. Scopes: may, may not, or None where that could not be found out."""
+class Check(DocumentPart):
+    """The result of trying a connection's key. A scope is None where Klaviyo did not tell."""
 
     at: datetime
     ok: bool
@@ -36,7 +36,10 @@ class Check(Part):
 
 
 class Connection(Definition):
-    """A Klaviyo account that we may send to. `secret` names its key in Key Vault; nothing is sent without consent."""
+    """A Klaviyo account that the app may send to, once there is consent.
+
+    `secret` names its key in Key Vault.
+    """
 
     name: str
     type: Literal["klaviyo"] = "klaviyo"

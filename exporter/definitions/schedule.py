@@ -1,4 +1,4 @@
-"""When an export runs: its schedule, the next moment at which it is due, and the same for people to read. Pure.
+"""When an export runs: its schedule, the next time that it is due, and a sentence about it. Pure.
 
     {"on": "arrival"}                                           every new snapshot
     {"on": "schedule", "times": ["06:00"], "days": ["monday"], "time_zone": "Europe/Bucharest"}
@@ -6,8 +6,9 @@
     {"on": "demand"}                                            when a person or program asks
     {"on": "off"}                                               as demand; keeps its times for later
 
-When clocks change, times of day do as in cron: one that does not exist that day is due at the next moment that does,
-one that comes twice is due once. Expressions whose minutes or hours begin with a star go on by real time instead.
+When clocks change, times of day behave as in cron: a time that is left out that day is due at the
+next moment that exists, and a time that comes twice is due once. Expressions whose minutes or hours
+begin with a star follow real time instead.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ WEEK = tuple(Day)
 
 
 class Schedule(BaseModel):
-    """When an export runs. Times are local ones of `time_zone`; no `days` means every day."""
+    """When an export runs. Times are local times of `time_zone`; no `days` means every day."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,17 +53,15 @@ class Schedule(BaseModel):
 
     @field_validator("on", mode="before")
     @classmethod
-    def _of_earlier(cls, on: Any) -> Any:
-        return "schedule" if on == "cron" else on  # documents written before there were times
+    def _upgraded(cls, on: Any) -> Any:
+        return "schedule" if on == "cron" else on  # written before there were times
 
     @field_validator("days", mode="before")
     @classmethod
     def _any_case(cls, days: Any) -> Any:
-        return (
-            [day.lower() if isinstance(day, str) else day for day in days]
-            if isinstance(days, list)
-            else days
-        )
+        if not isinstance(days, list):
+            return days
+        return [day.lower() if isinstance(day, str) else day for day in days]
 
     @field_validator("times")
     @classmethod
@@ -94,21 +93,19 @@ class Schedule(BaseModel):
             try:
                 next(CronSim(cron, datetime(2000, 1, 1, tzinfo=UTC)))
             except (CronSimError, StopIteration) as exc:
-                raise ValueError(
-                    f"must be a cron expression that comes true some day: {exc}"
-                ) from None
+                raise ValueError(f"must be a cron expression that is due some day: {exc}") from None
         return cron
 
     @model_validator(mode="after")
     def _one_recurrence(self) -> Schedule:
         if self.on == "schedule" and bool(self.times) == bool(self.cron):
             raise ValueError(
-                '"on": "schedule" takes either "times", with "days" if not every day, or "cron"'
+                '"on": "schedule" needs either "times" (with "days", if not every day) or "cron"'
             )
         if self.on in ("arrival", "demand") and (self.times or self.cron):
-            raise ValueError(f'"on": "{self.on}" takes neither "times" nor "cron"')
+            raise ValueError(f'"on": "{self.on}" must not have "times" or "cron"')
         if self.days and not self.times:
-            raise ValueError('"days" go with "times"')
+            raise ValueError('"days" need "times"')
         return self
 
     @property
@@ -117,13 +114,16 @@ class Schedule(BaseModel):
         return self.on in ("arrival", "schedule")
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """The first moment, in UTC, after an aware one at which the export is due; None without a schedule."""
+        """Give the first time after an aware one, in UTC, that the export is due.
+
+        None without a schedule.
+        """
         if self.on != "schedule":
             return None
         return min(_next(cron, ZoneInfo(self.time_zone), moment) for cron in self._crons())
 
     def describe(self) -> str:
-        """For people: "Monday to Friday at 06:00 and 18:30 (Europe/Bucharest)"."""
+        """Describe it for people: "Monday to Friday at 06:00 and 18:30 (Europe/Bucharest)"."""
         match self.on:
             case "arrival":
                 return "On every new snapshot"
@@ -132,15 +132,10 @@ class Schedule(BaseModel):
             case "off":
                 return "Off"
             case "schedule":
-                when = (
-                    f"{_days(self.days)} at {_joined(self.times)}"
-                    if self.times
-                    else self._explain()
-                )
-                return f"{when} ({self.time_zone})"
+                return f"{self._recurrence()} ({self.time_zone})"
 
     def _crons(self) -> Iterator[str]:
-        """The schedule as cron expressions, one for each time of day."""
+        """Give the schedule as cron expressions, one for each time of day."""
         if self.cron:
             yield self.cron
         days = ",".join(str(WEEK.index(day) + 1) for day in self.days) or "*"  # cron's Monday is 1
@@ -148,7 +143,9 @@ class Schedule(BaseModel):
             hour, minute = time.split(":")
             yield f"{int(minute)} {int(hour)} * * {days}"
 
-    def _explain(self) -> str:
+    def _recurrence(self) -> str:
+        if self.times:
+            return f"{_days(self.days)} at {_joined(self.times)}"
         assert self.cron is not None
         return CronSim(self.cron, datetime(2000, 1, 1, tzinfo=UTC)).explain()
 
@@ -156,7 +153,7 @@ class Schedule(BaseModel):
 def _next(cron: str, zone: ZoneInfo, moment: datetime) -> datetime:
     times = CronSim(cron, moment.astimezone(zone))
     while (found := next(times).astimezone(UTC)) <= moment:
-        pass  # asked in the second of two equal hours, cronsim begins with the first
+        pass  # in the second of two equal hours, cronsim begins with the first
     return found
 
 
@@ -170,4 +167,4 @@ def _days(days: list[Day]) -> str:
 
 
 def _joined(words: list[str]) -> str:
-    return " and ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), words[-1]])
+    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0]

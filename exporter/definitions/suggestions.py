@@ -1,4 +1,4 @@
-"""A mapping suggested from the names and data types of columns. Pure."""
+"""Suggests a mapping from the names and data types of columns. A person checks it. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from exporter.definitions.mapping import ValueType, printable
 
-# A first mapping for a snapshot that nobody described yet. A person looks at it before it is used.
 _USUAL_NAMES: tuple[tuple[str, str], ...] = (
     ("email", r"e?mail(address)?1?|primaryemail(address)?"),
     ("phone_number", r"(tele)?phone(number)?1?|mobile(phone)?(number)?1?|primaryphone(number)?"),
@@ -32,7 +31,7 @@ _USUAL_NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-# Of the Common Data Model's data types those that are no text.
+# The data types of the Common Data Model that are not text.
 _VALUE_TYPES = {
     **dict.fromkeys(("int64", "double", "decimal"), ValueType.NUMBER),
     **dict.fromkeys(("date", "datetime", "datetimeoffset"), ValueType.DATE),
@@ -45,7 +44,7 @@ def suggest(
 ) -> dict[str, Any]:
     """Propose a mapping document from column names as Customer Insights and Dataverse use them.
 
-    types: the data types of model.json by column. Columns of numbers, dates and truth values become properties.
+    types: the data types of model.json by column. Numbers, dates and booleans become properties.
     """
     suggestion: dict[str, Any] = {}
     left = list(columns)
@@ -55,10 +54,8 @@ def suggest(
             left.remove(column)
             _place(suggestion, target, column)
     for column in left:
-        value_type, name = (
-            _VALUE_TYPES.get(types.get(column, "").casefold()),
-            printable(column).lstrip("$"),
-        )
+        value_type = _VALUE_TYPES.get(types.get(column, "").casefold())
+        name = printable(column).lstrip("$")
         if value_type and name.strip():
             properties = suggestion.setdefault("properties", {})
             properties.setdefault(name, {"column": column, "type": str(value_type)})
@@ -66,7 +63,7 @@ def suggest(
 
 
 def _letters(name: str) -> str:
-    """The name without case, blanks and punctuation: E-mail, e_mail and EMail are one."""
+    """Give the name without case, blanks and punctuation: E-mail, e_mail and EMail are alike."""
     return re.sub(r"[\W_]", "", name).casefold()
 
 

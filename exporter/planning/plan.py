@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.definitions.mapping import MappedField
+from exporter.definitions.mapped_fields import MappedField
 
 PLAN_NAME = "plan.json"
 DUPLICATES_NAME = "duplicates.parquet"

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import duckdb
 
-from exporter.definitions.mapping import MappedField, MappingDocument, ResolvedMapping, resolve
+from exporter.definitions.mapped_fields import MappedField, ResolvedMapping, resolve
+from exporter.definitions.mapping import MappingDocument
 from exporter.errors import SnapshotUnreadable
 from exporter.planning.batches import Block, fill_batches
 from exporter.planning.plan import (
@@ -46,9 +47,10 @@ from exporter.planning.row_lists import (
 from exporter.planning.staged_rows import RawPiece, stage
 from exporter.planning.typed_values import UNREADABLE
 from exporter.reading import partition
-from exporter.reading.parquet import PARQUET_ROWS, no_parquet, open_parquet, parquet_slice
+from exporter.reading.good_records import RejectedLine
+from exporter.reading.parquet import PARQUET_ROWS, damaged_parquet, save_parquet
 from exporter.reading.pieces import read_csv_call
-from exporter.reading.source import PartitionSource, open_source
+from exporter.reading.source import PartitionSource, open_partition
 from exporter.rejection_reasons import RejectReason
 from exporter.sql import literal, open_database, within_memory
 
@@ -141,7 +143,7 @@ class _Planner:
         """Read a partition and stage its pieces, two at a time, while reading goes on."""
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
-        is_parquet, chunks = open_source(source)
+        is_parquet, chunks = open_partition(source)
         if is_parquet:
             self._stage_parquet(number, source.name, chunks, work / f"{number:05d}.parquet")
         else:
@@ -201,13 +203,14 @@ class _Planner:
 
     def _stage_parquet(self, number: int, name: str, chunks: Iterable[bytes], path: Path) -> None:
         """Stage a Parquet partition in slices. Its rows are its lines: the first is line 1."""
-        columns, texts, rows = open_parquet(self.database.cursor(), name, chunks, path)
+        file = save_parquet(self.database.cursor(), name, chunks, path)
+        columns, rows = file.columns, file.rows
         try:
             resolved = self._resolve(columns, name)
             for first in range(0, rows, PARQUET_ROWS):
                 raw = RawPiece(
-                    table=parquet_slice(path, texts, first),
-                    columns=len(texts),
+                    table=file.slice_as_text(first, PARQUET_ROWS),
+                    columns=len(columns),
                     lines=min(rows - first, PARQUET_ROWS),
                     line_breaks=((1, first + 1),),
                 )
@@ -218,7 +221,7 @@ class _Planner:
                 exc
             ):
                 raise
-            raise no_parquet(name) from exc
+            raise damaged_parquet(name) from exc
         path.unlink()
         header = "A Parquet file names its columns itself."
         self.notes.append(
@@ -227,7 +230,7 @@ class _Planner:
                 lines=rows,
                 rows=rows,
                 delimiter="",
-                columns=tuple(columns),
+                columns=columns,
                 header=header,
             )
         )
@@ -374,7 +377,7 @@ class _Planner:
                 cells = {"column": self._identifier_column(), "identifier": identifier or ""}
                 self._reject(name, line, RejectReason(reason), text or "", **cells)
 
-    def _reject_line(self, source: str, rejected: partition.RejectedLine) -> None:
+    def _reject_line(self, source: str, rejected: RejectedLine) -> None:
         self._reject(source, rejected.line, rejected.reason, rejected.text, detail=rejected.detail)
 
     def _reject(

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress
 from operator import not_
 
-from exporter.definitions.mapping import Empty, MappedField, ValueType
+from exporter.definitions.mapped_fields import MappedField
+from exporter.definitions.mapping import Empty, ValueType
 from exporter.sql import literal
 
 SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a batch may have

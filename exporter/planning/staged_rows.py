@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from exporter.definitions.mapping import IDENTIFIERS, MappedField, ResolvedMapping, ValueType
+from exporter.definitions.mapped_fields import MappedField, ResolvedMapping
+from exporter.definitions.mapping import IDENTIFIERS, ValueType
 from exporter.errors import RowsLost
 from exporter.planning import emails, phones, profiles, row_rules
 from exporter.planning.plan import LINE_BREAKS
 from exporter.planning.typed_values import sortable, staged_value
-from exporter.reading.csv_grammar import MAX_SHOWN_CHARS
+from exporter.reading.good_records import MAX_SHOWN_CHARS
 from exporter.rejection_reasons import MAX_PROFILE_BYTES, RejectReason
 from exporter.sql import literal
 

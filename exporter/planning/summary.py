@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from exporter.definitions.mapping import Empty, MappedField, ValueType
+from exporter.definitions.mapped_fields import MappedField
+from exporter.definitions.mapping import Empty, ValueType
 from exporter.errors import ConfigError, ExporterError, SnapshotUnreadable
 from exporter.klaviyo.rate_limit import seconds_to_send
 from exporter.planning.plan import Plan

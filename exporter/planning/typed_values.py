@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.definitions.mapping import MappedField, ValueType
+from exporter.definitions.mapped_fields import MappedField
+from exporter.definitions.mapping import ValueType
 from exporter.planning.row_rules import trimmed
 from exporter.reading.dialect import UNKNOWN, Culture
 from exporter.sql import literal

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from exporter.names import comparable
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderDecision:
-    """Whether the first line holds names, what the columns are called, and a sentence for the report."""
+    """Whether the first line holds column names, what the columns are called, and why.
+
+    why: a sentence for the report. is_guess: the "names" may be a person's data, so no message may
+    show them. Only a person who asks for a suggestion sees them.
+    """
 
     has_header: bool
     columns: tuple[str, ...]
     why: str
-    is_guess: bool = False  # then the "names" may be a person's data: only who asks for a suggestion is shown them
+    is_guess: bool = False
 
 
 def decide_header(
@@ -28,82 +32,94 @@ def decide_header(
 ) -> HeaderDecision:
     """Decide whether the first record of a partition holds the column names.
 
-    declared: what model.json says. columns: its names, in order. mapped: names that the mapping uses.
-    A first line that repeats known names is a header whatever is declared: where model.json says nothing, that means
-    "no header", yet common writers write one. Names are compared without regard to case and outer blanks. A cell may
-    well hold a column's name ("Email" as somebody's preferred channel), so one alone makes no header.
+    declared: what model.json says. columns: its names, in order. mapped: names that the mapping
+    uses. Names are compared without regard to case and outer blanks.
+
+    | the first line ...                     | model.json says        | decision             |
+    | -------------------------------------- | ---------------------- | -------------------- |
+    | repeats known names, holds no address  | anything               | header               |
+    | anything else                          | "header", no names     | header               |
+    | holds no address                       | "header"               | header               |
+    | holds an address                       | "header", or a mapping | no header            |
+    | anything else                          | "no header", or names  | no header            |
+    | holds an address                       | nothing                | no header            |
+    | anything, and the mapping counts       | nothing                | no header            |
+    | anything else                          | nothing                | header, as a guess   |
+
+    The first row of the table is there because model.json says "no header" by default, yet common
+    writers write one.
     """
     names = {comparable(name) for name in (*(columns or ()), *mapped)}
     has_address = any("@" in cell and comparable(cell) not in names for cell in first_record)
     if not has_address and _names_columns(first_record, columns or (), mapped):
         contrary = ", although model.json says that there is none" if declared is False else ""
-        return _header(first_record, f"The first line holds the column names{contrary}.")
-    if declared and not (has_address and (columns or mapped)):
-        return _header(first_record, "model.json says that the first line holds the column names.")
+        return _with_header(first_record, f"The first line holds the column names{contrary}.")
+
     if declared:
-        return no_header(
-            first_record,
-            columns,
-            "model.json promises column names, but the first line holds an address",
-        )
+        if not has_address or not (columns or mapped):
+            why = "model.json says that the first line holds the column names."
+            return _with_header(first_record, why)
+        why = "model.json promises column names, but the first line holds an address"
+        return without_header(first_record, columns, why)
     if declared is False:
-        return no_header(first_record, columns, "model.json says that there are no column names")
+        why = "model.json says that there are no column names"
+        return without_header(first_record, columns, why)
     if columns:
-        return no_header(
-            first_record, columns, "The first line does not repeat the names of model.json"
-        )
+        why = "The first line does not repeat the names of model.json"
+        return without_header(first_record, columns, why)
+
     if has_address:
-        return no_header(first_record, None, "The first line holds an address, so it is a row")
+        return without_header(first_record, None, "The first line holds an address, so it is a row")
     if mapped and counts_columns(mapped):
-        return no_header(first_record, None, "The mapping counts columns instead of naming them")
-    guess = _header(
-        first_record, "Nothing else is known, so the first line is taken for the column names."
-    )
-    return replace(guess, is_guess=True)
+        why = "The mapping counts columns instead of naming them"
+        return without_header(first_record, None, why)
+    why = "Nothing else is known, so the first line is taken for the column names."
+    return _with_header(first_record, why, is_guess=True)
 
 
 def counts_columns(mapped: Sequence[str]) -> bool:
-    """Whether a mapping counts the columns of files without header, instead of naming them."""
+    """Tell whether a mapping counts the columns of files without header, as column_1 does."""
     return all(re.fullmatch(r"column_\d+", name) for name in mapped)
 
 
 def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequence[str]) -> bool:
-    """Tell whether the cells are names.
+    """Tell whether the cells of the first record are column names.
 
-    With columns known: most of them in their places, or else, in another order, all that the mapping needs, most of
-    the cells known, and none blank, as the address of a row may be. With none known: all that the mapping needs.
+    With `columns` known, most cells stand in their places. Or they stand in another order: all
+    names that the mapping needs are there, most cells are known names, and none is blank, as a
+    cell of a row may be. One known name alone proves nothing: "Email" may be somebody's preferred
+    channel. With no `columns` known, all names that the mapping needs are there.
     """
     found, needed = [comparable(cell) for cell in cells], {comparable(name) for name in mapped}
     has_needed = needed <= set(found)
     if not columns:
         return bool(needed) and has_needed
     in_place = sum(cell == comparable(name) for cell, name in zip(found, columns, strict=False))
+    if 2 * in_place > min(len(found), len(columns)):
+        return True
     known = set(found) & (needed | {comparable(name) for name in columns})
-    in_any_order = has_needed and all(found) and 2 * len(known) > len(found)
-    return 2 * in_place > min(len(found), len(columns)) or in_any_order
+    return has_needed and all(found) and 2 * len(known) > len(found)
 
 
-def _header(cells: Sequence[str], why: str) -> HeaderDecision:
-    names, changed = _unique_names(cells)
-    return HeaderDecision(
-        True,
-        names,
-        f"{why} Empty or repeated names were changed to unique ones." if changed else why,
-    )
+def _with_header(cells: Sequence[str], why: str, *, is_guess: bool = False) -> HeaderDecision:
+    names = unique_names(cells)
+    pairs = zip(names, cells, strict=True)
+    if any(comparable(name) != comparable(cell) for name, cell in pairs):
+        why += " Empty or repeated names were changed to unique ones."
+    return HeaderDecision(True, names, why, is_guess)
 
 
-def no_header(cells: Sequence[str], columns: Sequence[str] | None, why: str) -> HeaderDecision:
-    names, _ = _unique_names(columns or [""] * len(cells))
-    given = (
-        "the names are those of model.json"
-        if columns
-        else "the columns are called column_1 and so on"
-    )
-    return HeaderDecision(False, names, f"{why}; {given}.")
+def without_header(cells: Sequence[str], columns: Sequence[str] | None, why: str) -> HeaderDecision:
+    """Decide that the first record is a row. The names are those of model.json, or numbers."""
+    if columns:
+        names = unique_names(columns)
+        return HeaderDecision(False, names, f"{why}; the names are those of model.json.")
+    names = unique_names([""] * len(cells))
+    return HeaderDecision(False, names, f"{why}; the columns are called column_1 and so on.")
 
 
-def _unique_names(cells: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """Make names usable as those of SQL columns: trimmed, never empty, different even without regard to case."""
+def unique_names(cells: Sequence[str]) -> tuple[str, ...]:
+    """Make usable column names: trimmed, never empty, different even without regard to case."""
     wanted = [" ".join(cell.split()) or f"column_{number}" for number, cell in enumerate(cells, 1)]
     names: dict[str, str] = {}
     taken = {name.casefold() for name in wanted}
@@ -111,10 +127,7 @@ def _unique_names(cells: Sequence[str]) -> tuple[tuple[str, ...], bool]:
         unique = name if name.casefold() not in names else _numbered(name, taken)
         names[unique.casefold()] = unique
         taken.add(unique.casefold())
-    unique_names = tuple(names.values())
-    return unique_names, any(
-        comparable(a) != comparable(b) for a, b in zip(unique_names, cells, strict=True)
-    )
+    return tuple(names.values())
 
 
 def _numbered(name: str, taken: set[str]) -> str:

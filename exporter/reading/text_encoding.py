@@ -1,8 +1,9 @@
-"""The bytes of a partition, whatever their compression and encoding, as UTF-8. What is no text is refused.
+"""Turns the bytes of a partition, whatever their compression and encoding, into UTF-8.
 
-    gzip (several members, cut-off ones noticed) -> byte-order mark, else declared encoding -> UTF-8, in chunks
+    unpack gzip -> byte-order mark, else the declared encoding -> UTF-8, in chunks
 
 A byte that the encoding does not know becomes UNDECODABLE, so that it costs no more than its line.
+Files that are not text are refused.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from exporter.errors import SnapshotUnreadable
 from exporter.reading.dialect import Dialect
 
 BUFFER_BYTES = 1_000_000
-HEAD_BYTES = 4_096
+HEAD_BYTES = 4_096  # enough to tell what a file is
 GZIP_BYTES = 65_536  # unpacked at a time: what is left over is copied for each member
 LF, NUL = b"\n", b"\x00"
 UNDECODABLE = b"\xff"  # stands for undecodable bytes: never part of UTF-8
 _MARK = "exporter.mark-undecodable"
 
-# How files begin that are no text. gzip is here for a gzip file inside another.
+# How files begin that are not text. gzip is here for a gzip file inside another.
 _FOREIGN = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook",
     b"\x1f\x8b": "packed with gzip twice",
@@ -36,9 +37,8 @@ _FOREIGN = {
     b"Obj\x01": "an Avro file",
 }
 _MARKUP = re.compile(rb"\s*<(?:!|\?|[a-z][^,;\t|]*>)", re.IGNORECASE)
-_NO_TEXT = re.compile(
-    rb"[\x00\x02-\x08\x0e-\x1a\xff]"
-)  # not the control characters that serve as delimiters
+# Without the control characters that serve as delimiters.
+_NOT_TEXT = re.compile(rb"[\x00\x02-\x08\x0e-\x1a\xff]")
 _JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*[\[{"])')
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
@@ -50,27 +50,36 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
-# Names and code pages of .NET and Power Query that Python does not know. ASCII is read as UTF-8, which contains it.
+# Names and code pages of .NET and Power Query that Python does not know. ASCII is read as UTF-8,
+# which contains it.
 _ENCODING_NAMES = {
-    "65001": "utf-8", "1200": "utf-16", "unicode": "utf-16", "1201": "utf-16-be", "20127": "utf-8", "28591": "latin-1",
-    "ascii": "utf-8", "utf-8-sig": "utf-8",
-}  # fmt: skip
+    "65001": "utf-8",
+    "1200": "utf-16",
+    "unicode": "utf-16",
+    "1201": "utf-16-be",
+    "20127": "utf-8",
+    "28591": "latin-1",
+    "ascii": "utf-8",
+    "utf-8-sig": "utf-8",
+}
 
 
 def is_parquet(first_bytes: bytes) -> bool:
-    """Tell a Parquet file by its first five bytes: the fifth is binary, where CSV could begin with PAR1 too."""
+    """Tell a Parquet file by its first five bytes. A CSV file may begin with PAR1, too, but then
+    the fifth byte is text.
+    """
     return bool(re.match(rb"PAR1(?![\s -~])", first_bytes))
 
 
 def decode(
     chunks: Iterable[bytes], encoding: str | None, *, name: str
 ) -> tuple[Iterator[bytes], str]:
-    """Unpack gzip and turn any encoding into UTF-8 without a byte-order mark. Also gives the encoding's name.
+    """Unpack gzip and turn any encoding into UTF-8 without a byte-order mark.
 
-    Bytes that the encoding does not know become UNDECODABLE, so that they cost no more than their line. A byte-order
-    mark wins over the declared encoding, and so do zero bytes in the first letters, which show UTF-16. With neither
-    mark nor declaration the file is UTF-8.
-    Raises SnapshotUnreadable for an encoding that is not known and for files that are no text.
+    Also gives the encoding's name. A byte-order mark wins over the declared encoding. So do zero
+    bytes in the first letters, which show UTF-16. With neither mark nor declaration the file is
+    UTF-8. Bytes that the encoding does not know become UNDECODABLE.
+    Raises SnapshotUnreadable for an unknown encoding, and for files that are not text.
     """
     head, source = peek(split(chunks))
     if head.startswith(b"\x1f\x8b"):
@@ -89,9 +98,9 @@ def decode(
 def table_text(
     chunks: Iterable[bytes], declared: Dialect, name: str
 ) -> tuple[bytes, Iterator[bytes], str]:
-    """Decode, refuse what is no table, and turn CR line ends into LF where a file has no others.
+    """Decode, refuse what is not a table, and turn CR into LF in a file without any LF.
 
-    Gives the beginning, an iterator over all, and the encoding that the file was in.
+    Gives the beginning, an iterator over all, and the name of the file's encoding.
     """
     decoded, encoding = decode(chunks, declared.encoding, name=name)
     head, text = peek(decoded, BUFFER_BYTES)
@@ -106,12 +115,11 @@ def _refuse_other_text(head: bytes, declared: Dialect, name: str) -> None:
     for pattern, what in ((_MARKUP, "an HTML or XML page"), (_JSON, "a JSON document")):
         if pattern.match(head):
             raise SnapshotUnreadable(
-                f"{name} is {what}, not CSV", hint="Look at how the file came to be; export CSV."
+                f"{name} is {what}, not CSV", hint="Look at how the file was made, and export CSV."
             )
-    if len(head) >= 512 and 3 * len(_NO_TEXT.findall(head)) > len(head):
-        raise _wrong_encoding(
-            name, f"the file is not text in the encoding {declared.encoding or 'utf-8'}"
-        )
+    if len(head) >= 512 and 3 * len(_NOT_TEXT.findall(head)) > len(head):
+        encoding = declared.encoding or "utf-8"
+        raise _wrong_encoding(name, f"the file is not text in the encoding {encoding}")
 
 
 def peek(chunks: Iterator[bytes], size: int = HEAD_BYTES) -> tuple[bytes, Iterator[bytes]]:
@@ -147,7 +155,7 @@ def _gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
         data = chunk
         while data:
             if member is None:
-                data = data.lstrip(NUL)  # padding, as gzip itself takes it
+                data = data.lstrip(NUL)  # padding, which gzip itself accepts
                 member = zlib.decompressobj(wbits=31) if data else None
                 continue
             yield _unpack(member, data, name)
@@ -180,14 +188,14 @@ def _encoding_of(head: bytes, declared: str | None, name: str) -> tuple[bytes, s
 
 
 def _utf16_without_mark(head: bytes) -> str | None:
-    """Tell by zero bytes at every other place, which no text in another encoding begins with."""
+    """Recognise UTF-16 by zero bytes at every other place: no other encoding begins so."""
     if re.match(rb"[^\x00]\x00[^\x00]\x00", head):
         return "utf-16-le"
     return "utf-16-be" if re.match(rb"\x00[^\x00]\x00[^\x00]", head) else None
 
 
 def _known_codec(encoding: str, name: str) -> str:
-    """Give Python's name of an encoding; refuse one that it does not have, or that is no encoding of text."""
+    """Give Python's name of an encoding. Refuse what Python does not know as one of text."""
     wanted = encoding.strip().lower()
     try:
         codec = codecs.lookup(_ENCODING_NAMES.get(wanted, wanted)).name
@@ -199,7 +207,7 @@ def _known_codec(encoding: str, name: str) -> str:
 
 
 def _checked_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Pass UTF-8 on as it is but for undecodable bytes; cuts between characters."""
+    """Pass UTF-8 on, with undecodable bytes marked; cut between characters."""
     rest = b""
     for chunk in chunks:
         data = rest + chunk
@@ -210,7 +218,7 @@ def _checked_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _check(data: bytes, *, final: bool) -> tuple[bytes, int]:
-    """Mark undecodable bytes; also say how much was used: all but a character that is not complete."""
+    """Mark undecodable bytes. Also say how much was used: all but an incomplete character."""
     if data.isascii():
         return data, len(data)
     try:
@@ -238,7 +246,9 @@ def _wrong_encoding(name: str, flaw: str) -> SnapshotUnreadable:
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Turn undecodable bytes into a lone surrogate, and that, which UTF-8 cannot hold, into UNDECODABLE."""
+    """Turn undecodable bytes into a lone surrogate when decoding, and surrogates into UNDECODABLE
+    when encoding: UTF-8 cannot hold them.
+    """
     if isinstance(error, UnicodeDecodeError):
         return "\udcff", error.end
     if isinstance(error, UnicodeEncodeError):

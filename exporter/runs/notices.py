@@ -1,11 +1,14 @@
-"""Notices: what a person should hear of without looking, posted to a webhook of Teams, Slack or others of their kind.
+"""Notices.
 
-    notices/{export}/{about}.json    one notice, written once: what it says, and whether it was delivered
+What a person should hear of without looking, posted to a webhook of Teams, Slack or others of their
+kind.
+
+    notices/{export}/{about}.json    one notice: what it says, and whether it was delivered
     outbox/{export}/{about}.json     an index of those that were not delivered yet
 
-A notice is recorded first and posted by the timer, so that it survives crashes and a webhook that is down. It is posted
-again only when the answer got lost. It holds names, numbers and the run's own words: no row, no address of a person, no
-key. Nothing here changes a run.
+A notice is recorded first and posted by the timer, so that it survives crashes and a webhook that
+is down. It is posted again only when the answer got lost. It holds names, numbers and the run's own
+words: no row, no address of a person, no key. Nothing here changes a run.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ TIMEOUT_S = (5.0, 10.0)  # to connect, to answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0  # between tries; the first is over by the next tick
 GIVE_UP_AFTER = timedelta(days=7)
 MOST_IN_A_TICK = 50
-# Characters of one text. Teams refuses a message of more than about 28 KB (Microsoft, connector reference of "Microsoft
-# Teams" and "Create an Incoming Webhook", read 2026-11-28). It has been seen to count two bytes for each character of
-# the JSON, where one of ours may become six.
+# Characters of one text. Teams refuses a message of more than about 28 KB (Microsoft, connector
+# reference of "Microsoft Teams" and "Create an Incoming Webhook", read 2026-11-28). It has been
+# seen to count two bytes for each character of the JSON, where one of ours may become six.
 LONGEST_TEXT = 900
 TOO_MANY_REQUESTS = 429
 KEY_CAUSES = ("KeyRefused", "ScopeMissing")
@@ -95,7 +98,10 @@ def of_run(run: Run, *, now: datetime) -> Notice:
 
 
 class Notices:
-    """The notices of a store. Without `send` none are raised. `send` raises ExporterError where it cannot deliver."""
+    """The notices of a store.
+
+    Without `send` none are raised. `send` raises ExporterError where it cannot deliver.
+    """
 
     def __init__(self, store: Store, send: Callable[[Notice], None] | None) -> None:
         self._store, self._send = store, send
@@ -111,7 +117,10 @@ class Notices:
             self._store.create(_entry(notice.export, notice.about), b"{}")
 
     def deliver(self, now: datetime) -> None:
-        """Post what is pending and due. When the webhook cannot be reached, the rest waits for the next tick."""
+        """Post what is pending and due.
+
+        When the webhook cannot be reached, the rest waits for the next tick.
+        """
         if self._send is None:
             return
         tried = 0
@@ -138,7 +147,10 @@ class Notices:
                 return
 
     def _deliver(self, name: str, entry: str, notice: Notice, etag: str, now: datetime) -> None:
-        """One try. The next one is put off before it is made, so that two instances do not make it both."""
+        """One try.
+
+        The next one is put off before it is made, so that two instances do not make it both.
+        """
         assert self._send is not None
         wait_s = min(FIRST_WAIT_S * 2**notice.tries, LONGEST_WAIT_S)
         tries = {"tries": notice.tries + 1, "next_try_at": now + timedelta(seconds=wait_s)}
@@ -188,13 +200,19 @@ class Notices:
 
 
 class Webhook:
-    """Posts notices to the address that a secret holds: who knows it may write there, so it is read and not kept."""
+    """Posts notices to the address that a secret holds.
+
+    Who knows it may write there, so it is read and not kept.
+    """
 
     def __init__(self, read_address: Callable[[], SecretStr]) -> None:
         self._read_address = read_address
 
     def __call__(self, notice: Notice) -> None:
-        """Raises Transient where trying again may help, else ConfigError. Neither quotes the address."""
+        """Raises Transient where trying again may help, else ConfigError.
+
+        Neither quotes the address.
+        """
         address = self._read_address().get_secret_value().strip()
         host = _https_host(address)
         body = slack_message(notice) if _is_slack(host) else teams_message(notice)
@@ -212,7 +230,8 @@ class Webhook:
         if not 200 <= status < 300:
             raise ConfigError(
                 f"the webhook for notices answered {status}",
-                hint="Store the webhook's present address in the secret that NOTICE_WEBHOOK_SECRET names.",
+                hint="Store the webhook's current address in the secret that "
+                "NOTICE_WEBHOOK_SECRET names.",
             )
 
 
@@ -248,7 +267,8 @@ def slack_message(notice: Notice) -> dict[str, Any]:
 def teams_message(notice: Notice) -> dict[str, Any]:
     """As Teams' Workflows take it ("when a Teams webhook request is received"): one Adaptive Card.
 
-    RichTextBlock, because TextBlock would read Markdown, links included, out of names that people gave.
+    RichTextBlock, because TextBlock would read Markdown, links included, out of names that people
+    gave.
     """
     lines = [
         {

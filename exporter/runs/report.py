@@ -1,12 +1,15 @@
-"""The report of a run: what a marketer and an engineer on call read. JSON for programs, CSV of rows, text.
+"""The report of a run: what a marketer and an engineer on call read.
+
+JSON for programs, CSV of rows, text.
 
     runs/{run_id}/report.json      counts, times, how each file was read, first examples by line
-    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column, reason, message, identifier;
-                                   and the row where the export keeps it, as it was sent if Klaviyo did not import it
-    runs/{run_id}/duplicates.csv   every row that gave way to another with the same identifier, and that row's line
+    runs/{run_id}/rejected.csv     every row that was not delivered: source, line, column, reason,
+                                   message, identifier; and the row itself where the export keeps it
+    runs/{run_id}/duplicates.csv   every row that gave way to another with the same identifier, and
+                                   that row's line
 
-report.json and duplicates.csv hold no personal data; rejected.csv does (identifiers). All stay in the customer's own
-storage.
+report.json and duplicates.csv hold no personal data; rejected.csv does (identifiers). All stay in
+the customer's own storage.
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ def _iso(moment: Any) -> str | None:
 
 
 def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> Examples:
-    """Add to a plan's rejected.csv the rows that Klaviyo refused, could not import, does not account for, or lost.
+    """Add the rows that Klaviyo refused, could not import or does not account for to rejected.csv.
 
     Returns the first of them.
     """
@@ -95,21 +98,24 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
 
 
 def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterable[Saying]]]:
-    for batch, refused in sorted(delivery.refused.items()):
-        yield batch, RejectReason.REFUSED_BY_KLAVIYO, sorted(refused.items())
-    for job, end in delivery.ended.items():
+    """Return (batch, reason, rows) in the order of batches, whenever each was accepted."""
+    for batch in sorted(delivery.refused.keys() | delivery.accepted.keys()):
+        if refused := delivery.refused.get(batch):
+            yield batch, RejectReason.REFUSED_BY_KLAVIYO, sorted(refused.items())
+        for accepted in sorted(delivery.accepted.get(batch, ()), key=lambda each: each.first):
+            for reason, rows in _undelivered_by(accepted.job, delivery):
+                yield batch, reason, rows
+
+
+def _undelivered_by(
+    job: str, delivery: Delivery
+) -> Iterator[tuple[RejectReason, Iterable[Saying]]]:
+    """Return the rows that one import job took and did not deliver."""
+    if (end := delivery.ended.get(job)) is not None:
         if end.said:
-            yield delivery.jobs[job].batch, RejectReason.FAILED_IN_KLAVIYO, list(end.failures())
+            yield RejectReason.FAILED_IN_KLAVIYO, list(end.failures())
         if unconfirmed := delivery.unconfirmed(job):
-            yield (
-                delivery.jobs[job].batch,
-                RejectReason.UNCONFIRMED,
-                [(None, f"import job {job}")] * unconfirmed,
-            )
-    for job, lost in delivery.lost.items():
-        accepted = delivery.jobs[job]
-        yield (
-            accepted.batch,
-            RejectReason.JOB_LOST,
-            [(position, lost.why) for position in accepted.positions()],
-        )
+            yield RejectReason.UNCONFIRMED, [(None, f"import job {job}")] * unconfirmed
+    if (lost := delivery.lost.get(job)) is not None:
+        positions = delivery.jobs[job].positions()
+        yield RejectReason.JOB_LOST, [(position, lost.why) for position in positions]

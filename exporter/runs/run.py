@@ -1,12 +1,15 @@
 """Runs: one attempt at one export, as a record that only moves forward. Pure.
 
     Queued --> Refreshing --> Successful | Completed with warnings | Failed | Canceled
-       |                           ^
-       +--> Skipped | Canceled     |         phases of Refreshing:  plan -> send -> confirm -> finish -> closed
+       |
+       +--> Skipped | Canceled
 
-A run is two blobs under runs/{run_id}/: run.json, the small document that pages and lists read, and journal.jsonl, one
-line for each fact about a batch. What Klaviyo has taken (`Delivery`) is the journal replayed: applying an event that
-was applied before changes nothing, so a line written twice after a crash does no harm.
+    phases of Refreshing:  plan -> send -> confirm -> finish -> closed
+
+A run is two blobs under runs/{run_id}/: run.json, the small document that pages and lists read, and
+journal.jsonl, one line for each fact about a batch. What Klaviyo has taken (`Delivery`) is the
+journal replayed: applying an event that was applied before changes nothing, so a line written twice
+after a crash does no harm.
 """
 
 from __future__ import annotations
@@ -80,7 +83,10 @@ class Counts(BaseModel):
 
 
 class Run(BaseModel):
-    """The document run.json. It carries what the export said when the run began, so that later edits do not mix in."""
+    """The document run.json.
+
+    It carries what the export said when the run began, so that later edits do not mix in.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -139,7 +145,9 @@ _SKIPPED_NAME = re.compile(r"(\d{8}T\d{6}Z)-skipped")
 
 @dataclass(frozen=True, slots=True, order=True)
 class RunName:
-    """The last part of a run's id: 20260824T1433Z-1a2b3c4d5e, or 20260824T060000Z-skipped. Older ones sort first.
+    """The last part of a run's id: 20260824T1433Z-1a2b3c4d5e, or 20260824T060000Z-skipped.
+
+    Older ones sort first.
 
     at: the minute of its snapshot; of one that was skipped its own moment, to the second.
     """
@@ -171,7 +179,7 @@ class RunName:
 
 
 def new_run_id(export_id: str, manifest: Manifest, attempt: int) -> str:
-    """A readable id, the same for the same manifest, so that of two that start it one finds it started."""
+    """Return a readable id, the same for the same manifest, so that a run is started once."""
     return f"{export_id}/{RunName(manifest.exported_at, digest=manifest.digest(), attempt=attempt)}"
 
 
@@ -181,7 +189,10 @@ def skipped_run_id(export_id: str, due_at: datetime) -> str:
 
 
 def snapshot_minute(run_name: str) -> datetime | None:
-    """The minute of a run's snapshot, by the last part of the run's id; None for one that was skipped."""
+    """The minute of a run's snapshot, by the last part of the run's id.
+
+    None for one that was skipped.
+    """
     found = RunName.parse(run_name)
     return found.at if found and not found.is_skipped else None
 

@@ -1,38 +1,30 @@
-"""What is kept of runs, from their creation to their end. The journal is beside it: journal.py.
+"""What is kept of runs, from their creation to their end. Every run ends here, in `end`.
 
-runs/{run}/run.json       the run's document: written over the version that was read, or not at all
-runs/{run}/cancel         why somebody wants the run to stop
-runs/{run}/report.json    written before the document says that the run is closed
-runs/{run}/plan-{token}/  the plan, of which an instance has a copy in its work folder while it is in use
-refreshed/{export}.json   when a run of an export last delivered, however many runs have not since
-open/{run}                listed while the run is open or not tidied up after: what the timer looks at
+runs/{run}/run.json         the run's document: written over the version that was read
+runs/{run}/journal.jsonl    what became of the batches: sending/journal.py
+runs/{run}/cancel           why somebody wants the run to stop
+runs/{run}/report.json      written before the run is closed
+refreshed/{export}.json     when a run of the export last delivered, however many runs failed since
+open/{run}                  an index for the timer: runs that are open, or not cleaned up after
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter import telemetry
 from exporter.errors import AlreadyThere, DocumentUnreadable, ExporterError, StoreMoved
-from exporter.planning.plan import (
-    DUPLICATES_CSV,
-    DUPLICATES_NAME,
-    PLAN_NAME,
-    REJECTED_CSV,
-    Plan,
-    rows_name,
-)
+from exporter.planning.plan import Plan
 from exporter.runs import report
 from exporter.runs.notices import Notices, of_run
+from exporter.runs.plan_store import PlanStore
 from exporter.runs.report import NO_EXAMPLES, Examples
 from exporter.runs.run import (
     DELIVERED,
@@ -46,16 +38,20 @@ from exporter.runs.run import (
 )
 from exporter.runs.verdict import count
 from exporter.sending.journal import Journal
-from exporter.storage.protocols import Document, Store, is_name, parse_document
+from exporter.storage.blob_names import is_name
+from exporter.storage.protocols import Document, Store, parse_document
 
 logger = logging.getLogger(__name__)
 
 OPEN_RUNS = "open/"
-AGAIN_HINT = "Mend what the message names, then run the export again, which is harmless."
+YOUNG = timedelta(
+    hours=1
+)  # an entry of the index without a run: the run may be about to be written
+AGAIN_HINT = "Mend what the message names, then run the export again. That is harmless."
 
 
 class Listed(BaseModel):
-    """Since when a run has been listed as open."""
+    """An entry of the index of open runs: since when it is there."""
 
     at: datetime
 
@@ -70,227 +66,206 @@ class Refreshed(BaseModel):
     at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a run ends, and what its report is made of.
+
+    counts, plan: None where the run ends early: then they are what is recorded so far.
+    undelivered: the first rows that Klaviyo did not take, by reason.
+    """
+
+    status: Status
+    message: str
+    hint: str = ""
+    counts: Counts | None = None
+    plan: Plan | None = None
+    undelivered: Examples = NO_EXAMPLES
+
+
 class RunStore:
-    """The runs in a store. Safe to share: it keeps nothing of them itself."""
+    """The runs in a store. Safe to share: it keeps nothing of them in memory."""
 
     def __init__(
-        self, store: Store, notices: Notices, *, work: Path, now: Callable[[], datetime]
+        self, store: Store, plans: PlanStore, notices: Notices, *, now: Callable[[], datetime]
     ) -> None:
-        """work: a folder for copies of plans in use."""
-        self._store, self._notices, self._work, self._now = store, notices, work, now
+        self._store, self._plans, self._notices, self._now = store, plans, notices, now
 
     # Documents
 
     def read(self, run_id: str) -> tuple[Run, str] | None:
-        """A run's document and its ETag; None when there is none. Raises DocumentUnreadable."""
+        """Return a run's document and its ETag; None where there is none.
+
+        Raises DocumentUnreadable.
+        """
         name = run_folder(run_id) + "run.json"
         found = self._store.read(name) if is_name(name) else None
         return (parse_document(Run, name, found.data), found.etag) if found else None
 
+    def run(self, run_id: str) -> Run | None:
+        """Return a run's document; None where there is none. Raises DocumentUnreadable."""
+        found = self.read(run_id)
+        return found[0] if found else None
+
     def readable(self, run_id: str) -> Run | None:
-        """A run, among others that must not suffer for it: None also when its document cannot be read."""
+        """Return a run among others that must not suffer for it.
+
+        None also for a damaged document.
+        """
         try:
-            found = self.read(run_id)
+            return self.run(run_id)
         except DocumentUnreadable as exc:
             logger.error("run left out", extra={"run_id": run_id, "cause": exc.message})
             return None
-        return found[0] if found else None
 
     def create(self, run: Run) -> None:
-        """Raises AlreadyThere. Listed first: wherever its creator dies, the timer looks after the run, or the entry."""
-        name = run.folder + "run.json"
-        if self._store.read(name) is not None:
-            raise AlreadyThere(f"{name} exists")
-        self.list_as_open(run)
-        self._store.create(name, _encode(run))
+        """Record a new run. Raises AlreadyThere.
 
-    def write(self, run: Run, etag: str) -> tuple[Run, str]:
-        """Write a run's document over the version that was read. Raises StoreMoved."""
+        The index comes first: wherever the creator dies, the timer finds the run, or an entry
+        without one.
+        """
+        if self._store.read(_document_name(run)) is not None:
+            raise AlreadyThere(f"{run.run_id} exists")
+        self.list_as_open(run)
+        self._store.create(_document_name(run), _encode(run))
+
+    def save(self, run: Run, etag: str) -> tuple[Run, str]:
+        """Write a run's document over the version that was read; return both anew.
+
+        Raises StoreMoved.
+        """
         changed = run.model_copy(update={"updated_at": self._now()})
-        return changed, self._store.replace(run.folder + "run.json", _encode(changed), etag=etag)
+        return changed, self._store.replace(_document_name(run), _encode(changed), etag=etag)
+
+    def journal(self, run: Run) -> Journal:
+        """Open the run's journal: what became of its batches. Raises DocumentUnreadable."""
+        return Journal(self._store, run.folder)
+
+    # Questions
 
     def refreshed(self, export_id: str) -> datetime | None:
-        """When a run of an export last delivered; None when none has, or none since that is recorded."""
+        """Return when a run of an export last delivered; None where none is known to have."""
         known = _parse_refreshed(self._store.read(_refreshed_name(export_id)))
         return known.at if known else None
 
     def on_snapshots_since(self, export_id: str, moment: datetime) -> Iterator[Run]:
-        """The runs of an export on snapshots of a moment's minute, or newer ones."""
+        """Return the runs of an export on snapshots of a moment's minute, or newer ones."""
         minute = moment.astimezone(UTC).replace(second=0, microsecond=0)
         for name in self._store.folders(run_folder(export_id)):
             found = snapshot_minute(name)
             if found and found >= minute and (run := self.readable(f"{export_id}/{name}")):
                 yield run
 
-    def save_report(self, run: Run, plan: Plan | None, undelivered: Examples = NO_EXAMPLES) -> None:
-        """Write the report, over that of an attempt to close which did not get to its end.
-
-        undelivered: see `reports.append_undelivered`.
-        """
-        document = report.report(run, plan, undelivered)
-        name, data = (
-            run.folder + "report.json",
-            json.dumps(document, ensure_ascii=False, indent=1).encode(),
-        )
-        found = self._store.read(name)
-        if found is None:
-            self._store.create(name, data)
-        elif found.data != data:
-            self._store.replace(name, data, etag=found.etag)
-
-    def cancel(self, run_id: str, *, why: str) -> None:
-        """Ask a run to stop: no batch leaves later than 0.3 s from now. The first reason stays."""
-        with contextlib.suppress(AlreadyThere):
-            self._store.create(run_folder(run_id) + "cancel", why.encode())
-
-    def why_cancelled(self, run_id: str) -> str | None:
-        """Why a run was asked to stop; None when it was not."""
-        found = self._store.read(run_folder(run_id) + "cancel")
-        return found.data.decode() if found else None
-
     def is_overtaken(self, run: Run) -> bool:
-        """Whether a run on a newer snapshot got ahead: after it, an older one would bring old values back.
+        """Say whether a run on a newer snapshot got ahead.
+
+        After it, this one would bring old values back.
 
         Runs that a person asked for are never overtaken.
         """
         if run.because == "demand":
             return False
-        ours = (run.manifest.exported_at, run.created_at)
-        return any(
-            (other.manifest.exported_at, other.created_at) > ours
-            and other.list_id == run.list_id
-            and (
-                other.sent_at is not None
-                or other.phase in (Phase.SEND, Phase.CONFIRM, Phase.FINISH)
-            )
-            for other in self.on_snapshots_since(run.export, run.manifest.exported_at)
-        )
+        since = run.manifest.exported_at
+        return any(_got_ahead(other, run) for other in self.on_snapshots_since(run.export, since))
 
-    # Plans
+    # Cancelling
 
-    def plan_folder(self, run: Run, token: str) -> Path:
-        """Where this instance keeps a plan while the run is open."""
-        name = hashlib.sha256(run.run_id.encode()).hexdigest()[:16]
-        return self._work / name / token
+    def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
+        """Ask a run to stop: no batch leaves later than 0.3 s from now. The first reason counts."""
+        with contextlib.suppress(AlreadyThere):
+            self._store.create(run_folder(run_id) + "cancel", why.encode())
 
-    def fetch_plan(self, run: Run) -> tuple[Plan, Path]:
-        """The run's plan, and the local folder that it is in: left there by planning, or fetched from the store."""
-        plan = self._fetch_document(run)
-        for name in (
-            DUPLICATES_NAME,
-            DUPLICATES_CSV,
-            REJECTED_CSV,
-            *(rows_name(n) for n in range(len(plan.pieces))),
-        ):
-            self._fetch(run, name)
-        return plan, self.plan_folder(run, run.plan)
+    def why_cancelled(self, run_id: str) -> str | None:
+        """Return why a run was asked to stop; None where it was not."""
+        found = self._store.read(run_folder(run_id) + "cancel")
+        return found.data.decode() if found else None
 
-    def forget_plan(self, run: Run) -> None:
-        """Remove this instance's copy of a run's plan."""
-        shutil.rmtree(self.plan_folder(run, "x").parent, ignore_errors=True)
-
-    def drop_plans(self, run: Run) -> int:
-        """Delete a closed run's plans in the store, those of attempts that died included. The number of files."""
-        names = list(self._store.names(run.folder + "plan-"))
-        for name in names:
-            self._store.delete(name)
-        return len(names)
-
-    def _fetch_document(self, run: Run) -> Plan:
-        return parse_document(
-            Plan, f"{run.folder}{run.plan}/{PLAN_NAME}", self._fetch(run, PLAN_NAME).read_bytes()
-        )
-
-    def _fetch(self, run: Run, name: str) -> Path:
-        path = self.plan_folder(run, run.plan) / name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._store.download(f"{run.folder}{run.plan}/{name}", path)
-        return path
-
-    # The end
-
-    def end_early(
-        self,
-        run: Run,
-        etag: str,
-        status: Status,
-        *,
-        message: str,
-        hint: str = "",
-        undelivered: Examples = NO_EXAMPLES,
-    ) -> None:
-        """End a run that did not get to its finish. The report says how far it came, and is there first.
-
-        undelivered: see `reports.append_undelivered`.
-        Nothing happens to a run that is closed. Raises StoreMoved when somebody else has it by now.
-        """
-        if not run.status.is_open:
-            return
-        if status is Status.FAILED:
-            hint = hint or AGAIN_HINT
-        if (found := self.read(run.run_id)) is None or found[1] != etag:
-            raise StoreMoved(
-                "somebody else has this run by now"
-            )  # before its report is written over
-        counts, plan = self._counts_so_far(run)
-        closed = close(
-            run.model_copy(update={"counts": counts}),
-            status,
-            now=self._now(),
-            message=message,
-            hint=hint,
-        )
-        self.save_report(closed, plan, undelivered)
-        self.write(closed, etag)
-        self.tidy(closed)
-        telemetry.run_closed(closed)
-        logger.warning(
-            "run closed", extra={"run_id": run.run_id, "status": str(status), "cause": message}
-        )
-
-    def create_ended(self, closed: Run) -> None:
-        """Record a run that ended before it began, report and all; nothing happens when it is there already."""
-        if self._store.read(closed.folder + "run.json") is not None:
-            return
-        with contextlib.suppress(StoreMoved):  # somebody was faster
-            self.list_as_open(closed)  # until it is tidied up after, as every run
-            self.save_report(closed, None)
-            self._store.create(closed.folder + "run.json", _encode(closed))
-            fields = {
-                "run_id": closed.run_id,
-                "status": str(closed.status),
-                "cause": closed.message,
-            }
-            logger.warning("run closed", extra=fields)
-            telemetry.run_closed(closed)
-            self.tidy(closed)
+    # The index of open runs
 
     def list_as_open(self, run: Run) -> None:
-        """From here on the timer looks after the run."""
+        """Put the run into the index: from here on the timer looks after it."""
         with contextlib.suppress(AlreadyThere):
             self._store.create(OPEN_RUNS + run.run_id, encode_listed(self._now()))
 
-    def tidy(self, run: Run) -> None:
-        """After a run closed: its plan goes, here and in the store, for it holds everybody's data; what it came to
-        is told or noted.
+    def listed_as_open(self) -> list[str]:
+        """Return the ids in the index: of runs that are open, or that were not cleaned up after."""
+        return [name.removeprefix(OPEN_RUNS) for name in self._store.names(OPEN_RUNS)]
 
-        Harmless to repeat. What fails is done by the next tick, for as long as the run is listed as open.
+    def drop_entry_without_run(self, run_id: str, now: datetime) -> None:
+        """Remove an entry of the index without a run, unless the run is about to be written."""
+        found = self._store.read(OPEN_RUNS + run_id)
+        if found and parse_document(Listed, OPEN_RUNS + run_id, found.data).at < now - YOUNG:
+            self._store.delete(OPEN_RUNS + run_id, etag=found.etag)
+
+    # The end
+
+    def end(self, run: Run, ending: Ending, *, etag: str | None) -> Run:
+        """End a run: report, document, clean-up, telemetry and log, in this order.
+
+        Whoever sees the run closed finds its report. etag: of the version that was read; None for a
+        run that is recorded only now that it is over. A run that is closed stays as it is. Raises
+        StoreMoved where somebody else changed the run meanwhile; its report is untouched then.
         """
-        self.forget_plan(run)
+        if not run.status.is_open:
+            return run
+        self._check_unchanged(run, etag)
+        counts, plan = ending.counts, ending.plan
+        if counts is None:
+            counts, plan = self._counts_so_far(run)
+        hint = ending.hint
+        if ending.status is Status.FAILED:
+            hint = hint or AGAIN_HINT
+        closed = close(
+            run.model_copy(update={"counts": counts}),
+            ending.status,
+            now=self._now(),
+            message=ending.message,
+            hint=hint,
+        )
+        if etag is None:
+            self.list_as_open(closed)  # until it is cleaned up after, like every run
+        self._save_report(closed, plan, ending.undelivered)
+        if etag is None:
+            self._store.create(_document_name(closed), _encode(closed))
+        else:
+            closed, _ = self.save(closed, etag)
+        self.clean_up_after(closed)
+        telemetry.run_closed(closed)
+        _log_end(closed)
+        return closed
+
+    def clean_up_after(self, run: Run) -> None:
+        """Remove a closed run's plan, which holds personal data, and tell what became of the run.
+
+        Harmless to repeat. What fails is done by the next tick, as long as the run is in the index.
+        """
+        self._plans.remove_local_copy(run)
         try:
-            self.drop_plans(run)
-            listed = OPEN_RUNS + run.run_id
-            if self._store.read(listed):
+            self._plans.delete(run)
+            if self._store.read(OPEN_RUNS + run.run_id):
                 if run.status is Status.FAILED:
                     self._notices.add(of_run(run, now=self._now()))
                 elif run.status in DELIVERED:
                     self._note_delivery(run)
-                self._store.delete(listed)
+                self._store.delete(OPEN_RUNS + run.run_id)
         except ExporterError as exc:
-            logger.warning(
-                "run not tidied up after", extra={"run_id": run.run_id, "cause": exc.message}
-            )
+            fields = {"run_id": run.run_id, "cause": exc.message}
+            logger.warning("run not cleaned up after", extra=fields)
+
+    def _check_unchanged(self, run: Run, etag: str | None) -> None:
+        found = self._store.read(_document_name(run))
+        if (found.etag if found else None) != etag:
+            raise StoreMoved("somebody else has this run by now")
+
+    def _save_report(self, run: Run, plan: Plan | None, undelivered: Examples) -> None:
+        """Write the report, over that of an attempt to end the run which did not get further."""
+        document = report.report(run, plan, undelivered)
+        name = run.folder + "report.json"
+        data = json.dumps(document, ensure_ascii=False, indent=1).encode()
+        found = self._store.read(name)
+        if found is None:
+            self._store.create(name, data)
+        elif found.data != data:
+            self._store.replace(name, data, etag=found.etag)
 
     def _note_delivery(self, run: Run) -> None:
         name, at = _refreshed_name(run.export), run.finished_at or self._now()
@@ -305,15 +280,46 @@ class RunStore:
             self._store.create(name, data)
 
     def _counts_so_far(self, run: Run) -> tuple[Counts, Plan | None]:
-        """The numbers of a run that does not get to its finish, as far as they are recorded."""
+        """Return the numbers of a run that ends early, as far as they are recorded."""
         if not run.plan:
             return run.counts, None
         try:
-            plan = self._fetch_document(run)
-            return count(plan, Journal(self._store, run.run_id).delivery), plan
-        except ExporterError as exc:  # closing must not fail for want of numbers
-            logger.warning("numbers unknown", extra={"run_id": run.run_id, "cause": exc.message})
+            plan = self._plans.read(run)
+            return count(plan, self.journal(run).delivery), plan
+        except ExporterError as exc:  # a run must be able to end without its numbers
+            fields = {"run_id": run.run_id, "cause": exc.message}
+            logger.warning("numbers unknown", extra=fields)
             return run.counts, None
+
+
+def _got_ahead(other: Run, run: Run) -> bool:
+    """Say whether `other` sends a newer snapshot to the same list, or has sent it."""
+    ours, theirs = (
+        (each.manifest.exported_at, each.created_at, each.list_id) for each in (run, other)
+    )
+    has_sent = other.sent_at is not None or other.phase in (
+        Phase.SEND,
+        Phase.CONFIRM,
+        Phase.FINISH,
+    )
+    return theirs[:2] > ours[:2] and theirs[2] == ours[2] and has_sent
+
+
+def _log_end(closed: Run) -> None:
+    fields = {
+        "run_id": closed.run_id,
+        "status": str(closed.status),
+        "profiles": closed.counts.delivered,
+        "rows": closed.counts.rows,
+        "cause": closed.message,
+    }
+    logger.log(
+        logging.INFO if closed.status in DELIVERED else logging.WARNING, "run ended", extra=fields
+    )
+
+
+def _document_name(run: Run) -> str:
+    return run.folder + "run.json"
 
 
 def _refreshed_name(export_id: str) -> str:
@@ -321,7 +327,7 @@ def _refreshed_name(export_id: str) -> str:
 
 
 def _parse_refreshed(found: Document | None) -> Refreshed | None:
-    """One that cannot be read counts as none: the next delivery writes it anew."""
+    """A document that cannot be read counts as none: the next delivery writes it anew."""
     try:
         return Refreshed.model_validate_json(found.data) if found else None
     except ValidationError:
@@ -329,7 +335,7 @@ def _parse_refreshed(found: Document | None) -> Refreshed | None:
 
 
 def encode_listed(now: datetime) -> bytes:
-    """What an entry of the index of open runs holds."""
+    """Write an entry of the index of open runs."""
     return Listed(at=now).model_dump_json().encode()
 
 

@@ -42,11 +42,16 @@ def _dropped(counts: Counts) -> str:
 
 
 def doubt(counts: Counts) -> tuple[str, str]:
-    """What of the list does not agree with what was delivered, and what to do; empty where all of it does."""
+    """What of the list does not agree with what was delivered, and what to do.
+
+    Empty where all of it does.
+    """
     if counts.list_missing:
         return (
-            f"{counts.list_missing:,} of {counts.list_sampled:,} that were looked up are not in the list",
-            "Look at the list in an hour: Klaviyo may be late. If they are missing then, run the export again.",
+            f"{counts.list_missing:,} of {counts.list_sampled:,} people that were looked up are "
+            "not in the list",
+            "Look at the list in an hour: Klaviyo may be late. If they are still missing, run the "
+            "export again.",
         )
     if counts.list_members is None or counts.list_sampled is None:
         return (
@@ -56,7 +61,8 @@ def doubt(counts: Counts) -> tuple[str, str]:
     if counts.list_members < counts.delivered:
         return (
             f"Klaviyo counts {counts.list_members:,} members of the list",
-            "Klaviyo counts late: look at the list in an hour. If members are missing then, it has merged profiles.",
+            "Klaviyo counts late. Look at the list in an hour. If members are still missing, "
+            "Klaviyo has merged profiles.",
         )
     return "", ""
 
@@ -64,7 +70,10 @@ def doubt(counts: Counts) -> tuple[str, str]:
 def verdict(
     counts: Counts, missing: Sequence[str] = (), *, reconciles: bool = False
 ) -> tuple[Status, str, str]:
-    """How a run whose every batch is settled ended: status, message, hint. missing: see Manifest."""
+    """How a run whose every batch is settled ended: status, message, hint.
+
+    missing: see Manifest.
+    """
     status, message, hint = _verdict_on(counts, *(doubt(counts) if reconciles else ("", "")))
     if not missing or status is Status.FAILED:
         return status, message, hint
@@ -78,7 +87,8 @@ def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str
         return (
             Status.FAILED,
             "the numbers do not add up: some rows are unaccounted for",
-            "Report this as a defect with the run's folder name; run the export again, which is harmless.",
+            "Report this as a defect with the run's folder name. Then run the export again. That "
+            "is harmless.",
         )
     rejected = sum(counts.rejected.values())
     if not counts.rows:
@@ -100,10 +110,11 @@ def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str
     if counts.dropped:
         return (
             Status.WARNINGS,
-            f"{counts.delivered:,} profiles delivered, without cells that could not be read: {_dropped(counts)}"
+            f"{counts.delivered:,} profiles delivered, without cells that could not be read: "
+            + _dropped(counts)
             + (f"; {doubtful}" if doubtful else ""),
-            "The report names the first of these cells by file and line. Check them, and how the mapping reads them."
-            + (f" {advice}" if advice else ""),
+            "The report names the first of these cells by file and line. Check them, and how the "
+            "mapping reads them." + (f" {advice}" if advice else ""),
         )
     if doubtful:
         return Status.WARNINGS, f"{counts.delivered:,} profiles delivered, but {doubtful}", advice
@@ -114,7 +125,8 @@ def _rejected_hint(counts: Counts) -> str:
     hint = "Read rejected.csv in the run's folder: it names file, line and reason of each."
     if unconfirmed := counts.rejected.get(RejectReason.UNCONFIRMED):
         hint += (
-            f" What became of {unconfirmed:,} of them Klaviyo does not say, nor which they are: run the export again,"
-            " which is harmless. If as many come again, look at the import jobs in Klaviyo: it may merge profiles."
+            f" Klaviyo does not say what became of {unconfirmed:,} of them, or which they are. Run"
+            " the export again. That is harmless. If the number stays, look at the import jobs in"
+            " Klaviyo: it may merge profiles."
         )
     return hint

@@ -1,35 +1,41 @@
 """A stand-in for Klaviyo's REST API: accounts, profiles, lists and bulk import jobs.
 
-    python -m sandbox klaviyo --port 8080 [--limits off] [--job-seconds 2] [--key pk_x=lists:read,profiles:read] ...
+    python -m sandbox klaviyo --port 8080 [--limits off] [--job-seconds 2]
+                              [--key pk_x=lists:read,profiles:read] ...
 
-prints {"url": "http://127.0.0.1:8080", "control": "http://127.0.0.1:8080/_sandbox"} when it is ready. The keys
-`pk_sandbox_full` and `pk_sandbox_readonly` always exist. In a test:
+prints {"url": "http://127.0.0.1:8080", "control": "http://127.0.0.1:8080/_sandbox"} when it is
+ready. The keys `pk_sandbox_full` and `pk_sandbox_readonly` always exist. In a test:
 
     klaviyo = Klaviyo(Settings(limits=False), clock=clock)
     klaviyo.call("GET", "/api/lists").json()             # in process
     with serving(klaviyo) as url: ...                    # over HTTP, from a thread
 
-`testing` has a clock to move by hand and bodies to send; e-mail addresses with "+sync-fail" or "+async-fail" in them
-fail on purpose (checks.py); `bench` measures what the stand-in itself costs.
+`testing` has a clock to move by hand and bodies to send; e-mail addresses with "+sync-fail" or
+"+async-fail" in them fail on purpose (checks.py); `bench` measures what the stand-in itself costs.
 
-Where Klaviyo's documentation is silent or contradicts itself, `settings.Settings` has a switch and says so.
+Where Klaviyo's documentation is silent or contradicts itself, `settings.Settings` has a switch and
+says so.
 
 Control routes, without a key, JSON in and out:
 
-    GET    /_sandbox/state               requests and statuses by endpoint, 429s, highest concurrency, job posts by
-                                         second; jobs by status, rows accepted, completed and failed; profiles;
-                                         members by list
+    GET    /_sandbox/state               requests and statuses by endpoint, 429s, highest
+                                         concurrency, job posts by second; jobs by status, rows
+                                         accepted, completed and failed; profiles; members by list
     GET    /_sandbox/settings            the switches
-    POST   /_sandbox/settings            {"job_seconds": 30, "keys": {"pk_new": ["lists:read"]}, "revoke": ["pk_old"]}
+    POST   /_sandbox/settings            {"job_seconds": 30, "keys": {"pk_new": ["lists:read"]},
+                                          "revoke": ["pk_old"]}
     POST   /_sandbox/reset               an empty account, full counters, no faults; settings stay
-    POST   /_sandbox/lists               {"id": "Y6nRLr", "name": "VIPs", "flows": [{"id": "F1", "name": "Hello"}]}
+    POST   /_sandbox/lists               {"id": "Y6nRLr", "name": "VIPs",
+                                          "flows": [{"id": "F1", "name": "Hello"}]}
     GET    /_sandbox/lists/{id}/digest   {"members": n, "digest": hex}, see `digest_of`
-    POST   /_sandbox/jobs/{id}           {"fate": "normal" | "stuck" | "vanish" | "cancelled"}, see jobs.py
-    POST   /_sandbox/faults              [{"match": "POST /api/profile-bulk", "kind": "drop_after"}], see faults.py
+    POST   /_sandbox/jobs/{id}           {"fate": "normal" | "stuck" | "vanish" | "cancelled"},
+                                         see jobs.py
+    POST   /_sandbox/faults              [{"match": "POST /api/profile-bulk",
+                                           "kind": "drop_after"}], see faults.py
     DELETE /_sandbox/faults
 
-One account, kept in memory. Rate limit windows start at the first request (limits.py). Not here: OAuth,
-segments, events, consent, suppression, secondary e-mail addresses.
+One account, kept in memory. Rate limit windows start at the first request (limits.py). Not here:
+OAuth, segments, events, consent, suppression, secondary e-mail addresses.
 """
 
 from __future__ import annotations

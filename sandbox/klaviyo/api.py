@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,44 +10,24 @@ from typing import Any
 import orjson
 
 from sandbox.klaviyo import control, endpoints_jobs, endpoints_lists, endpoints_profiles
-from sandbox.klaviyo.account import Account
 from sandbox.klaviyo.calls import Call, Route
-from sandbox.klaviyo.faults import Faults
-from sandbox.klaviyo.limits import Limits
 from sandbox.klaviyo.messages import MEDIA_TYPE, Refused, Request, Response, invalid, refusal
 from sandbox.klaviyo.settings import FULL_KEY, REVISIONS, Settings
-from sandbox.klaviyo.stats import Stats
+from sandbox.klaviyo.state import State
 
 ROUTES = (*endpoints_lists.ROUTES, *endpoints_profiles.ROUTES, *endpoints_jobs.ROUTES)
-MEDIA_TYPES = frozenset(
-    {MEDIA_TYPE, "application/json"}
-)  # the second is undocumented and widely used
+MEDIA_TYPES = frozenset({MEDIA_TYPE, "application/json"})  # the second is only widely used
+MAX_URL_BYTES = 8_190  # path and query. Unverified; a common limit of edges
 
 
-class Klaviyo:
+class Klaviyo(State):
     """A whole Klaviyo with one account. `handle` is safe to call from several threads."""
 
     def __init__(
         self, settings: Settings | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
-        self.settings = settings or Settings()
-        self.clock = clock
-        self.lock = threading.RLock()
+        super().__init__(settings, clock=clock)
         self._routes = [(route.pattern(), route) for route in ROUTES]
-        self.reset()
-
-    def reset(self) -> None:
-        """An empty account, full counters, no faults. Settings stay."""
-        with self.lock:
-            self.account = Account()
-            self.limits = Limits()
-            self.faults = Faults()
-            self.stats = Stats()
-
-    def settle(self) -> None:
-        """Complete the import jobs that are due. Every request does so too; a server calls it in between."""
-        with self.lock:
-            self.account.settle(self.clock(), self.settings)
 
     def handle(self, request: Request) -> Response:
         """Answer one request. Never raises for what a client can send."""
@@ -90,7 +69,7 @@ class Klaviyo:
         """The true answer, and the endpoint's name."""
         headers: dict[str, str] = {}
         try:
-            if request.target_bytes > self.settings.max_url_bytes:
+            if request.target_bytes > MAX_URL_BYTES:
                 return Response(
                     414, b"<h1>414 URI Too Long</h1>", {"Content-Type": "text/html"}
                 ), "none"
@@ -186,7 +165,10 @@ def _check_revision(request: Request, settings: Settings) -> None:
 
 
 def _body(request: Request, settings: Settings) -> bytes:
-    """The body, decompressed and within the size limit. Only requests that have one must say its type."""
+    """The body, decompressed and within the size limit.
+
+    Only requests that have one must say its type.
+    """
     if not request.body:
         return b""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -48,21 +48,21 @@ class Batch:
 def read_batch(body: bytes, settings: Settings) -> Batch:
     """Check and pack the body of `POST /api/profile-bulk-import-jobs`.
 
-    Raises Refused for the checks that are made at once: then nothing is taken. The others become import errors.
+    Raises Refused for the checks that are made at once: then nothing is taken. The others become
+    import errors.
     """
     usual = read_usual(body, settings)
     if usual is None or len(usual[0].lines) > MAX_ROWS:
-        return _read_closely(body, settings)
+        return read_closely(body, settings)
     rows, relationships = usual
-    return Batch(
-        rows=rows, list_ids=_list_ids({"relationships": orjson.loads(relationships)}, settings)
-    )
+    list_ids = _list_ids({"relationships": orjson.loads(relationships)})
+    return Batch(rows=rows, list_ids=list_ids)
 
 
-def _read_closely(body: bytes, settings: Settings) -> Batch:
+def read_closely(body: bytes, settings: Settings) -> Batch:
     """`read_batch` for any body, naming whatever is wrong with it."""
     data = read_resource(body, "profile-bulk-import-job")
-    list_ids = _list_ids(data, settings)
+    list_ids = _list_ids(data)
     table = _table(data)
     _refuse(list(form_findings(table)), settings)
     findings = [*identity_findings(table), *planted_findings(table)]
@@ -128,7 +128,7 @@ def _table(data: Mapping[str, Any]) -> Table:
     return Table(rows)
 
 
-def _list_ids(data: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
+def _list_ids(data: Mapping[str, Any]) -> tuple[str, ...]:
     relationships = _member({"relationships": {}, **data}, "relationships", "/data/relationships")
     if not relationships:
         return ()
@@ -141,8 +141,6 @@ def _list_ids(data: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
             or not isinstance(item.get("id"), str)
         ):
             raise invalid("A list has a type and an id.", pointer=f"{LISTS_POINTER}/{place}")
-    if settings.lists_per_job and len(items) > settings.lists_per_job:
-        raise invalid("Too many lists.", pointer=LISTS_POINTER)
     return tuple(item["id"] for item in items)
 
 
@@ -172,7 +170,10 @@ def _packed(table: Table, settings: Settings) -> Rows:
 
 
 def _lines(table: Table) -> list[bytes]:
-    """A line per row, see profiles.py. All are serialised in one go: row by row costs three times as much."""
+    """A line per row, see profiles.py.
+
+    All are serialised in one go: row by row costs three times as much.
+    """
     values: list[Any] = [SEPARATOR] * (2 * len(table.profiles) - 1)
     values[::2] = table.attributes
     if "meta" in table.members:
@@ -187,7 +188,7 @@ def _lines(table: Table) -> list[bytes]:
 
 
 def _too_large(rows: Rows, limit: int) -> Iterator[Finding]:
-    """Rows whose attributes are over the limit as compact JSON (a line lacks the e-mail address)."""
+    """Rows whose attributes are over the limit as compact JSON; a line lacks the e-mail address."""
     if max(map(len, rows.lines)) <= limit - 2 * MAX_EMAIL_LENGTH:
         return
     for row, (line, email) in enumerate(zip(rows.lines, rows.emails, strict=True)):

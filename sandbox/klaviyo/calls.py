@@ -52,12 +52,12 @@ class Route:
         return f"{self.method} {self.template}"
 
     def needed_scopes(self, request: Request) -> frozenset[str]:
-        """The scopes that a request needs; what it includes needs its own (for flows, unverified)."""
+        """The scopes that a request needs. Included flows need their own (unverified)."""
         included = request.query.get("include", "").split(",")
         return self.scopes | {"flows:read"} if "flow-triggers" in included else self.scopes
 
     def counters(self, request: Request) -> list[tuple[str, Tier]]:
-        """The rate limit counters this request takes from: the endpoint's own, then those of its options."""
+        """The rate limit counters that count this request: the endpoint's, then its options'."""
         extra = {
             counter
             for (parameter, option), counter in self.extra.items()

@@ -1,10 +1,12 @@
 """What makes a profile acceptable, for one profile and for the ten thousand of a job.
 
-A job is checked by column: a check runs over all rows at once, and only if it fails are the rows looked at singly.
+A job is checked by column: a check runs over all rows at once, and only if it fails are the rows
+looked at singly.
 
-Two planted kinds of e-mail address fail although they are well-formed, so that an exporter can be tested on them:
-with "+sync-fail" in it an address refuses the job; with "+async-fail" it becomes an import error (with
-"+async-fail-null" one without id, code and title, as Klaviyo sometimes sends them: klaviyo-api-python issue 88).
+Two planted kinds of e-mail address fail although they are well-formed, so that an exporter can be
+tested on them: with "+sync-fail" in it an address refuses the job; with "+async-fail" it becomes an
+import error (with "+async-fail-null" one without id, code and title, as Klaviyo sometimes sends
+them: klaviyo-api-python issue 88).
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from sandbox.klaviyo.messages import error
 
 MAX_EMAIL_LENGTH = 100  # "Profiles API overview", developers.klaviyo.com
 
-# Klaviyo's own pattern is not published. This one refuses what a public migration log of June 2026 saw refused
-# ("mailto:", "!" in the local part, a digit in the top-level domain), empty labels and all that is not ASCII.
+# Klaviyo's own pattern is not published. This one refuses what a public migration log of June 2026
+# saw refused ("mailto:", "!" in the local part, a digit in the top-level domain), empty labels and
+# all that is not ASCII.
 EMAIL = re.compile(r"[A-Za-z0-9_%+-]+(?:\.[A-Za-z0-9_%+-]+)*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
 PHONE = re.compile(
     r"\+[1-9][0-9]{6,14}"
@@ -29,17 +32,33 @@ PHONE = re.compile(
 SYNC_FAIL, ASYNC_FAIL, ASYNC_FAIL_NULL = "+sync-fail", "+async-fail", "+async-fail-null"
 
 TEXT_FIELDS = frozenset(
-    (
-        *("email", "phone_number", "external_id", "_kx", "first_name", "last_name"),
-        *("organization", "locale", "title", "image"),
-    )
+    {
+        "email",
+        "phone_number",
+        "external_id",
+        "_kx",
+        "first_name",
+        "last_name",
+        "organization",
+        "locale",
+        "title",
+        "image",
+    }
 )
 OBJECT_FIELDS = frozenset({"location", "properties"})
 LOCATION_FIELDS = frozenset(
-    (
-        *("address1", "address2", "city", "country", "region", "zip", "timezone", "ip"),
-        *("latitude", "longitude"),
-    )
+    {
+        "address1",
+        "address2",
+        "city",
+        "country",
+        "region",
+        "zip",
+        "timezone",
+        "ip",
+        "latitude",
+        "longitude",
+    }
 )
 
 
@@ -75,7 +94,10 @@ class Finding:
 
 
 class Table:
-    """The profiles of a job, by row and by column. A column lists None where a row lacks the attribute."""
+    """The profiles of a job, by row and by column.
+
+    A column lists None where a row lacks the attribute.
+    """
 
     def __init__(self, profiles: list[dict[str, Any]]) -> None:
         self.profiles = profiles

@@ -91,12 +91,8 @@ def _job(call: Call) -> Job:
     if job is None or job.fate == "vanish":
         raise not_found("profile-bulk-import-job", job_id)
     if not job.is_readable(call.now):
-        raise refusal(
-            call.settings.expired_job_status,
-            "not_found",
-            "Not found.",
-            f"Job {job_id} has expired.",
-        )
+        # What a real one answers for a job that has expired is not known.
+        raise refusal(404, "not_found", "Not found.", f"Job {job_id} has expired.")
     return job
 
 

@@ -45,7 +45,7 @@ def get_lists(call: Call) -> Response:
         "created": "greater-than",
         "updated": "greater-than",
     }
-    clauses = read_filter(call.request, allowed, any_max=call.settings.any_max)
+    clauses = read_filter(call.request, allowed)
     field, descending = read_sort(call.request, "created", "id", "name", "updated")
     found = [
         each for each in call.account.lists if all(_matches(each, clause) for clause in clauses)
@@ -176,7 +176,7 @@ def _list_attributes(call: Call, *, required: bool) -> dict[str, Any]:
 def _members_page(call: Call, members: Members) -> tuple[list[tuple[int, int]], int | None]:
     """(place, number) of the members on the page asked for, and the place of the next page."""
     operators = {"email": "any equals", "phone_number": "any equals", "joined_group_at": TIMES}
-    clauses = read_filter(call.request, operators, any_max=call.settings.any_max)
+    clauses = read_filter(call.request, operators)
     _, newest_first = read_sort(call.request, "joined_group_at")
     page = read_page(call.request)
     times = [clause for clause in clauses if clause.field == "joined_group_at"]

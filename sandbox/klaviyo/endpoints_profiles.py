@@ -37,7 +37,7 @@ IDENTIFIERS = ("email", "phone_number", "external_id")
 def get_profiles(call: Call) -> Response:
     operators = dict.fromkeys(("id", *IDENTIFIERS), "any equals")
     operators |= dict.fromkeys(("created", "updated"), "greater-than less-than")
-    clauses = read_filter(call.request, operators, any_max=call.settings.any_max)
+    clauses = read_filter(call.request, operators)
     field, descending = read_sort(call.request, "created", "id", "email")
     page = read_page(call.request)
     places = _places(call, numbers_named(call.account.profiles, clauses), by_email=field == "email")
@@ -193,7 +193,10 @@ def _duplicate(owner: int | None) -> Refused:
 
 
 def _places(call: Call, named: set[int] | None, *, by_email: bool) -> Sequence[int]:
-    """Profile numbers in ascending order; the index is the cursor. Sorting by e-mail costs the whole account."""
+    """Profile numbers in ascending order; the index is the cursor.
+
+    Sorting by e-mail costs the whole account.
+    """
     profiles = call.account.profiles
     if by_email:
         emails = {n: profiles.email(n) or "" for n in profiles.numbers() if profiles.exists(n)}

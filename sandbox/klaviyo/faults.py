@@ -2,7 +2,7 @@
 
 A rule is JSON:
 
-    match        regular expression searched in "METHOD /path", e.g. "POST /api/profile-bulk-import-jobs$"
+    match        regular expression searched in "METHOD /path": "POST /api/profile-import$"
     kind         status        an error answer with `status` (503) and a JSON:API body
                  latency       the answer comes `seconds` (1) later
                  drop_before   the connection closes, nothing was taken

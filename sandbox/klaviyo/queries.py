@@ -50,8 +50,10 @@ class Clause:
         }[self.operator]
 
 
-def read_filter(request: Request, allowed: Mapping[str, str], *, any_max: int = 0) -> list[Clause]:
-    """The clauses of `filter`, which all must hold. `allowed`: field -> its operators, space-separated.
+def read_filter(request: Request, allowed: Mapping[str, str]) -> list[Clause]:
+    """The clauses of `filter`, which all must hold.
+
+    `allowed`: field -> its operators, space-separated.
 
     Raises Refused for anything else than clauses joined by commas.
     """
@@ -64,8 +66,6 @@ def read_filter(request: Request, allowed: Mapping[str, str], *, any_max: int = 
         if operator not in allowed.get(field, "").split():
             raise invalid(f"Invalid filter provided: {operator}({field},...).", parameter="filter")
         values = tuple(_read_items(value))
-        if any_max and len(values) > any_max:
-            raise invalid(f"Invalid filter provided: over {any_max} values.", parameter="filter")
         clauses.append(Clause(operator, field, values))
     if end != len(text):
         raise invalid("Invalid filter provided.", parameter="filter")
@@ -78,7 +78,7 @@ def _read_items(value: str) -> Iterator[str]:
 
 
 def numbers_named(profiles: Profiles, clauses: Sequence[Clause]) -> set[int] | None:
-    """The profiles that all identity clauses (any, equals) name; None if there is no such clause."""
+    """The profiles that all identity clauses (any, equals) name; None if there is none."""
     found = [
         {profiles.find(clause.field, value) for value in clause.values}
         for clause in clauses
@@ -107,17 +107,22 @@ def names(request: Request, parameter: str, *allowed: str) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The page asked for. `start` is where the previous one said to go on, None at the beginning."""
+    """The page asked for.
+
+    `start` is where the previous one said to go on, None at the beginning.
+    """
 
     size: int
     start: int | None
 
     def take(self, items: Iterator[tuple[int, T]]) -> tuple[list[T], int | None]:
-        """Cut the page out of (place, item) pairs that begin at `start`; also the place to go on from."""
+        """Cut the page out of (place, item) pairs that begin at `start`.
+
+        Also returns the place where the next page starts, None after the last one.
+        """
         cut = list(islice(items, self.size + 1))
-        return [item for _, item in cut[: self.size]], cut[self.size][0] if len(
-            cut
-        ) > self.size else None
+        following = cut[self.size][0] if len(cut) > self.size else None
+        return [item for _, item in cut[: self.size]], following
 
 
 def read_page(request: Request, *, default: int = 20, most: int = 100) -> Page:
@@ -131,7 +136,8 @@ def _read_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     try:
-        # Klaviyo's Python package cuts a cursor out of a link with the "=" before it, and that must work.
+        # Klaviyo's Python package cuts a cursor out of a link with the "=" before it, and that must
+        # work.
         text = base64.urlsafe_b64decode(cursor.lstrip("=").encode()).decode()
         if text.startswith("at:"):
             return int(text[3:])

@@ -12,31 +12,32 @@ from sandbox.klaviyo.profiles import profile_id
 
 # In the order of the spec; absent values are shown as null.
 PROFILE_FIELDS = (
-    *(
-        "email",
-        "phone_number",
-        "external_id",
-        "first_name",
-        "last_name",
-        "organization",
-        "locale",
-        "title",
-    ),
-    *("image", "created", "updated", "last_event_date", "location", "properties"),
+    "email",
+    "phone_number",
+    "external_id",
+    "first_name",
+    "last_name",
+    "organization",
+    "locale",
+    "title",
+    "image",
+    "created",
+    "updated",
+    "last_event_date",
+    "location",
+    "properties",
 )
 LOCATION_FIELDS = (
-    *(
-        "address1",
-        "address2",
-        "city",
-        "country",
-        "latitude",
-        "longitude",
-        "region",
-        "zip",
-        "timezone",
-        "ip",
-    ),
+    "address1",
+    "address2",
+    "city",
+    "country",
+    "latitude",
+    "longitude",
+    "region",
+    "zip",
+    "timezone",
+    "ip",
 )
 
 
@@ -78,7 +79,7 @@ def profile(
     fields: set[str] | None = None,
     joined_at: float | None = None,
 ) -> dict[str, Any]:
-    """A profile; `fields` are the only attributes wanted (all if empty), by their names before a dot."""
+    """A profile. `fields` names the only attributes wanted; without it, all are there."""
     values = known.profiles.attributes(number)
     created, updated = known.profiles.times(number)
     attributes: dict[str, Any] = dict.fromkeys(PROFILE_FIELDS)

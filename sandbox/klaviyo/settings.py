@@ -1,4 +1,4 @@
-"""The switches: what a test may change, and what we assume where Klaviyo's sources disagree or are silent."""
+"""The switches: what a test may change, and what we assume where Klaviyo's sources do not agree."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ ALL_SCOPES = READ_SCOPES | {"lists:write", "profiles:write", "data-privacy:write
 
 # All stable revisions, from the branches of Klaviyo's openapi repository and its Python SDK 25.0.0.
 REVISIONS = (
-    *(
-        "2022-10-17",
-        "2023-01-24",
-        "2023-02-22",
-        "2023-06-15",
-        "2023-07-15",
-        "2023-08-15",
-        "2023-09-15",
-    ),
-    *(
-        "2023-10-15",
-        "2023-12-15",
-        "2024-02-15",
-        "2024-05-15",
-        "2024-06-15",
-        "2024-07-15",
-        "2024-10-15",
-    ),
-    *("2025-01-15", "2025-04-15", "2025-07-15", "2025-10-15"),
-    *("2026-01-15", "2026-04-15", "2026-07-15", "2026-10-15"),
+    "2022-10-17",
+    "2023-01-24",
+    "2023-02-22",
+    "2023-06-15",
+    "2023-07-15",
+    "2023-08-15",
+    "2023-09-15",
+    "2023-10-15",
+    "2023-12-15",
+    "2024-02-15",
+    "2024-05-15",
+    "2024-06-15",
+    "2024-07-15",
+    "2024-10-15",
+    "2025-01-15",
+    "2025-04-15",
+    "2025-07-15",
+    "2025-10-15",
+    "2026-01-15",
+    "2026-04-15",
+    "2026-07-15",
+    "2026-10-15",
 )
 
 BadRows = Literal["all", "first", "none"]
@@ -50,44 +52,37 @@ class Settings:
     """
 
     limits: bool = True
-    l_steady: int = (
-        750  # a minute, tier L. The specs say 750 since 2026-01-15, the rate limit page says 700
-    )
-    rate_headers: Literal["minute", "windows"] = (
-        "minute"  # as the rate limit page has them; or with all windows, as clients recorded them
-    )
+    # Requests a minute in tier L. The specs say 750 since 2026-01-15, the rate limit page says 700.
+    l_steady: int = 750
+    # As the rate limit page has them; or with all windows, as clients recorded them.
+    rate_headers: Literal["minute", "windows"] = "minute"
 
-    jitter_seconds: float = (
-        0.0  # a request arrives up to so much after it left, each another time; over HTTP only
-    )
+    # From acceptance to completion. No official figure exists.
+    job_seconds: float = 2.0
+    # Of jobs accepted from now on; see jobs.py.
+    job_fate: Fate = "normal"
+    # Among jobs that fall due together, which Klaviyo does not guarantee.
+    job_order: Literal["arrival", "reversed"] = "arrival"
 
-    job_seconds: float = 2.0  # from acceptance to completion. No official figure exists
-    job_fate: Fate = "normal"  # of jobs accepted from now on; see jobs.py
-    job_order: Literal["arrival", "reversed"] = (
-        "arrival"  # among jobs that fall due together: not guaranteed
-    )
-    expired_job_status: int = 404  # of a job that is past `expires_at`. Unverified
+    # Which bad rows a 400 names. Unverified.
+    bad_rows: BadRows = "all"
+    # Checks that end in an import error; the others refuse the whole job.
+    async_checks: frozenset[Check] = frozenset({"identifier", "size"})
+    # Identifiers that two e-mail profiles cannot share in imports.
+    unique: frozenset[str] = frozenset({"phone_number"})
 
-    bad_rows: BadRows = "all"  # which bad rows a 400 names. Unverified
-    async_checks: frozenset[Check] = frozenset(
-        {"identifier", "size"}
-    )  # the others refuse the whole job
-    lists_per_job: int = 0  # most lists one job may name, 0 = any. Unverified
-    unique: frozenset[str] = frozenset(
-        {"phone_number"}
-    )  # identifiers two e-mail profiles cannot share in imports
-
-    max_body_bytes: int = 5_000_000  # decompressed. "5 MB": the smaller reading
+    # Decompressed. "5 MB": the smaller reading.
+    max_body_bytes: int = 5_000_000
     max_profile_bytes: int = 100_000
-    max_url_bytes: int = 8_190  # path and query. Unverified; a common limit of edges
-    any_max: int = 0  # most values in one any(...), 0 = no limit. Unverified
-    gzip_bodies: bool = True  # False answers 415. Unverified
+    # False answers 415. Unverified.
+    gzip_bodies: bool = True
 
-    refused_key_status: int = 401  # the authentication page says 400, the rate limit page 401
-    oldest_revision: str = "2025-01-15"  # older ones are retired: 410
-    unknown_members: Literal["ignore", "404"] = (
-        "ignore"  # unknown ids when adding to or removing from a list. Unverified
-    )
+    # The authentication page says 400, the rate limit page 401.
+    refused_key_status: int = 401
+    # Older ones are retired.
+    oldest_revision: str = "2025-01-15"
+    # Unknown ids when adding to or removing from a list. Unverified.
+    unknown_members: Literal["ignore", "404"] = "ignore"
 
     keys: dict[str, frozenset[str]] = field(
         default_factory=lambda: {FULL_KEY: ALL_SCOPES, READONLY_KEY: READ_SCOPES}

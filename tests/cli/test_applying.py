@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from exporter.cli import applying
 from exporter.cli.applying import Kind
 from exporter.errors import Invalid, Transient
-from exporter.management.app import LocalApp
 from exporter.management.forms import NewExportForm, parse
-from exporter.management.management import Management
+from exporter.management.management import ActorsApp, Management
 from tests.cli.conftest import CommandLine
 from tests.journeys.world import LIST, SEGMENT, World
 from tests.management.managing import ADMIN, add_export, connect, export_document
@@ -47,7 +46,7 @@ exports:
 def vips(world: World, management: Management) -> str:
     """A connection, and the id of a list called VIPs."""
     connect(management)
-    return management.create_list(ADMIN, "main-account", "VIPs").id
+    return management.as_(ADMIN).create_list("main-account", "VIPs").id
 
 
 @pytest.fixture
@@ -223,15 +222,15 @@ def test_two_lists_of_a_name_are_told_apart_by_id(
 def test_what_was_changed_before_a_failure_is_counted_and_the_rest_done_next_time(
     vips: str, both: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Management.create_export
+    real = ActorsApp.create_export
 
-    def create(self: Management, actor: Any, form: NewExportForm) -> Any:
+    def create(self: ActorsApp, form: NewExportForm) -> Any:
         if form.name == "Everybody":
             raise Transient("Klaviyo is away", hint="Try again.")
-        return real(self, actor, form)
+        return real(self, form)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Management, "create_export", create)
+        patch.setattr(ActorsApp, "create_export", create)
         said = both("exports", "apply", "-f", file, "--yes")
     assert (said.code, "1 of 2 were changed" in said.err) == (1, True), said
     assert both.ok("exports", "apply", "-f", file, "--yes").out.startswith("+ create Everybody\n")
@@ -324,10 +323,12 @@ SCHEDULES = st.sampled_from(
     paused=st.booleans(),
 )
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: Any) -> None:
-    app = LocalApp(management, ADMIN)
+    app = management.as_(ADMIN)
     document = {**drawn, "connection": None, "list_id": LIST}
     assert {*document, "id"} == set(NewExportForm.model_fields), "every field is drawn"
     try:
@@ -372,7 +373,7 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize("field", sorted(set(NewExportForm.model_fields) - {"id"}))
 def test_every_field_of_an_export_is_in_its_file(management: Management, field: str) -> None:
     connect(management)
-    app = LocalApp(management, ADMIN)
+    app = management.as_(ADMIN)
     app.create_export(parse(NewExportForm, export_document()))
     other = parse(NewExportForm, export_document(**{field: OTHER[field]}))
     changed = app.exports()[0].model_copy(update={field: getattr(other, field)})

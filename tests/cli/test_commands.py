@@ -22,14 +22,14 @@ from exporter.cli import main as cli
 from exporter.cli.remote_backend import RemoteApp
 from exporter.cli.runs import wait_for
 from exporter.definitions import consent
-from exporter.management.app import LocalApp
-from exporter.management.management import Management
+from exporter.management.management import ActorsApp, Management
 from exporter.management.roles import Action, may
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
 from tests.journeys.world import LIST, SEGMENT, World, people
 from tests.management.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 MAIN, EXPORT = "main-account", "high-value"
@@ -146,7 +146,7 @@ def test_connect_of_a_key_without_scopes_fails_and_says_which(
     both.ok("connections", "create", "A", "--secret", "klaviyo-key")
     world.secrets["klaviyo-key"] = READONLY_KEY
     said = both("connections", "connect", "a")
-    assert (said.code, "lists:write" in said.out, "create a new key" in said.out) == (1, True, True)
+    assert (said.code, "lists:write" in said.out, "reate a new key" in said.out) == (1, True, True)
 
 
 def test_a_connection_in_use_is_removed_with_its_exports_only_when_asked(
@@ -298,7 +298,7 @@ def test_the_bar_of_a_run_that_is_waited_for_has_a_total(
     peopled: World, management: Management
 ) -> None:
     shown: list[tuple[str, int, int]] = []
-    app = LocalApp(management, ADMIN)
+    app = management.as_(ADMIN)
 
     def wait(seconds: float) -> None:
         assert seconds > 0
@@ -468,7 +468,10 @@ def test_what_a_terminal_would_act_on_is_not_printed(
             ("exports", "create", "X", *OPTIONS, "--at", "6"),
             "schedule.times.0: should be a time of day such as 06:00",
         ),
-        (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be small letters"),
+        (
+            ("exports", "create", "X", *OPTIONS, "--id", "Ä"),
+            "id: should be at most 64 small letters",
+        ),
         (
             ("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"),
             "segments: needs at least one",
@@ -505,14 +508,14 @@ def test_misuse_ends_with_2_and_names_the_remedy(
 def test_an_edit_that_somebody_else_was_faster_with_is_refused(
     peopled: World, both: CommandLine, management: Management, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Management.lists
+    real = ActorsApp.lists
 
-    def lists(self: Management, *args: Any) -> Any:
+    def lists(self: ActorsApp, *args: Any) -> Any:
         """Meanwhile, another one pauses it."""
-        management.pause_export(ADMIN, EXPORT, paused=True)
+        management.as_(ADMIN).pause_export(EXPORT, paused=True)
         return real(self, *args)
 
-    monkeypatch.setattr(Management, "lists", lists)
+    monkeypatch.setattr(ActorsApp, "lists", lists)
     said = both("exports", "edit", EXPORT, "--list", LIST, "--name", "Mine")
     assert (said.code, "somebody else" in said.err, "repeat your change" in said.err) == (
         1,
@@ -552,7 +555,7 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
     (tmp_path / "azureProfile.json").write_text(json.dumps(profile), encoding="utf-8-sig")
     monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
     line.ok("connections", "create", "A", "--secret", "klaviyo-key")
-    newest = management.changes(ADMIN).items[0]
+    newest = management.as_(ADMIN).changes().items[0]
     assert newest.by == {"id": "command-line", "name": "ann@contoso.example", "role": "Admin"}
 
 
@@ -724,7 +727,7 @@ def test_completion_is_installed_for_the_script_alone(tmp_path: Path) -> None:
         "env": environment,
         "capture_output": True,
         "text": True,
-        "timeout": 60,
+        "timeout": LIMIT_S,
     }
     module = [sys.executable, "-m", "exporter"]
     refused = subprocess.run([*module, "--install-completion"], **options)
@@ -750,6 +753,11 @@ def test_script_completes_words_as_a_shell_asks() -> None:
     environment = {**os.environ, **asked, "VENV": str(Path(sys.executable).parents[1])}
     script = ROOT / "scripts" / "exporter"
     done = subprocess.run(
-        [script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60
+        [script],
+        cwd=ROOT / "docs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
     assert done.stdout.split() == ["resume", "remove"], done

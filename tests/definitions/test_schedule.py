@@ -1,4 +1,4 @@
-"""When an export is due, by its own time zone, over the days on which clocks change, and how that reads."""
+"""When an export is due, also on the days when clocks change, and how its schedule reads."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ def test_an_interval_goes_on_by_real_time_when_clocks_change() -> None:
 
 
 def _expected(times: list[time], days: set[int], zone: ZoneInfo, day: date) -> set[datetime]:
-    """The moments of a local day, worked out without cron: a time that does not exist moves to the end of the gap."""
+    """The moments of a local day, worked out without cron.
+
+    A time that does not exist moves to the end of the gap.
+    """
     found = set()
     for each in times if day.weekday() in days else ():
         moment = datetime.combine(day, each, tzinfo=zone).astimezone(UTC)

@@ -1,7 +1,9 @@
-"""Kill an instance at one of its effects, in process: from then on nothing that it does reaches the outside.
+"""Kill an instance at one of its effects, in process.
 
-An effect is a write to the store, a message to the queue, or an import sent to Klaviyo. What an instance only reads
-needs no crash of its own: dying there is dying after the effect before.
+From then on nothing that it does reaches the outside.
+
+An effect is a write to the store, a message to the queue, or an import sent to Klaviyo. What an
+instance only reads needs no crash of its own: dying there is dying after the effect before.
 """
 
 from __future__ import annotations
@@ -10,8 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
-from exporter.orchestration.dispatcher import Exporter
-from exporter.sending.journal import Journal
+from exporter.orchestration.engine import Engine
 from tests.journeys.world import EXPORT, World
 
 EFFECTS = {
@@ -30,7 +31,8 @@ class Killed(BaseException):
 class Killer:
     """Counts effects and kills at number `at` (from 1), before or after it happened; 0 = never.
 
-    meanwhile: called instead of killing, before the effect: what the world does while the instance is frozen.
+    meanwhile: called instead of killing, before the effect: what the world does while the instance
+    is frozen.
     """
 
     def __init__(
@@ -80,14 +82,14 @@ class _Watched:
         return watched
 
 
-def mortal(world: World, killer: Killer, **changes: Any) -> Exporter:
+def mortal(world: World, killer: Killer, **changes: Any) -> Engine:
     """An instance on the world's state that dies when the killer says so."""
-    exporter = world.again(**changes)
+    engine = world.again(**changes)
     return world.again(
-        store=killer.watching("store", exporter.store),
-        snapshots=killer.watching("snapshots", exporter.snapshots),
-        steps=killer.watching("steps", world.steps),
-        klaviyo=lambda key: killer.watching("klaviyo", world.client(key)),
+        store=killer.watching("store", engine.store),
+        snapshots=killer.watching("snapshots", engine.snapshots),
+        queue=killer.watching("steps", world.queue),
+        open_klaviyo=lambda key: killer.watching("klaviyo", world.client(key)),
         **changes,
     )
 
@@ -95,7 +97,6 @@ def mortal(world: World, killer: Killer, **changes: Any) -> Exporter:
 def unrecorded_rows(world: World) -> int:
     """Rows that Klaviyo took and the journals do not know of."""
     recorded = sum(
-        Journal(world.exporter.store, run.run_id).delivery.accepted_profiles
-        for run in world.runs(EXPORT)
+        world.engine.runs.journal(run).delivery.accepted_profiles for run in world.runs(EXPORT)
     )
     return world.accepted_rows() - recorded

@@ -1,4 +1,7 @@
-"""The functions host with a short lease and small batches: a crash costs seconds, and finds many places to happen."""
+"""The functions host with a short lease and small batches.
+
+A crash costs seconds, and finds many places to happen.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from exporter.orchestration.dispatcher import STALE_S, Exporter
+from exporter.orchestration.engine import Engine
+from exporter.orchestration.timer import STALE_AFTER
 from exporter.runs.run import Status
 from tests.journeys.killing import Killed, Killer, mortal, unrecorded_rows
 from tests.journeys.world import FOLDER, World, as_csv, assert_ended, people
@@ -59,22 +60,25 @@ def assert_right(world: World) -> None:
 
 
 def run_with_deaths(world: World, deaths: Iterable[Killer], *, work_survives: bool = True) -> None:
-    """Deliver everything; where an instance dies, the next one gets its message again and goes on."""
+    """Deliver everything.
+
+    Where an instance dies, the next one gets its message again and goes on.
+    """
     set_up(world)
     killers = iter([*deaths, Killer()])
-    exporter = mortal(world, next(killers))
+    engine = mortal(world, next(killers))
     number, unrecorded, twice = 0, 0, 0
-    todo: Callable[[Exporter], None] | None = note
+    todo: Callable[[Engine], None] | None = note
     for _ in range(60):
         if todo is None:
             break
         try:
-            todo(exporter)
+            todo(engine)
         except Killed:
             number += 1
             twice += unrecorded_rows(world) - unrecorded
             unrecorded = unrecorded_rows(world)
-            exporter = mortal(
+            engine = mortal(
                 world, next(killers), work="work" if work_survives else f"machine-{number}"
             )
             todo = todo if todo is note else functools.partial(todo, redelivered=True)
@@ -87,12 +91,12 @@ def run_with_deaths(world: World, deaths: Iterable[Killer], *, work_survives: bo
     )
 
 
-def note(exporter: Exporter) -> None:
-    exporter.note(NAME)
+def note(engine: Engine) -> None:
+    engine.arrivals.on_blob_arrived(NAME)
 
 
-def handle(message: Mapping[str, Any], exporter: Exporter, *, redelivered: bool = False) -> None:
-    exporter.handle(message, redelivered=redelivered)
+def handle(message: Mapping[str, Any], engine: Engine, *, redelivered: bool = False) -> None:
+    engine.dispatcher.handle(message, redelivered=redelivered)
 
 
 def test_what_a_run_does_without_a_death(world: World) -> None:
@@ -127,16 +131,16 @@ def test_an_instance_that_freezes_and_wakes_after_another_ended_the_run_changes_
         world.clock.move(61)
         other = world.again(work="work" if at % 2 else "another-machine")
         if current:
-            other.handle(current[0], redelivered=True)
-        world.deliver(exporter=other, most=60)
+            other.dispatcher.handle(current[0], redelivered=True)
+        world.deliver(engine=other, most=60)
 
     killer = Killer(at, meanwhile=take_over)
     set_up(world)
-    exporter = mortal(world, killer)
-    exporter.note(NAME)
+    engine = mortal(world, killer)
+    engine.arrivals.on_blob_arrived(NAME)
     while (message := world.next_message()) is not None:
         current[:] = [message]
-        world.hand_over(message, exporter)
+        world.hand_over(message, engine)
         assert world.handled < 60
     assert_right(world)
     assert world.accepted_rows() <= 2 * 11, "what was on its way is sent twice, nothing more often"
@@ -149,11 +153,11 @@ def test_two_instances_that_get_every_message_twice_make_one_run(world: World, s
     dice = random.Random(seed)
     inbox: queue.Queue[tuple[Mapping[str, Any], bool]] = queue.Queue()
     instances = [world.again(work=f"machine-{number}") for number in range(2)]
-    instances[0].note(NAME)
-    instances[1].note(NAME)
+    instances[0].arrivals.on_blob_arrived(NAME)
+    instances[1].arrivals.on_blob_arrived(NAME)
     failures: list[BaseException] = []
 
-    def work(exporter: Exporter) -> None:
+    def work(engine: Engine) -> None:
         while not failures:
             try:
                 message, redelivered = inbox.get(timeout=0.05)
@@ -162,14 +166,14 @@ def test_two_instances_that_get_every_message_twice_make_one_run(world: World, s
                     return
                 continue
             try:
-                exporter.handle(message, redelivered=redelivered)
+                engine.dispatcher.handle(message, redelivered=redelivered)
             except Exception as exc:  # noqa: BLE001 - the host would deliver it again
                 failures.append(exc)
             finally:
                 inbox.task_done()
 
     done = threading.Event()
-    threads = [threading.Thread(target=work, args=(exporter,)) for exporter in instances]
+    threads = [threading.Thread(target=work, args=(engine,)) for engine in instances]
     for thread in threads:
         thread.start()
     for _ in range(200):
@@ -197,22 +201,22 @@ def test_a_run_whose_creator_died_is_looked_after_though_a_newer_one_was_made(
     """Another partition came before the message came again, which then starts a run of both."""
     set_up(world)
     killer = Killer()
-    exporter = mortal(world, killer)
-    exporter.note(NAME)
+    engine = mortal(world, killer)
+    engine.arrivals.on_blob_arrived(NAME)
     killer.at = len(killer.names) + effects  # its entry, then its document
     message = world.next_message()
     assert message is not None
     with pytest.raises(Killed):
-        exporter.handle(message)
+        engine.dispatcher.handle(message)
     assert killer.names[-effects:] == ["store.create"] * effects
     world.put(FOLDER + "b.csv", as_csv(people(3, first=50)))
     world.clock.move(300)
-    world.exporter.handle(message, redelivered=True)
+    world.engine.dispatcher.handle(message, redelivered=True)
     world.deliver()
     assert len(world.runs()) == effects
-    for wait_s in (STALE_S + 1, 3_600):
+    for wait_s in (STALE_AFTER.total_seconds() + 1, 3_600):
         world.clock.move(wait_s)
-        world.exporter.tick()
+        world.engine.timer.tick()
         world.deliver()
     assert not any(run.status.is_open for run in world.runs())
-    assert list(world.exporter.store.names("open/")) == []
+    assert list(world.engine.store.names("open/")) == []

@@ -99,9 +99,9 @@ def test_nobody_listening_fails_the_run_with_advice(world: World) -> None:
     assert "firewall" in run.hint
 
 
-def test_a_read_time_out_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_time_out_is_repeated(world: World) -> None:
     """The batch may have been taken: it is sent again, which is harmless."""
-    monkeypatch.setattr("exporter.klaviyo.client.READ_S", 0.15)
+    world.client_options["read_s"] = 0.15
     world.fault("latency", seconds=0.5, after=3, times=2)
     _export(world)
     _assert_all_delivered(world)
@@ -124,8 +124,8 @@ def test_at_least_ten_batches_wait_for_their_answers_side_by_side(world: World) 
     assert world.stats()["max_concurrency"] >= 10
 
 
-def test_an_answer_without_end_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.klaviyo.client.MAX_ANSWER_BYTES", 100)
+def test_an_answer_without_end_is_given_up(world: World) -> None:
+    world.client_options["max_answer_bytes"] = 100
     _export(world)
     assert_ended(world, Status.FAILED)
 
@@ -138,7 +138,7 @@ def test_a_key_rotated_in_mid_run_is_read_again_once(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(ROWS))
     revoke_after(world, 3)
-    world.deliver(exporter=world.again(read_secret=rotated_once_taken(world, "pk_new")))
+    world.deliver(engine=world.again(read_secret=rotated_once_taken(world, "pk_new")))
     _assert_all_delivered(world)
     assert len(world.secret_reads) <= 3
     assert world.job_requests(401) <= 12
@@ -187,7 +187,7 @@ def test_a_key_rotated_to_a_wrong_one_fails_the_run_at_once(world: World) -> Non
     world.register()
     world.drop_people("a.csv", people(ROWS))
     revoke_after(world, 3)
-    world.deliver(exporter=world.again(read_secret=rotated_once_taken(world, "pk_wrong")))
+    world.deliver(engine=world.again(read_secret=rotated_once_taken(world, "pk_wrong")))
     assert_ended(world, Status.FAILED)
     assert world.job_requests() <= 3 + 24, "a refused key is not used on and on"
 
@@ -197,7 +197,7 @@ def test_a_key_rotated_between_sending_and_confirming_is_read_again(world: World
     world.fault("status", match=GET_JOBS, status=401)
     world.register()
     world.drop_people("a.csv", people(ROWS))
-    world.deliver(exporter=world.again(read_secret=rotated_once_taken(world, "pk_new")))
+    world.deliver(engine=world.again(read_secret=rotated_once_taken(world, "pk_new")))
     _assert_all_delivered(world)
 
 

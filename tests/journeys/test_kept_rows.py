@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from exporter.definitions.export import Export
-from exporter.management import erasure
 from exporter.planning.row_lists import REJECTED_COLUMNS
 from exporter.runs.run import Run, Status
 from tests.journeys.world import FOLDER, LIST, World, assert_ended, people
+from tests.management.managing import forget_in_world
 
 
 def _register(world: World, **options: bool) -> Export:
     export = world.register().model_copy(update=options)
-    world.exporter.catalog.save(export)
+    world.engine.catalog.save(export)
     return export
 
 
@@ -42,7 +42,7 @@ def drop_flawed(world: World) -> None:
 
 def rejected(world: World) -> dict[str, str]:
     """Reason -> the kept row."""
-    found = world.exporter.store.read(world.run().folder + "rejected.csv")
+    found = world.engine.store.read(world.run().folder + "rejected.csv")
     assert found
     [header, *rows] = csv.reader(io.StringIO(found.data.decode()))
     assert header == [*REJECTED_COLUMNS, "row"]
@@ -88,7 +88,7 @@ def test_nothing_that_was_sent_is_a_formula_in_the_kept_rows(world: World) -> No
     world.deliver()
     [kept] = rejected(world).values()
     assert '"first_name":";\'=1+1"' in kept
-    erasure.forget(world.exporter, ["x+sync-fail@example.com"])
+    forget_in_world(world, ["x+sync-fail@example.com"])
     assert list(rejected(world).values()) == ["(erased)"]
 
 
@@ -96,7 +96,7 @@ def test_no_row_is_kept_by_default(world: World) -> None:
     world.register()
     drop_flawed(world)
     world.deliver()
-    found = world.exporter.store.read(world.run().folder + "rejected.csv")
+    found = world.engine.store.read(world.run().folder + "rejected.csv")
     assert found
     assert found.data.decode().splitlines()[0] == ",".join(
         f'"{column}"' for column in REJECTED_COLUMNS
@@ -112,8 +112,8 @@ def test_a_person_who_is_forgotten_goes_from_kept_rows_too(world: World) -> None
         "EMail,FirstName\nada@example.com,Ada,too many\nno address,of ada@example.com\n",
     )
     world.deliver()
-    erasure.forget(world.exporter, ["ada@example.com"])
-    found = world.exporter.store.read(world.run().folder + "rejected.csv")
+    forget_in_world(world, ["ada@example.com"])
+    found = world.engine.store.read(world.run().folder + "rejected.csv")
     assert found
     assert "ada" not in found.data.decode().lower()
     assert len(found.data.decode().splitlines()) == 3
@@ -173,7 +173,7 @@ def test_profiles_that_did_not_join_a_list_of_many_members_are_a_warning(world: 
     world.deliver()
     run = world.runs()[-1]
     assert_ended(world, Status.WARNINGS, run=run, delivered=40)
-    assert "40 of 40 that were looked up are not in the list" in run.message
+    assert "40 of 40 people that were looked up are not in the list" in run.message
     report = world.report(run)
     assert (report["list_members"], report["list_sampled"], report["list_missing"]) == (100, 40, 40)
 

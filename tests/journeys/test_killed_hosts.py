@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from exporter.klaviyo.client.rate_limit import IN_FLIGHT
 
-from exporter.klaviyo.rate_limit import IN_FLIGHT
 from sandbox.azurite import Azurite
 from tests.journeys.rig import Rig, rig
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
 
@@ -56,13 +57,17 @@ def test_two_hosts_on_one_storage(world: Rig) -> None:
     with world.host("left") as left, world.host("right") as right:
         for case in apart:
             case.drop()
-        wait_until(lambda: all(case.run() for case in apart))
-        # Which host takes a message is chance. While the other stands still it is this one, which then has to
-        # go on with what the other holds; and the other wakes up to a run that went on without it.
+        wait_until(lambda: all(case.run() for case in apart), "runs of both")
+        # Which host takes a message is chance. While the other stands still it is this one, which
+        # then has to go on with what the other holds; and the other wakes up to a run that went on
+        # without it.
         for busy, slow in ((left, right), (right, left)):
             before = busy.phases_done()
             with slow.paused():
-                wait_until(lambda busy=busy, before=before: busy.phases_done() > before)
+                wait_until(
+                    lambda busy=busy, before=before: busy.phases_done() > before,
+                    "a phase of this host",
+                )
         for case in together:
             case.drop()
         for case in [*apart, *together]:
@@ -83,19 +88,15 @@ def test_a_snapshot_whose_every_event_is_lost_is_delivered_all_the_same(world: R
     with world.host("deaf", "--lose-events", "1", PATIENCE_SECONDS="1") as host:
         store.delete("arrivals.json")
         host.tick()
-        wait_until(lambda: store.read(f"schedules/{case.export_id}.json") is not None)
+        wait_until(
+            lambda: store.read(f"schedules/{case.export_id}.json") is not None,
+            "the schedule's note",
+        )
         case.drop()
         time.sleep(3)  # longer than PATIENCE_SECONDS
         assert case.run() is None
-        wait_until(lambda: store.read("arrivals.json") is not None)
+        wait_until(lambda: store.read("arrivals.json") is not None, "the look at all arrivals")
         store.delete("arrivals.json")  # an hour later
         host.tick()
         case.wait()
     case.check()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

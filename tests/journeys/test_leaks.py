@@ -1,6 +1,9 @@
-"""What leaves the customer's storage, or is read by many, names nobody: logs, errors, run documents, reports.
+"""What leaves the customer's storage, or is read by many, names nobody.
 
-rejected.csv, duplicates.csv and the plans hold people's data; they are what the container's access rules are for.
+Logs, errors, run documents, reports.
+
+rejected.csv, duplicates.csv and the plans hold people's data; they are what the container's access
+rules are for.
 """
 
 from __future__ import annotations
@@ -160,7 +163,7 @@ def _poison(world: World) -> None:
     def broken(_: object) -> object:
         raise RuntimeError("a defect of ours")
 
-    world.exporter = world.again(klaviyo=broken)
+    world.engine = world.again(open_klaviyo=broken)
     _deliver(world)
 
 

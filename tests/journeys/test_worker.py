@@ -1,4 +1,7 @@
-"""The app in Microsoft's own worker: it loads there, its triggers are as intended, and its functions run."""
+"""The app in Microsoft's own worker.
+
+It loads there, its triggers are as intended, and its functions run.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from exporter.definitions.mapping import parse_mapping
 from exporter.definitions.schedule import Schedule
 from exporter.http.identity import PRINCIPAL
 from exporter.management.roles import Actor, Role
-from exporter.orchestration.dispatcher import Exporter
+from exporter.orchestration.engine import Engine
 from exporter.orchestration.results import step_message
 from exporter.runs.run import Phase, Status
 from exporter.settings import from_env
@@ -72,7 +75,7 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.skipif(
         sys.version_info < (3, 13),
-        reason="Microsoft publishes its worker as a library (azure-functions-runtime) for Python 3.13 and newer only",
+        reason="Microsoft publishes its worker as a library only for Python 3.13 and newer",
     ),
 ]
 
@@ -213,7 +216,7 @@ BLOB_NAME = "exports/HighValue/2026/11/23/1200/HighValue_1.csv"
 
 @pytest.fixture(scope="module")
 def storage(azurite: Azurite) -> dict[str, str]:
-    """The settings of connections to storage that holds what the infrastructure makes, and one partition."""
+    """The settings of connections to a storage as the infrastructure makes it, with a partition."""
     with BlobServiceClient.from_connection_string(azurite.connection_string) as blobs:
         blobs.create_container(SETTINGS["STATE_CONTAINER"]).close()
         blobs.create_container(SETTINGS["SNAPSHOTS_CONTAINER"]).upload_blob(
@@ -247,7 +250,7 @@ def app(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def exporter(storage: dict[str, str], tmp_path: Path) -> Exporter:
+def exporter(storage: dict[str, str], tmp_path: Path) -> Engine:
     """On the app's storage, to start runs there and to look at them."""
     environ = {**SETTINGS, **storage, "SETTLE_SECONDS": "0", "WORK_FOLDER": str(tmp_path)}
     environ["KEY_VAULT_URL"] = "https://vault.invalid"
@@ -255,9 +258,9 @@ def exporter(storage: dict[str, str], tmp_path: Path) -> Exporter:
 
 
 @pytest.fixture
-def export(exporter: Exporter) -> Iterator[Export]:
+def export(engine: Engine) -> Iterator[Export]:
     consent = Consent(by="a test", at=datetime.now(UTC))
-    exporter.catalog.save(Connection(id="main", name="Main", secret="klaviyo-key", consent=consent))
+    engine.catalog.save(Connection(id="main", name="Main", secret="klaviyo-key", consent=consent))
     nightly = Schedule(on="schedule", times=["03:00"])
     it = Export(
         id="vips",
@@ -268,10 +271,10 @@ def export(exporter: Exporter) -> Iterator[Export]:
         mapping=parse_mapping({"email": "EMail"}),
         schedule=nightly,
     )
-    exporter.catalog.save(it)
+    engine.catalog.save(it)
     yield it
     for name in (f"exports/{it.id}.json", "connections/main.json"):
-        exporter.store.delete(name)
+        engine.store.delete(name)
 
 
 @pytest.mark.azurite
@@ -313,13 +316,13 @@ class TestApp:
             assert outcome.succeeded, outcome.error
 
     def test_step_takes_a_run_further_and_its_poison_message_closes_it(
-        self, app: Worker, exporter: Exporter, export: Export
+        self, app: Worker, engine: Engine, export: Export
     ) -> None:
-        run = exporter.start(export)
+        run = engine.starter.start(export)
         message = json.dumps(step_message(run))
         taken = app.invoke("on_step", queue_input("message", message))
         assert taken.succeeded, taken.error
-        sent = exporter.run(run.run_id)
+        sent = engine.runs.run(run.run_id)
         assert sent is not None
         assert (sent.status, sent.phase, sent.step) == (Status.REFRESHING, Phase.CONFIRM, 1), (
             sent.message
@@ -327,16 +330,16 @@ class TestApp:
         message = json.dumps(step_message(sent))
         closed = app.invoke("on_poison", queue_input("message", message))
         assert closed.succeeded, closed.error
-        failed = exporter.run(run.run_id)
+        failed = engine.runs.run(run.run_id)
         assert failed is not None
         assert (failed.status, failed.counts.rows) == (Status.FAILED, 1)
 
     def test_tick_begins_to_count_for_a_schedule(
-        self, app: Worker, exporter: Exporter, export: Export
+        self, app: Worker, engine: Engine, export: Export
     ) -> None:
         outcome = app.invoke("on_tick", timer_input("tick"))
         assert outcome.succeeded, outcome.error
-        assert exporter.store.read(f"schedules/{export.id}.json") is not None
+        assert engine.store.read(f"schedules/{export.id}.json") is not None
 
 
 @pytest.mark.azurite
@@ -370,7 +373,10 @@ def signed_in(
 
 @pytest.mark.azurite
 class TestApi:
-    """The HTTP API in Microsoft's worker: who asks is in a header, and whether to believe it in the environment."""
+    """The HTTP API in Microsoft's worker.
+
+    Who asks is in a header, and whether to believe it in the environment.
+    """
 
     def test_header_is_ignored_where_the_platform_does_not_vouch(self, app: Worker) -> None:
         status, document, _ = ask(app, "GET", "/exports", role="Admin")

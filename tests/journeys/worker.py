@@ -4,10 +4,11 @@
         worker.functions                       what the worker told the host about each function
         worker.invoke("on_blob", blob_input("client", "SnapshotsStorage", "snapshots", "a.csv"))
 
-The library is the package azure-functions-runtime, for Python 3.13 and newer; it runs one app per process. The host's
-messages are protobuf; between us and the child they are lines of their JSON form. No package holds their definition,
-so MESSAGES below names the fields that this library reads and writes. Their numbers never leave the child.
-Source: https://github.com/Azure/azure-functions-language-worker-protobuf (FunctionRpc.proto, 2026-11).
+The library is the package azure-functions-runtime, for Python 3.13 and newer; it runs one app per
+process. The host's messages are protobuf; between us and the child they are lines of their JSON
+form. No package holds their definition, so MESSAGES below names the fields that this library reads
+and writes. Their numbers never leave the child. Source:
+https://github.com/Azure/azure-functions-language-worker-protobuf (FunctionRpc.proto, 2026-11).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-PATIENCE_S = 30
+PATIENCE_S = 300
 
 Json = dict[str, Any]
 
@@ -38,7 +39,7 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A trigger's parameter, its data and what the host says about them, as protobuf's JSON form has them."""
+    """A trigger's parameter, its data and what the host says about them, in protobuf's JSON."""
 
     parameter: str
     data: Json
@@ -47,7 +48,10 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an invocation ended. `returned` is None or typed data: {"http": {...}}, {"string": ...}."""
+    """How an invocation ended.
+
+    `returned` is None or typed data: {"http": {...}}, {"string": ...}.
+    """
 
     succeeded: bool
     error: str
@@ -217,7 +221,7 @@ class Worker:
 
 @contextlib.contextmanager
 def running_worker(app: Path, *, env: Mapping[str, str], log: Path) -> Iterator[Worker]:
-    """Load `app` in a worker of its own, with `env` added to the environment; what it logs goes to `log`.
+    """Load `app` in a worker of its own, with `env` added to the environment, logging to `log`.
 
     Raises WorkerError when the worker refuses the app.
     """
@@ -407,7 +411,10 @@ def message_classes() -> SimpleNamespace:
 
 
 def _add_field(message: Any, name: str, number: int, kind: str) -> None:
-    """Add one field to a message's descriptor. `kind` is a type, perhaps after map, repeated, oneof NAME or enum."""
+    """Add one field to a message's descriptor.
+
+    `kind` is a type, perhaps after map, repeated, oneof NAME or enum.
+    """
     words = kind.split()
     field = message.field.add(name=name, number=number, label="LABEL_OPTIONAL")
     match words:
@@ -439,7 +446,7 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
 
 
 async def serve_library(app: Path, answers: int) -> None:
-    """Hand each line of standard input to the library and write its answer to the descriptor `answers`."""
+    """Hand each line of standard input to the library; write its answer to `answers`."""
     import azure_functions_runtime as library
     from google.protobuf import json_format
 

@@ -1,7 +1,9 @@
-"""A small world to run the exporter in: folders, a queue in memory, a stand-in Klaviyo, and one clock for all of them.
+"""A small world to run the exporter in.
+
+Folders, a queue in memory, a stand-in Klaviyo, and one clock for all of them.
 
     world.drop_people("a.csv", people(30))     a hand-dropped file arrives and is noticed
-    world.deliver()                            every message is handled, the clock moving on to the next one that is due
+    world.deliver()                            every message is handled; the clock moves to each
     world.emails()  world.report()  world.run()
 
 Nothing sleeps: waiting moves the clock. `World.again()` is a second instance on the same state.
@@ -27,8 +29,9 @@ from exporter.definitions.mapping import parse_mapping
 from exporter.definitions.schedule import Schedule
 from exporter.errors import SecretUnavailable
 from exporter.klaviyo.client import Klaviyo
-from exporter.orchestration.dispatcher import Exporter, StepLimits
+from exporter.orchestration.engine import Engine, build_engine
 from exporter.runs.run import Run, Status, run_folder
+from exporter.settings import StepLimits
 from exporter.storage.local_folder import FolderSnapshots, FolderStore, MemoryQueue
 from sandbox import klaviyo as stand_in
 from sandbox.klaviyo.testing import Clock
@@ -72,45 +75,45 @@ class World:
         self.secrets = {"klaviyo-key": stand_in.FULL_KEY}
         self.secret_reads: list[str] = []
         self.limits = StepLimits(lease_s=100_000)  # nobody renews while a clock jumps
-        self.compress = False  # KLAVIYO_COMPRESS
-        self.steps = MemoryQueue(clock)
+        self.client_options: dict[str, Any] = {}  # other time-outs and limits of the client
+        self.queue = MemoryQueue(clock)
         self.errors: list[Exception] = []  # that came out of `handle`
         self.poisoned: list[Mapping[str, Any]] = []
         self.handled = 0
-        self.exporter = self.again()
+        self.engine = self.again()
         klaviyo.call("POST", "/_sandbox/lists", {"id": LIST})
 
     # Instances
 
-    def again(self, *, work: str = "work", **changes: Any) -> Exporter:
+    def again(self, *, work: str = "work", **changes: Any) -> Engine:
         """Another instance on the same state: after a restart, or beside the first."""
         parts: dict[str, Any] = {
             "store": FolderStore(self.folder / "state"),
             "snapshots": FolderSnapshots(self.container),
-            "steps": self.steps,
+            "queue": self.queue,
             "read_secret": self.read_secret,
-            "klaviyo": self.client,
+            "open_klaviyo": self.client,
             "work": self.folder / work,
-            "container": "klaviyo-feed",
+            "container_name": "klaviyo-feed",
             "limits": self.limits,
             "clock": self.clock,
             "sleep": self.clock.move,
         }
-        return Exporter(**(parts | changes))
+        return build_engine(**(parts | changes))
 
     def restart(self, **limits: Any) -> None:
         """A fresh instance, with other limits if given."""
         self.limits = StepLimits(**({"lease_s": 100_000} | limits))
-        self.exporter = self.again()
+        self.engine = self.again()
 
     def client(self, key: SecretStr) -> Klaviyo:
         return Klaviyo(
             key,
             base_url=self.url,
             revision=REVISION,
-            compress=self.compress,
             sleep=self.clock.move,
             clock=self.clock,
+            **self.client_options,
         )
 
     def read_secret(self, name: str) -> SecretStr:
@@ -135,7 +138,7 @@ class World:
         schedule: Schedule = ON_ARRIVAL,
     ) -> Export:
         consent = Consent(by="a test", at=self.now())
-        self.exporter.catalog.save(
+        self.engine.catalog.save(
             Connection(id=connection, name=connection, secret=secret, consent=consent)
         )
         export = Export(
@@ -147,7 +150,7 @@ class World:
             mapping=parse_mapping(dict(mapping)),
             schedule=schedule,
         )
-        self.exporter.catalog.save(export)
+        self.engine.catalog.save(export)
         return export
 
     def put(self, name: str, content: str | bytes) -> str:
@@ -163,7 +166,7 @@ class World:
 
     def drop(self, name: str, content: str | bytes) -> None:
         """A blob arrives and is noticed."""
-        self.exporter.note(self.put(name, content))
+        self.engine.arrivals.on_blob_arrived(self.put(name, content))
 
     def drop_people(self, name: str, rows: Iterable[Sequence[str]], **options: Any) -> None:
         self.drop(FOLDER + name, as_csv(rows, **options))
@@ -172,7 +175,7 @@ class World:
         """A whole snapshot arrives in Customer Insights' own layout, model.json last."""
         names = [self.put(file.path, b"".join(file.chunks)) for file in snapshot.files()]
         for name in names if notify else ():
-            self.exporter.note(name)
+            self.engine.arrivals.on_blob_arrived(name)
         return names
 
     def fault(self, kind: str, match: str = JOBS, **rule: Any) -> None:
@@ -188,36 +191,37 @@ class World:
         *,
         most: int = 400,
         until: Callable[[], bool] = lambda: False,
-        exporter: Exporter | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        """Handle messages as the host does, until the queue is empty: five tries each, then the poison queue."""
+        """Handle messages as the host does, until the queue is empty.
+
+        Five tries each, then the poison queue.
+        """
         while not until() and (message := self.next_message()) is not None:
             assert most > 0, "messages go round for ever"
             most -= 1
-            self.hand_over(message, exporter or self.exporter)
+            self.hand_over(message, engine or self.engine)
 
     def next_message(self) -> dict[str, Any] | None:
         """The next message; the clock moves to the time at which it is due."""
-        due = self.steps.next_due()
+        due = self.queue.next_due()
         if due is None:
             return None
         self.clock.now = max(self.clock.now, due)
-        return self.steps.take()
+        return self.queue.take()
 
-    def hand_over(
-        self, message: Mapping[str, Any], exporter: Exporter, *, deliveries: int = 0
-    ) -> None:
+    def hand_over(self, message: Mapping[str, Any], engine: Engine, *, deliveries: int = 0) -> None:
         for delivery in range(deliveries, MAX_DEQUEUE_COUNT):
             self.handled += 1
             try:
-                exporter.handle(message, redelivered=delivery > 0)
+                engine.dispatcher.handle(message, redelivered=delivery > 0)
             except Exception as exc:  # noqa: BLE001 - as the host does
                 self.errors.append(exc)
                 self.clock.move(10)
             else:
                 return
         self.poisoned.append(message)
-        exporter.close_poisoned(message)
+        engine.dispatcher.close_poisoned(message)
 
     # What can be seen afterwards
 
@@ -225,10 +229,8 @@ class World:
         return datetime.fromtimestamp(self.clock.now, UTC)
 
     def runs(self, export_id: str = EXPORT) -> list[Run]:
-        names = sorted(self.exporter.store.folders(run_folder(export_id)), reverse=True)
-        found = [
-            run for name in names if (run := self.exporter.records.readable(f"{export_id}/{name}"))
-        ]
+        names = sorted(self.engine.store.folders(run_folder(export_id)), reverse=True)
+        found = [run for name in names if (run := self.engine.runs.readable(f"{export_id}/{name}"))]
         return sorted(found, key=lambda run: run.created_at)
 
     def run(self, export_id: str = EXPORT) -> Run:
@@ -236,7 +238,7 @@ class World:
         return run
 
     def report(self, run: Run | None = None) -> dict[str, Any]:
-        found = self.exporter.store.read((run or self.run()).folder + "report.json")
+        found = self.engine.store.read((run or self.run()).folder + "report.json")
         assert found is not None, "no report"
         document: dict[str, Any] = json.loads(found.data)
         return document
@@ -244,7 +246,7 @@ class World:
     def rows_of(self, name: str, run: Run | None = None) -> list[dict[str, str]]:
         """rejected.csv or duplicates.csv of a run."""
         target = self.folder / "downloaded.csv"
-        self.exporter.store.download((run or self.run()).folder + name, target)
+        self.engine.store.download((run or self.run()).folder + name, target)
         with target.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
@@ -278,7 +280,7 @@ class World:
         return sum(job.total for job in self.klaviyo.account.jobs)
 
     def messages(self) -> int:
-        return len(self.steps)
+        return len(self.queue)
 
     def text_of_state(self) -> Iterator[tuple[str, str]]:
         """Every document and log of the state, by name."""

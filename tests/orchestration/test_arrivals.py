@@ -1,4 +1,4 @@
-"""When a snapshot counts as complete, and that one snapshot makes one run, whatever order its notices come in."""
+"""When a snapshot is complete; and one snapshot makes one run, however its events come."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from exporter.errors import ConfigError, ExporterError, Transient
 from exporter.runs.notices import Notice
 from exporter.runs.run import Status
 from exporter.runs.run_store import AGAIN_HINT
+from exporter.snapshots.model_json import MAX_MODEL_BYTES
 from exporter.storage.local_folder import FolderSnapshots
 from exporter.storage.protocols import BlobInfo
 from sandbox.snapshots import Snapshot
@@ -42,14 +43,17 @@ def test_partitions_that_arrive_minutes_apart_make_one_run(world: World) -> None
     for number in range(4):
         world.drop_people(f"{number}.csv", people(5, first=5 * number))
         due = world.clock.now + 100
-        world.deliver(until=lambda due=due: (world.steps.next_due() or due) >= due)
+        world.deliver(until=lambda due=due: (world.queue.next_due() or due) >= due)
         world.clock.now = due
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=20)
 
 
 def test_partitions_that_model_json_names_are_waited_for(world: World) -> None:
-    """Half an hour of quiet passes between two partitions: without model.json the first would have run alone."""
+    """Half an hour of quiet passes between two partitions.
+
+    Without model.json the first would have run alone.
+    """
     snapshot = Snapshot(rows=30, partitions=2)
     world.register()
     files = {file.path: b"".join(file.chunks) for file in snapshot.files()}
@@ -57,7 +61,7 @@ def test_partitions_that_model_json_names_are_waited_for(world: World) -> None:
     world.put(model, files[model])
     world.drop(first, files[first])
     due = world.clock.now + HOUR / 2
-    world.deliver(until=lambda: (world.steps.next_due() or due) >= due)
+    world.deliver(until=lambda: (world.queue.next_due() or due) >= due)
     assert world.runs() == []
     world.clock.now = due
     world.drop(second, files[second])
@@ -80,7 +84,7 @@ def model(*folders: str, columns: Sequence[str] = COLUMNS) -> str:
 def pass_time(world: World, seconds: float) -> None:
     """Handle what is due until then, and no more."""
     end = world.clock.now + seconds
-    world.deliver(until=lambda: (world.steps.next_due() or end) >= end)
+    world.deliver(until=lambda: (world.queue.next_due() or end) >= end)
     world.clock.now = end
 
 
@@ -194,11 +198,11 @@ def test_notices_that_come_twice_and_in_any_order_make_one_run(world: World, see
     names = world.drop_snapshot(snapshot, notify=False) * 3
     random.Random(seed).shuffle(names)
     for name in names:
-        world.exporter.note(name)
+        world.engine.arrivals.on_blob_arrived(name)
         world.clock.move(random.Random(seed).choice([0, 0, 90]))
     world.deliver()
     for name in names[:2]:
-        world.exporter.note(name)  # long afterwards
+        world.engine.arrivals.on_blob_arrived(name)  # long afterwards
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=40)
     assert world.job_requests() == 1
@@ -213,7 +217,7 @@ def test_two_refreshes_at_once_each_run_and_the_newer_one_has_the_last_word(worl
     world.put(older, as_csv([("p@example.com", "Old")]))
     world.put(newer, as_csv([("p@example.com", "New")]))
     for name in (older, newer):
-        world.exporter.note(name)
+        world.engine.arrivals.on_blob_arrived(name)
     world.deliver()
     assert [run.status for run in world.runs()] == [Status.SUCCESSFUL, Status.SUCCESSFUL]
     assert world.members()["p@example.com"]["first_name"] == "New"
@@ -265,18 +269,18 @@ def start_meddled(
     """Start a run of five people, under which something happens."""
     export = world.register(schedule=NIGHTLY if because == "schedule" else ON_ARRIVAL)
     if because == "schedule":
-        world.exporter.tick()
+        world.engine.timer.tick()
         world.clock.move(24 * HOUR)
     world.put(name, as_csv(people(5)))
     world.clock.move(HOUR / 2)
-    world.exporter = world.again(snapshots=Meddler(world, happens, times=times))
+    world.engine = world.again(snapshots=Meddler(world, happens, times=times))
     match because:
         case "arrival":
-            world.exporter.note(name)
+            world.engine.arrivals.on_blob_arrived(name)
         case "schedule":
-            world.exporter.tick()
+            world.engine.timer.tick()
         case _:
-            world.exporter.start(export)
+            world.engine.starter.start(export)
     world.deliver()
 
 
@@ -308,7 +312,10 @@ def test_one_that_arrives_anew_while_it_is_read_makes_one_new_run(world: World) 
 def test_a_snapshot_that_changes_without_end_fails_at_last(
     world: World, because: str, name: str
 ) -> None:
-    """A file by hand settles at once, so new runs follow; a folder never settles, so the run gives up."""
+    """A file by hand settles at once, so new runs follow.
+
+    A folder never settles, so the run gives up.
+    """
     sizes = itertools.count(7)  # file systems tell versions of one size apart by milliseconds only
     start_meddled(
         world,
@@ -347,7 +354,7 @@ class Barred:
     """Snapshots that cannot be listed, for so many times."""
 
     def __init__(self, world: World, error: Exception, times: int = 10_000) -> None:
-        self._snapshots, self._error, self._times = world.exporter.snapshots, error, times
+        self._snapshots, self._error, self._times = world.engine.snapshots, error, times
 
     def list(self, prefix: str) -> Iterator[Any]:
         self._times -= 1
@@ -372,7 +379,7 @@ def test_a_snapshot_that_cannot_be_looked_at_is_a_failed_run_that_says_why(
     """One, however many partitions told of it, and a notice of it."""
     notices: list[Notice] = []
     world.register()
-    world.exporter = world.again(snapshots=Barred(world, error), notify=notices.append)
+    world.engine = world.again(snapshots=Barred(world, error), notify=notices.append)
     for number in range(3):
         world.drop(f"{layout}HighValue_{number}.csv", as_csv(people(3)))
         world.clock.move(7)
@@ -383,7 +390,7 @@ def test_a_snapshot_that_cannot_be_looked_at_is_a_failed_run_that_says_why(
     assert run.hint == (error.hint or AGAIN_HINT)
     assert (world.errors, world.poisoned) == ([], [])
     assert world.clock.now - began < HOUR
-    world.again(notify=notices.append).tick()
+    world.again(notify=notices.append).timer.tick()
     assert [notice.run for notice in notices] == [run.run_id]
 
 
@@ -402,8 +409,8 @@ def test_a_snapshot_that_changed_and_cannot_be_looked_at_again_fails_the_run_and
     world.put(FOLDER + "a.csv", as_csv(people(5)))
     world.clock.move(HOUR / 2)
     shut = Shut(world, lambda name: world.put(name, as_csv(people(7))))
-    world.exporter = world.again(snapshots=shut)
-    world.exporter.start(export)
+    world.engine = world.again(snapshots=shut)
+    world.engine.starter.start(export)
     world.deliver()
     run = assert_ended(world, Status.FAILED)
     assert (run.message, run.hint) == (REFUSED.message, REFUSED.hint)
@@ -413,7 +420,7 @@ def test_a_snapshot_that_changed_and_cannot_be_looked_at_again_fails_the_run_and
 def test_access_that_comes_minutes_later_loses_no_snapshot(world: World) -> None:
     """A new role takes some minutes to count."""
     world.register()
-    world.exporter = world.again(snapshots=Barred(world, REFUSED, times=8))
+    world.engine = world.again(snapshots=Barred(world, REFUSED, times=8))
     world.drop_people("a.csv", people(3))
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=3)
@@ -423,8 +430,8 @@ def test_a_run_after_the_mend_delivers_what_could_not_be_looked_at(world: World)
     export = world.register()
     barred = world.again(snapshots=Barred(world, REFUSED))
     world.drop_people("a.csv", people(3))
-    world.deliver(exporter=barred)
-    world.exporter.start(export)
+    world.deliver(engine=barred)
+    world.engine.starter.start(export)
     world.deliver()
     failed, second = world.runs()
     assert (failed.status, second.status) == (Status.FAILED, Status.SUCCESSFUL)
@@ -442,10 +449,10 @@ def test_of_two_exports_the_one_that_cannot_be_started_keeps_not_the_other(world
         def __getattr__(self, name: str) -> Any:
             return getattr(store, name)
 
-    store = world.exporter.store
+    store = world.engine.store
     world.register("aaa")
     world.register()
-    world.exporter = world.again(store=Unlucky())
+    world.engine = world.again(store=Unlucky())
     world.drop_people("a.csv", people(3))
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=3)
@@ -454,31 +461,32 @@ def test_of_two_exports_the_one_that_cannot_be_started_keeps_not_the_other(world
 
 def test_a_poison_message_about_a_snapshot_is_a_failed_run(world: World) -> None:
     world.register()
-    world.exporter = world.again(snapshots=Barred(world, RuntimeError("a defect of ours")))
+    world.engine = world.again(snapshots=Barred(world, RuntimeError("a defect of ours")))
     world.drop_people("a.csv", people(3))
     world.deliver()
     assert [message["do"] for message in world.poisoned] == ["settle"]
     assert_ended(world, Status.FAILED)
-    world.exporter.close_poisoned({"do": "settle", "blob": "notes.txt"})
+    world.engine.dispatcher.close_poisoned({"do": "settle", "blob": "notes.txt"})
     assert len(world.runs()) == 1
 
 
 @pytest.mark.parametrize("blob", ["notes.txt", "", "../x"])
 def test_a_look_at_what_is_no_snapshot_is_dropped(world: World, blob: str) -> None:
-    world.exporter.handle({"do": "settle", "blob": blob})
+    world.engine.dispatcher.handle({"do": "settle", "blob": blob})
     assert world.messages() == 0
 
 
 def test_a_model_json_too_large_to_be_read_is_left_aside_and_the_report_says_so(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr("exporter.snapshots.container.MAX_MODEL_BYTES", 100)
     world.register()
-    world.drop_snapshot(Snapshot(rows=10, partitions=2))
+    names = world.drop_snapshot(Snapshot(rows=10, partitions=2))
+    [model] = [name for name in names if name.endswith("model.json")]
+    world.put(model, (world.container / model).read_bytes() + b" " * MAX_MODEL_BYTES)
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=10)
     [note] = world.report()["notes"]
-    assert "model.json has over 100 bytes" in note
+    assert f"model.json has over {MAX_MODEL_BYTES:,} bytes" in note
     assert note in report_as_text(world.report())
 
 
@@ -488,7 +496,7 @@ def test_a_model_json_too_large_to_be_read_is_left_aside_and_the_report_says_so(
 def _hours(world: World, count: int) -> None:
     for _ in range(count):
         world.clock.move(HOUR)
-        world.exporter.tick()
+        world.engine.timer.tick()
         world.deliver()
 
 
@@ -500,7 +508,7 @@ def test_a_snapshot_whose_events_were_lost_is_found_within_hours_and_runs_once(
     world: World, place: str
 ) -> None:
     world.register()
-    world.exporter.tick()
+    world.engine.timer.tick()
     world.clock.move(60)
     world.put(place if place.endswith(".csv") else place + "HighValue_1.csv", as_csv(people(3)))
     _hours(world, 3)
@@ -512,7 +520,7 @@ def test_a_snapshot_whose_events_were_lost_is_found_within_hours_and_runs_once(
 
 def test_a_late_partition_whose_event_was_lost_makes_a_run_as_well(world: World) -> None:
     world.register()
-    world.exporter.tick()
+    world.engine.timer.tick()
     world.drop_people("a.csv", people(3))
     world.deliver()
     world.clock.move(60)
@@ -529,14 +537,14 @@ def test_a_snapshot_that_was_there_before_its_export_is_not_missed(world: World)
     export = world.register()
     _hours(world, 3)
     paused = export.model_copy(update={"paused": True})
-    world.exporter.catalog.save(paused)
-    world.exporter.tick()
+    world.engine.catalog.save(paused)
+    world.engine.timer.tick()
     world.put(FOLDER + "b.csv", as_csv(people(3)))
     world.clock.move(60)
-    world.exporter.catalog.save(export)
+    world.engine.catalog.save(export)
     _hours(world, 3)
     changed = Change(by="a person", at=world.now())
-    world.exporter.catalog.save(
+    world.engine.catalog.save(
         export.model_copy(update={"segments": ["HighValue", "Other"], "changed": changed})
     )
     _hours(world, 3)
@@ -545,12 +553,12 @@ def test_a_snapshot_that_was_there_before_its_export_is_not_missed(world: World)
 
 def test_a_snapshot_whose_look_failed_for_good_is_not_looked_at_every_hour(world: World) -> None:
     world.register()
-    world.exporter.tick()
+    world.engine.timer.tick()
     world.clock.move(60)
-    world.exporter = world.again(snapshots=Barred(world, REFUSED))
+    world.engine = world.again(snapshots=Barred(world, REFUSED))
     world.drop("segments/HighValue.csv", as_csv(people(3)))
     world.deliver()
-    world.exporter = world.again()
+    world.engine = world.again()
     handled = world.handled
     _hours(world, 5)
     assert_ended(world, Status.FAILED)
@@ -568,11 +576,11 @@ def test_the_container_is_listed_once_an_hour_by_one_of_two_instances(world: Wor
 
     instances = [world.again(snapshots=Listed(world, REFUSED, times=0)) for _ in range(2)]
     for _ in range(24):
-        for exporter in instances:
-            exporter.tick()
+        for engine in instances:
+            engine.timer.tick()
         world.clock.move(300)
     assert listed == ["", ""]
-    world.exporter.store.delete("arrivals.json")
-    world.exporter.store.create("arrivals.json", b"what?")
-    instances[0].tick()
+    world.engine.store.delete("arrivals.json")
+    world.engine.store.create("arrivals.json", b"what?")
+    instances[0].timer.tick()
     assert listed == ["", "", ""]

@@ -1,10 +1,12 @@
-"""What cannot succeed ends as Failed, with a sentence that says what happened and one that says what to do."""
+"""What cannot succeed ends as Failed, and says what happened and what to do."""
 
 from __future__ import annotations
 
 import gzip
+import shutil
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -12,12 +14,15 @@ from pydantic import SecretStr
 
 from exporter.definitions.catalog import Catalog
 from exporter.errors import ConfigError, DocumentUnreadable, Transient
-from exporter.orchestration.dispatcher import HEALTH_S, SETBACKS, STALE_S
+from exporter.orchestration.health import FRESH_S as HEALTH_S
+from exporter.orchestration.timer import STALE_AFTER
 from exporter.runs.notices import Notice
 from exporter.runs.run import Status
 from exporter.runs.run_store import encode_listed
 from exporter.sending.journal import Journal
-from exporter.storage.protocols import decode_message
+from exporter.settings import StepLimits
+from exporter.storage.local_folder import FolderStore
+from exporter.storage.messages import decode_message
 from sandbox.klaviyo.settings import READ_SCOPES
 from sandbox.snapshots import Snapshot
 from tests.journeys.world import FOLDER, JOBS, World, as_csv, assert_ended, people
@@ -148,7 +153,7 @@ def test_an_incomplete_snapshot_is_waited_for_and_then_fails(world: World) -> No
     (world.container / names[1]).unlink()
     began = world.clock.now
     for name in (names[0], names[2]):
-        world.exporter.note(name)
+        world.engine.arrivals.on_blob_arrived(name)
     world.deliver()
     run = assert_ended(world, Status.FAILED)
     assert "incomplete" in run.message
@@ -162,7 +167,7 @@ def test_a_lost_partition_that_comes_after_the_failure_makes_a_run(world: World)
     names = world.drop_snapshot(snapshot, notify=False)
     lost = (world.container / names[1]).read_bytes()
     (world.container / names[1]).unlink()
-    world.exporter.note(names[0])
+    world.engine.arrivals.on_blob_arrived(names[0])
     world.deliver()
     world.drop(names[1], lost)
     world.deliver()
@@ -185,7 +190,7 @@ def test_klaviyo_down_for_good_ends_the_run_within_hours_and_requests_within_rea
     run = assert_ended(world, Status.FAILED)
     assert "gave up" in run.message
     assert world.clock.now - began < 4 * 3_600
-    assert sum(world.stats()["requests"].values()) < 6 * (SETBACKS + 2)
+    assert sum(world.stats()["requests"].values()) < 6 * (StepLimits().setbacks + 2)
 
 
 def test_imports_down_for_good_end_the_run(world: World) -> None:
@@ -193,7 +198,7 @@ def test_imports_down_for_good_end_the_run(world: World) -> None:
     _export(world)
     run = assert_ended(world, Status.FAILED, delivered=0)
     assert "gave up" in run.message
-    assert world.job_requests() < 6 * (SETBACKS + 2)
+    assert world.job_requests() < 6 * (StepLimits().setbacks + 2)
     assert world.report()["rows"] == 30, "the report says how far the run came"
 
 
@@ -201,7 +206,7 @@ def test_a_vault_that_never_answers_ends_the_run(world: World) -> None:
     def unreachable(_: str) -> object:
         raise Transient("the vault could not be reached", hint="Check KEY_VAULT_URL.")
 
-    world.exporter = world.again(read_secret=unreachable)
+    world.engine = world.again(read_secret=unreachable)
     _export(world)
     run = assert_ended(world, Status.FAILED)
     assert "vault" in run.message
@@ -212,11 +217,11 @@ def test_a_vault_that_comes_back_is_waited_for(world: World) -> None:
 
     def slow_to_start(name: str) -> object:
         tries.append(name)
-        if len(tries) < SETBACKS:
+        if len(tries) < StepLimits().setbacks:
             raise Transient("the vault could not be reached")
         return world.read_secret(name)
 
-    world.exporter = world.again(read_secret=slow_to_start)
+    world.engine = world.again(read_secret=slow_to_start)
     _export(world)
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
 
@@ -225,36 +230,44 @@ def test_a_poison_message_closes_its_run(world: World) -> None:
     def broken(_: object) -> object:
         raise RuntimeError("a defect of ours")
 
-    world.exporter = world.again(klaviyo=broken)
+    world.engine = world.again(open_klaviyo=broken)
     _export(world)
     run = assert_ended(world, Status.FAILED)
     assert len(world.errors) == 5
     assert [message["do"] for message in world.poisoned] == ["step"]
-    assert "the step plan failed repeatedly: RuntimeError in dispatcher.py" in run.message
+    assert "the step plan failed repeatedly: RuntimeError in attempt.py" in run.message
     assert "test_failing.py" not in run.message, "the way through our own code"
     assert "a defect of ours" not in run.message, "its text may quote anything"
-    assert "report it" in run.hint
+    assert "Report it" in run.hint
 
 
 def test_a_defect_in_ending_a_run_is_known_to_whoever_closes_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: object) -> None:
-        raise RuntimeError("a defect of ours")
+    create = FolderStore.create
 
-    monkeypatch.setattr("exporter.orchestration.run_step.Step.save_rows_so_far", broken)
+    def broken(store: FolderStore, name: str, data: bytes) -> str:
+        if name.endswith("report.json") and len(world.errors) < 5:
+            raise RuntimeError("a defect of ours")
+        return create(store, name, data)
+
+    monkeypatch.setattr(FolderStore, "create", broken)
     _export(world, list_id="GONE99")
     run = assert_ended(world, Status.FAILED)
-    assert "the step plan failed repeatedly: RuntimeError in dispatcher.py" in run.message
+    assert "the step plan failed repeatedly: RuntimeError in attempt.py" in run.message
 
 
 def test_a_run_that_ends_early_ends_though_the_disk_is_too_full_for_its_lists_of_rows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space")
+    copy = shutil.copyfile
 
-    monkeypatch.setattr("exporter.orchestration.run_step.Step._save_rows", full)
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "undelivered.csv":
+            raise OSError(28, "No space")
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
     world.fault("status", status=403, times=None)
     _export(world)
     run = assert_ended(world, Status.FAILED)
@@ -266,7 +279,7 @@ def test_a_poison_message_of_a_run_whose_instances_died_says_so(world: World) ->
     world.register()
     world.drop_people("a.csv", people(3))
     world.deliver(until=lambda: bool(world.runs()))
-    world.exporter.close_poisoned(world.steps.take() or {})
+    world.engine.dispatcher.close_poisoned(world.queue.take() or {})
     run = assert_ended(world, Status.FAILED)
     assert "killed" in run.message
     assert "MEMORY_MB" in run.hint
@@ -283,7 +296,7 @@ def test_an_unexpected_error_of_an_earlier_phase_is_not_taken_for_that_of_a_late
         return world.client(key)
 
     world.register()
-    world.exporter = world.again(klaviyo=at_first)
+    world.engine = world.again(open_klaviyo=at_first)
     world.drop_people("a.csv", people(3))
     world.deliver(until=lambda: world.job_requests() > 0)
     assert len(world.errors) == 1
@@ -311,7 +324,7 @@ def test_a_disk_that_is_full_is_waited_for_and_then_said(
 def test_a_poison_message_of_a_run_that_is_closed_changes_nothing(world: World) -> None:
     _export(world)
     before, report = world.run(), world.report()
-    world.exporter.close_poisoned({"do": "step", "run": before.run_id, "step": 0})
+    world.engine.dispatcher.close_poisoned({"do": "step", "run": before.run_id, "step": 0})
     assert (world.run(), world.report()) == (before, report)
 
 
@@ -325,21 +338,21 @@ def test_a_poison_message_of_a_run_that_is_closed_changes_nothing(world: World) 
 def test_a_message_that_nobody_understands_is_dropped(
     world: World, message: dict[str, str]
 ) -> None:
-    world.exporter.handle(message)
-    world.exporter.close_poisoned(message)
+    world.engine.dispatcher.handle(message)
+    world.engine.dispatcher.close_poisoned(message)
     assert world.messages() == 0
 
 
 def test_a_step_of_a_run_that_is_gone_is_dropped(world: World) -> None:
-    world.exporter.handle({"do": "step", "run": "vips/none", "step": 0})
-    world.exporter.close_poisoned({"do": "step", "run": "vips/none", "step": 0})
+    world.engine.dispatcher.handle({"do": "step", "run": "vips/none", "step": 0})
+    world.engine.dispatcher.close_poisoned({"do": "step", "run": "vips/none", "step": 0})
     assert world.messages() == 0
 
 
 def test_an_outage_of_the_snapshots_storage_loses_no_snapshot(world: World) -> None:
     """Longer than five tries of the host last."""
     failures = 8
-    listed = world.exporter.snapshots.list
+    listed = world.engine.snapshots.list
 
     class Flaky:
         def __getattr__(self, name: str) -> object:
@@ -352,20 +365,20 @@ def test_an_outage_of_the_snapshots_storage_loses_no_snapshot(world: World) -> N
                 raise Transient("the container of snapshots: storage is not available")
             return listed(prefix)
 
-    world.exporter = world.again(snapshots=Flaky())
+    world.engine = world.again(snapshots=Flaky())
     _export(world)
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
 
 
 def test_an_export_document_that_cannot_be_read_stops_no_other_export(world: World) -> None:
-    world.exporter.store.create("exports/aaa-broken.json", b'{"id": "aaa-broken"}')
+    world.engine.store.create("exports/aaa-broken.json", b'{"id": "aaa-broken"}')
     world.register(segments=["HighValue"])
     world.drop_people("a.csv", people(3))
     world.deliver()
-    world.exporter.tick()
+    world.engine.timer.tick()
     assert_ended(world, Status.SUCCESSFUL, delivered=3)
     with pytest.raises(ConfigError):
-        world.exporter.catalog.export("aaa-broken")
+        world.engine.catalog.export("aaa-broken")
 
 
 @pytest.mark.parametrize("share", ["not a pacer", {"schema": 99}, {"sent_ms": "soon"}])
@@ -374,14 +387,14 @@ def test_rate_windows_that_cannot_be_read_count_as_unused(world: World, share: o
     import json
 
     lease = {"schema": 1, "owner": "x", "generation": 3, "expires_at": 0, "pacer": share}
-    world.exporter.store.create("leases/main.json", json.dumps(lease).encode())
+    world.engine.store.create("leases/main.json", json.dumps(lease).encode())
     _export(world)
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
 
 
 def test_planning_ends_itself_before_the_platform_does(world: World) -> None:
     """A slow store: the chunks of the snapshot come in over an hour."""
-    opened = world.exporter.snapshots.open
+    opened = world.engine.snapshots.open
 
     class Slow:
         def __getattr__(self, name: str) -> object:
@@ -392,7 +405,7 @@ def test_planning_ends_itself_before_the_platform_does(world: World) -> None:
                 world.clock.move(1_500)
                 yield chunk
 
-    world.exporter = world.again(snapshots=Slow())
+    world.engine = world.again(snapshots=Slow())
     _export(world)
     run = assert_ended(world, Status.FAILED)
     assert "could not be planned in time" in run.message
@@ -422,14 +435,14 @@ def test_what_klaviyo_must_mend_is_not_asked_of_people(
 
 def test_a_pause_of_half_an_hour_keeps_no_function_waiting(world: World) -> None:
     world.fault("throttle", match=JOBS, retry_after=1_800)
-    handle, lasted = world.exporter.handle, []
+    handle, lasted = world.engine.dispatcher.handle, []
 
     def timed(*args: object, **options: object) -> None:
         began = world.clock.now
         handle(*args, **options)  # type: ignore[arg-type]
         lasted.append(world.clock.now - began)
 
-    world.patch.setattr(world.exporter, "handle", timed)
+    world.patch.setattr(world.engine.dispatcher, "handle", timed)
     _export(world)
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
     assert max(lasted) < 60
@@ -444,7 +457,7 @@ def test_a_pause_of_half_an_hour_for_ever_ends_the_run(world: World) -> None:
 
 
 def test_steps_that_end_before_their_retries_do_are_not_repeated_for_ever(world: World) -> None:
-    """With a step shorter than the time for which a request is tried again, no attempt ever gives up by itself."""
+    """With a step shorter than the retries of a request, no attempt ever gives up by itself."""
     world.restart(step_s=10)
     world.fault("status", status=503, times=None)
     _export(world)
@@ -455,13 +468,13 @@ def test_steps_that_end_before_their_retries_do_are_not_repeated_for_ever(world:
 def test_health_is_looked_up_once_for_many_who_ask(world: World) -> None:
     """Anybody may ask, and each look reads a secret."""
     looked: list[float] = []
-    exporter = world.again(checks={"vault": lambda: looked.append(world.clock())})
+    engine = world.again(checks={"vault": lambda: looked.append(world.clock())})
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: exporter.health(), range(40)))
+        answers = list(pool.map(lambda _: engine.health.check(), range(40)))
     assert (answers, len(looked)) == ([{"state": "ok", "snapshots": "ok", "vault": "ok"}] * 40, 1)
     world.clock.move(HEALTH_S)
     world.container.rename(world.folder / "elsewhere")
-    assert exporter.health()["snapshots"] != "ok"
+    assert engine.health.check()["snapshots"] != "ok"
     assert len(looked) == 2
 
 
@@ -469,9 +482,12 @@ def test_health_is_looked_up_once_for_many_who_ask(world: World) -> None:
 
 
 def test_a_run_that_cannot_be_read_stops_neither_the_timer_nor_other_runs(world: World) -> None:
-    """Damaged, edited by hand, or of another version: whatever is the matter, it is the matter of this run alone."""
+    """Damaged, edited by hand, or of another version.
+
+    Whatever is the matter, it is the matter of this run alone.
+    """
     export = world.register()
-    store = world.exporter.store
+    store = world.engine.store
     for name, data in (
         ("20260101T0000Z-0000000000", b'{"schema":2}'),
         ("20990101T0000Z-ffffffffff", b"\xff{"),
@@ -479,33 +495,33 @@ def test_a_run_that_cannot_be_read_stops_neither_the_timer_nor_other_runs(world:
         store.create(f"runs/vips/{name}/run.json", data)
         store.create(f"open/vips/{name}", encode_listed(world.now()))
     notices: list[Notice] = []
-    world.exporter = world.again(notify=notices.append)
+    world.engine = world.again(notify=notices.append)
     world.drop_people("a.csv", people(3))
     world.deliver(until=lambda: bool(world.runs()))
-    world.steps.take()
-    world.clock.move(STALE_S + 1)
-    world.exporter.tick()
+    world.queue.take()
+    world.clock.move(STALE_AFTER.total_seconds() + 1)
+    world.engine.timer.tick()
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=3)
     assert store.read("housekeeping.json") is not None
-    world.exporter.start(export)
+    world.engine.starter.start(export)
     world.secrets.clear()
     world.deliver()
-    world.exporter.tick()
+    world.engine.timer.tick()
     assert [notice.kind for notice in notices] == ["failed"]
     assert len(list(store.names("open/"))) == 2, "a person may want to restore them"
 
 
 def test_an_entry_of_open_runs_that_cannot_be_read_stops_no_other(world: World) -> None:
-    world.exporter.store.create("open/vips/20260101T0000Z-0000000000", b"what?")
-    world.exporter.tick()
+    world.engine.store.create("open/vips/20260101T0000Z-0000000000", b"what?")
+    world.engine.timer.tick()
 
 
 def test_what_is_wrong_with_a_document_is_said_without_quoting_it(world: World) -> None:
-    store = world.exporter.store
+    store = world.engine.store
     store.create("runs/vips/x/run.json", b'{"run_id": ["ada@example.com"]}')
     store.create("runs/vips/x/journal.jsonl", b'{"ada@example.com": 1}\n')
-    for read in (lambda: world.exporter.run("vips/x"), lambda: Journal(store, "vips/x")):
+    for read in (lambda: world.engine.runs.run("vips/x"), lambda: Journal(store, "runs/vips/x/")):
         with pytest.raises(DocumentUnreadable) as caught:
             read()
         assert caught.value.message.startswith("runs/vips/x/")
@@ -520,11 +536,11 @@ def test_a_poison_message_is_done_with_whatever_is_damaged(world: World, name: s
     world.register()
     world.drop_people("a.csv", people(3))
     world.deliver(until=lambda: world.job_requests() > 0)
-    run, store = world.run(), world.exporter.store
+    run, store = world.run(), world.engine.store
     path = f"{run.plan}/plan.json" if name == "plan.json" else name
     (world.folder / "state" / run.folder / path).write_bytes(b"damaged")
-    world.exporter = world.again(klaviyo=broken, work="another-machine")
-    world.exporter.close_poisoned({"do": "step", "run": run.run_id, "step": run.step})
+    world.engine = world.again(open_klaviyo=broken, work="another-machine")
+    world.engine.dispatcher.close_poisoned({"do": "step", "run": run.run_id, "step": run.step})
     if name != "run.json":
         assert world.run().status is Status.FAILED
         assert store.read(run.folder + "report.json") is not None
@@ -532,8 +548,8 @@ def test_a_poison_message_is_done_with_whatever_is_damaged(world: World, name: s
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[1]", b"null", b"{", b"[" * 100_000])
 def test_a_message_that_is_no_object_of_json_is_dropped(world: World, body: bytes) -> None:
-    world.exporter.handle(decode_message(body))
-    world.exporter.close_poisoned(decode_message(body))
+    world.engine.dispatcher.handle(decode_message(body))
+    world.engine.dispatcher.close_poisoned(decode_message(body))
     assert world.messages() == 0
 
 
@@ -545,7 +561,7 @@ def test_storage_that_refuses_a_document_of_an_export_is_not_taken_for_its_absen
 
     class Refusing:
         def __getattr__(self, name: str) -> object:
-            return getattr(world.exporter.store, name)
+            return getattr(world.engine.store, name)
 
         def read(self, name: str) -> object:
             raise ConfigError("storage refuses access")

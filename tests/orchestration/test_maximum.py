@@ -11,7 +11,7 @@ from tests.journeys.world import World, assert_ended, people
 
 def _register(world: World, most: int | None) -> Export:
     export = world.register().model_copy(update={"max_profiles": most})
-    world.exporter.catalog.save(export)
+    world.engine.catalog.save(export)
     return export
 
 
@@ -47,9 +47,9 @@ def test_a_maximum_that_is_changed_meanwhile_holds_for_the_next_run(world: World
     export = _register(world, 3)
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=5)
-    again = world.exporter.start(export)
+    again = world.engine.starter.start(export)
     world.deliver()
-    assert_ended(world, Status.FAILED, delivered=0, run=world.exporter.run(again.run_id))
+    assert_ended(world, Status.FAILED, delivered=0, run=world.engine.runs.run(again.run_id))
 
 
 def test_starting_again_with_a_higher_maximum_does_not_wait_for_the_run_that_is_open(
@@ -59,7 +59,7 @@ def test_starting_again_with_a_higher_maximum_does_not_wait_for_the_run_that_is_
     world.drop_people("a.csv", people(5))
     world.deliver(until=lambda: bool(world.runs()))
     world.clock.move(3_600)
-    again = world.exporter.start(_register(world, 10))
+    again = world.engine.starter.start(_register(world, 10))
     world.deliver()
     assert [run.status for run in world.runs()] == [Status.CANCELED, Status.SUCCESSFUL]
     assert world.runs()[-1].run_id == again.run_id

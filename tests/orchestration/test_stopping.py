@@ -1,4 +1,7 @@
-"""No batch leaves later than 0.3 s after a person's word; what Klaviyo has taken by then is reported."""
+"""No batch leaves later than 0.3 s after a person's word.
+
+What Klaviyo has taken by then is reported.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from exporter.definitions.connection import Connection
 from exporter.definitions.definition import Change
 from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
-from exporter.orchestration.run_step import PLANNING_LOOK_S, WITHDRAWAL_S
+from exporter.orchestration.run_step import LOOK_S
+from exporter.orchestration.withdrawal import FRESH_S
 from exporter.runs.run import Status
+from exporter.sending.limits import SendLimits
 from exporter.storage.local_folder import FolderSnapshots
 from tests.journeys.world import CONNECTION, EXPORT, World, assert_ended, people
 
@@ -20,17 +25,17 @@ pytestmark = pytest.mark.usefixtures("small_batches")
 
 
 def _cancel(world: World) -> None:
-    world.exporter.cancel(world.run().run_id)
+    world.engine.runs.cancel(world.run().run_id)
 
 
 def _remove_connection(world: World) -> None:
-    world.exporter.store.delete(f"connections/{CONNECTION}.json")
+    world.engine.store.delete(f"connections/{CONNECTION}.json")
 
 
 def _withdraw_consent(world: World) -> None:
-    connection = world.exporter.catalog.connection(CONNECTION)
+    connection = world.engine.catalog.connection(CONNECTION)
     assert connection is not None
-    world.exporter.catalog.save(connection.model_copy(update={"consent": None}))
+    world.engine.catalog.save(connection.model_copy(update={"consent": None}))
 
 
 def _pause(world: World) -> None:
@@ -38,7 +43,7 @@ def _pause(world: World) -> None:
 
 
 def _remove_export(world: World) -> None:
-    world.exporter.store.delete(f"exports/{EXPORT}.json")
+    world.engine.store.delete(f"exports/{EXPORT}.json")
 
 
 def _give_other_connection(world: World) -> None:
@@ -47,9 +52,9 @@ def _give_other_connection(world: World) -> None:
 
 
 def _change_export(world: World, **changes: Any) -> None:
-    export = world.exporter.catalog.export(EXPORT)
+    export = world.engine.catalog.export(EXPORT)
     assert export is not None
-    world.exporter.catalog.save(export.model_copy(update=changes))
+    world.engine.catalog.save(export.model_copy(update=changes))
 
 
 STOPS = [
@@ -63,8 +68,11 @@ STOPS = [
 
 
 class _StopAt:
-    """A client that lets a person act while its n-th import is under way. Every import takes `seconds`: by default so
-    long that the next batch is the first that must not go."""
+    """A client that lets a person act while its n-th import is under way.
+
+    Every import takes `seconds`: by default so
+        long that the next batch is the first that must not go.
+    """
 
     def __init__(
         self, world: World, at: int, act: Callable[[World], None], *, seconds: float = 0.31
@@ -91,13 +99,11 @@ class _StopAt:
 
 
 @pytest.mark.parametrize("act", STOPS)
-def test_a_run_is_stopped_before_its_next_batch(
-    world: World, act: Callable[[World], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+def test_a_run_is_stopped_before_its_next_batch(world: World, act: Callable[[World], None]) -> None:
+    world.restart(send=SendLimits(in_flight=1))
     world.register()
     stop = _StopAt(world, 3, act)
-    world.exporter = world.again(klaviyo=stop)
+    world.engine = world.again(open_klaviyo=stop)
     world.drop_people("a.csv", people(100))
     world.deliver()
     assert stop.sent == 3
@@ -109,17 +115,17 @@ def test_a_run_is_stopped_before_its_next_batch(
 
 @pytest.mark.parametrize("act", STOPS)
 def test_no_batch_leaves_later_than_0_3_s_after_the_withdrawal(
-    world: World, act: Callable[[World], None], monkeypatch: pytest.MonkeyPatch
+    world: World, act: Callable[[World], None]
 ) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+    world.restart(send=SendLimits(in_flight=1))
     world.register()
     stop = _StopAt(world, 25, act, seconds=0.1)
-    world.exporter = world.again(klaviyo=stop)
+    world.engine = world.again(open_klaviyo=stop)
     world.drop_people("a.csv", people(1_000))
     world.deliver()
     assert_ended(world, Status.CANCELED)
     assert stop.sent >= 25
-    assert stop.last_at - stop.acted_at <= WITHDRAWAL_S
+    assert stop.last_at - stop.acted_at <= FRESH_S
 
 
 @pytest.mark.parametrize("act", STOPS[:3])
@@ -144,7 +150,7 @@ class _Opening(FolderSnapshots):
         self.opened += 1
         if self.opened == self.at:
             self.act(self.world)
-        self.world.clock.move(PLANNING_LOOK_S + 0.1)
+        self.world.clock.move(LOOK_S + 0.1)
         return super().open(name, etag=etag)
 
 
@@ -152,7 +158,7 @@ class _Opening(FolderSnapshots):
 def test_a_run_is_stopped_while_it_is_planned(world: World, act: Callable[[World], None]) -> None:
     world.register()
     opening = _Opening(world, 3, act)
-    world.exporter = world.again(snapshots=opening)
+    world.engine = world.again(snapshots=opening)
     for number in range(10):
         world.drop_people(f"{number}.csv", people(3, first=3 * number))
     world.deliver()
@@ -177,7 +183,7 @@ def test_cancelling_a_run_that_is_over_changes_nothing(world: World) -> None:
     world.deliver()
     before = world.run()
     _cancel(world)
-    world.exporter.tick()
+    world.engine.timer.tick()
     world.deliver()
     assert world.run() == before
 
@@ -190,21 +196,19 @@ def test_a_paused_export_starts_no_run(world: World) -> None:
     assert world.runs() == []
 
 
-def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(world: World) -> None:
     """Started again by hand while the old one is sending on another instance."""
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+    world.restart(send=SendLimits(in_flight=1))
     world.register()
 
     def change(world: World) -> None:
         _change_export(world, mapping=parse_mapping({"email": "EMail", "last_name": "FirstName"}))
-        export = world.exporter.catalog.export(EXPORT)
+        export = world.engine.catalog.export(EXPORT)
         assert export is not None
-        world.exporter.start(export)
+        world.engine.starter.start(export)
 
     stop = _StopAt(world, 3, change)
-    world.exporter = world.again(klaviyo=stop)
+    world.engine = world.again(open_klaviyo=stop)
     world.drop_people("a.csv", people(100))
     world.deliver()
     old, new = world.runs()
@@ -222,7 +226,7 @@ def test_starting_after_the_connection_was_changed_makes_a_new_run_over_the_new_
     world.deliver(until=lambda: bool(world.runs()))
     world.clock.move(1)
     export = world.register(connection="other")
-    again = world.exporter.start(export)
+    again = world.engine.starter.start(export)
     assert again.connection == "other"
     world.deliver()
     old, new = world.runs()
@@ -236,23 +240,23 @@ def _created(world: World, by: str = "a test") -> Change:
 
 @pytest.mark.parametrize("kind", [Export, Connection])
 def test_a_run_does_not_go_on_for_another_that_took_the_id_of_what_was_removed(
-    world: World, kind: type[Export] | type[Connection], monkeypatch: pytest.MonkeyPatch
+    world: World, kind: type[Export] | type[Connection]
 ) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+    world.restart(send=SendLimits(in_flight=1))
 
     def make_anew(world: World) -> None:
         world.clock.move(1)
         document_id = EXPORT if kind is Export else CONNECTION
-        removed, etag = world.exporter.catalog.find(kind, document_id) or pytest.fail("gone")
-        world.exporter.catalog.remove(kind, document_id, etag=etag)
+        removed, etag = world.engine.catalog.find(kind, document_id) or pytest.fail("gone")
+        world.engine.catalog.remove(kind, document_id, etag=etag)
         changes = {"list_id": "LIST02"} if kind is Export else {}
-        world.exporter.catalog.save(
+        world.engine.catalog.save(
             removed.model_copy(update={"created": _created(world), **changes})
         )
 
     _born(world)
     stop = _StopAt(world, 3, make_anew)
-    world.exporter = world.again(klaviyo=stop)
+    world.engine = world.again(open_klaviyo=stop)
     world.drop_people("a.csv", people(100))
     world.deliver()
     assert stop.sent == 3
@@ -260,21 +264,19 @@ def test_a_run_does_not_go_on_for_another_that_took_the_id_of_what_was_removed(
     assert "removed" in run.message
 
 
-def test_a_run_goes_on_when_its_export_and_connection_were_edited(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+def test_a_run_goes_on_when_its_export_and_connection_were_edited(world: World) -> None:
+    world.restart(send=SendLimits(in_flight=1))
 
     def edit(world: World) -> None:
         _change_export(world, changed=_created(world, "another"), name="Other")
-        connection = world.exporter.catalog.connection(CONNECTION)
+        connection = world.engine.catalog.connection(CONNECTION)
         assert connection is not None
-        world.exporter.catalog.save(
+        world.engine.catalog.save(
             connection.model_copy(update={"changed": _created(world, "another")})
         )
 
     _born(world)
-    world.exporter = world.again(klaviyo=_StopAt(world, 3, edit))
+    world.engine = world.again(open_klaviyo=_StopAt(world, 3, edit))
     world.drop_people("a.csv", people(100))
     world.deliver()
     assert_ended(world, Status.SUCCESSFUL, delivered=100)
@@ -296,8 +298,8 @@ def test_starting_an_export_that_took_an_id_makes_a_new_run(world: World) -> Non
     world.deliver(until=lambda: bool(world.runs()))
     world.clock.move(1)
     anew = export.model_copy(update={"created": _created(world)})
-    world.exporter.catalog.save(anew)
-    world.exporter.start(anew)
+    world.engine.catalog.save(anew)
+    world.engine.starter.start(anew)
     world.deliver()
     assert [run.status for run in world.runs()] == [Status.CANCELED, Status.SUCCESSFUL]
 
@@ -305,11 +307,11 @@ def test_starting_an_export_that_took_an_id_makes_a_new_run(world: World) -> Non
 def _born(world: World) -> Export:
     """An export and a connection that people made by the app, which notes when."""
     export = world.register()
-    connection = world.exporter.catalog.connection(CONNECTION)
+    connection = world.engine.catalog.connection(CONNECTION)
     assert connection is not None
     made = {"created": _created(world), "changed": _created(world)}
-    world.exporter.catalog.save(connection.model_copy(update=made))
-    world.exporter.catalog.save(export.model_copy(update=made))
+    world.engine.catalog.save(connection.model_copy(update=made))
+    world.engine.catalog.save(export.model_copy(update=made))
     return export.model_copy(update=made)
 
 
@@ -319,7 +321,7 @@ def test_starting_again_after_cancelling_makes_a_new_run(world: World) -> None:
     world.deliver(until=lambda: bool(world.runs()))
     _cancel(world)
     world.clock.move(1)
-    again = world.exporter.start(export)
+    again = world.engine.starter.start(export)
     assert again.run_id != world.runs()[0].run_id
     world.deliver()
     old, new = world.runs()

@@ -31,7 +31,6 @@ from exporter.errors import (
     RowsLost,
     SnapshotUnreadable,
 )
-from exporter.orchestration.dispatcher import StepLimits
 from exporter.planning import batches, planner, staged_rows
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
@@ -40,6 +39,7 @@ from exporter.planning.row_rules import PLACEHOLDERS
 from exporter.reading import partition
 from exporter.reading.dialect import Dialect
 from exporter.reading.source import PartitionSource, count_rows
+from exporter.settings import StepLimits
 from exporter.sql import open_database
 from tests.planning.planned import Place, Planned, as_csv, planned
 
@@ -945,7 +945,6 @@ def test_typed_parquet_columns_need_no_culture():
 
 def test_parquet_rows_are_named_by_their_number_in_any_slice(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("exporter.planning.planner.PARQUET_ROWS", 3)
-    monkeypatch.setattr("exporter.reading.parquet.PARQUET_ROWS", 3)
     cells = "CASE WHEN i % 4 = 1 THEN 'bad' || chr(10) ELSE 'u' || (i // 2) || '@x.co' END"
     query = f"SELECT {cells} AS EMail FROM range(10) t(i)"
     with planned({"1.parquet": parquet(query), "2.csv": "EMail\nU0@x.co\n"}) as found:
@@ -1228,7 +1227,7 @@ def test_rows_of_a_parquet_file_are_counted_whatever_its_name(tmp_path: Path):
     duckdb.sql("SELECT range AS id FROM range(7)").write_parquet(str(path))
     assert count_rows(PartitionSource(name="a.csv", open=_opening(path)), tmp_path) == 7
     path.write_bytes(b"PAR1\0 and no more")
-    with pytest.raises(SnapshotUnreadable, match=r"a\.csv is no Parquet file"):
+    with pytest.raises(SnapshotUnreadable, match=r"a\.csv is not a Parquet file"):
         count_rows(PartitionSource(name="a.csv", open=_opening(path)), tmp_path)
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter.definitions.mapping import Empty, MappedField, ValueType
+from exporter.definitions.mapped_fields import MappedField
+from exporter.definitions.mapping import Empty, ValueType
 from exporter.klaviyo.limits import MAX_BATCH_BYTES, MAX_BATCH_PROFILES
 from exporter.planning import profiles
 from exporter.planning.typed_values import sortable, staged_value

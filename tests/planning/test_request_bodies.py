@@ -14,17 +14,25 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from exporter.planning.planner.plan import (
+    PLAN_NAME,
+    Plan,
+    PlannedBatch,
+    PlannedPiece,
+    Span,
+    rows_name,
+)
+from exporter.planning.planner.request_bodies import PlanReader, locate
+from exporter.reading.partition.pieces import source_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import RowsLost
-from exporter.planning import planner
-from exporter.planning.plan import PLAN_NAME, Plan, PlannedBatch, PlannedPiece, Span, rows_name
-from exporter.planning.request_bodies import PlanReader, locate
-from exporter.reading import partition
-from exporter.reading.pieces import source_line
+from exporter.planning.planner import planner
+from exporter.reading.partition import partition
 from exporter.sql import open_database
 from tests.planning.planned import Planned, as_csv, planned
+from tests.waiting import LIMIT_S
 
 MAPPING = {"email": "EMail", "first_name": "Name"}
 
@@ -49,7 +57,7 @@ def emails_of(found: Planned, batch: PlannedBatch, **part: object) -> list[str]:
 def sixty(request: pytest.FixtureRequest) -> Iterator[Planned]:
     """Rows in several pieces, in batches of twenty profiles."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 20)
+        patch.setattr("exporter.planning.planner.batches.MAX_BATCH_PROFILES", 20)
         patch.setattr(planner, "_BLOCK_PROFILES", request.param)
         patch.setattr(
             partition,
@@ -75,8 +83,8 @@ def test_positions_count_the_profiles_of_the_body(sixty: Planned):
 READ_ALL = """
 import sys
 from pathlib import Path
-from exporter.planning.plan import PLAN_NAME, Plan
-from exporter.planning.request_bodies import PlanReader
+from exporter.planning.planner.plan import PLAN_NAME, Plan
+from exporter.planning.planner.request_bodies import PlanReader
 folder = Path(sys.argv[1])
 plan = Plan.model_validate_json((folder / PLAN_NAME).read_text("utf-8"))
 reader = PlanReader(plan, folder, list_id="Y6nRLr", memory_mb=64)
@@ -387,9 +395,9 @@ def test_moments_are_utc_wherever_the_computer_stands(tmp_path: Path):
 import sys
 from pathlib import Path
 from exporter.definitions.mapping import parse_mapping
-from exporter.planning.planner import make_plan
-from exporter.reading.source import PartitionSource
-from exporter.planning.request_bodies import PlanReader
+from exporter.planning.planner.planner import make_plan
+from exporter.reading.partition.source import PartitionSource
+from exporter.planning.planner.request_bodies import PlanReader
 rule = {"column": "At", "type": "date"}
 source = PartitionSource(name="1.csv", open=lambda: [b"EMail,At\\na@x.co,2026-07-01T12:00:00Z\\n"])
 plan = make_plan([source], parse_mapping({"email": "EMail", "properties": {"at": rule}}), Path(sys.argv[1]))
@@ -398,6 +406,6 @@ print(PlanReader(plan, Path(sys.argv[1]), list_id="L", memory_mb=64).sample(1)[0
     environment = {**os.environ, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program, str(tmp_path / "plan")]
     said = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+        command, env=environment, capture_output=True, text=True, check=True, timeout=LIMIT_S
     ).stdout
     assert json.loads(said)["attributes"]["properties"] == {"at": "2026-07-01T12:00:00Z"}

@@ -1,4 +1,7 @@
-"""Notices: who should hear of something hears of it once, whatever dies, and nothing that is private is in it."""
+"""Notices.
+
+Who should hear of something hears of it once, whatever dies, and nothing that is private is in it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from pydantic import SecretStr
 from exporter.definitions.definition import Change
 from exporter.definitions.schedule import Schedule
 from exporter.errors import ConfigError, Transient
-from exporter.orchestration.dispatcher import Exporter
+from exporter.orchestration.engine import Engine
 from exporter.runs.notices import GIVE_UP_AFTER, Notice, Webhook, slack_message, teams_message
 from exporter.runs.run import Status
 from exporter.snapshots.paths import parse_blob_name
@@ -49,11 +52,11 @@ def hook(served_hook: tuple[Hook, Path], monkeypatch: pytest.MonkeyPatch) -> Hoo
 @pytest.fixture
 def told(world: World, hook: Hook) -> World:
     """A world whose exporter posts notices."""
-    world.exporter = _telling(world, hook)
+    world.engine = _telling(world, hook)
     return world
 
 
-def _telling(world: World, hook: Hook, **parts: Any) -> Exporter:
+def _telling(world: World, hook: Hook, **parts: Any) -> Engine:
     return world.again(notify=_webhook(hook), **parts)
 
 
@@ -72,7 +75,7 @@ def _fail(world: World) -> None:
 
 def _tick(world: World, times: int = 1, *, every_s: float = 300) -> None:
     for _ in range(times):
-        world.exporter.tick()
+        world.engine.timer.tick()
         world.clock.move(every_s)
 
 
@@ -101,10 +104,11 @@ def test_a_refused_key_is_told_as_such(told: World, hook: Hook) -> None:
 
 def test_an_incomplete_snapshot_is_told(told: World, hook: Hook) -> None:
     told.register()
-    manifest = told.exporter.settling.freeze([])
-    run = told.exporter.settling.new_run(_export(told), manifest, because="arrival", attempt=1)
-    told.exporter.settling.create_closed(
-        run, Status.FAILED, message="the snapshot is incomplete", hint="Look there."
+    told.engine.starter.record_failed(
+        _export(told),
+        told.engine.container.freeze([]),
+        message="the snapshot is incomplete",
+        hint="Look there.",
     )
     _tick(told, 2)
     assert ["the snapshot is incomplete" in text for text in hook.texts] == [True]
@@ -116,10 +120,10 @@ def test_other_ends_are_not_told(told: World, hook: Hook, status: Status) -> Non
     told.drop_people("a.csv", people(5))
     told.deliver(until=lambda: bool(told.runs()))
     if status is Status.CANCELED:
-        told.exporter.cancel(told.run().run_id)
+        told.engine.runs.cancel(told.run().run_id)
     told.deliver()
     if status is Status.SKIPPED:
-        told.exporter.skip(export, told.now(), message="nothing new")
+        told.engine.starter.record_skipped(export, told.now(), message="nothing new")
     assert status in {run.status for run in told.runs()}
     _tick(told, 2)
     assert hook.posts == []
@@ -134,7 +138,7 @@ def test_nothing_private_is_told_logged_or_kept(
     _tick(told, 3)
     hook.status = 202
     _tick(told, 3, every_s=DAY / 4)
-    told.exporter.notices.deliver(told.now())
+    told.engine.notices.deliver(told.now())
     for text in hook.texts:
         assert "pk_" not in text
         assert "@" not in text
@@ -146,15 +150,15 @@ def test_nothing_private_is_told_logged_or_kept(
 def test_without_a_webhook_nothing_is_kept_for_later(world: World, hook: Hook) -> None:
     _fail(world)
     _tick(world)
-    world.exporter = _telling(world, hook)
-    world.exporter.handle(
+    world.engine = _telling(world, hook)
+    world.engine.dispatcher.handle(
         {"do": "step", "run": world.run().run_id, "step": 0}
     )  # a message that comes late
     _tick(world, 2)
     assert hook.posts == []
     assert (
-        list(world.exporter.store.names("notices/"))
-        == list(world.exporter.store.names("outbox/"))
+        list(world.engine.store.names("notices/"))
+        == list(world.engine.store.names("outbox/"))
         == []
     )
 
@@ -193,7 +197,7 @@ def test_a_webhook_that_is_down_for_days_is_asked_less_and_less_often_and_then_n
     before = len(hook.posts)
     _tick(told, 24, every_s=3_600)
     assert len(hook.posts) == before
-    assert list(told.exporter.store.names("outbox/")) == []
+    assert list(told.engine.store.names("outbox/")) == []
 
 
 def test_a_webhook_that_is_down_is_asked_once_a_tick_however_many_notices_wait(
@@ -234,8 +238,8 @@ def test_whatever_dies_between_the_end_of_a_run_and_its_notice_it_is_told(
     told.deliver(until=lambda: bool(told.runs()))
     killed = mortal(told, Killer(dies_at), notify=_webhook(hook))
     with contextlib.suppress(Killed):
-        told.deliver(exporter=killed)
-        killed.tick()
+        told.deliver(engine=killed)
+        killed.timer.tick()
     told.clock.move(200_000)  # a dead holder's lease runs out
     for _ in range(4):
         _tick(told)
@@ -251,9 +255,9 @@ def test_two_instances_that_tick_together_post_once(told: World, hook: Hook) -> 
     together = threading.Barrier(len(exporters))
     hook.delay_s = 0.1
 
-    def tick(exporter: Exporter) -> None:
+    def tick(engine: Engine) -> None:
         together.wait()
-        exporter.tick()
+        engine.timer.tick()
 
     with ThreadPoolExecutor(len(exporters)) as threads:
         list(threads.map(tick, exporters))
@@ -264,7 +268,7 @@ def test_two_instances_that_tick_together_post_once(told: World, hook: Hook) -> 
 
 
 def _export(world: World) -> Any:
-    export = world.exporter.catalog.export("vips")
+    export = world.engine.catalog.export("vips")
     assert export is not None
     return export
 
@@ -294,11 +298,11 @@ def test_an_export_without_a_new_snapshot_for_days_is_told_once_for_each_drought
     assert len(hook.posts) == 1
     days(10)
     assert len(hook.posts) == 2
-    assert list(told.exporter.notices.abouts("vips")) != []
+    assert list(told.engine.notices.abouts("vips")) != []
     told.drop_people("b.csv", people(6))
     told.deliver()
     days(2)
-    assert list(told.exporter.notices.abouts("vips")) == [], "the drought is over"
+    assert list(told.engine.notices.abouts("vips")) == [], "the drought is over"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +333,7 @@ def test_a_segment_that_stops_is_told_of_though_another_of_the_export_goes_on(
     told.deliver()
     _tick(told, 2, every_s=DAY)
     assert len(hook.posts) == 1
-    assert list(told.exporter.notices.abouts("vips")) == []
+    assert list(told.engine.notices.abouts("vips")) == []
 
 
 def test_segments_that_stop_at_different_times_are_told_of_apart_and_once(
@@ -353,7 +357,7 @@ def test_a_segment_that_was_added_to_an_export_is_given_its_time(told: World, ho
     for day in range(25):
         if day == 10:
             more = {"segments": ["HighValue", "New"], "changed": Change(by="a test", at=told.now())}
-            told.exporter.catalog.save(export.model_copy(update=more))
+            told.engine.catalog.save(export.model_copy(update=more))
         told.drop_people("a.csv", people(3 + day))
         told.deliver()
         _tick(told, every_s=DAY)
@@ -371,7 +375,12 @@ def test_a_snapshot_that_is_incomplete_makes_no_other_segment_silent(
     told.deliver()
     told.clock.move(DAY)
     ref = parse_blob_name(told.put("segments/A.csv", as_csv(people(4))))
-    told.exporter.settling._fail_incomplete(_export(told), ref, 1)
+    told.engine.starter.record_failed(
+        _export(told),
+        told.engine.container.freeze([ref]),
+        message="the snapshot is incomplete",
+        hint="Look there.",
+    )
     _tick(told, 2, every_s=DAY)
     assert [text for text in hook.texts if "No new snapshot" in text] == []
 
@@ -380,11 +389,11 @@ def test_a_snapshot_that_is_incomplete_makes_no_other_segment_silent(
 def test_an_export_that_expects_nothing_is_not_told_of(told: World, hook: Hook, how: str) -> None:
     if how == "never":
         told.restart(no_snapshot_days=0)
-        told.exporter = _telling(told, hook)
+        told.engine = _telling(told, hook)
     export = told.register(
         schedule=Schedule.model_validate({"on": how if how in ("demand", "off") else "arrival"})
     )
-    told.exporter.catalog.save(export.model_copy(update={"paused": how == "paused"}))
+    told.engine.catalog.save(export.model_copy(update={"paused": how == "paused"}))
     _tick(told, 20, every_s=DAY)
     assert hook.posts == []
 
@@ -450,7 +459,10 @@ def test_teams_gets_one_adaptive_card_whose_names_are_plain_text() -> None:
 
 @pytest.mark.parametrize("sign", ["x", "é", "表"])
 def test_a_card_of_long_texts_is_small_enough_for_teams(sign: str) -> None:
-    """However it counts: its limit is 28 KB, and it has been seen to count two bytes for each character of the JSON."""
+    """However it counts.
+
+    Its limit is 28 KB, and it has been seen to count two bytes for each character of the JSON.
+    """
     message = teams_message(
         a_notice(message="What happened: " + sign * 100_000, hint=sign * 100_000)
     )

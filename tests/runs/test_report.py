@@ -88,8 +88,8 @@ def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
     assert "Mapping     email from EMail\n" in text
     assert "e.g. vips.csv:2\n" in text
     assert (
-        "vips.csv: 6 rows. The first line holds the column names. Delimiter comma, encoding utf-8.\n"
-        in text
+        "vips.csv: 6 rows. The first line holds the column names. "
+        "Delimiter comma, encoding utf-8.\n" in text
     )
 
 

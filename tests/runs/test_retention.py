@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.orchestration import timer
+from exporter.orchestration.cleanup import Cleanup
+from exporter.orchestration.due_schedules import Timetables
 from exporter.runs import retention
 from exporter.runs.run import Run, Status
 from tests.journeys.counting import Counting
@@ -32,12 +33,12 @@ def _ran(world: World, name: str, *, ends: bool = True) -> Run:
 
 
 def _kept(world: World, run: Run) -> set[str]:
-    return {name.removeprefix(run.folder) for name in world.exporter.store.names(run.folder)}
+    return {name.removeprefix(run.folder) for name in world.engine.store.names(run.folder)}
 
 
 def _days_pass(world: World, days: float) -> None:
     world.clock.move(days * DAY)
-    world.exporter.tick()
+    world.engine.timer.tick()
 
 
 def _keep(world: World, **days: int) -> None:
@@ -78,11 +79,11 @@ def test_runs_go_but_for_the_newest_of_an_export(kept: World) -> None:
 def test_of_many_attempts_at_one_snapshot_the_last_one_stays(kept: World) -> None:
     """Names do not tell: -10 sorts before -2."""
     _ran(kept, "a.csv")
-    export = kept.exporter.catalog.export("vips")
+    export = kept.engine.catalog.export("vips")
     assert export is not None
     kept.clock.move(3_600)
     for _ in range(11):
-        last = kept.exporter.start(export)
+        last = kept.engine.starter.start(export)
         kept.deliver()
         kept.clock.move(60)
     assert last.run_id.endswith("-12")
@@ -94,10 +95,10 @@ def test_of_many_attempts_at_one_snapshot_the_last_one_stays(kept: World) -> Non
 def test_a_run_of_an_old_snapshot_is_as_old_as_itself(kept: World) -> None:
     """The folder is named by the snapshot; a person ran it again much later."""
     _ran(kept, "a.csv")
-    export = kept.exporter.catalog.export("vips")
+    export = kept.engine.catalog.export("vips")
     assert export is not None
     kept.clock.move(200 * DAY)
-    again = kept.exporter.start(export)
+    again = kept.engine.starter.start(export)
     kept.deliver()
     _ran(kept, "b.csv")
     _days_pass(kept, 9)
@@ -108,18 +109,18 @@ def test_a_run_of_an_old_snapshot_is_as_old_as_itself(kept: World) -> None:
 
 def test_an_open_run_is_left_alone_however_old(kept: World) -> None:
     run = _ran(kept, "a.csv", ends=False)
-    kept.steps.take()
+    kept.queue.take()
     closed = _ran(kept, "b.csv")
     names = _kept(kept, run)
     at_once = timedelta(0)
     retention.clear_out(
-        kept.exporter.store,
+        kept.engine.store,
         "vips",
         now=kept.now(),
         runs_kept=at_once,
         rejected_kept=at_once,
         most=100,
-        read_run=kept.exporter.run,
+        read_run=kept.engine.runs.run,
     )
     assert _kept(kept, run) == names
     assert _kept(kept, closed) == REPORTS
@@ -127,31 +128,31 @@ def test_an_open_run_is_left_alone_however_old(kept: World) -> None:
 
 def test_runs_of_an_export_that_was_removed_go_as_well(kept: World) -> None:
     runs = [_ran(kept, name) for name in ("a.csv", "b.csv")]
-    kept.exporter.store.delete("exports/vips.json")
+    kept.engine.store.delete("exports/vips.json")
     _days_pass(kept, 91)
     assert [_kept(kept, run) for run in runs] == [set(), REPORTS]
 
 
 def test_the_notice_of_a_run_goes_with_it(world: World) -> None:
     _keep(world, runs_kept_days=90, no_snapshot_days=0)
-    world.exporter = world.again(notify=lambda notice: None)
+    world.engine = world.again(notify=lambda notice: None)
     world.register(mapping={"email": "NoSuchColumn"})
     for name in ("a.csv", "b.csv"):
         world.drop_people(name, people(3))
         world.deliver()
         _days_pass(world, 1)
     first, second = [run.run_id.split("/")[1] for run in world.runs()]
-    assert world.exporter.notices.abouts("vips") == [first, second]
+    assert world.engine.notices.abouts("vips") == [first, second]
     _days_pass(world, 91)
-    assert world.exporter.notices.abouts("vips") == [second]
+    assert world.engine.notices.abouts("vips") == [second]
 
 
 def test_skipped_runs_go_too(kept: World) -> None:
-    export = kept.exporter.catalog.export("vips")
+    export = kept.engine.catalog.export("vips")
     assert export is not None
     _ran(kept, "a.csv")
     for _ in range(3):
-        kept.exporter.skip(export, kept.now(), message="nothing new")
+        kept.engine.starter.record_skipped(export, kept.now(), message="nothing new")
         kept.clock.move(60)
     _days_pass(kept, 91)
     kinds = [run.status for run in kept.runs()]
@@ -171,9 +172,9 @@ def test_what_one_tick_does_is_bounded_and_the_next_ones_go_on(
     kept.clock.move(91 * DAY)
     left = []
     for _ in range(8):
-        kept.exporter.tick()
+        kept.engine.timer.tick()
         kept.clock.move(300)
-        left.append(len(list(kept.exporter.store.names("runs/"))))
+        left.append(len(list(kept.engine.store.names("runs/"))))
     assert left == sorted(left, reverse=True)
     assert left[0] > left[-1], "not all at once"
     assert [_kept(kept, run) for run in kept.runs()] == [REPORTS]
@@ -182,11 +183,23 @@ def test_what_one_tick_does_is_bounded_and_the_next_ones_go_on(
 
 def test_once_the_days_round_is_done_the_next_ticks_read_that_and_nothing_more(kept: World) -> None:
     _ran(kept, "a.csv")
-    kept.exporter.tick()
-    counting = Counting(kept.exporter.store)
-    exporter = kept.again(store=counting)
+    kept.engine.timer.tick()
+    counting = Counting(kept.engine.store)
+    engine = kept.again(store=counting)
     counting.calls.clear()
-    timer.keep_house(exporter, kept.now())
+    limits = engine.limits
+    cleanup = Cleanup(
+        counting,  # type: ignore[arg-type]
+        engine.catalog,
+        engine.container,
+        engine.runs,
+        engine.notices,
+        Timetables(counting),  # type: ignore[arg-type]
+        runs_kept_days=limits.runs_kept_days,
+        rejected_kept_days=limits.rejected_kept_days,
+        no_snapshot_days=limits.no_snapshot_days,
+    )
+    cleanup.do_round(kept.now())
     assert counting.calls == ["read"]
 
 
@@ -199,14 +212,14 @@ def test_whatever_dies_on_the_way_the_rest_goes_later_and_nothing_unknown_is_lef
         newest = _ran(kept, name)
     kept.clock.move(91 * DAY)
     with contextlib.suppress(Killed):
-        mortal(kept, Killer(dies_at)).tick()
-    for run in {name.split("/")[2] for name in kept.exporter.store.names("runs/")}:
-        assert kept.exporter.run(f"vips/{run}"), (
+        mortal(kept, Killer(dies_at)).timer.tick()
+    for run in {name.split("/")[2] for name in kept.engine.store.names("runs/")}:
+        assert kept.engine.runs.run(f"vips/{run}"), (
             "a name with a journal is taken: no other run goes on with it"
         )
     kept.clock.move(300)
-    kept.exporter.tick()
-    assert {name.split("/")[2] for name in kept.exporter.store.names("runs/")} == {
+    kept.engine.timer.tick()
+    assert {name.split("/")[2] for name in kept.engine.store.names("runs/")} == {
         newest.run_id.split("/")[1]
     }
     assert _kept(kept, newest) == REPORTS
@@ -220,7 +233,7 @@ def test_an_old_snapshot_that_is_noted_again_after_its_run_went_brings_no_old_va
         name = kept.put(
             f"CI/Feed/HighValue/{moment:%Y/%m/%d/%H%M}/HighValue_1.csv", as_csv(people(3))
         )
-        kept.exporter.note(name)
+        kept.engine.arrivals.on_blob_arrived(name)
         kept.deliver()
         return name
 
@@ -228,6 +241,6 @@ def test_an_old_snapshot_that_is_noted_again_after_its_run_went_brings_no_old_va
     newer_run = (arrives(0), kept.runs()[-1])[1]
     _days_pass(kept, 91)
     assert kept.runs() == [newer_run]
-    kept.exporter.note(old)
+    kept.engine.arrivals.on_blob_arrived(old)
     kept.deliver()
     assert_ended(kept, Status.SKIPPED, run=kept.runs()[-1])

@@ -232,7 +232,10 @@ def test_a_row_that_was_accepted_is_not_refused_afterwards() -> None:
 
 
 def test_a_row_that_was_left_out_can_be_refused_afterwards() -> None:
-    """The job is on record before the refusal that made it leave the row out: the row is not lost."""
+    """The job is on record before the refusal that made it leave the row out.
+
+    The row is not lost.
+    """
     delivery = Delivery.replay(
         [
             accepted("j1", 0, 0, 10, 3),
@@ -288,7 +291,7 @@ def test_open_jobs_come_oldest_first() -> None:
 
 
 class Course(RuleBasedStateMachine):
-    """What a sender and Klaviyo can do to the batches of a plan, in any order, with records written twice at times."""
+    """What a sender and Klaviyo can do to the batches of a plan, in any order, records doubled."""
 
     plan = a_plan(7, 1, 12, duplicates=2, no_identifier=3)
 

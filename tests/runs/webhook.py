@@ -1,4 +1,7 @@
-"""A webhook that keeps what is posted to it, served over TLS with a certificate of its own; answers as told."""
+"""A webhook that keeps what is posted to it, served over TLS with a certificate of its own.
+
+Answers as told.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from cryptography.x509.oid import NameOID
 
 
 class Hook:
-    """posts: the bodies that came, oldest first. status: what is answered; 0 drops the connection instead."""
+    """posts: the bodies that came, oldest first.
+
+    status: what is answered; 0 drops the connection instead.
+    """
 
     def __init__(self) -> None:
         self.url = ""

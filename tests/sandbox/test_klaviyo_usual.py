@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from sandbox.klaviyo.batches import Batch, _read_closely, read_batch
+from sandbox.klaviyo.batches import Batch, read_batch, read_closely
 from sandbox.klaviyo.checks import LOCATION_FIELDS, TEXT_FIELDS
 from sandbox.klaviyo.messages import Refused
 from sandbox.klaviyo.profiles import Profiles
@@ -62,13 +63,14 @@ settings = st.builds(
 )
 
 
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.too_slow])  # slow machines
 @given(st.lists(profiles, max_size=4), settings, st.booleans())
 def test_both_readings_give_the_same_account_or_the_same_refusal(
     rows: list[dict[str, Any]], settings: Settings, ascii_only: bool
 ) -> None:
     body = _body(rows, ascii_only)
     event("quick" if read_usual(body, settings) else "close")
-    assert _account_of(read_batch, body, settings) == _account_of(_read_closely, body, settings)
+    assert _account_of(read_batch, body, settings) == _account_of(read_closely, body, settings)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_what_is_no_json_is_refused_by_both(damage: tuple[bytes, bytes]) -> None
         [{"type": "profile", "attributes": {"email": "a@b.co", "properties": {"p": "x"}}}]
     ).replace(*damage)
     settings = Settings()
-    assert _account_of(read_batch, body, settings) == _account_of(_read_closely, body, settings)
+    assert _account_of(read_batch, body, settings) == _account_of(read_closely, body, settings)
 
 
 def test_a_usual_job_is_read_quickly() -> None:

@@ -1,4 +1,4 @@
-"""What becomes of the import jobs that Klaviyo took: followed to the end, their errors joined back to the rows."""
+"""Import jobs are followed to their end, and their errors joined back to the rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from exporter.runs.run import Status
-from exporter.sending.journal import Journal
+from exporter.sending.limits import SendLimits
 from sandbox.klaviyo.jobs import Job
 from sandbox.klaviyo.messages import Refused, error
 from tests.journeys.world import World, assert_ended, people
@@ -157,7 +157,7 @@ def test_a_job_whose_errors_cannot_be_read_ends_without_their_rows_and_holds_up_
     world.register()
     world.drop_people("a.csv", people(30, planted=bad))
     world.deliver(until=lambda: world.run().setbacks > 0 if world.runs() else False)
-    assert len(Journal(world.exporter.store, world.run().run_id).delivery.ended) == 2
+    assert len(world.engine.runs.journal(world.run()).delivery.ended) == 2
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=29)
     [row] = world.rows_of("rejected.csv")
@@ -201,7 +201,7 @@ def test_errors_that_a_step_has_no_time_left_for_are_read_by_the_next(
         opened.start_import = start  # type: ignore[method-assign]
         return opened
 
-    world.exporter = world.again(klaviyo=slow)
+    world.engine = world.again(open_klaviyo=slow)
     world.register()
     bad = _async_bad(dict.fromkeys(range(990), "+async-fail"))
     world.drop_people("a.csv", people(1_000, planted=bad))
@@ -212,14 +212,14 @@ def test_errors_that_a_step_has_no_time_left_for_are_read_by_the_next(
 def _longest_step(world: World) -> list[float]:
     """How long each message keeps the exporter."""
     lasted: list[float] = []
-    handle = world.exporter.handle
+    handle = world.engine.dispatcher.handle
 
     def timed(*args: Any, **options: Any) -> None:
         began = world.clock.now
         handle(*args, **options)
         lasted.append(world.clock.now - began)
 
-    world.patch.setattr(world.exporter, "handle", timed)
+    world.patch.setattr(world.engine, "handle", timed)
     return lasted
 
 
@@ -383,7 +383,7 @@ def test_a_job_that_was_cancelled_in_klaviyo_is_reported_as_lost(world: World) -
 
 
 def test_a_job_that_never_ends_is_given_up_after_a_day(world: World) -> None:
-    world.patch.setattr("exporter.sending.job_results.LONGEST_POLL_S", HOUR)
+    world.restart(send=SendLimits(longest_poll_s=HOUR))
     _set_fates(world, {1: "stuck"})
     world.register()
     began = world.clock.now
@@ -424,7 +424,7 @@ def test_jobs_that_end_in_another_order_are_all_counted(world: World) -> None:
 def test_a_whole_job_that_failed_fits_the_journal(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """10,000 import errors with long words are one line of the journal, and an append takes 4 MiB."""
+    """10,000 import errors with long words are one line of the journal; an append takes 4 MiB."""
     monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
     _change_import_errors(world, lambda each: each.update({"detail": "不正な値です " * 60}))
     world.register()

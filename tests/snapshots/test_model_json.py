@@ -1,4 +1,4 @@
-"""model.json is read leniently: what it says is used, what it does not say or says oddly changes nothing."""
+"""model.json is read leniently: what it says is used, what is missing or odd changes nothing."""
 
 from __future__ import annotations
 
@@ -266,10 +266,22 @@ def test_any_unicode_encoding_is_understood(encoding: str):
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"\x00", b"{", b"\xff\xfe", b"\xff\xfe\x00", b"null", b"{}" * 2, b"[" * 100_000, b'{"a":' * 100_000,
-        b"\xef\xbb\xbf", b'{"entities": [' + b"9" * 5000 + b"]}", b'{"entities": NaN}', b"PK\x03\x04", b"<html>",
+        b"",
+        b"\x00",
+        b"{",
+        b"\xff\xfe",
+        b"\xff\xfe\x00",
+        b"null",
+        b"{}" * 2,
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xef\xbb\xbf",
+        b'{"entities": [' + b"9" * 5000 + b"]}",
+        b'{"entities": NaN}',
+        b"PK\x03\x04",
+        b"<html>",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_model_says_nothing(data: bytes):
     assert parse_table(data, "VIPs") is None
 
@@ -290,9 +302,20 @@ values = st.recursive(
     max_leaves=6,
 )
 keys = st.sampled_from(
-    ["entities", "tables", "name", "attributes", "partitions", "location", "fileFormatSettings", "columnHeaders",
-     "delimiter", "encoding", "quoteStyle"]
-)  # fmt: skip
+    [
+        "entities",
+        "tables",
+        "name",
+        "attributes",
+        "partitions",
+        "location",
+        "fileFormatSettings",
+        "columnHeaders",
+        "delimiter",
+        "encoding",
+        "quoteStyle",
+    ]
+)
 odd_models = st.recursive(
     values | st.just("VIPs"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=6),

@@ -1,0 +1,149 @@
+"""A mapping's columns found in a snapshot: which position fills which Klaviyo attribute. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from exporter.definitions.mapping import (
+    ATTRIBUTES,
+    Empty,
+    MappingDocument,
+    ValueType,
+    printable,
+)
+from exporter.errors import MappingError
+from exporter.names import comparable
+from exporter.reading.dialect import UNKNOWN, Culture, culture_of
+
+MANY_NAMES, LONGEST_NAME = 50, 100  # of columns, in a sentence: a file may have thousands of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedField:
+    """One Klaviyo attribute and the position of the source column that fills it.
+
+    group: "" for a profile attribute, else "location" or "properties".
+    """
+
+    group: Literal["", "location", "properties"]
+    name: str
+    column: int
+    type: ValueType = ValueType.STRING
+    empty: Empty = Empty.IGNORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedMapping:
+    """A mapping whose columns were found in one partition."""
+
+    fields: tuple[MappedField, ...]
+    identifier: str
+    phone_region: str | None = None
+    newest_by: int | None = None
+    culture: Culture = UNKNOWN
+
+
+def resolve(
+    mapping: MappingDocument,
+    columns: Sequence[str],
+    *,
+    may_show: bool = True,
+    culture: str | None = None,
+) -> ResolvedMapping:
+    """Find the mapping's columns in a snapshot: by exact name, else whatever their case and blanks.
+
+    culture: of the snapshot's dates and numbers.
+    Raises MappingError. It names the missing columns, and those that are there only if they
+    `may_show`: what was merely taken for a header may be a person's data.
+    """
+    found = _Columns(columns)
+    fields = [*_attributes(mapping, found), *_location(mapping, found)]
+    fields += _properties(mapping, found, used={field.column for field in fields})
+    newest_by = found.position(mapping.newest_by) if mapping.newest_by else None
+    if found.missing:
+        there = (
+            f"The columns are {_listed(columns)}."
+            if may_show
+            else "To see what the first line holds, run: python -m exporter suggest FILE"
+        )
+        raise MappingError(
+            f"the snapshot has no column {_listed(found.missing)}",
+            hint=f"Correct the mapping. {there}",
+        )
+    return ResolvedMapping(
+        fields=tuple(fields),
+        identifier=mapping.identified_by,
+        phone_region=mapping.phone_region,
+        newest_by=newest_by,
+        culture=culture_of(culture),
+    )
+
+
+class _Columns:
+    """Finds columns by name, and remembers the names that it did not find."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.missing: list[str] = []
+
+    def position(self, name: str) -> int:
+        for key in (str, comparable):
+            for position, column in enumerate(self.names):
+                if key(column) == key(name):
+                    return position
+        if name not in self.missing:
+            self.missing.append(name)
+        return -1
+
+
+def _attributes(mapping: MappingDocument, columns: _Columns) -> Iterator[MappedField]:
+    """Give the profile's attributes, the identifier first: every profile has one."""
+    for name in sorted(ATTRIBUTES, key=lambda name: name != mapping.identified_by):
+        if column := getattr(mapping, name):
+            yield MappedField(group="", name=name, column=columns.position(column))
+
+
+def _location(mapping: MappingDocument, columns: _Columns) -> Iterator[MappedField]:
+    for name, column in mapping.location.items():
+        yield MappedField(group="location", name=name, column=columns.position(column))
+
+
+def _properties(
+    mapping: MappingDocument, columns: _Columns, *, used: set[int]
+) -> Iterator[MappedField]:
+    if mapping.properties == "*":
+        others = [position for position in range(len(columns.names)) if position not in used]
+        names = _property_names(columns.names, others)
+        for position, name in zip(others, names, strict=True):
+            yield MappedField(group="properties", name=name, column=position)
+        return
+    for name, rule in mapping.properties.items():
+        position = columns.position(rule.column)
+        yield MappedField(
+            group="properties", name=name, column=position, type=rule.type, empty=rule.empty
+        )
+
+
+def _property_names(columns: Sequence[str], chosen: Sequence[int]) -> list[str]:
+    """Name columns as custom properties: without leading $, never empty, each different."""
+    names: list[str] = []
+    for position in chosen:
+        name = printable(columns[position]).strip().lstrip("$").strip() or f"column_{position + 1}"
+        unique, number = name, 2
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        names.append(unique)
+    return names
+
+
+def _listed(names: Sequence[str]) -> str:
+    """List names in a sentence: only the first of many, and long ones cut."""
+    shown = [_cut(name) for name in names[:MANY_NAMES]]
+    more = f" and {len(names) - MANY_NAMES:,} more" if len(names) > MANY_NAMES else ""
+    return ", ".join(shown) + more
+
+
+def _cut(name: str) -> str:
+    return repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…")

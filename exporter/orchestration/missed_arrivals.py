@@ -1,0 +1,113 @@
+"""Snapshots whose events were lost: once an hour the container is compared with the runs.
+
+arrivals.json    when the container was last looked through
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.export import Export
+from exporter.errors import StoreMoved
+from exporter.orchestration.arrivals import Arrivals
+from exporter.orchestration.due_schedules import Timetables
+from exporter.snapshots.container import SnapshotContainer
+from exporter.storage.protocols import Store
+
+logger = logging.getLogger(__name__)
+
+DOCUMENT = "arrivals.json"
+BETWEEN_LOOKS = timedelta(hours=1)
+
+
+class _Looked(BaseModel):
+    """The document."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: int = Field(default=1, alias="schema")
+    looked_at: datetime
+
+
+class MissedArrivals:
+    """Finds complete snapshots that no event told of."""
+
+    def __init__(
+        self,
+        store: Store,
+        container: SnapshotContainer,
+        catalog: Catalog,
+        arrivals: Arrivals,
+        timetables: Timetables,
+    ) -> None:
+        self._store, self._container, self._catalog = store, container, catalog
+        self._arrivals, self._timetables = arrivals, timetables
+
+    def look(self, now: datetime) -> None:
+        """Queue a check of each newest snapshot that has no run long after it arrived.
+
+        Once an hour.
+
+        What arrived before its export was saved does not count: saving an export never runs it. A
+        check of a snapshot that was not missed after all comes to nothing.
+        """
+        try:
+            if not self._claim(now):
+                return
+        except StoreMoved:
+            return  # another instance is at it
+        for blob_name, segment in self._missed(now).items():
+            logger.warning("snapshot missed", extra={"segment": segment})
+            self._arrivals.queue_check(blob_name)
+
+    def _missed(self, now: datetime) -> dict[str, str]:
+        """Return the segments of missed snapshots, each by the blob that was written last."""
+        waiting = [
+            (export, since)
+            for export in self._catalog.exports()
+            if (since := self._waits_since(export))
+        ]
+        if not waiting:
+            return {}
+        segments = [segment for export, _ in waiting for segment in export.segments]
+        arrived = self._container.arrived(segments)
+        long_ago = now - timedelta(seconds=self._container.patience_s)
+        missed = {}
+        for export, since in waiting:
+            for segment in export.segments:
+                newest = next((each for each in arrived if each.ref.is_of(segment)), None)
+                if newest is None or not since <= newest.last.modified_at <= long_ago:
+                    continue
+                if not self._arrivals.has_run(export, newest.ref, since=newest.last.modified_at):
+                    missed[newest.last.name] = newest.ref.segment
+        return missed
+
+    def _waits_since(self, export: Export) -> datetime | None:
+        """Return since when an export waits for snapshots; None where it does not wait."""
+        known_since = self._timetables.since(export.id)
+        if known_since is None or not export.is_active or export.schedule.on != "arrival":
+            return None
+        saved = export.changed.at if export.changed else known_since
+        # Storage tells times by the second.
+        return max(known_since, saved if saved.tzinfo else known_since).replace(microsecond=0)
+
+    def _claim(self, now: datetime) -> bool:
+        """Say whether an hour has passed since the last look; the hour then begins anew.
+
+        Raises StoreMoved where another instance claims it.
+        """
+        found = self._store.read(DOCUMENT)
+        data = _Looked(looked_at=now).model_dump_json(by_alias=True).encode()
+        if found is None:
+            self._store.create(DOCUMENT, data)
+            return True
+        with contextlib.suppress(ValidationError):
+            if now - _Looked.model_validate_json(found.data).looked_at < BETWEEN_LOOKS:
+                return False
+        self._store.replace(DOCUMENT, data, etag=found.etag)
+        return True

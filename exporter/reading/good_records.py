@@ -1,0 +1,107 @@
+"""The good records of a partition, apart from the lines that must be left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from exporter.reading.csv_grammar import (
+    BrokenRecord,
+    Record,
+    RecordParser,
+    end_of_match,
+    good_records_pattern,
+    why_rejected,
+)
+from exporter.reading.line_buffer import LineBuffer, Span
+from exporter.rejection_reasons import RejectReason
+
+MAX_SHOWN_CHARS = 10_000  # of a rejected record
+LOOKAHEAD_FIELDS = 64  # how many fields beyond the last column may belong to a record
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedLine:
+    """A record left out: `lines` lines of the source from `line` on, counted from 1.
+
+    detail: holds no value of the record. text: its beginning as it stands in the file, which is
+    personal data.
+    """
+
+    line: int
+    reason: RejectReason
+    detail: str
+    lines: int = 1
+    text: str = field(default="", repr=False, compare=False)
+
+
+class GoodRecords:
+    """Iterates over the good records of a buffer, as spans of `width` columns in source order.
+
+    Every other record is counted in `rejected` and handed to `on_rejected`. Blank lines are
+    passed over.
+    """
+
+    def __init__(
+        self,
+        buffer: LineBuffer,
+        *,
+        width: int,
+        delimiter: str,
+        quoting: bool,
+        on_rejected: Callable[[RejectedLine], None],
+    ) -> None:
+        self.rejected: Counter[RejectReason] = Counter()
+        self._buffer = buffer
+        self._width = width
+        self._on_rejected = on_rejected
+        self._good_records = good_records_pattern(delimiter, max(width, 1), quoting)
+        most_fields = max(width, 1) + LOOKAHEAD_FIELDS
+        self._parser = RecordParser(delimiter, quoting, most_fields=most_fields)
+
+    def __iter__(self) -> Iterator[Span]:
+        buffer = self._buffer
+        while buffer.has_more():
+            end = end_of_match(self._good_records, buffer.data, buffer.at)
+            if end > buffer.at:
+                yield buffer.take(end)
+            elif not buffer.skip_blank_lines():
+                span = self._parse_one()
+                if span is not None:
+                    yield span
+
+    def _parse_one(self) -> Span | None:
+        """Deal with the record where the run of good records stopped.
+
+        Gives the record, written so that DuckDB reads it as it was meant. None: it was rejected,
+        or more must be read before its end can be seen.
+        """
+        buffer = self._buffer
+        match self._parser.parse(buffer.data, buffer.at, is_last=buffer.is_last):
+            case None:
+                buffer.read_more()
+                return None
+            case BrokenRecord(reason, detail):
+                text = _start_of(buffer.rest_of_line())
+                self._reject(RejectedLine(buffer.line, reason, detail, text=text))
+                buffer.skip_line()
+                return None
+            case Record(cells, end):
+                span = buffer.take(end)
+                flaw = why_rejected(cells, self._width)
+                if flaw is None:
+                    return Span(self._parser.write(cells), span.line, span.lines)
+                text = _start_of(span.data)
+                self._reject(RejectedLine(span.line, *flaw, lines=span.lines, text=text))
+                return None
+
+    def _reject(self, rejected: RejectedLine) -> None:
+        self.rejected[rejected.reason] += 1
+        self._on_rejected(rejected)
+
+
+def _start_of(record: bytes) -> str:
+    """Give the beginning of a record as text, for those who keep rejected rows."""
+    text = record[: 4 * MAX_SHOWN_CHARS].decode(errors="replace").rstrip("\r\n")[:MAX_SHOWN_CHARS]
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
