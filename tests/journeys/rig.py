@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from exporter.runs.run.run import Run, Status
+from exporter.runs.run import Run, Status
 from exporter.sending.sender.journal import Journal
 from pydantic import SecretStr
 

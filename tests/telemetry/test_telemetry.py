@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from exporter.runs.run.run import Status
+from exporter.runs.run import Status
 from opentelemetry import trace
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
