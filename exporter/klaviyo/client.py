@@ -563,6 +563,8 @@ def _session(revision: str) -> requests.Session:
     session.headers.update(
         {"Accept": MEDIA_TYPE, "revision": revision, "User-Agent": f"segment-exporter/{VERSION}"}
     )
+    # Without it Klaviyo answers a retired revision as a younger one, maybe in another shape.
+    session.headers["X-Klaviyo-Revision-Fall-Forward-Opt-Out"] = "1"
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # the edge's; we need none
     return session
 
