@@ -38,7 +38,10 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "any machine"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes go first: the longest of them would be what all wait for at last."""
+    """Files that start processes go first.
+
+    The longest of them would be what all wait for at last.
+    """
     first = {item.path for item in items if item.get_closest_marker("processes")}
     items.sort(key=lambda item: item.path not in first)
 
