@@ -135,15 +135,14 @@ def plan(
     ]
     with tempfile.TemporaryDirectory() as name, progress_bar() as progress:
         folder, limits = Path(name), _limits()
-        memory_mb = limits.memory_mb
         planned = make_plan(
             sources,
             document,
             folder,
-            memory_mb=memory_mb,
+            limits=limits.plan,
             progress=lambda rows: progress("plan", rows, 0),
         )
-        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=memory_mb)
+        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=limits.plan.memory_mb)
         summary = plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
         reader.close()
     print_document(summary, plan_as_text, as_json)
@@ -265,8 +264,8 @@ def _ask_klaviyo(
 
 def _limits() -> StepLimits:
     """Those of a laptop, with what the environment says of them."""
-    share, memory_mb = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
-    return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, memory_mb=memory_mb)
+    share, plan = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
+    return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, plan=plan)
 
 
 def _cloud_store() -> Engine:
