@@ -216,7 +216,7 @@ def _longest_step(world: World) -> list[float]:
         handle(*args, **options)
         lasted.append(world.clock.now - began)
 
-    world.patch.setattr(world.engine, "handle", timed)
+    world.patch.setattr(world.engine.dispatcher, "handle", timed)
     return lasted
 
 
