@@ -110,6 +110,11 @@ class ErrorItem:
     pointer: str
     parameter: str
 
+    @property
+    def words(self) -> list[str]:
+        """Title and detail, as far as there are any and they differ."""
+        return [each for each in dict.fromkeys((self.title, self.detail)) if each]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -174,6 +179,13 @@ class Answer:
         """Return a message: a constant sentence, the status, and Klaviyo's reference."""
         reference = f", error {self.request_id}" if self.request_id else ""
         return f"{sentence} ({self.status}{reference})."
+
+    def says_why(self, sentence: str) -> str:
+        """Return a message with Klaviyo's own title and detail, for an error that ends a run."""
+        given = self.errors[0].words if self.errors else []
+        words = filter(None, map(self.safe_words, given))
+        told = " ".join(each if each[-1] in ".!?" else f"{each}." for each in words)
+        return f"{self.says(sentence)} Klaviyo says: {told}" if told else self.says(sentence)
 
     def safe_words(self, words: Any, *, most: int = 200) -> str:
         """Return Klaviyo's words without the addresses, telephone numbers and key in them."""
