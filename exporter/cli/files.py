@@ -87,6 +87,7 @@ def push(
                 state=state,
                 base_url=setting("KLAVIYO_BASE_URL", os.environ),
                 revision=setting("KLAVIYO_REVISION", os.environ),
+                fall_forward=setting("KLAVIYO_FALL_FORWARD", os.environ),
                 limits=_limits(),
                 progress=progress,
                 tell=lambda sentence: errors.print(sentence, markup=False),
@@ -250,7 +251,10 @@ def _ask_klaviyo(
         if connection is None:
             raise Unknown(f"there is no connection {connection_id}")
         with Klaviyo(
-            engine.read_secret(connection.secret), base_url=base_url, revision=revision
+            engine.read_secret(connection.secret),
+            base_url=base_url,
+            revision=revision,
+            fall_forward=setting("KLAVIYO_FALL_FORWARD", os.environ),
         ) as client:
             for person in people:
                 try:

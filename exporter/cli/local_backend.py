@@ -109,6 +109,7 @@ def push(
     state: Path,
     base_url: str,
     revision: str,
+    fall_forward: bool = False,
     limits: StepLimits,
     progress: Progress,
     tell: Tell,
@@ -130,7 +131,9 @@ def push(
         snapshots=snapshots,
         queue=steps,
         read_secret=lambda _: key,
-        open_klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, sleep=nap),
+        open_klaviyo=lambda given: Klaviyo(
+            given, base_url=base_url, revision=revision, fall_forward=fall_forward, sleep=nap
+        ),
         work=_open_work(store, state),
         limits=limits,
         progress=progress,

@@ -19,11 +19,11 @@ from typing import Any
 import duckdb
 import pytest
 import requests
-from exporter.klaviyo.client.base_url import BASE_URL, REVISION
 
 from exporter.cli import main as cli
 from exporter.cli.files import LOCAL_LIMITS
 from exporter.errors import ConfigError
+from exporter.klaviyo.base_url import BASE_URL, REVISION
 from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
 from sandbox.snapshots import FolderWriter, Kind, Layout, Snapshot, write_snapshot
 from tests.forking import exporter
