@@ -220,6 +220,13 @@ class Settings:
         parse_revision,
         "The dated API revision that the app speaks. Klaviyo serves each for two years.",
     )
+    klaviyo_fall_forward: bool = _setting(
+        "KLAVIYO_FALL_FORWARD",
+        "false",
+        _flag,
+        "Whether Klaviyo may answer as a newer revision once it has retired this one. Its answers "
+        "may then have another form. Else runs fail and say so.",
+    )
 
 
 def specs() -> Iterator[SettingSpec]:

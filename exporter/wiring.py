@@ -55,6 +55,7 @@ def management() -> Management:
             key,
             base_url=settings.klaviyo_base_url,
             revision=settings.klaviyo_revision,
+            fall_forward=settings.klaviyo_fall_forward,
             patience_s=PATIENCE_S,
         ),
         limits=ManagementLimits(
@@ -108,7 +109,10 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Engine:
         queue=queue,
         read_secret=read_secret,
         open_klaviyo=lambda key: Klaviyo(
-            key, base_url=settings.klaviyo_base_url, revision=settings.klaviyo_revision
+            key,
+            base_url=settings.klaviyo_base_url,
+            revision=settings.klaviyo_revision,
+            fall_forward=settings.klaviyo_fall_forward,
         ),
         work=open_work(settings.work_folder),
         container_name=settings.snapshots_container,

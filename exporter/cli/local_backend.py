@@ -251,6 +251,7 @@ def klaviyo_of(environ: Mapping[str, str]) -> OpenKlaviyo:
         Klaviyo,
         base_url=setting("KLAVIYO_BASE_URL", environ),
         revision=setting("KLAVIYO_REVISION", environ),
+        fall_forward=setting("KLAVIYO_FALL_FORWARD", environ),
     )
 
 

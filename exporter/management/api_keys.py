@@ -20,9 +20,11 @@ from exporter.errors import (
     KeyRefused,
     ListGone,
     Problem,
+    RevisionRetired,
     ScopeMissing,
     SecretUnavailable,
 )
+from exporter.klaviyo.base_url import retirement_warning
 from exporter.klaviyo.responses import Account, KlaviyoList
 
 NEEDED = ("accounts:read", "lists:read", "lists:write", "profiles:read", "profiles:write")
@@ -110,6 +112,8 @@ def try_key(client: KlaviyoAccount, *, now: datetime) -> Check:
     message, hint = "", ""
     if missing:
         message, hint = f"the key lacks {', '.join(missing)}", ScopeMissing.hint
+    elif message := retirement_warning(client.revision, now.date()):
+        hint = RevisionRetired.hint
     elif skew_s is not None and abs(skew_s) > SKEW_S:
         message = f"this app's clock and Klaviyo's differ by {abs(skew_s):.0f} s"
         hint = "Runs work all the same, but their times do not match Klaviyo's."

@@ -353,7 +353,8 @@ def test_an_import_is_sent_as_it_is_with_all_that_klaviyo_asks_for(
     ]
     expected = {
         "Authorization": f"Klaviyo-API-Key {KEY}",
-        "revision": "2026-07-15",
+        "revision": "2026-10-15",
+        "X-Klaviyo-Revision-Fall-Forward-Opt-Out": "1",
         "Accept": "application/vnd.api+json",
         "Content-Type": "application/vnd.api+json",
         "User-Agent": f"segment-exporter/{version}",
