@@ -78,11 +78,6 @@ class SnapshotRef:
     model: str | None = None
 
     @property
-    def is_one_file(self) -> bool:
-        """Whether the layout puts all of a snapshot into one blob."""
-        return self.layout in (Layout.MAPPED, Layout.SINGLE)
-
-    @property
     def key(self) -> str:
         """A key that all snapshots of one segment and destination share."""
         return comparable(f"{self.destination}/{self.segment}")
