@@ -1,8 +1,11 @@
-"""`python -m ...` without the second that importing takes: one process imports it, and forks for every command.
+"""`python -m ...` without the second that importing takes.
 
-A command is a process of its own all the same, with its own arguments, folder, environment and files, and ends when
-its threads have. What reads the environment while it is imported is imported anew. That the real `python -m exporter`
-starts, is interrupted and is killed is tested with real ones (tests/entrypoints).
+One process imports it, and forks for every command.
+
+A command is a process of its own all the same, with its own arguments, folder, environment and
+files, and ends when its threads have. What reads the environment while it is imported is imported
+anew. That the real `python -m exporter` starts, is interrupted and is killed is tested with real
+ones (tests/journeys).
 """
 
 from __future__ import annotations
@@ -31,10 +34,11 @@ from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
-    "exporter.cli",
-    "exporter.azure_storage",
+    "exporter.cli.local_backend",
+    "exporter.cli.remote_backend",
+    "exporter.http.routes",
+    "exporter.storage.azure_blobs",
     "exporter.wiring",
-    "exporter.local",
     "typer.main",
     "rich.table",
 )
@@ -60,7 +64,10 @@ sys.exit(code)
 
 
 class Forking:
-    """The process that forks; `run` is like subprocess.run, `client` is an executable for scripts."""
+    """The process that forks.
+
+    `run` is like subprocess.run, `client` is an executable for scripts.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
