@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from exporter.errors import ConfigError
 from exporter.klaviyo.base_url import BASE_URL, REVISION, parse_base_url, parse_revision
+from exporter.planning.limits import PlanLimits
 from exporter.sending.limits import SendLimits
 
 HINT = "Correct these app settings. docs/configuration.md explains each."
@@ -93,6 +94,10 @@ def _between(low: float, high: float, kind: Callable[[str], Any] = float) -> Cal
     return parse
 
 
+def _plan_limits(text: str) -> PlanLimits:
+    return PlanLimits(memory_mb=_between(64, 4096, int)(text))
+
+
 # The settings
 
 
@@ -126,10 +131,10 @@ class StepLimits:
         "The part of Klaviyo's limits that runs may use. Lower it when other tools use the "
         "account.",
     )
-    memory_mb: int = _setting(
+    plan: PlanLimits = _setting(
         "MEMORY_MB",
         "96",
-        _between(64, 4096, int),
+        _plan_limits,
         "DuckDB's memory. Rows beyond it go to disk, but each mapped column takes about 1 MB. The "
         "process needs about 120 MB more. The templates set a quarter of an instance's memory.",
     )

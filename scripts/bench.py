@@ -368,9 +368,7 @@ def _cpu(folder: Path, file: Path, rows: int, *, official: bool, rounds: int) ->
         )
 
 
-def _push_once(
-    klaviyo: dict[str, Any], file: Path, folder: Path, state: Path
-) -> dict[str, Any]:
+def _push_once(klaviyo: dict[str, Any], file: Path, folder: Path, state: Path) -> dict[str, Any]:
     mapping = folder / "mapping.yaml"
     mapping.write_text(MAPPING)
     environment = {"KLAVIYO_API_KEY": "pk_sandbox_full", "KLAVIYO_BASE_URL": klaviyo["url"]}

@@ -1,8 +1,11 @@
-"""`python -m ...` without the second that importing takes: one process imports it, and forks for every command.
+"""`python -m ...` without the second that importing takes.
 
-A command is a process of its own all the same, with its own arguments, folder, environment and files, and ends when
-its threads have. What reads the environment while it is imported is imported anew. That the real `python -m exporter`
-starts, is interrupted and is killed is tested with real ones (tests/entrypoints).
+One process imports it, and forks for every command.
+
+A command is a process of its own all the same, with its own arguments, folder, environment and
+files, and ends when its threads have. What reads the environment while it is imported is imported
+anew. That the real `python -m exporter` starts, is interrupted and is killed is tested with real
+ones (tests/journeys).
 """
 
 from __future__ import annotations
@@ -61,7 +64,10 @@ sys.exit(code)
 
 
 class Forking:
-    """The process that forks; `run` is like subprocess.run, `client` is an executable for scripts."""
+    """The process that forks.
+
+    `run` is like subprocess.run, `client` is an executable for scripts.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address

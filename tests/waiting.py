@@ -1,7 +1,9 @@
-"""Waiting for a state. A test names what it waits for, never how long a machine takes until it is there.
+"""Waiting for a state.
 
-The limits only find what hangs: they are far from what the slowest machine needs, and pytest's own (pyproject.toml) is
-beyond them. How fast things are is measured by `make bench`.
+A test names what it waits for, never how long a machine takes until it is there.
+
+The limits only find what hangs: they are far from what the slowest machine needs, and pytest's own
+(pyproject.toml) is beyond them. How fast things are is measured by `make bench`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ def wait_until(
     every_s: float = 0.02,
     limit_s: float = LIMIT_S,
 ) -> None:
-    """Ask again and again until it is so. `what` is said when it never is; a function says what there is by then."""
+    """Ask again and again until it is so.
+
+    `what` is said when it never is; a function says what there is by then.
+    """
     deadline = time.monotonic() + limit_s
     while not is_so():
         if time.monotonic() > deadline:

@@ -244,8 +244,8 @@ class EnvironmentSecrets:
 
 def limits_of(environ: Mapping[str, str]) -> StepLimits:
     """Give the limits of a laptop, with what the environment says of them."""
-    share, memory_mb = setting("KLAVIYO_SHARE", environ), setting("MEMORY_MB", environ)
-    return dataclasses.replace(LIMITS, pacer_share=share, memory_mb=memory_mb)
+    share, plan = setting("KLAVIYO_SHARE", environ), setting("MEMORY_MB", environ)
+    return dataclasses.replace(LIMITS, pacer_share=share, plan=plan)
 
 
 def klaviyo_of(environ: Mapping[str, str]) -> OpenKlaviyo:

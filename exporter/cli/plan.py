@@ -65,17 +65,17 @@ def _plan_files(
     from exporter.planning.summary import plan_summary
 
     sources = [source_of(file) for file in data_files(paths)]
-    memory_mb = local_backend.limits_of(os.environ).memory_mb
+    limits = local_backend.limits_of(os.environ).plan
     with tempfile.TemporaryDirectory() as name, show_progress() as progress:
         folder = Path(name)
         planned = make_plan(
             sources,
             mapping,
             folder,
-            memory_mb=memory_mb,
+            limits=limits,
             progress=lambda rows: progress("plan", rows, 0),
         )
-        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=memory_mb)
+        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=limits.memory_mb)
         try:
             return plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
         finally:

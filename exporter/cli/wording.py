@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from exporter.cli.progress import name_of
-from exporter.planning.planner import NEWEST_BY
+from exporter.planning.plan import NEWEST_BY
 from exporter.rejection_reasons import MESSAGES, RejectReason
 
 Line = tuple[str, Any]

@@ -195,7 +195,7 @@ class RunStep:
                 [self._with.container.source(part) for part in run.manifest.partitions],
                 run.mapping,
                 self._with.plans.folder(run, token),
-                memory_mb=limits.memory_mb,
+                limits=limits.plan,
                 keep_rows=run.keep_rejected_rows,
                 progress=self._planning_progress(asked, deadline),
                 finished_file=self._with.plans.upload(run, token),
@@ -452,7 +452,7 @@ class RunStep:
     def reader(self) -> PlanReader:
         if self._reader is None:
             plan, folder = self._with.plans.fetch(self.run)
-            memory_mb = self._with.limits.memory_mb
+            memory_mb = self._with.limits.plan.memory_mb
             self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
         return self._reader
 

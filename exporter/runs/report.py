@@ -19,8 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from exporter.planning.plan import Plan
-from exporter.planning.planner import MAX_EXAMPLES
+from exporter.planning.plan import MAX_EXAMPLES, Plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.row_lists import csv_writer, rejected_row, safe_cell
 from exporter.rejection_reasons import RejectReason

@@ -274,7 +274,7 @@ class Delivery:
         return sum(job.failed for job in self.ended.values())
 
     def unconfirmed(self, job: str) -> int:
-        """Return how many profiles of an ended job Klaviyo counts as neither completed nor failed."""
+        """Return how many profiles of an ended job Klaviyo counts as neither done nor failed."""
         end = self.ended[job]
         return max(self.jobs[job].profiles - end.failed - end.completed, 0)
 

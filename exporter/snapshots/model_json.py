@@ -8,7 +8,7 @@ boolean.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -46,15 +46,53 @@ class TableModel:
         return not self.partitions or bool(self.named_in(prefix))
 
     def dialect_of(self, path: str) -> Dialect:
-        """Return a partition's dialect: its own, else another one's, else the columns only."""
-        if (own := self._by_path.get(comparable(path))) is not None:
-            return own
-        others = list(self.partitions.values())
-        return others[-1] if others else Dialect(columns=self.columns or None, culture=self.culture)
+        """Return how a partition is written, by the entry that is about it.
+
+        That is the entry whose path has the longest common end with this one, the file's name at
+        least: its own entry, or for instance the same partition of an older refresh. Where no entry
+        has its name, or where several fit equally and differ, all entries stand in for it if they
+        agree. Otherwise only the columns are known.
+        """
+        similar = self._with_longest_common_end(path)
+        if any(each != similar[0] for each in similar) or not similar:
+            similar = list(self.partitions.values())
+        if similar and all(each == similar[0] for each in similar):
+            return similar[0]
+        return Dialect(columns=self.columns or None, culture=self.culture)
+
+    def _with_longest_common_end(self, path: str) -> list[Dialect]:
+        """Return the dialects of the entries that share most of the end of a path, if any do."""
+        parts = _reversed_parts(path)
+        most, found = 0, list[Dialect]()
+        for known, dialect in self._by_file_name.get(parts[0], ()):
+            shared = _shared(parts, known)
+            if shared > most:
+                most, found = shared, []
+            if shared == most:
+                found.append(dialect)
+        return found
 
     @cached_property
-    def _by_path(self) -> Mapping[str, Dialect]:
-        return {comparable(path): dialect for path, dialect in self.partitions.items()}
+    def _by_file_name(self) -> Mapping[str, list[tuple[list[str], Dialect]]]:
+        entries: dict[str, list[tuple[list[str], Dialect]]] = {}
+        for path, dialect in self.partitions.items():
+            parts = _reversed_parts(path)
+            entries.setdefault(parts[0], []).append((parts, dialect))
+        return entries
+
+
+def _reversed_parts(path: str) -> list[str]:
+    return comparable(path).split("/")[::-1]
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """Count the equal parts at the beginning of two sequences."""
+    count = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count
 
 
 def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel | None:
@@ -63,16 +101,46 @@ def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel |
     container: the container's name. Partition locations are full addresses; only the path inside
     the container counts.
     """
+    return next(
+        (_table(entity, container, culture) for entity, culture in _entities(data, named=table)),
+        None,
+    )
+
+
+def table_of_blobs(
+    data: bytes, names: Collection[str], *, container: str = ""
+) -> TableModel | None:
+    """Find the table of a model.json that has a partition at one of these blobs, by its location.
+
+    names: blobs of the container. For a model.json that is not where the layout has it, or that
+    calls the table something else.
+    """
+    wanted = {comparable(name) for name in names}
+    for entity, culture in _entities(data):
+        table = _table(entity, container, culture)
+        if any(comparable(path) in wanted for path in table.partitions):
+            return table
+    return None
+
+
+def located_blobs(data: bytes, *, container: str = "") -> frozenset[str]:
+    """Return the paths of all partitions that a model.json locates, as far as it can be read."""
+    tables = (_table(entity, container, culture) for entity, culture in _entities(data))
+    return frozenset(path for table in tables for path in table.partitions)
+
+
+def _entities(
+    data: bytes, *, named: str | None = None
+) -> Iterator[tuple[Mapping[str, Any], str | None]]:
+    """Yield the entities of a model.json, all or those of a name, each with the culture."""
     try:
         root = json.loads(data.decode(json.detect_encoding(data), errors="replace"))
     except (ValueError, RecursionError):
-        return None
-    entities = [*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))]
+        return
     culture = _text(_get(root, "culture"))
-    for entity in entities:
-        if comparable(_text(_get(entity, "name"))) == comparable(table):
-            return _table(entity, container, culture if is_culture(culture) else None)
-    return None
+    for entity in (*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))):
+        if named is None or comparable(_text(_get(entity, "name"))) == comparable(named):
+            yield entity, culture if is_culture(culture) else None
 
 
 def _table(entity: Mapping[str, Any], container: str, culture: str | None) -> TableModel:

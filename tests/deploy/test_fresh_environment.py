@@ -27,8 +27,9 @@ FUNCTIONS = {"on_blob", "on_step", "on_poison", "on_tick", "health", "api"}
 # hosting options", service limits, 2026), and plans of runs need room there too. Measured: 120 MB
 # installed, 40 MB in wheels.
 MOST_MB = 300
-# What importing the app may take of what its triggers cannot do without: Microsoft's own packages for functions and
-# blobs, in the same process just before. Measured: 0.15; with FastAPI 0.5. The seconds are in `make bench`.
+# What importing the app may take of what its triggers cannot do without: Microsoft's own packages
+# for functions and blobs, in the same process just before. Measured: 0.15; with FastAPI 0.5. The
+# seconds are in `make bench`.
 MOST_TIMES = 0.4
 
 INDEX = """

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-from exporter.http.routes import create_app
 from starlette.types import ASGIApp
 
 from exporter.http.identity import PRINCIPAL
+from exporter.http.routes import create_app
 from exporter.management.management import Management
 from exporter.management.roles import Actor
 
@@ -74,7 +74,9 @@ _asked: list[Management] = []
 
 
 def api_of(management: Management) -> Asking:
-    """The API of this management, under a platform that vouches for identities. Asks no longer for the one before.
+    """The API of this management, under a platform that vouches for identities.
+
+    Asks no longer for the one before.
 
     FastAPI takes a tenth of a second to make an app of so many routes; there is one for all tests.
     """

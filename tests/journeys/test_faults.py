@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from exporter.klaviyo.statuses import STATUSES
+from exporter.planning.planner import PlanLimits
 from exporter.runs.run import Status
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.limits import Tier
@@ -276,11 +277,9 @@ def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(
 
 
 @pytest.mark.parametrize("headers", ["minute", "windows"])
-def test_klaviyos_limits_are_kept_without_a_429(
-    world: World, monkeypatch: pytest.MonkeyPatch, headers: str
-) -> None:
+def test_klaviyos_limits_are_kept_without_a_429(world: World, headers: str) -> None:
     """310 batches: two steady windows and the beginning of a third."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
+    world.restart(plan=PlanLimits(batch_profiles=2))
     world.settings(limits=True, rate_headers=headers)
     world.register()
     began = world.clock.now
@@ -294,10 +293,8 @@ def test_klaviyos_limits_are_kept_without_a_429(
     assert 120 <= sending_s <= 135, "150 at once, 150 more in each following minute"
 
 
-def test_windows_used_by_one_instance_are_known_to_the_next(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
+def test_windows_used_by_one_instance_are_known_to_the_next(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=2))
     world.settings(limits=True)
     world.restart(step_s=3)
     world.register()
@@ -315,10 +312,8 @@ def test_a_throttle_for_ever_is_asked_by_one_batch_at_a_time(world: World) -> No
     assert world.job_requests() <= 14 + 13 * 8
 
 
-def test_a_burst_of_another_tool_costs_a_handful_of_429s(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
+def test_a_burst_of_another_tool_costs_a_handful_of_429s(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=2))
     world.settings(limits=True)
     create = world.klaviyo.account.jobs.accept
 

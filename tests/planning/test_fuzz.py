@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.planning.planner import _Planner
+from exporter.planning.row_lists import RejectedRows
 from scripts import fuzz
 from tests.waiting import LIMIT_S
 
@@ -25,7 +25,7 @@ def test_a_row_that_is_lost_is_found_and_its_file_kept(
     def forgetful(*_: Any, **__: Any) -> None:
         return None
 
-    monkeypatch.setattr(_Planner, "_reject", forgetful)
+    monkeypatch.setattr(RejectedRows, "add", forgetful)
     assert fuzz.fuzz(seed=7, seconds=LIMIT_S, cases=200) == 1
     assert "AssertionError" in (told := capsys.readouterr().out)
     assert "failed in snapshot" in told

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from exporter.planning.planner import PlanLimits
 from exporter.runs.run import Status
 from exporter.sending.limits import SendLimits
 from sandbox.klaviyo.messages import Refused, error
@@ -22,8 +23,8 @@ BAD = {
 
 
 @pytest.fixture(autouse=True)
-def _batches_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 50)
+def _batches_of_fifty(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=50))
 
 
 def _refuses_with(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
@@ -65,8 +66,8 @@ def test_bad_rows_anywhere_are_found(world: World, named: str, seed: int) -> Non
     _assert_exactly_rejected(world, bad)
 
 
-def test_ten_bad_rows_among_nine_thousand(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 3_000)
+def test_ten_bad_rows_among_nine_thousand(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=3_000))
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(0, 9_000, 901)}
     world.settings(bad_rows="none", limits=True)
     world.register()
@@ -132,11 +133,9 @@ def test_rows_that_klaviyo_names_by_a_number_it_was_never_sent_are_not_believed(
     assert_ended(world, Status.SUCCESSFUL, delivered=20)
 
 
-def test_refusals_tell_how_much_of_the_minute_others_have_left(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusals_tell_how_much_of_the_minute_others_have_left(world: World) -> None:
     """Another tool used most of the account's minute, and only refusals say so."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 1_000)
+    world.restart(plan=PlanLimits(batch_profiles=1_000))
     world.settings(bad_rows="none", limits=True)
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(64)}
     limits, of_others = world.klaviyo.limits, [140]
@@ -265,7 +264,7 @@ def test_thousands_of_refused_rows_with_long_words_fit_the_journal(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One append of a blob takes 4 MiB; so many rows with Klaviyo's words in full would be more."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
+    world.restart(plan=PlanLimits(batch_profiles=10_000))
     _refuses_with(monkeypatch, "Ungültig, 不正な値 " * 40)
     world.register()
     addresses = (
@@ -299,11 +298,9 @@ def test_a_throttled_repair_is_complete(world: World) -> None:
 
 
 @pytest.mark.parametrize("named", ["all", "first"])
-def test_klaviyos_pointers_are_understood_wherever_a_batch_begins(
-    world: World, named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_klaviyos_pointers_are_understood_wherever_a_batch_begins(world: World, named: str) -> None:
     """DuckDB works on 2,048 rows at a time; a nearly empty chunk may come out after the next."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2_000)
+    world.restart(plan=PlanLimits(batch_profiles=2_000))
     bad = {place: f"bad{place}+sync-fail@example.com" for place in (2_010, 2_500, 3_990)}
     failing = {place: f"bad{place}+async-fail@example.com" for place in (2_020, 3_000)}
     world.settings(bad_rows=named)
