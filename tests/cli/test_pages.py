@@ -51,6 +51,17 @@ def test_every_key_of_a_mapping_has_an_example() -> None:
 
 
 @pytest.mark.processes
+def test_a_missing_package_is_one_sentence() -> None:
+    without_packages = [sys.executable, "-S", "-m", "exporter", "push", "a.csv"]
+    ran = subprocess.run(without_packages, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert re.fullmatch(
+        r"Error: The Python package \w+ is not installed\.\nDo: .+ -m pip install -r .+\n",
+        ran.stderr,
+    ), ran.stderr
+
+
+@pytest.mark.processes
 def test_laptop_section_of_the_readme_works_as_written(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## From a laptop")[2].partition("\n## ")[0]
