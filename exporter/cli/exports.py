@@ -44,6 +44,7 @@ COLUMNS = (
     "id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created",
     "changed", "may",
 )  # fmt: skip
+LEAST_NEEDED = ("type", "created", "changed", "connection", "may", "refreshed")
 
 
 @group.callback()
@@ -64,7 +65,8 @@ def list_exports(app: AppUrl = "", as_json: Json = False) -> None:
     """
     with open_app(app) as it:
         documents = [_document(view) for view in it.exports()]
-    print_rows(documents if as_json else [*map(_row, documents)], COLUMNS, as_json)
+    rows = documents if as_json else [*map(_row, documents)]
+    print_rows(rows, COLUMNS, as_json, least=LEAST_NEEDED)
 
 
 @group.command()

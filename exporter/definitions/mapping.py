@@ -16,6 +16,7 @@ profiles. Pure.
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
 from collections.abc import Iterator
 from enum import StrEnum
@@ -210,7 +211,16 @@ def _problems(error: ValidationError) -> Iterator[str]:
             continue  # properties were given as rules, so nobody meant "*"
         key = ".".join(_keys(one["loc"])) or "mapping"
         message = _MESSAGES.get(one["type"], one["msg"])
+        if one["type"] == "extra_forbidden":
+            message += _did_you_mean(one["loc"])
         yield f"{key}: {message}".replace(_PYDANTIC_PREFIX, "")
+
+
+def _did_you_mean(loc: tuple[int | str, ...]) -> str:
+    """Suggest the key that a person may have meant; "" if none is like it."""
+    known = PropertyRule.model_fields if loc[0] == "properties" else MappingDocument.model_fields
+    near = difflib.get_close_matches(str(loc[-1]).lower(), known, n=1)
+    return f". Did you mean {near[0]}?" if near else ""
 
 
 def _keys(loc: tuple[int | str, ...]) -> Iterator[str]:
