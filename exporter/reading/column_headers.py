@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,13 +15,15 @@ class HeaderDecision:
     """Whether the first line holds column names, what the columns are called, and why.
 
     why: a sentence for the report. is_guess: the "names" may be a person's data, so no message may
-    show them. Only a person who asks for a suggestion sees them.
+    show them. Only a person who asks for a suggestion sees them. repeated: names that several
+    columns bear; only the first of these columns keeps it.
     """
 
     has_header: bool
     columns: tuple[str, ...]
     why: str
     is_guess: bool = False
+    repeated: frozenset[str] = frozenset()
 
 
 def decide_header(
@@ -102,36 +105,49 @@ def _names_columns(cells: Sequence[str], columns: Sequence[str], mapped: Sequenc
 
 
 def _with_header(cells: Sequence[str], why: str, *, is_guess: bool = False) -> HeaderDecision:
-    names = unique_names(cells)
+    names, repeated = unique_names(cells)
     pairs = zip(names, cells, strict=True)
     if any(comparable(name) != comparable(cell) for name, cell in pairs):
         why += " Empty or repeated names were changed to unique ones."
-    return HeaderDecision(True, names, why, is_guess)
+    return HeaderDecision(True, names, why, is_guess, repeated)
 
 
 def without_header(cells: Sequence[str], columns: Sequence[str] | None, why: str) -> HeaderDecision:
     """Decide that the first record is a row. The names are those of model.json, or numbers."""
     if columns:
-        names = unique_names(columns)
-        return HeaderDecision(False, names, f"{why}; the names are those of model.json.")
-    names = unique_names([""] * len(cells))
+        names, repeated = unique_names(columns)
+        why += "; the names are those of model.json."
+        return HeaderDecision(False, names, why, repeated=repeated)
+    names, _ = unique_names([""] * len(cells))
     return HeaderDecision(False, names, f"{why}; the columns are called column_1 and so on.")
 
 
-def unique_names(cells: Sequence[str]) -> tuple[str, ...]:
-    """Make usable column names: trimmed, never empty, different even without regard to case."""
-    wanted = [" ".join(cell.split()) or f"column_{number}" for number, cell in enumerate(cells, 1)]
-    names: dict[str, str] = {}
-    taken = {name.casefold() for name in wanted}
-    for name in wanted:
-        unique = name if name.casefold() not in names else _numbered(name, taken)
-        names[unique.casefold()] = unique
-        taken.add(unique.casefold())
-    return tuple(names.values())
+def unique_names(cells: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Name the columns: never empty, each name once. Also give the names that stood there twice.
+
+    Superfluous blanks are left out, unless they alone tell two names apart. Names that differ in
+    case or Unicode form stay as they are.
+    """
+    names = [" ".join(cell.split()) for cell in cells]
+    times = Counter(names)
+    for position, name in enumerate(names):
+        if times[name] > 1 and name:
+            names[position] = cells[position]
+    repeated = frozenset(name for name, count in Counter(names).items() if count > 1 and name)
+    taken = set(names)
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        unique = name or f"column_{position + 1}"
+        if name in seen or (not name and unique in taken):
+            unique = _numbered(unique, taken)
+        names[position] = unique
+        taken.add(unique)
+        seen.add(unique)
+    return tuple(names), repeated
 
 
 def _numbered(name: str, taken: set[str]) -> str:
     number = 2
-    while f"{name}_{number}".casefold() in taken:
+    while f"{name}_{number}" in taken:
         number += 1
     return f"{name}_{number}"

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from exporter.names import comparable
+from exporter.names import comparable, positions_of
 from exporter.reading.dialect import DELIMITERS, Dialect, is_culture
 
 MAX_MODEL_BYTES = 32_000_000  # ours: a model of 1,000 tables with 300 columns each is about 20 MB
@@ -63,16 +63,12 @@ def parse_table(data: bytes, table: str, *, container: str = "") -> TableModel |
     except (ValueError, RecursionError):
         return None
     entities = [*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))]
-    named = (
-        entity
-        for entity in entities
-        if comparable(_text(_get(entity, "name"))) == comparable(table)
-    )
+    names = [_text(_get(entity, "name")) for entity in entities]
+    found = positions_of(table, names)
+    if len({names[position] for position in found}) != 1:  # none, or several that differ in form
+        return None
     culture = _text(_get(root, "culture"))
-    return next(
-        (_table(entity, container, culture if is_culture(culture) else None) for entity in named),
-        None,
-    )
+    return _table(entities[found[0]], container, culture if is_culture(culture) else None)
 
 
 def _table(entity: Mapping[str, Any], container: str, culture: str | None) -> TableModel:
