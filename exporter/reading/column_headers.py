@@ -32,29 +32,32 @@ def decide_header(
     declared: bool | None,
     columns: Sequence[str] | None = None,
     mapped: Sequence[str] = (),
+    below: Sequence[Sequence[str]] = (),
 ) -> HeaderDecision:
     """Decide whether the first record of a partition holds the column names.
 
     declared: what model.json says. columns: its names, in order. mapped: names that the mapping
-    uses. Names are compared without regard to case and outer blanks.
+    uses. below: some of the following records. Names are compared without regard to form.
 
     | the first line ...                     | model.json says        | decision             |
     | -------------------------------------- | ---------------------- | -------------------- |
+    | surely holds every mapped name         | anything               | header               |
     | repeats known names, holds no address  | anything               | header               |
-    | anything else                          | "header", no names     | header               |
     | holds no address                       | "header"               | header               |
+    | anything else                          | "header", no names     | header               |
     | holds an address                       | "header", or a mapping | no header            |
     | anything else                          | "no header", or names  | no header            |
     | holds an address                       | nothing                | no header            |
     | anything, and the mapping counts       | nothing                | no header            |
     | anything else                          | nothing                | header, as a guess   |
 
-    The first row of the table is there because model.json says "no header" by default, yet common
-    writers write one.
+    The first two rows do not ask model.json: it says "no header" by default, yet common writers
+    write one.
     """
-    names = {comparable(name) for name in (*(columns or ()), *mapped)}
-    has_address = any("@" in cell and comparable(cell) not in names for cell in first_record)
-    if not has_address and _names_columns(first_record, columns or (), mapped):
+    known = {comparable(name) for name in (*(columns or ()), *mapped)}
+    has_address = any(_is_address(cell) and comparable(cell) not in known for cell in first_record)
+    is_proven = _holds_mapped_names(first_record, mapped, below)
+    if is_proven or (not has_address and _names_columns(first_record, columns or (), mapped)):
         contrary = ", although model.json says that there is none" if declared is False else ""
         return _with_header(first_record, f"The first line holds the column names{contrary}.")
 
@@ -76,8 +79,41 @@ def decide_header(
     if mapped and counts_columns(mapped):
         why = "The mapping counts columns instead of naming them"
         return without_header(first_record, None, why)
+    if all(cell.strip() for cell in first_record) and _stands_above_addresses(first_record, below):
+        why = "The first line holds no address where the next lines do, so it holds the names."
+        return _with_header(first_record, why)
     why = "Nothing else is known, so the first line is taken for the column names."
     return _with_header(first_record, why, is_guess=True)
+
+
+def _is_address(cell: str) -> bool:
+    """Tell whether a cell looks like an e-mail address, as @odata.etag does not."""
+    return bool(re.search(r"[^\s@]@[^\s@]", cell))
+
+
+def _holds_mapped_names(
+    cells: Sequence[str], mapped: Sequence[str], below: Sequence[Sequence[str]]
+) -> bool:
+    """Tell whether the cells are sure to be names: they hold every mapped name.
+
+    Two names or more cannot be chance. One could be: "Email" may be somebody's preferred channel.
+    So the lines below must hold an address in its place.
+    """
+    needed = {comparable(name) for name in mapped}
+    found = [comparable(cell) for cell in cells]
+    if not needed or counts_columns(mapped) or not needed <= set(found):
+        return False
+    named = [cell if comparable(cell) in needed else "" for cell in cells]
+    return len(needed) > 1 or _stands_above_addresses(named, below)
+
+
+def _stands_above_addresses(cells: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    """Tell whether a line below holds an address where one of the cells is something else."""
+    return any(
+        cell.strip() and not _is_address(cell) and _is_address(lower)
+        for row in below
+        for cell, lower in zip(cells, row, strict=False)
+    )
 
 
 def counts_columns(mapped: Sequence[str]) -> bool:

@@ -72,7 +72,8 @@ def read(data: bytes | Iterable[bytes], *, chunk: int = 1 << 20, **options: Any)
 def rows_of(piece: Piece, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     local_line = 1
     names = [f"c{position}" for position in range(len(columns))]
-    for row in database.execute(f"select * from {read_csv_call(piece, names)}").fetchall():
+    rows = f"select {', '.join(names)} from {read_csv_call(piece, names)}"
+    for row in database.execute(rows).fetchall():
         values = tuple(value or "" for value in row)
         assert len(values) == len(columns)
         yield source_line(piece.line_breaks, local_line), *values
