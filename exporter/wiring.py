@@ -45,7 +45,6 @@ def management() -> Management:
     settings, parts = settings_module.from_env(os.environ), engine()
     return Management(
         store=parts.store,
-        snapshots=parts.snapshots,
         catalog=parts.catalog,
         runs=parts.runs,
         container=parts.container,
@@ -59,7 +58,7 @@ def management() -> Management:
             patience_s=PATIENCE_S,
         ),
         limits=ManagementLimits(
-            memory_mb=parts.limits.memory_mb, pacer_share=parts.limits.pacer_share
+            memory_mb=parts.limits.plan.memory_mb, pacer_share=parts.limits.pacer_share
         ),
     )
 

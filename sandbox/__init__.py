@@ -1,4 +1,5 @@
-"""Stand-ins for a laptop and for tests: Klaviyo, Key Vault and identity, a functions host, snapshots.
+"""Stand-ins for a laptop and for tests: Klaviyo, Key Vault, a functions host, snapshots.
 
-They follow the documented behaviour of the real services, never what is convenient for us. Nothing here is deployed.
+They follow the documented behaviour of the real services, never what is convenient for us. Nothing
+here is deployed.
 """

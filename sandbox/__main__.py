@@ -1,7 +1,7 @@
 """`python -m sandbox WHAT ...`: start one stand-in, or the demo.
 
-Every server takes `--port N` (0 = a free one), prints one JSON line with its address when it is ready, and stops on
-SIGTERM or SIGINT.
+Every server takes `--port N` (0 = a free one), prints one JSON line with its address when it is
+ready, and stops on SIGTERM or SIGINT.
 """
 
 from __future__ import annotations

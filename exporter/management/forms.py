@@ -1,4 +1,4 @@
-"""What a person gives to set up a connection or an export: the same for API, CLI and files. Pure."""
+"""What a person gives to set up a connection or an export, in API, command line and files. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class _Form(BaseModel):
 
 
 class ConnectionForm(_Form):
-    """A connection's settings. `secret` names a secret that is already in the vault; None leaves it as it is."""
+    """A connection's settings.
+
+    secret: the name of a secret that is already in the vault; None leaves it as it is.
+    """
 
     name: Name
     type: Literal["klaviyo"] = "klaviyo"
@@ -58,7 +61,7 @@ class ConnectionForm(_Form):
 
 
 class NewConnectionForm(ConnectionForm):
-    """A connection to be made: either the key itself, which goes to the vault, or the name of a secret there."""
+    """A new connection, with either the key, which goes to the vault, or a secret's name there."""
 
     id: Id | None = None  # None: made from the name
     key: Key | None = None
@@ -67,7 +70,7 @@ class NewConnectionForm(ConnectionForm):
     def _one_key(self) -> Self:
         if (self.key is None) == (self.secret is None):
             raise ValueError(
-                "give either key, the Klaviyo key itself, or secret, the name of one in the vault"
+                "give either key, the Klaviyo key itself, or secret, a secret's name in the vault"
             )
         return self
 
@@ -85,7 +88,7 @@ class ConsentForm(_Form):
 
 
 class ListForm(_Form):
-    """A list to be made in Klaviyo."""
+    """A new list in Klaviyo."""
 
     name: Name
 
@@ -96,7 +99,9 @@ class ExportForm(_Form):
     name: Name
     connection: Id | None  # None: detached
     list_id: Annotated[str, Field(pattern=LIST_ID_PATTERN)]
-    segments: Annotated[list[Segment], Field(min_length=1, max_length=50), AfterValidator(each_named_once)]
+    segments: Annotated[
+        list[Segment], Field(min_length=1, max_length=50), AfterValidator(each_named_once)
+    ]
     mapping: MappingDocument
     schedule: Schedule = Schedule()
     max_profiles: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
@@ -105,7 +110,7 @@ class ExportForm(_Form):
 
 
 class NewExportForm(ExportForm):
-    """An export to be made. Making it does not run it."""
+    """A new export. Creating it does not run it."""
 
     id: Id | None = None  # None: made from the name
     paused: bool = False
@@ -115,7 +120,7 @@ AnyForm = TypeVar("AnyForm", bound=_Form)
 
 
 def parse(form: type[AnyForm], document: Any) -> AnyForm:
-    """Check what a person gave. Raises Invalid, which names each wrong field and what would do."""
+    """Check what a person gave. Raises Invalid, which names each wrong field and what is wanted."""
     try:
         return form.model_validate(document)
     except ValidationError as exc:
@@ -123,20 +128,20 @@ def parse(form: type[AnyForm], document: Any) -> AnyForm:
 
 
 def invalid(error: ValidationError) -> Invalid:
-    """pydantic's findings in our words. What was given is in none of them: it may be a key."""
+    """Say what pydantic found in our words, without the given values: one may be a key."""
     return Invalid(
         *problems(error.errors(include_input=False, include_url=False, include_context=False))
     )
 
 
 def problems(found: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """One for each field that findings of pydantic's are about."""
+    """Make one problem for each field in which pydantic found one."""
     messages = {_field(one["loc"]): _message(one["type"], str(one["msg"])) for one in found}
     return [Problem(field, message) for field, message in messages.items()]
 
 
 def _field(loc: Sequence[int | str]) -> str:
-    """The path of a field. Names that nobody foresaw are shown, unless they look like a key in the wrong place."""
+    """Name the path of a field. An unknown name is shown, unless it looks like a misplaced key."""
     parts = (re.sub(r"[^\w$*-]", "", str(part)) for part in loc if part != "[key]")
     return ".".join("key" if part.startswith("pk_") else part for part in parts)[:100] or "document"
 
@@ -147,10 +152,10 @@ def _message(kind: str, said: str) -> str:
     return _MESSAGES.get(kind, said).removeprefix("Value error, ")
 
 
-# What patterns mean to people.
+# What people should give where a pattern does not match.
 _PATTERNS = {
-    ID_PATTERN: "should be small letters, digits and hyphens, at most 64",
-    LIST_ID_PATTERN: "should be a list's id as Klaviyo shows it: letters and digits",
+    ID_PATTERN: "should be at most 64 small letters, digits and hyphens",
+    LIST_ID_PATTERN: "should be a list ID as Klaviyo shows it: letters and digits",
     VAULT_NAME_PATTERN: "should be a secret's name: letters, digits and hyphens",
     TIME_PATTERN: "should be a time of day such as 06:00 or 18:30",
 }
@@ -158,7 +163,7 @@ _MESSAGES = {
     "too_short": "needs at least one",
     "extra_forbidden": "there is no such field",
     "missing": "is missing",
-    "json_invalid": "is no JSON",
+    "json_invalid": "is not JSON",
     "model_type": "should be an object",
     "dict_type": "should be an object",
 }

@@ -1,7 +1,7 @@
 """Who may do what: one table, which docs/roles.md shows and a test walks. Pure.
 
-A contributor may do what is marked "shared" over connections that administrators share with contributors, and where no
-connection is concerned (a detached export).
+Where the table says "shared", a contributor may act over connections that administrators share with
+contributors, and where no connection is concerned (a detached export).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from exporter.errors import NotAllowed
 
 
 class Role(StrEnum):
-    """The app roles of Microsoft Entra; a person with several has the most that one of them gives."""
+    """The app roles of Microsoft Entra. A person with several has the highest of them."""
 
     ADMIN = "Admin"
     CONTRIBUTOR = "Contributor"
@@ -28,7 +28,7 @@ class May(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Somebody who asks. `id` is what the directory knows them by, `name` is to be shown. Without a role: nothing."""
+    """A person who asks: `id` in the directory, `name` to be shown. Without a role: may nothing."""
 
     id: str
     name: str
@@ -36,20 +36,20 @@ class Actor:
 
 
 class Action(StrEnum):
-    """What can be asked for; the value is its sentence in the table."""
+    """What a person can ask for; the value is its row in the table."""
 
     SEE_CONNECTIONS = "see the names and types of connections"
     READ_CONNECTION = "see a connection's details"
     CREATE_CONNECTION = "create a connection"
     EDIT_CONNECTION = "edit a connection"
-    CHECK_CONNECTION = "try a connection's key"
+    CHECK_CONNECTION = "try a connection's key in Klaviyo"
     ROTATE_KEY = "give a connection a new key"
-    CONSENT = "agree that data leaves for Klaviyo, or withdraw that"
+    CONSENT = "agree to send data to Klaviyo, or withdraw that"
     REMOVE_CONNECTION = "remove a connection"
     SEE_LISTS = "see the lists of a connection's account"
     CREATE_LIST = "create a list in a connection's account"
     SEE_SEGMENTS = "see the segments found in storage"
-    SUGGEST_MAPPING = "have a mapping suggested"
+    SUGGEST_MAPPING = "get a mapping suggested"
     SEE_EXPORTS = "see exports and their status"
     CREATE_EXPORT = "create or duplicate an export"
     EDIT_EXPORT = "edit, pause or resume an export"
@@ -60,7 +60,7 @@ class Action(StrEnum):
     SEE_RUNS = "see runs and their reports"
     READ_ROWS = "read rejected and duplicate rows"
     CANCEL_RUN = "cancel a run"
-    SEE_API = "see who one is, the text of consent and what the API offers"
+    SEE_API = "see their own role, the text of consent and what the API offers"
     SEE_HEALTH = "see the app's health"
     SEE_AUDIT = "read the record of changes"
 
@@ -101,9 +101,9 @@ PERMISSIONS: dict[Action, dict[Role, May]] = {
 
 
 def may(actor: Actor, action: Action, *, shared: bool) -> bool:
-    """Whether somebody may do something. shared: whether every connection that it concerns is shared with contributors.
+    """Tell whether somebody may do something. What is not in the table, nobody may do.
 
-    What is not in the table, nobody may.
+    shared: whether every connection that it concerns is shared with contributors.
     """
     if actor.role is None:
         return False
@@ -121,12 +121,12 @@ def check(actor: Actor, action: Action, *, shared: bool) -> None:
 
 
 def highest(names: set[str]) -> Role | None:
-    """The role of somebody with these role claims, compared exactly; None without a known one."""
+    """Return the highest role among these role claims, compared exactly; None if none is ours."""
     return next((role for role in Role if role.value in names), None)
 
 
 def as_table() -> str:
-    """The table as docs show it."""
+    """Write the table as the documentation shows it."""
     lines = ["| | Viewer | Contributor | Admin |", "| --- | --- | --- | --- |"]
     for action, row in PERMISSIONS.items():
         lines.append(

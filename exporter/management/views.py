@@ -1,6 +1,6 @@
 """What people see of connections, exports, segments and runs: the same in API and CLI. Pure.
 
-Nothing here holds a key or a row. Moments are aware, in UTC.
+Nothing here holds a key or a row. Times are aware, in UTC.
 """
 
 from __future__ import annotations
@@ -17,32 +17,35 @@ from exporter.definitions.definition import Change
 from exporter.definitions.export import Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import Schedule
+from exporter.errors import Invalid, Problem
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management.roles import Action, Actor, may
 from exporter.runs.run import DELIVERED as DELIVERED
 from exporter.runs.run import Counts, Run
 
+PAGE, MAX_PAGE = 50, 200  # items of a page: unless somebody says otherwise, and at most
+NO_CURSOR = Problem("cursor", "is not a valid cursor; use the `next` value of the previous page")
 NOT_STARTED = "Not started"  # of an export without a run: Customer Insights' own word
 
 _CONNECTION_ACTIONS = (
-    *(
-        Action.READ_CONNECTION,
-        Action.EDIT_CONNECTION,
-        Action.CHECK_CONNECTION,
-        Action.ROTATE_KEY,
-        Action.CONSENT,
-    ),
-    *(Action.REMOVE_CONNECTION, Action.SEE_LISTS, Action.CREATE_LIST),
+    Action.READ_CONNECTION,
+    Action.EDIT_CONNECTION,
+    Action.CHECK_CONNECTION,
+    Action.ROTATE_KEY,
+    Action.CONSENT,
+    Action.REMOVE_CONNECTION,
+    Action.SEE_LISTS,
+    Action.CREATE_LIST,
 )
 EXPORT_ACTIONS = (
-    *(
-        Action.EDIT_EXPORT,
-        Action.CREATE_EXPORT,
-        Action.DETACH_EXPORT,
-        Action.REMOVE_EXPORT,
-        Action.RUN_EXPORT,
-    ),
-    *(Action.PLAN_EXPORT, Action.READ_ROWS, Action.CANCEL_RUN),
+    Action.EDIT_EXPORT,
+    Action.CREATE_EXPORT,
+    Action.DETACH_EXPORT,
+    Action.REMOVE_EXPORT,
+    Action.RUN_EXPORT,
+    Action.PLAN_EXPORT,
+    Action.READ_ROWS,
+    Action.CANCEL_RUN,
 )
 
 
@@ -51,7 +54,7 @@ class _View(BaseModel):
 
 
 class ConnectionDetails(_View):
-    """What administrators see of a connection. `exports` are the ids of those that use it."""
+    """What administrators see of a connection. exports: the ids of the exports that use it."""
 
     used_by: str
     secret: str  # its name
@@ -64,7 +67,7 @@ class ConnectionDetails(_View):
 
 
 class ConnectionView(_View):
-    """A connection. `may` are the actions that the person who asks may do on it, by name."""
+    """A connection. may: the names of the actions that the person who asks may do on it."""
 
     id: str
     name: str
@@ -74,7 +77,7 @@ class ConnectionView(_View):
 
 
 class ListView(_View):
-    """A Klaviyo list. flows: those that joining it starts, None where the key may not ask."""
+    """A Klaviyo list. flows: those that joining it starts; None where the key may not see them."""
 
     id: str
     name: str
@@ -83,9 +86,9 @@ class ListView(_View):
 
 
 class SegmentView(_View):
-    """A segment found in storage, by its newest snapshot. `name` is what an export calls it.
+    """A segment found in storage, by its newest snapshot. name: what an export calls it.
 
-    members: the snapshot's rows; None where they are not counted yet: it is large, and no run has read it.
+    members: the snapshot's rows; None for a large snapshot that no run has read yet.
     """
 
     name: str
@@ -97,7 +100,7 @@ class SegmentView(_View):
 
 
 class RunView(_View):
-    """A run. accepted: profiles that Klaviyo has taken so far, where that was looked up."""
+    """A run. accepted: profiles that Klaviyo has accepted so far, where that was looked up."""
 
     id: str
     export: str
@@ -120,9 +123,10 @@ class RunView(_View):
 
 
 class ExportView(_View):
-    """An export, in the columns of the original, and the rest of it.
+    """An export: the columns that Customer Insights shows for its own, and the rest.
 
-    status: of its last run, else "Not started". refreshed: when a run last delivered. warnings: only after saving.
+    status: of its last run, else "Not started". refreshed: when a run last delivered. warnings:
+    what somebody who has just saved it should know.
     """
 
     id: str
@@ -151,7 +155,7 @@ class ExportView(_View):
 
 
 class StartedView(_View):
-    """What became of one export in "run all": its run, or why it was not started."""
+    """What happened to one export in "run all": its run, or why it was not started."""
 
     export: str
     run: RunView | None
@@ -159,7 +163,7 @@ class StartedView(_View):
 
 
 class ActorView(_View):
-    """Who asks."""
+    """The person who asks."""
 
     id: str
     name: str
@@ -167,7 +171,7 @@ class ActorView(_View):
 
 
 class ConsentView(_View):
-    """The text to agree to; `version` is what agreeing names."""
+    """The text to agree to. version: what somebody who agrees must name."""
 
     version: str
     text: str
@@ -181,7 +185,7 @@ class SuggestionView(_View):
 
 
 class AuditView(_View):
-    """One change: who did what to which object. `before` and `after` hold what differs."""
+    """One change: who did what to which object. before, after: the fields that differ."""
 
     at: datetime
     by: dict[str, str]
@@ -196,20 +200,27 @@ Item = TypeVar("Item")
 
 
 class Page(_View, Generic[Item]):
-    """Part of a long list. `next` is what to ask for the following part with; None at the end."""
+    """Part of a long list. next: the `cursor` of the following part; None at the end."""
 
     items: list[Item]
     next: str | None
+
+
+def check_limit(limit: int) -> int:
+    """Return how many items a page may have. Raises Invalid."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise Invalid(Problem("limit", f"must be from 1 to {MAX_PAGE}"))
+    return limit
 
 
 Named = TypeVar("Named", ConnectionView, ExportView, ListView, SegmentView)
 
 
 def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
-    """The part of a list, by name, that comes after a cursor. Raises ValueError for one of no page."""
+    """Return the part of a list, by name, after a cursor. Raises ValueError for a bad cursor."""
     after = base64.urlsafe_b64decode(cursor).decode()
     if cursor and "\t" not in after:
-        raise ValueError("no place")
+        raise ValueError("not a cursor")
     left = sorted((view for view in found if _place(view) > after), key=_place)
     following = (
         base64.urlsafe_b64encode(_place(left[limit - 1]).encode()).decode()
@@ -220,14 +231,14 @@ def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
 
 
 def _place(view: ConnectionView | ExportView | ListView | SegmentView) -> str:
-    """By what pages are sorted: the name, and the id of those with one name. The tab sorts before other letters."""
+    """Sort pages by name, then by id. The tab sorts before other characters."""
     return f"{view.name.casefold()}\t{'' if isinstance(view, SegmentView) else view.id}"
 
 
 def connection_view(
     actor: Actor, connection: Connection, *, etag: str, exports: Sequence[str] | None
 ) -> ConnectionView:
-    """exports: the ids of those that use it; None leaves the details out."""
+    """Show a connection. exports: the ids of those that use it; None leaves the details out."""
     shared = is_shared(connection)
     details = None
     if exports is not None:
@@ -259,9 +270,9 @@ def export_view(
     refreshed: datetime | None = None,
     warnings: Sequence[str] = (),
 ) -> ExportView:
-    """connection: the export's own, None where it is detached or gone. runs: its newest ones.
+    """Show an export. connection: the export's own; None if it is detached or gone.
 
-    refreshed: when a run last delivered, as far as that is recorded; else it is looked for in `runs`.
+    runs: its newest ones. refreshed: when a run last delivered; None to look for it in `runs`.
     """
     shared = export.connection is None or (connection is not None and is_shared(connection))
     last = max(runs, key=lambda run: run.created_at, default=None)
@@ -294,7 +305,7 @@ def export_view(
 
 
 def saved(view: ExportView, etag: str) -> ExportView:
-    """A view that was made before its export was saved: nothing can fail any more when it is."""
+    """Complete a view that was made before saving its export, so that nothing fails afterwards."""
     return view.model_copy(update={"etag": etag.strip('"')})
 
 
@@ -327,5 +338,5 @@ def list_view(found: KlaviyoList) -> ListView:
 
 
 def is_shared(connection: Connection) -> bool:
-    """Whether contributors may use it."""
+    """Tell whether contributors may use a connection."""
     return connection.used_by == "contributors"

@@ -13,8 +13,6 @@ from exporter.errors import SnapshotUnreadable
 from exporter.reading.column_headers import unique_names
 from exporter.sql import literal
 
-PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetFile:

@@ -179,7 +179,7 @@ class RunName:
 
 
 def new_run_id(export_id: str, manifest: Manifest, attempt: int) -> str:
-    """Return a readable id, the same for the same manifest: of two starters one finds it started."""
+    """Return a readable id, the same for the same manifest, so that a run is started once."""
     return f"{export_id}/{RunName(manifest.exported_at, digest=manifest.digest(), attempt=attempt)}"
 
 

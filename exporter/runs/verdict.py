@@ -125,8 +125,8 @@ def _rejected_hint(counts: Counts) -> str:
     hint = "Read rejected.csv in the run's folder: it names file, line and reason of each."
     if unconfirmed := counts.rejected.get(RejectReason.UNCONFIRMED):
         hint += (
-            f" Klaviyo does not say what became of {unconfirmed:,} of them, or which rows they are. "
-            "Run the export again. That is harmless. If the number stays, look at the import jobs in "
-            "Klaviyo: it may merge profiles."
+            f" Klaviyo does not say what became of {unconfirmed:,} of them, or which they are. Run"
+            " the export again. That is harmless. If the number stays, look at the import jobs in"
+            " Klaviyo: it may merge profiles."
         )
     return hint

@@ -1,4 +1,4 @@
-"""Read a function app the way the real host does: its functions and triggers, host.json and settings."""
+"""Read a function app as the real host does: its functions, triggers, host.json and settings."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ class App:
 
 
 def load_app(directory: Path) -> App:
-    """Import function_app.py, read its metadata and host.json. Raises AppError with everything that is wrong.
+    """Import function_app.py, read its metadata and host.json.
+
+    Raises AppError with everything that is wrong.
 
     Settings are taken from the environment, which the app shares with us.
     """
@@ -156,7 +158,7 @@ def load_app(directory: Path) -> App:
 
 
 def load_settings(path: Path) -> None:
-    """Add the `Values` of a file like local.settings.json to the environment; what is set already stays."""
+    """Add the `Values` of a file like local.settings.json to what the environment does not set."""
     for name, value in json.loads(path.read_text("utf-8")).get("Values", {}).items():
         os.environ.setdefault(name, str(value))
 

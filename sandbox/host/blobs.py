@@ -1,12 +1,14 @@
-"""Blob triggers by polling: each version (ETag) of each blob under the path is delivered at least once.
+"""Blob triggers by polling: each version (ETag) of each blob is delivered at least once.
 
-What was done with a version stands in its receipt, a record of the host; so a restarted host, or a second
-one, does not deliver it again. With source Event Grid we deliver the same way: Azurite sends no events. Unlike looking,
-events can be lost, a whole snapshot's too: `lose_events` is the part of them that is (0 to 1).
+The host keeps a receipt of what it did with a version. So a restarted host, or a second one, does
+not deliver it again. With source Event Grid we deliver the same way, because Azurite sends no
+events. Real events can be lost, even all of a snapshot: `lose_events` is the share (0 to 1) of
+blobs that are never delivered.
 
     no receipt --> locked, tries += 1 --succeeded--> completed
                      |--failed--> free: tried again on the next poll
-                     |--failed poisonBlobThreshold times--> message to webjobs-blobtrigger-poison, completed
+                     |--failed poisonBlobThreshold times--> completed, and a message in
+                     |                                      webjobs-blobtrigger-poison
                      '--host died--> free when the lock expires
 """
 
@@ -100,7 +102,7 @@ class BlobListener:
         del self.running[version]
 
     async def _deliver(self, name: str, etag: str, stop: asyncio.Event) -> None:
-        """Try one version once, unless it is completed, or somebody else is at it, or it is gone."""
+        """Try one version once, unless it is completed, being handled elsewhere, or gone."""
         receipt = f"{self.receipts}/{etag}/{self.container.container_name}/{name}"
         async with self.places:
             if stop.is_set():
@@ -139,7 +141,10 @@ class BlobListener:
         self.completed.add((name, etag))
 
     async def _payload(self, name: str, etag: str) -> Payload:
-        """The invocation for one version; ResourceNotFoundError or ResourceModifiedError if it is gone."""
+        """Make the invocation for one version.
+
+        Raises ResourceNotFoundError or ResourceModifiedError if the version is gone.
+        """
         blob = self.container.get_blob_client(name)
         version: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         properties = await blob.get_blob_properties(**version)
@@ -170,7 +175,10 @@ def is_lost(name: str, etag: str, *, part: float) -> bool:
 
 
 def path_pattern(pattern: str) -> re.Pattern[str]:
-    """The names that a trigger's path admits, container left out. Each {x} takes all it can, slashes too."""
+    """The names that a trigger's path admits, container left out.
+
+    Each {x} takes all it can, slashes too.
+    """
     if not pattern:
         return re.compile(".*", re.DOTALL)
     literals = re.split(r"\{[^{}]*\}", pattern)

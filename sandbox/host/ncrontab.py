@@ -1,9 +1,10 @@
 """NCRONTAB, the schedule language of timer triggers.
 
-Six fields, `second minute hour day month day-of-week`, or five without seconds. It differs from Unix
-cron: day and day-of-week must both match, Sunday is 0 and never 7, names may be written out or cut short,
-`5/10` means from 5 on, and a backward range is turned around.
-Source: https://github.com/atifaziz/NCrontab (3.3) and Microsoft Learn, "Timer trigger" (2026-11).
+Six fields, `second minute hour day month day-of-week`, or five without seconds. It differs from
+Unix cron: day and day-of-week must both match, Sunday is 0 and never 7, names may be written out or
+cut short, `5/10` means from 5 on, and a backward range is turned around.
+
+Source: https://github.com/atifaziz/NCrontab (3.3); Microsoft Learn, "Timer trigger" (2026-11).
 """
 
 from __future__ import annotations
@@ -14,8 +15,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MONTHS = (
-    *("january", "february", "march", "april", "may", "june"),
-    *("july", "august", "september", "october", "november", "december"),
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
 )
 DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 HORIZON_DAYS = 9 * 366  # 29 February can be eight years away; what is not found by then never comes
@@ -73,7 +84,10 @@ class Schedule:
         return cls(times=times, days=days, months=months, weekdays=weekdays)
 
     def next_after(self, moment: dt.datetime) -> dt.datetime:
-        """The first occurrence later than `moment`, in UTC. Raises ScheduleError when there is none."""
+        """The first occurrence later than `moment`, in UTC.
+
+        Raises ScheduleError when there is none.
+        """
         moment = moment.astimezone(dt.UTC)
         first = bisect.bisect_right(self.times, moment.time())
         for ahead in range(HORIZON_DAYS):

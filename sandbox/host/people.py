@@ -1,9 +1,9 @@
-"""App Service authentication as the platform does it: who asks is in headers that nobody outside can set.
+"""Sign-in as App Service authentication does it: the platform sets headers that say who asks.
 
-With `--user admin` (contributor, viewer, none) everybody is that user. Somebody else is who asks with a token, as a
-command line does (`Authorization: Bearer sandbox-viewer`), or after opening /.auth/login/viewer in a browser;
-/.auth/logout ends that. "none" is signed in and has no role. Without the option authentication is off, and headers pass
-as they come.
+With `--user admin` (contributor, viewer, none) every caller is that user. A token chooses another
+one (`Authorization: Bearer sandbox-viewer`), as does opening /.auth/login/viewer in a browser until
+/.auth/logout. "none" is signed in and has no role. Without the option authentication is off, and
+headers pass as they come.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class People:
         return None
 
     def headers(self, request: web.Request, headers: dict[str, str]) -> dict[str, str]:
-        """A request's headers (names in lower case) without those that only the platform sets, and with those."""
+        """Replace the headers that only the platform sets; names are in lower case."""
         kept = {
             name: value
             for name, value in headers.items()

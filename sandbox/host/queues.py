@@ -1,4 +1,4 @@
-"""Queue triggers: receive, run, delete; on failure wait and try again, in the end move to QUEUE-poison.
+"""Queue triggers: receive, run, delete; on failure try again, in the end move to QUEUE-poison.
 
     visible --receive--> hidden (renewed while it runs) --succeeded--> deleted
                            |--failed--> visible again after visibilityTimeout

@@ -1,4 +1,4 @@
-"""HTTP triggers: routes as ASP.NET reads them, requests and answers as the real host passes them on.
+"""HTTP triggers: routes as ASP.NET reads them, requests and answers as the host passes them on.
 
 Function keys are not asked for, as in Core Tools: the host says so when it starts.
 """
@@ -82,7 +82,10 @@ class Router:
         runner: Runner,
         people: People | None = None,
     ) -> None:
-        """Raises AppError for routes that cannot be read or that are the same. people: None, authentication is off."""
+        """Raises AppError for routes that cannot be read or that are the same.
+
+        people: None if authentication is off.
+        """
         problems = []
         routes: list[Route] = []
         for function in functions:
@@ -133,7 +136,10 @@ class Router:
 async def http_payload(
     request: web.Request, parameters: dict[str, str], people: People | None = None
 ) -> Payload:
-    """As the host sends it: header names in lower case, query without empty values, repeated ones joined."""
+    """Make the invocation as the real host does.
+
+    Header names are in lower case, empty query values are left out, repeated ones joined.
+    """
     headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
     if people:
         headers = people.headers(request, headers)
@@ -150,7 +156,7 @@ async def http_payload(
 
 
 def http_response(answer: meta.Datum) -> web.Response:
-    """The HTTP form of what the SDK made of a function's return value: an HttpResponse or a plain string."""
+    """Turn a function's return value, an HttpResponse or plain text, into an answer."""
     if answer.type == "string":
         return web.Response(text=answer.value)
     headers = {name: value.value for name, value in answer.value["headers"].items()}

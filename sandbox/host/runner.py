@@ -1,7 +1,7 @@
 """Run functions as Microsoft's worker does.
 
-Payloads go through the SDK's own converters; `def` functions run in threads, `async def` functions share
-one loop; a function that exceeds functionTimeout ends the whole process.
+Payloads go through the SDK's own converters; `def` functions run in threads, `async def` functions
+share one loop; a function that exceeds functionTimeout ends the whole process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXIT_TIMED_OUT = 3
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What the real host would send for one invocation: the trigger's data and what it says about them."""
+    """What the real host would send for one invocation: the trigger's data and metadata."""
 
     data: meta.Datum
     metadata: Mapping[str, meta.Datum] = field(default_factory=dict)
@@ -45,13 +45,14 @@ class Runner:
         self.timeout_s = timeout_s
         threads = os.environ.get("PYTHON_THREADPOOL_THREAD_COUNT") or (os.cpu_count() or 1) + 4
         self.threads = ThreadPoolExecutor(int(threads), thread_name_prefix="function")
-        # A loop apart from ours: a function that blocks it stalls other functions, but no renewal of locks.
+        # A loop apart from ours: a function that blocks it stalls other functions, but no renewal
+        # of locks.
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="async-functions", daemon=True).start()
         self.running = 0
 
     async def run(self, function: Function, payload: Payload, *, reason: str) -> Any:
-        """Run `function` to its end and return what it returned; whatever it raises comes through."""
+        """Run `function` to its end; return what it returned, raise what it raised."""
         invocation = str(uuid.uuid4())
         started = time.monotonic()
         logger.info(
@@ -126,7 +127,7 @@ class Runner:
 
 
 def is_sdk_type(function: Function) -> bool:
-    """Say whether the trigger's parameter is a client (`blob.BlobClient`), not the data themselves."""
+    """Say whether the trigger's parameter is a client (`blob.BlobClient`), not the data."""
     extensions = _extensions()
     return extensions is not None and bool(extensions.check_supported_type(function.annotation))
 

@@ -92,7 +92,10 @@ def main(argv: list[str]) -> int:
 
 
 class Host:
-    """All of one app's triggers, from start to stop. Raises AppError when its routes cannot be served."""
+    """All of one app's triggers, from start to stop.
+
+    Raises AppError when its routes cannot be served.
+    """
 
     def __init__(self, app: App, options: Options) -> None:
         self.app = app
@@ -111,7 +114,10 @@ class Host:
         self.admin_runs: set[asyncio.Task[None]] = set()
 
     async def serve(self, ready_line: int) -> int:
-        """Run until SIGTERM or SIGINT, and return an exit code. Write one line to `ready_line` when ready."""
+        """Run until SIGTERM or SIGINT, and return an exit code.
+
+        Write one line to `ready_line` when ready.
+        """
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop.set)
@@ -208,7 +214,7 @@ class Host:
         return await self.router.answer(request)
 
     async def _admin_run(self, request: web.Request) -> web.Response:
-        """The real host's admin endpoint: run a timer now, or a queue function on {"input": text}."""
+        """Run a timer now, or a queue function on {"input": text}, as the real host does."""
         function = next(
             (f for f in self.app.functions if f.name == request.match_info["name"]), None
         )

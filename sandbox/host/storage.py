@@ -1,9 +1,9 @@
-"""The host's storage: clients for the app's connections, and the host's own records with their locks.
+"""The host's storage: clients for the app's connections, and the host's own records and locks.
 
-The records are small JSON blobs in `azure-webjobs-hosts`, changed only by compare-and-set on their ETag.
-A lock is two fields of such a record, `owner` and `expires_at`. The real host uses leases on the same
-blobs; a field can expire sooner than the 15 s that a lease lasts at least, and so a crash test need not
-wait.
+The records are small JSON blobs in `azure-webjobs-hosts`, changed only by compare-and-set on their
+ETag. A lock is two fields of such a record, `owner` and `expires_at`. The real host uses leases on
+the same blobs; a field can expire sooner than the 15 s that a lease lasts at least, and so a crash
+test need not wait.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ class Records:
 
 
 class Lock:
-    """A record held by us: renewed while the block runs, let go at its end. `lost`: no longer ours."""
+    """A record held by us: renewed while the block runs, let go at its end.
+
+    `lost` is True once it is no longer ours.
+    """
 
     def __init__(self, records: Records, name: str, record: Record, lock_s: float) -> None:
         self.lost = asyncio.Event()
@@ -179,7 +182,10 @@ class Lock:
                 await self.save(owner=None, expires_at=None)
 
     async def save(self, **changes: Any) -> None:
-        """Change fields of the record. Does nothing but set `lost` when the lock is not ours any more."""
+        """Change fields of the record.
+
+        Does nothing but set `lost` when the lock is not ours any more.
+        """
         async with self._writing:
             record = await self._records.write(
                 self._name, {**self.value, **changes}, seen=self._record

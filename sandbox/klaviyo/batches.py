@@ -20,9 +20,9 @@ from sandbox.klaviyo.checks import (
     form_findings,
     identity_findings,
     is_profile,
-    planted_findings,
 )
 from sandbox.klaviyo.messages import Refused, invalid, refusal
+from sandbox.klaviyo.planted import Planted
 from sandbox.klaviyo.profiles import EMPTY_ROW, Rows
 from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.usual import read_usual
@@ -45,39 +45,39 @@ class Batch:
         return len(self.rows.lines)
 
 
-def read_batch(body: bytes, settings: Settings) -> Batch:
+def read_batch(body: bytes, settings: Settings, planted: Planted) -> Batch:
     """Check and pack the body of `POST /api/profile-bulk-import-jobs`.
 
-    Raises Refused for the checks that are made at once: then nothing is taken. The others become import errors.
+    Raises Refused for the checks that are made at once: then nothing is taken. The others become
+    import errors.
     """
-    usual = read_usual(body, settings)
+    usual = read_usual(body, settings, planted)
     if usual is None or len(usual[0].lines) > MAX_ROWS:
-        return _read_closely(body, settings)
+        return read_closely(body, settings, planted)
     rows, relationships = usual
-    return Batch(
-        rows=rows, list_ids=_list_ids({"relationships": orjson.loads(relationships)}, settings)
-    )
+    list_ids = _list_ids({"relationships": orjson.loads(relationships)})
+    return Batch(rows=rows, list_ids=list_ids)
 
 
-def _read_closely(body: bytes, settings: Settings) -> Batch:
+def read_closely(body: bytes, settings: Settings, planted: Planted) -> Batch:
     """`read_batch` for any body, naming whatever is wrong with it."""
     data = read_resource(body, "profile-bulk-import-job")
-    list_ids = _list_ids(data, settings)
+    list_ids = _list_ids(data)
     table = _table(data)
     _refuse(list(form_findings(table)), settings)
-    findings = [*identity_findings(table), *planted_findings(table)]
+    findings = [*identity_findings(table), *planted.findings(table)]
     _refuse(
         [each for each in findings if each.check not in settings.async_checks | {"planted"}],
         settings,
     )
     import_errors = {
-        each.row: each.import_error(dict(table.attributes[each.row])) for each in findings
+        each.row: each.import_error(dict(table.attributes[each.row]), settings) for each in findings
     }
     rows = _packed(table, settings)
     too_large = list(_too_large(rows, settings.max_profile_bytes))
     if "size" not in settings.async_checks:
         _refuse(too_large, settings)
-    import_errors |= {each.row: each.import_error(None) for each in too_large}
+    import_errors |= {each.row: each.import_error(None, settings) for each in too_large}
     return Batch(rows=rows, list_ids=list_ids, import_errors=import_errors)
 
 
@@ -128,7 +128,7 @@ def _table(data: Mapping[str, Any]) -> Table:
     return Table(rows)
 
 
-def _list_ids(data: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
+def _list_ids(data: Mapping[str, Any]) -> tuple[str, ...]:
     relationships = _member({"relationships": {}, **data}, "relationships", "/data/relationships")
     if not relationships:
         return ()
@@ -141,8 +141,6 @@ def _list_ids(data: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
             or not isinstance(item.get("id"), str)
         ):
             raise invalid("A list has a type and an id.", pointer=f"{LISTS_POINTER}/{place}")
-    if settings.lists_per_job and len(items) > settings.lists_per_job:
-        raise invalid("Too many lists.", pointer=LISTS_POINTER)
     return tuple(item["id"] for item in items)
 
 
@@ -153,7 +151,7 @@ def _refuse(findings: Sequence[Finding], settings: Settings) -> None:
     if settings.bad_rows == "none":
         raise invalid("One or more profiles are invalid.", pointer=ROWS_POINTER)
     named = findings[:1] if settings.bad_rows == "first" else findings
-    raise Refused(400, [each.refusal() for each in named])
+    raise Refused(named[0].status, [each.refusal() for each in named])
 
 
 def _packed(table: Table, settings: Settings) -> Rows:
@@ -172,7 +170,10 @@ def _packed(table: Table, settings: Settings) -> Rows:
 
 
 def _lines(table: Table) -> list[bytes]:
-    """A line per row, see profiles.py. All are serialised in one go: row by row costs three times as much."""
+    """A line per row, see profiles.py.
+
+    All are serialised in one go: row by row costs three times as much.
+    """
     values: list[Any] = [SEPARATOR] * (2 * len(table.profiles) - 1)
     values[::2] = table.attributes
     if "meta" in table.members:
@@ -187,7 +188,7 @@ def _lines(table: Table) -> list[bytes]:
 
 
 def _too_large(rows: Rows, limit: int) -> Iterator[Finding]:
-    """Rows whose attributes are over the limit as compact JSON (a line lacks the e-mail address)."""
+    """Rows whose attributes are over the limit as compact JSON; a line lacks the e-mail address."""
     if max(map(len, rows.lines)) <= limit - 2 * MAX_EMAIL_LENGTH:
         return
     for row, (line, email) in enumerate(zip(rows.lines, rows.emails, strict=True)):

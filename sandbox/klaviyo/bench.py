@@ -1,7 +1,7 @@
 """`python -m sandbox.klaviyo.bench [--rows 1000000] [--gzip]`: what the stand-in itself costs.
 
-Sends synthetic people with ten attributes each to a server of its own, as fast as it takes them, and then reads part
-of the list through the official endpoint. Prints one JSON line.
+Sends synthetic people with ten attributes each to a server of its own, as fast as it takes them,
+and then reads part of the list through the official endpoint. Prints one JSON line.
 """
 
 from __future__ import annotations

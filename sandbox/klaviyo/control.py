@@ -1,4 +1,7 @@
-"""The control routes under /_sandbox, which Klaviyo does not have. They need no key. See the package's docstring."""
+"""The control routes under /_sandbox, which Klaviyo does not have. They need no key.
+
+The package's docstring lists them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -15,19 +18,17 @@ from sandbox.klaviyo.lists import Members
 from sandbox.klaviyo.messages import Request, Response
 from sandbox.klaviyo.profiles import MERGED_BY_KEY
 from sandbox.klaviyo.settings import CHOICES
-
-if TYPE_CHECKING:
-    from sandbox.klaviyo.api import Klaviyo
+from sandbox.klaviyo.state import State
 
 PREFIX = "/_sandbox/"
 DIGEST_CHUNK = 5_000  # members hashed before other requests get a turn
 
 
-def handle(klaviyo: Klaviyo, request: Request) -> Response:
+def handle(state: State, request: Request) -> Response:
     path = request.path.removeprefix(PREFIX).strip("/")
     try:
         document = orjson.loads(request.body) if request.body else {}
-        return _json(_act(klaviyo, f"{request.method} {path}", document))
+        return _json(_act(state, f"{request.method} {path}", document))
     except LookupError as exc:
         return _json({"error": f"not found: {exc}"}, 404)
     except (ValueError, TypeError, AttributeError) as exc:
@@ -35,12 +36,12 @@ def handle(klaviyo: Klaviyo, request: Request) -> Response:
 
 
 def digest_of(profiles: Iterable[tuple[str | None, Mapping[str, Any]]]) -> dict[str, Any]:
-    """What `GET /_sandbox/lists/{id}/digest` answers for a list of exactly these (e-mail, attributes).
+    """What `GET /_sandbox/lists/{id}/digest` answers for exactly these (e-mail, attributes).
 
-    Per profile: sha256 over the JSON of its attributes with "email" in lower case, without nulls (also inside
-    location and properties) and then without an empty location or properties; keys sorted at every level, no spaces,
-    UTF-8 and not escaped, as orjson writes it. The digest is the sum of these as numbers, modulo 2^256, in 64 hex
-    digits, so that order does not matter.
+    Per profile: sha256 over the JSON of its attributes with "email" in lower case, without nulls
+    (also inside location and properties) and then without an empty location or properties; keys
+    sorted at every level, no spaces, UTF-8 and not escaped, as orjson writes it. The digest is the
+    sum of these as numbers, modulo 2^256, in 64 hex digits, so that order does not matter.
     """
     total, count = 0, 0
     for email, attributes in profiles:
@@ -61,38 +62,42 @@ def _without_nulls(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _act(klaviyo: Klaviyo, action: str, document: Any) -> Any:
+def _act(state: State, action: str, document: Any) -> Any:
     if found := re.fullmatch(r"GET lists/([^/]+)/digest", action):
-        return _digest(klaviyo, found[1])
-    with klaviyo.lock:
-        klaviyo.settle()
+        return _digest(state, found[1])
+    with state.lock:
+        state.settle()
         if found := re.fullmatch(r"POST jobs/([^/]+)", action):
-            return _set_fate(klaviyo, found[1], document["fate"])
+            return _set_fate(state, found[1], document["fate"])
         match action:
             case "GET state":
-                return _state(klaviyo)
+                return _overview(state)
             case "GET settings":
-                return klaviyo.settings.shown()
+                return state.settings.shown()
             case "POST settings":
-                klaviyo.settings.change(document)
-                return klaviyo.settings.shown()
+                state.settings.change(document)
+                return state.settings.shown()
             case "POST reset":
-                klaviyo.reset()
+                state.reset()
             case "POST faults":
-                klaviyo.faults.add(document)
+                state.faults.add(document)
             case "DELETE faults":
-                klaviyo.faults.clear()
+                state.faults.clear()
+            case "POST rows":
+                state.planted.add(document)
+            case "DELETE rows":
+                state.planted.clear()
             case "POST lists":
-                return _seed_list(klaviyo, **document)
+                return _seed_list(state, document)
             case _:
                 raise LookupError(action)
     return {"ok": True}
 
 
-def _state(klaviyo: Klaviyo) -> dict[str, Any]:
-    account, now = klaviyo.account, klaviyo.clock()
+def _overview(state: State) -> dict[str, Any]:
+    account, now = state.account, state.clock()
     return {
-        **klaviyo.stats.shown(),
+        **state.stats.shown(),
         "jobs": dict(Counter(job.status(now) for job in account.jobs)),
         "rows": {
             "accepted": sum(job.total for job in account.jobs),
@@ -104,37 +109,41 @@ def _state(klaviyo: Klaviyo) -> dict[str, Any]:
     }
 
 
-def _seed_list(klaviyo: Klaviyo, id: str, name: str = "", flows: Any = ()) -> dict[str, Any]:  # noqa: A002
-    made = klaviyo.account.lists.create(name or id, now=klaviyo.clock(), list_id=id)
-    made.flows = list(flows)
+def _seed_list(state: State, document: dict[str, Any]) -> dict[str, Any]:
+    given = {"name": "", "flows": [], **document}
+    if given.keys() != {"id", "name", "flows"}:
+        raise ValueError("a list has an id, a name and flows")
+    name = given["name"] or given["id"]
+    made = state.account.lists.create(name, now=state.clock(), list_id=given["id"])
+    made.flows = list(given["flows"])
     return {"id": made.id, "name": made.name}
 
 
-def _set_fate(klaviyo: Klaviyo, job_id: str, fate: str) -> dict[str, Any]:
-    job = klaviyo.account.jobs.get(job_id)
+def _set_fate(state: State, job_id: str, fate: str) -> dict[str, Any]:
+    job = state.account.jobs.get(job_id)
     if job is None:
         raise LookupError(job_id)
     if fate not in CHOICES["job_fate"]:
         raise ValueError(f"fate: one of {sorted(CHOICES['job_fate'])}")
-    klaviyo.account.jobs.set_fate(job, fate)  # type: ignore[arg-type]
+    state.account.jobs.set_fate(job, fate)  # type: ignore[arg-type]
     return {"id": job_id, "fate": fate}
 
 
-def _digest(klaviyo: Klaviyo, list_id: str) -> dict[str, Any]:
-    klaviyo.settle()
-    known = klaviyo.account.lists.get(list_id)
+def _digest(state: State, list_id: str) -> dict[str, Any]:
+    state.settle()
+    known = state.account.lists.get(list_id)
     if known is None:
         raise LookupError(list_id)
-    return digest_of(_members(klaviyo, known.members))
+    return digest_of(_members(state, known.members))
 
 
-def _members(klaviyo: Klaviyo, members: Members) -> Iterator[tuple[None, dict[str, Any]]]:
+def _members(state: State, members: Members) -> Iterator[tuple[None, dict[str, Any]]]:
     start: int | None = 0
     while start is not None:
-        with klaviyo.lock:
+        with state.lock:
             walk = members.walk(start)
             chunk = list(islice(walk, DIGEST_CHUNK))
-            known = [klaviyo.account.profiles.attributes(number) for _, number in chunk]
+            known = [state.account.profiles.attributes(number) for _, number in chunk]
         start = chunk[-1][0] + 1 if len(chunk) == DIGEST_CHUNK else None
         yield from ((None, attributes) for attributes in known)
 

@@ -5,8 +5,8 @@ r"""Import jobs on their way.
     fate "cancelled": cancelled at once, nothing is imported
     fate "vanish":    every read answers 404, nothing is imported
 
-The rows reach the profiles when the job completes, all of them at once. Jobs do not wait for each other.
-A job and its errors can be read for seven days.
+The rows reach the profiles when the job completes, all of them at once. Jobs do not wait for each
+other. A job and its errors can be read for seven days.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class Jobs:
         return due
 
     def set_fate(self, job: Job, fate: Fate) -> None:
-        """Change what becomes of a job. A stuck one that turns normal completes when it is next looked at."""
+        """Change what becomes of a job.
+
+        A stuck one that turns normal completes when it is next looked at.
+        """
         job.fate = fate
         if fate == "normal" and not job.is_done:
             heapq.heappush(self._due, (job.ends_at, job.number, job))

@@ -1,13 +1,17 @@
 """Rate limits: fixed windows per endpoint, a burst of one second and a steady minute.
 
-RateLimit headers are about the minute, as the documentation says. With `all_windows` they list each window behind the
-one that has the least left, and are about that one: "10, 10;w=1, 150;w=60". Recorded from the real service by the
-tests of public clients (2026), after the IETF's draft draft-ietf-httpapi-ratelimit-headers-03.
+RateLimit headers are about the minute, as the documentation says. With `all_windows` they list each
+window behind the one that has the least left, and are about that one: "10, 10;w=1, 150;w=60".
+Recorded from the real service by the tests of public clients (2026), after the IETF's draft
+draft-ietf-httpapi-ratelimit-headers-03.
 
-A window starts with the first request after the previous one ended (Klaviyo does not say how its windows are
-aligned). A request over a limit is not counted, but shuts its counter until the announced `Retry-After` has
-passed: retrying earlier is always 429, also when the window itself ended sooner.
-Source: "Rate limits, status codes, and errors", developers.klaviyo.com, and the limits in the OpenAPI spec 2026-07-15.
+A window starts with the first request after the previous one ended (Klaviyo does not say how its
+windows are aligned). A request over a limit is not counted, but shuts its counter until the
+announced `Retry-After` has passed: retrying earlier is always 429, also when the window itself
+ended sooner.
+
+Source: "Rate limits, status codes, and errors", developers.klaviyo.com, and the limits in the
+OpenAPI spec 2026-07-15.
 """
 
 from __future__ import annotations
@@ -106,7 +110,8 @@ class Limits:
     ) -> dict[str, str]:
         """Count one request against every named counter and return the headers of the first.
 
-        Raises Refused (429), counting nothing, if any of them is full. `daily` belongs to the first.
+        Raises Refused (429), counting nothing, if any of them is full. `daily` belongs to the
+        first.
         """
         counters = [
             self._counter(name, tier, l_steady, daily if place == 0 else None)

@@ -15,7 +15,8 @@ GONE = -1
 class Members:
     """Profile numbers in the order in which they joined.
 
-    A member's place never changes, so it serves as paging cursor; leaving the list empties the place.
+    A member's place never changes, so it serves as paging cursor; leaving the list empties the
+    place.
     """
 
     def __init__(self) -> None:

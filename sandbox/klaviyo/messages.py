@@ -39,7 +39,10 @@ class Request:
         base_url: str = "http://klaviyo.invalid",
         arrived_at: float | None = None,
     ) -> Request:
-        """Build a request from a target as sent: "/api/lists?page%5Bsize%5D=10". A full URL works too."""
+        """Build a request from a target as sent: "/api/lists?page%5Bsize%5D=10".
+
+        A full URL works too.
+        """
         parts = urlsplit(target)
         return cls(
             method=method.upper(),
@@ -55,7 +58,10 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer. The last three fields tell a server how to misbehave; in process they are just data."""
+    """One answer.
+
+    The last three fields tell a server how to misbehave; in process they are just data.
+    """
 
     status: int
     body: bytes = b""

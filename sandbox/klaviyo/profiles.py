@@ -1,13 +1,13 @@
 """The profiles of an account, kept small enough for ten million of them.
 
-A profile is a number (its place in the columns below). Its row is JSON as it came: one line per import that touched
-it, the oldest first, folded into attributes only when somebody reads. A line is
+A profile is a number (its place in the columns below). Its row is JSON as it came: one line per
+import that touched it, the oldest first, folded into attributes only when somebody reads. A line is
 
-    {...}            attributes; an e-mail address among them is passed over: it has a column of its own
+    {...}            attributes; an e-mail address among them is passed over: it has its own column
     [{...}, {...}]   the same and the `meta` of that import
 
-so that importing costs no merge at all. Nulls stay in the lines and are skipped while folding: a bulk import never
-clears a field.
+so that importing costs no merge at all. Nulls stay in the lines and are skipped while folding: a
+bulk import never clears a field.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Conflict(Exception):
 class Rows:
     """Rows to import, in columns of the same length.
 
-    `emails` are lower case. The other identifiers are there only if they can decide where a row goes.
+    `emails` are lower case. The other identifiers are there only if they can decide where a row
+    goes.
     """
 
     emails: list[str | None]
@@ -134,8 +135,11 @@ class Profiles:
     def import_rows(
         self, rows: Rows, *, now: float, skip: Mapping[int, Any], unique: frozenset[str]
     ) -> tuple[list[int], dict[int, Conflict]]:
-        """Create or update a profile per row. Returns their numbers (row order, skipped rows left out)
-        and the rows that could not be written because of another profile."""
+        """Create or update a profile per row.
+
+        Returns their numbers (row order, skipped rows left out) and the rows that could not be
+        written because of another profile.
+        """
         if not skip and self._are_new(rows):
             return list(self._create_all(rows, now)), {}
         numbers: list[int] = []
@@ -169,7 +173,10 @@ class Profiles:
         *,
         now: float,
     ) -> None:
-        """Change one profile; a null clears. Raises Conflict if another profile owns a new identifier."""
+        """Change one profile; a null clears.
+
+        Raises Conflict if another profile owns a new identifier.
+        """
         for field in ("email", "phone_number", "external_id"):
             value = changes.get(field)
             owner = self.find(field, value) if value is not None else None
@@ -188,7 +195,7 @@ class Profiles:
         self.count -= 1
 
     def _are_new(self, rows: Rows) -> bool:
-        """Whether these are all different strangers with an e-mail address: a first export, mostly."""
+        """Whether all rows have an address, and are new and different: a first export, mostly."""
         return (
             rows.ids is None
             and None not in rows.emails
@@ -220,7 +227,7 @@ class Profiles:
         profile_id: str | None,
         unique: frozenset[str],
     ) -> int | None:
-        """The profile a row updates: by e-mail, else phone number, else external id, else Klaviyo's id."""
+        """The profile a row updates, by the first identifier that it has."""
         if email is None:
             return self._match_other(phone, external, profile_id)
         number = self._by_email.get(email)
@@ -284,7 +291,9 @@ class Profiles:
 
 
 class _Index:
-    """Profiles by phone number or external id. It reads what is new only when somebody asks: most never do.
+    """Profiles by phone number or external id.
+
+    It reads what is new only when somebody asks: most never do.
 
     Where several profiles have a value, one of them owns it for as long as it has it.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +24,10 @@ SHUTDOWN_S = 0.5
 
 @contextlib.contextmanager
 def serving(klaviyo: Klaviyo, *, port: int = 0) -> Iterator[str]:
-    """Serve from a thread of its own until the block ends; yields the URL. Raises OSError if the port is taken."""
+    """Serve from a thread of its own until the block ends; yields the URL.
+
+    Raises OSError if the port is taken.
+    """
     stop = asyncio.Event()
     ready: Future[str] = Future()
     with asyncio.Runner() as runner:
@@ -88,15 +90,13 @@ class _Front:
             return await self._answer(http)
 
     async def keep_settling(self) -> None:
-        """Complete due jobs also while nobody asks, so that whoever asks next need not wait for it."""
+        """Complete due jobs also while no request comes, so that the next one need not wait."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SETTLE_EVERY_S)
             await loop.run_in_executor(self._beside, self._klaviyo.settle)
 
     async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
-        if jitter_s := self._klaviyo.settings.jitter_seconds:
-            await asyncio.sleep(random.uniform(0, jitter_s))
         arrived_at = (
             self._klaviyo.clock()
         )  # before the body has come, and before it waits for its turn

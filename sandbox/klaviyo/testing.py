@@ -37,7 +37,10 @@ def job_body(
     *,
     lists: Iterable[str] = ("LIST01",),
 ) -> dict[str, Any]:
-    """The body of a bulk import. A profile is an e-mail address, attributes, or a whole profile with a type."""
+    """The body of a bulk import.
+
+    A profile is an e-mail address, attributes, or a whole profile with a type.
+    """
     return {
         "data": {
             "type": "profile-bulk-import-job",

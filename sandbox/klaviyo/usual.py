@@ -1,8 +1,8 @@
-"""The usual job, read quickly: rows that are known by good e-mail addresses, with nothing odd about any of them.
+"""Read the usual job quickly: rows with good e-mail addresses and nothing odd about any of them.
 
-Typed decoding checks a row's form while it parses it, and a row is kept in the bytes it came in: half the cost of
-parsing, checking by column and writing again. Whatever is not plainly in order is left to `batches`, which finds out
-what it is: both give the same for what both accept.
+Typed decoding checks a row's form while it parses it, and a row is kept in the bytes it came in:
+half the cost of parsing, checking by column and writing again. Whatever is not plainly in order is
+left to `batches`, which finds out what it is. Both give the same for what both accept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from sandbox.klaviyo.checks import MAX_EMAIL_LENGTH, PHONE, are_emails, are_planted
+from sandbox.klaviyo.checks import MAX_EMAIL_LENGTH, PHONE, are_emails
+from sandbox.klaviyo.planted import Planted
 from sandbox.klaviyo.profiles import Rows
 from sandbox.klaviyo.settings import Settings
 
@@ -69,15 +70,16 @@ class _Document(msgspec.Struct, gc=False):
     data: _Job
 
 
-# What orjson refuses and msgspec takes is longer: integers of 309 digits, and arrays a thousand deep.
+# What orjson refuses and msgspec takes is longer: integers of 309 digits, and arrays a thousand
+# deep.
 _SURELY_JSON_BYTES = 300
 
 _DOCUMENT = msgspec.json.Decoder(_Document)
 _ATTRIBUTES = msgspec.json.Decoder(_Attributes)
 
 
-def read_usual(body: bytes, settings: Settings) -> tuple[Rows, bytes] | None:
-    """The rows of a job and its `relationships` as they came, or None: somebody must look closer."""
+def read_usual(body: bytes, settings: Settings, planted: Planted) -> tuple[Rows, bytes] | None:
+    """The rows of a job and its `relationships` as they came; None if it is not a usual job."""
     if b"\n" in body:  # it separates the lines of a profile
         return None
     try:
@@ -94,7 +96,7 @@ def read_usual(body: bytes, settings: Settings) -> tuple[Rows, bytes] | None:
     are_usual = (
         len(lines) > 0
         and are_emails(emails)
-        and not are_planted(emails)
+        and not planted.may_touch(emails)
         and all(phone is None or PHONE.fullmatch(phone) for phone in phones)
         and max(map(len, lines)) <= settings.max_profile_bytes - 2 * MAX_EMAIL_LENGTH
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -153,25 +152,6 @@ def test_a_change_needs_the_version_that_was_seen(connected: Asking) -> None:
         == 204
     )
     problem(connected.ask(ADMIN, "GET", "/exports/high-value"), 404)
-
-
-def test_of_two_editors_at_once_one_is_told(connected: Asking) -> None:
-    etag = connected.ask(ADMIN, "POST", "/exports", export_document()).headers["etag"]
-    barrier, statuses = threading.Barrier(2), []
-
-    def edit(name: str) -> None:
-        barrier.wait()
-        answer = connected.ask(
-            ADMIN, "PUT", "/exports/high-value", export_document(name=name), etag=etag
-        )
-        statuses.append(answer.status_code)
-
-    threads = [threading.Thread(target=edit, args=(name,)) for name in ("One", "Two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == [200, 412]
 
 
 # Pages
@@ -356,15 +336,15 @@ def test_an_unknown_error_says_nothing_of_itself(
     )
 
 
-def test_rows_that_are_too_many_are_left_in_storage(
-    world: World, connected: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.http.routes.MAX_ROWS_BYTES", 10)
-    add_export(connected.management)
+def test_rows_that_are_too_many_are_left_in_storage(world: World, connected: Asking) -> None:
+    management = connected.management
+    app = create_app(lambda: management, is_trusted=lambda: True, max_rows_bytes=10)
+    add_export(management)
     world.drop_people("a.csv", people(3, planted={1: "nobody"}))
     world.deliver()
     name = world.run("high-value").run_id.replace("/", "/runs/")
-    document = problem(connected.ask(ADMIN, "GET", f"/exports/{name}/rejected.csv"), 409)
+    answer = Asking(app, management).ask(ADMIN, "GET", f"/exports/{name}/rejected.csv")
+    document = problem(answer, 409)
     assert "state container" in document["hint"]
 
 

@@ -1,4 +1,4 @@
-"""Whose word counts for who somebody is: one good header of the platform's, where the platform is on."""
+"""Who asks: exactly one good header of the platform counts, and only where the platform is on."""
 
 from __future__ import annotations
 

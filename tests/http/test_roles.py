@@ -97,11 +97,12 @@ def ask(
 ) -> Any:
     method, path, _, name = route
     connection_id, export_id = IDS[shared]
-    run = next(api.management.exporter.store.folders(f"runs/{export_id}/"))
+    [newest] = api.management.as_(ADMIN).runs(export_id, limit=1).items
+    run = newest.id.rpartition("/")[2]
     filled = path.format(connection_id=connection_id, export_id=export_id, run=run, kind="rejected")
     if name == "suggest_mapping":
         filled += "?segment=HighValue"
-    # Nobody has seen this version, so that whoever may is told so, and the documents stay for the next one.
+    # Nobody has seen this version: whoever may change it gets 412, and the documents stay.
     etag = "not-seen" if method in ("PUT", "DELETE") else ""
     return api.ask(
         actor, method, filled, body_of(name, connection_id, number), etag=etag, **options
@@ -148,15 +149,15 @@ def test_every_route_that_changes_something_leaves_a_line_in_the_record(
     method, path, action, name = route
     world.put("segments/HighValue/b.csv", "EMail,FirstName\nb@example.com,B\n")
     world.clock.move(300)
-    open_run = peopled.management.run_export(ADMIN, "high-value").id.partition("/")[2]
-    before = len(peopled.management.changes(ADMIN, limit=200).items)
+    open_run = peopled.management.as_(ADMIN).run_export("high-value").id.partition("/")[2]
+    before = len(peopled.management.as_(ADMIN).changes(limit=200).items)
     filled = path.format(connection_id="main-account", export_id="high-value", run=open_run)
     seen = peopled.ask(ADMIN, "GET", filled) if method in ("PUT", "DELETE") else None
     etag = seen.headers.get("etag", "") if seen else ""
     query = "?exports=detach" if name == "remove_connection" else ""
     answer = peopled.ask(ADMIN, method, filled + query, body_of(name, "main-account", 1), etag=etag)
     assert answer.is_success, answer.text
-    lines = peopled.management.changes(ADMIN, limit=200).items[:-before]
+    lines = peopled.management.as_(ADMIN).changes(limit=200).items[:-before]
     assert action.name.lower() in {line.action for line in lines}
     assert {(line.by["id"], line.outcome) for line in lines} == {(ADMIN.id, "")}
 

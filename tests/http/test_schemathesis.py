@@ -1,4 +1,4 @@
-"""Schemathesis makes up requests from the API's own description: no answer may break it, and none may be a 500."""
+"""Schemathesis makes up requests from the API's description: no answer may break it or be a 500."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CASES = [
 def api_schema(
     served: tuple[stand_in.Klaviyo, str, Clock], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
-    """The description as served by an app with a connection and an export, which all the requests share."""
+    """The description as an app serves it whose connection and export all requests share."""
     klaviyo, url, clock = served
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from exporter.definitions.export import Export
-from exporter.management import erasure
+from exporter.planning.planner import PlanLimits
 from exporter.planning.row_lists import REJECTED_COLUMNS
 from exporter.runs.run import Run, Status
 from tests.journeys.world import FOLDER, LIST, World, assert_ended, people
+from tests.management.managing import forget_in_world
 
 
 def _register(world: World, **options: bool) -> Export:
@@ -88,7 +89,7 @@ def test_nothing_that_was_sent_is_a_formula_in_the_kept_rows(world: World) -> No
     world.deliver()
     [kept] = rejected(world).values()
     assert '"first_name":";\'=1+1"' in kept
-    erasure.forget(world.engine, ["x+sync-fail@example.com"])
+    forget_in_world(world, ["x+sync-fail@example.com"])
     assert list(rejected(world).values()) == ["(erased)"]
 
 
@@ -112,7 +113,7 @@ def test_a_person_who_is_forgotten_goes_from_kept_rows_too(world: World) -> None
         "EMail,FirstName\nada@example.com,Ada,too many\nno address,of ada@example.com\n",
     )
     world.deliver()
-    erasure.forget(world.engine, ["ada@example.com"])
+    forget_in_world(world, ["ada@example.com"])
     found = world.engine.store.read(world.run().folder + "rejected.csv")
     assert found
     assert "ada" not in found.data.decode().lower()
@@ -166,7 +167,7 @@ def test_profiles_that_did_not_join_a_list_of_many_members_are_a_warning(world: 
     world.register()
     world.drop_people("a.csv", people(100, first=1_000))
     world.deliver()
-    world.patch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10)
+    world.restart(plan=PlanLimits(batch_profiles=10))
     _join_nobody(world)
     _register(world, reconcile=True)
     world.drop_people("a.csv", people(40))
@@ -204,7 +205,7 @@ def test_a_list_that_klaviyo_does_not_tell_about_is_a_warning(world: World, matc
 
 
 def test_a_large_run_is_sampled_all_over(world: World) -> None:
-    world.patch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10)
+    world.restart(plan=PlanLimits(batch_profiles=10))
     _register(world, reconcile=True)
     world.drop_people("a.csv", people(1_000))
     world.deliver()

@@ -1,4 +1,4 @@
-"""The record of changes: a line before each change, nothing lost between writers, nothing ever rewritten."""
+"""The record of changes: a line before each change; writers lose and rewrite nothing."""
 
 from __future__ import annotations
 

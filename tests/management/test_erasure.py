@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import ConfigError, Transient
-from exporter.management.erasure import Erasure, forget
+from exporter.management.erasure import Erasure
 from exporter.runs.run import Phase, Status
 from exporter.sending.journal import Journal
 from exporter.storage.azure_blobs import BlobStore
 from exporter.storage.local_folder import FolderStore
 from exporter.storage.protocols import Store
 from tests.journeys.world import World, assert_ended, people
+from tests.management.managing import forget_in_world
 
 ADA = "ada@private.example"
 REJECTED = {
@@ -37,7 +38,7 @@ def store(request: pytest.FixtureRequest, world: World) -> Iterator[Store]:
         if request.param == "folder"
         else BlobStore(request.getfixturevalue("container"))
     )
-    world.exporter = world.again(store=found)
+    world.engine = world.again(store=found)
     return found
 
 
@@ -77,17 +78,17 @@ def test_a_run_that_ends_early_leaves_no_plan_either(world: World, status: Statu
     world.fault("status", status=404 if status is Status.FAILED else 503, times=None)
     world.drop_people("a.csv", people(12, planted={3: "none"}))
     world.deliver(until=lambda: bool(world.runs()) and world.run().phase is Phase.SEND)
-    world.exporter.cancel(world.run().run_id)
+    world.engine.runs.cancel(world.run().run_id, why="cancelled by a person")
     world.deliver()
     run = assert_ended(world, status)
-    assert [name for name in world.exporter.store.names(run.folder) if "/plan-" in name] == []
+    assert [name for name in world.engine.store.names(run.folder) if "/plan-" in name] == []
     assert [row["reason"] for row in world.rows_of("rejected.csv")] == ["placeholder"]
 
 
 def test_a_plan_that_storage_would_not_delete_goes_with_the_next_delivery(world: World) -> None:
     world.register()
     world.drop_people("a.csv", people(5))
-    store = world.exporter.store
+    store = world.engine.store
     delete, world_is_bad = store.delete, [True]
 
     def refusing(name: str, *, etag: str | None = None) -> None:
@@ -100,7 +101,9 @@ def test_a_plan_that_storage_would_not_delete_goes_with_the_next_delivery(world:
     run = assert_ended(world, Status.SUCCESSFUL, delivered=5)
     assert any("/plan-" in name for name in store.names(run.folder))
     world_is_bad.clear()
-    world.exporter.handle({"do": "step", "run": run.run_id, "step": run.step}, redelivered=True)
+    world.engine.dispatcher.handle(
+        {"do": "step", "run": run.run_id, "step": run.step}, redelivered=True
+    )
     assert not any("/plan-" in name for name in store.names(run.folder))
 
 
@@ -114,7 +117,7 @@ def test_a_person_is_erased_and_the_numbers_still_add_up(
     run = world.run()
     before = world.rows_of("rejected.csv")
     assert ADA in content(store, tmp_path).lower()
-    erasure = forget(world.exporter, [f" {ADA.upper()} "])
+    erasure = forget_in_world(world, [f" {ADA.upper()} "])
     assert erasure.is_complete
     assert erasure.erased == [(run.folder + "rejected.csv", "identifiers blanked: 2")]
     after = world.rows_of("rejected.csv")
@@ -129,8 +132,8 @@ def test_a_person_is_erased_and_the_numbers_still_add_up(
 
 def test_forgetting_twice_finds_nothing_more(world: World, store: Store) -> None:
     deliver_ada(world)
-    forget(world.exporter, [ADA])
-    assert forget(world.exporter, [ADA]).to_json() == {
+    forget_in_world(world, [ADA])
+    assert forget_in_world(world, [ADA]).to_json() == {
         "complete": True,
         "erased": [],
         "open_runs": [],
@@ -146,10 +149,10 @@ def test_plans_that_outlived_their_run_are_deleted(
     staged = tmp_path / "rows-00000.parquet"
     staged.write_bytes(ADA.encode())
     store.upload(run.folder + "plan-0a1b2c3d/rows-00000.parquet", staged)
-    local = world.exporter.records.plan_folder(run, "plan-0a1b2c3d")
+    local = world.engine.plans.folder(run, "plan-0a1b2c3d")
     local.mkdir(parents=True)
     (local / "rows-00000.parquet").write_bytes(ADA.encode())
-    erased = dict(forget(world.exporter, [ADA]).erased)
+    erased = dict(forget_in_world(world, [ADA]).erased)
     assert erased[f"{run.folder}plan-*"] == "1 files with everybody's staged rows deleted"
     assert "work folder" in erased
     assert not local.exists()
@@ -160,24 +163,24 @@ def test_an_open_run_is_left_alone_and_named(world: World, store: Store) -> None
     world.register()
     world.drop_people("a.csv", people(12, planted=REJECTED))
     world.deliver(until=lambda: bool(world.runs()) and world.run().phase is Phase.CONFIRM)
-    erasure = forget(world.exporter, [ADA])
+    erasure = forget_in_world(world, [ADA])
     assert (erasure.is_complete, erasure.open_runs) == (False, [world.run().run_id])
     world.deliver()
     assert_ended(world, Status.WARNINGS, delivered=7)
-    assert forget(world.exporter, [ADA]).is_complete
+    assert forget_in_world(world, [ADA]).is_complete
 
 
 def test_a_document_that_names_the_person_is_named(world: World) -> None:
-    """Whoever agreed to a connection is in its document, and only a person can say what should be there instead."""
+    """A connection names who agreed to it; only a person can say what should be there instead."""
     world.register()
-    found = world.exporter.store.read("connections/main.json")
+    found = world.engine.store.read("connections/main.json")
     assert found is not None
     document = json.loads(found.data)
     document["consent"]["by"] = ADA
-    world.exporter.store.replace(
+    world.engine.store.replace(
         "connections/main.json", json.dumps(document).encode(), etag=found.etag
     )
-    assert forget(world.exporter, [ADA]).left == ["connections/main.json"]
+    assert forget_in_world(world, [ADA]).left == ["connections/main.json"]
 
 
 @pytest.mark.parametrize(
@@ -265,8 +268,8 @@ def forget_in(world: World, identifier: str, *cells: str) -> Erasure:
         writer = csv.writer(target)
         writer.writerow(["source", "line", "column", "reason", "message", "identifier", "row"])
         writer.writerow(["a.csv", 7, "Telephone", "phone_impossible", "no such number", *cells])
-    world.exporter.store.upload(world.run().folder + "rejected.csv", file)
-    return forget(world.exporter, [identifier])
+    world.engine.store.upload(world.run().folder + "rejected.csv", file)
+    return forget_in_world(world, [identifier])
 
 
 @pytest.mark.parametrize("damage", [b"{broken", b'{"run_id": "ada@private.example"}', b"\xff"])
@@ -280,7 +283,7 @@ def test_a_damaged_run_is_named_and_keeps_nobody_elses_rows(
     store.replace(first.folder + "run.json", damage, etag=found.etag)
     world.drop_people("b.csv", people(12, planted=REJECTED))
     world.deliver()
-    erasure = forget(world.exporter, [ADA])
+    erasure = forget_in_world(world, [ADA])
     assert erasure.left == [first.folder + "run.json"]
     lists = [name for name in store.names("runs/") if name.endswith("/rejected.csv")]
     assert (len(lists), sorted(name for name, _ in erasure.erased)) == (2, lists)
@@ -288,13 +291,13 @@ def test_a_damaged_run_is_named_and_keeps_nobody_elses_rows(
 
 def test_what_a_damaged_document_holds_is_not_told(world: World) -> None:
     deliver_ada(world)
-    store, folder = world.exporter.store, world.run().folder
+    store, folder = world.engine.store, world.run().folder
     for name in ("run.json", "journal.jsonl"):
         found = store.read(folder + name)
         assert found
         store.replace(folder + name, f'{{"kind": "{ADA}"}}\n'.encode(), etag=found.etag)
     run_id = folder.removeprefix("runs/").removesuffix("/")
-    for read in (lambda: world.exporter.run(run_id), lambda: Journal(store, run_id)):
+    for read in (lambda: world.engine.runs.run(run_id), lambda: Journal(store, folder)):
         with pytest.raises(ConfigError, match="cannot be read") as raised:
             read()
         assert ADA not in "".join(traceback.format_exception(raised.value))
@@ -302,7 +305,7 @@ def test_what_a_damaged_document_holds_is_not_told(world: World) -> None:
 
 def test_nobody_is_refused(world: World) -> None:
     with pytest.raises(ConfigError):
-        forget(world.exporter, [" "])
+        forget_in_world(world, [" "])
 
 
 def test_nothing_is_told_of_whom_was_forgotten(
@@ -311,5 +314,5 @@ def test_nothing_is_told_of_whom_was_forgotten(
     deliver_ada(world)
     caplog.set_level("DEBUG")
     caplog.clear()
-    erasure = forget(world.exporter, [ADA])
+    erasure = forget_in_world(world, [ADA])
     assert ADA not in caplog.text.lower() + json.dumps(erasure.to_json()).lower()

@@ -1,4 +1,4 @@
-"""When a snapshot is complete; and one snapshot makes one run, in whatever order its events come."""
+"""When a snapshot is complete; and one snapshot makes one run, however its events come."""
 
 from __future__ import annotations
 

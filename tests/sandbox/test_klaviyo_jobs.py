@@ -83,23 +83,20 @@ def test_a_job_is_queued_then_processing_then_complete(klaviyo: Klaviyo, clock: 
 @pytest.mark.parametrize(
     "email",
     [
-        *(
-            "mailto:a@example.com",
-            "a!b@example.com",
-            "a@example.c0m",
-            "a@example",
-            "a@@example.com",
-            "@example.com",
-        ),
-        *(
-            "a b@example.com",
-            " a@example.com",
-            "a@example.com\n",
-            "ä@example.com",
-            "a..b@example.com",
-            "",
-        ),
-        *("a" * 89 + "@example.com", "a+sync-fail@example.com"),
+        "mailto:a@example.com",
+        "a!b@example.com",
+        "a@example.c0m",
+        "a@example",
+        "a@@example.com",
+        "@example.com",
+        "a b@example.com",
+        " a@example.com",
+        "a@example.com\n",
+        "ä@example.com",
+        "a..b@example.com",
+        "",
+        "a" * 60 + "@" + "b" * 36 + ".com",
+        "a+sync-fail@example.com",
     ],
 )
 def test_a_bad_email_refuses_the_whole_job(klaviyo: Klaviyo, clock: Clock, email: str) -> None:
@@ -112,7 +109,7 @@ def test_a_bad_email_refuses_the_whole_job(klaviyo: Klaviyo, clock: Clock, email
 
 
 def test_a_hundred_characters_of_email_are_accepted(klaviyo: Klaviyo) -> None:
-    assert submit(klaviyo, "a" * 88 + "@example.com").status == 202
+    assert submit(klaviyo, "a" * 60 + "@" + "b" * 35 + ".com").status == 202
 
 
 @pytest.mark.parametrize(("named", "count"), [("all", 2), ("first", 1)])
@@ -140,10 +137,6 @@ def test_a_job_may_name_no_list_or_two(klaviyo: Klaviyo, clock: Clock) -> None:
     klaviyo.call("POST", JOBS, job_body(["b@x.com"], lists=["LIST01", "LIST02"]))
     clock.move(60)
     assert klaviyo.call("GET", "/_sandbox/state").json()["lists"] == {"LIST01": 1, "LIST02": 1}
-    klaviyo.settings.lists_per_job = 1
-    assert (
-        klaviyo.call("POST", JOBS, job_body(["b@x.com"], lists=["LIST01", "LIST02"])).status == 400
-    )
 
 
 def test_ten_thousand_profiles_are_the_most_and_one_the_least(klaviyo: Klaviyo) -> None:
@@ -406,8 +399,7 @@ def test_a_job_is_forgotten_after_seven_days(klaviyo: Klaviyo, clock: Clock) -> 
     job_id = import_now(klaviyo, clock, "a@x.com")
     clock.move(7 * 86_400)
     assert klaviyo.call("GET", f"{JOBS}/{job_id}").status == 404
-    klaviyo.settings.expired_job_status = 410
-    assert klaviyo.call("GET", f"{JOBS}/{job_id}/import-errors").status == 410
+    assert klaviyo.call("GET", f"{JOBS}/{job_id}/import-errors").status == 404
 
 
 @pytest.mark.parametrize(("order", "winner"), [("arrival", "second"), ("reversed", "first")])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from sandbox.klaviyo.batches import Batch, _read_closely, read_batch
+from sandbox.klaviyo.batches import Batch, read_batch, read_closely
 from sandbox.klaviyo.checks import LOCATION_FIELDS, TEXT_FIELDS
 from sandbox.klaviyo.messages import Refused
+from sandbox.klaviyo.planted import Planted
 from sandbox.klaviyo.profiles import Profiles
 from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.usual import read_usual
@@ -62,13 +64,14 @@ settings = st.builds(
 )
 
 
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.too_slow])  # slow machines
 @given(st.lists(profiles, max_size=4), settings, st.booleans())
 def test_both_readings_give_the_same_account_or_the_same_refusal(
     rows: list[dict[str, Any]], settings: Settings, ascii_only: bool
 ) -> None:
     body = _body(rows, ascii_only)
-    event("quick" if read_usual(body, settings) else "close")
-    assert _account_of(read_batch, body, settings) == _account_of(_read_closely, body, settings)
+    event("quick" if read_usual(body, settings, Planted()) else "close")
+    assert _account_of(read_batch, body, settings) == _account_of(read_closely, body, settings)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_what_is_no_json_is_refused_by_both(damage: tuple[bytes, bytes]) -> None
         [{"type": "profile", "attributes": {"email": "a@b.co", "properties": {"p": "x"}}}]
     ).replace(*damage)
     settings = Settings()
-    assert _account_of(read_batch, body, settings) == _account_of(_read_closely, body, settings)
+    assert _account_of(read_batch, body, settings) == _account_of(read_closely, body, settings)
 
 
 def test_a_usual_job_is_read_quickly() -> None:
@@ -111,7 +114,7 @@ def test_a_usual_job_is_read_quickly() -> None:
         }
         for n in range(10)
     ]
-    assert read_usual(_body(rows, ascii_only=False), Settings()) is not None
+    assert read_usual(_body(rows), Settings(), Planted()) is not None
 
 
 def _body(rows: list[dict[str, Any]], ascii_only: bool = False) -> bytes:
@@ -126,7 +129,7 @@ def _body(rows: list[dict[str, Any]], ascii_only: bool = False) -> bytes:
 def _account_of(read: Any, body: bytes, settings: Settings) -> Any:
     """What an empty account knows after a job, or the refusal's words."""
     try:
-        batch: Batch = read(body, settings)
+        batch: Batch = read(body, settings, Planted())
     except Refused as refused:
         return [(each["detail"], each["source"]) for each in refused.errors]
     account = Profiles()

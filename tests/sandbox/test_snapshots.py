@@ -36,6 +36,7 @@ from sandbox.snapshots import (
     extra_cell,
     write_snapshot,
 )
+from sandbox.snapshots.spoiling import BAD_PHONES
 
 USUAL_EMAIL = re.compile(r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 EMAIL_KINDS = [kind for kind in Kind if kind.startswith("email-")]
@@ -58,7 +59,7 @@ def line_of(snapshot: Snapshot, partition: int, line: int) -> bytes:
     return content(snapshot, partition).split(b"\n")[line - 1]
 
 
-# --- people ---------------------------------------------------------------------------------------------------
+# --- people ---------------------------------------------------------------------------------------
 
 
 def test_every_row_comes_back_as_expected_through_a_csv_reader():
@@ -157,7 +158,7 @@ def _peak_of_writing(rows: int) -> int:
         tracemalloc.stop()
 
 
-# --- layouts and formats --------------------------------------------------------------------------------------
+# --- layouts and formats --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_header_can_be_left_out():
     )
 
 
-# --- planted rows ---------------------------------------------------------------------------------------------
+# --- planted rows ---------------------------------------------------------------------------------
 
 ALL_KINDS = dict.fromkeys(Kind, 3)
 
@@ -336,7 +337,7 @@ def test_bad_phone_is_expected_without_phone():
     expected = {profile.email: profile for profile in snapshot.expected_profiles()}
     for row in snapshot.planted():
         phone = line_of(snapshot, 1, row.line).decode().split(",")[-6]
-        assert phone in snapshots.BAD_PHONES
+        assert phone in BAD_PHONES
         assert expected[(row.email or "").lower()].phone_number is None
 
 
@@ -420,13 +421,14 @@ def test_more_bad_rows_than_fit_are_refused(bad: dict[Kind, int]):
         list(Snapshot(rows=10, bad=bad).planted())
 
 
-# --- writing --------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def test_command_writes_the_snapshot_and_what_should_come_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    options = "--rows 50 --partitions 2 --seed 7 --line-ending crlf --columns EMail=mail FirstName --bad email-blank=3"
+    options = "--rows 50 --partitions 2 --seed 7 --line-ending crlf --bad email-blank=3"
+    options += " --columns EMail=mail FirstName"
     files = [
         "--out",
         tmp_path / "feed",

@@ -1,4 +1,4 @@
-"""Vault: the real SecretClient against the stand-in; every failure says what to do and shows no secret."""
+"""The real SecretClient against the stand-in: a failure says what to do and shows no secret."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_missing_secret_is_named_with_what_to_do(vault: Vault) -> None:
 
 
 def test_missing_role_is_named(vault: Vault, stand_in: RunningVault) -> None:
-    stand_in.vault.knobs.role_assigned = False
+    stand_in.vault.role_assigned = False
     with pytest.raises(SecretUnavailable) as caught:
         vault.read("klaviyo")
     assert "Key Vault Secrets User" in caught.value.hint
@@ -55,7 +55,7 @@ def test_health_of_a_vault_without_the_health_secret_is_good(vault: Vault) -> No
 
 
 def test_health_of_a_vault_that_refuses_us_is_bad(vault: Vault, stand_in: RunningVault) -> None:
-    stand_in.vault.knobs.role_assigned = False
+    stand_in.vault.role_assigned = False
     with pytest.raises(SecretUnavailable):
         vault.ping()
 
@@ -70,7 +70,7 @@ def test_deleted_secret_is_gone_and_deleting_it_again_is_fine(vault: Vault) -> N
 
 
 def test_missing_role_for_writing_is_named(vault: Vault, stand_in: RunningVault) -> None:
-    stand_in.vault.knobs.role_assigned = False
+    stand_in.vault.role_assigned = False
     for refused in (
         lambda: vault.write("klaviyo", SecretStr("pk_one")),
         lambda: vault.delete("klaviyo"),

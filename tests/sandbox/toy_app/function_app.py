@@ -1,6 +1,7 @@
-"""A function app with one of each trigger, for tests of what runs it. Every run leaves a line in the file LOG.
+"""A function app with one of each trigger, for tests of what runs it.
 
-What a blob or a message says is what the function does: "fail", "sleep 2", "crash once"; anything else succeeds.
+Every run leaves a line in the file LOG. What a blob or a message says is what the function does:
+"fail", "sleep 2", "crash once"; anything else succeeds.
 """
 
 import asyncio

@@ -1,0 +1,201 @@
+"""Runs, as one person starts, follows and cancels them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from exporter.definitions.catalog import Catalog
+from exporter.definitions.export import Export
+from exporter.errors import Conflict, ExporterError, Invalid, Unknown
+from exporter.management import views
+from exporter.management.access import Access
+from exporter.management.app import Rows
+from exporter.management.roles import Action
+from exporter.management.views import (
+    DELIVERED,
+    NO_CURSOR,
+    PAGE,
+    Page,
+    RunView,
+    StartedView,
+    check_limit,
+)
+from exporter.orchestration.start_run import RunStarter
+from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
+from exporter.runs.run import RUN_ID, Run, RunName, run_folder
+from exporter.runs.run_store import RunStore
+from exporter.storage.protocols import NotThere, Store
+
+NEWEST_RUNS = 5  # of an export are read, at most, for its status and when it last delivered
+ROW_FILES: dict[Rows, str] = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
+CHUNK_BYTES = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The runs that a person sees."""
+
+    access: Access
+    catalog: Catalog
+    store: Store
+    run_store: RunStore
+    starter: RunStarter
+
+    def run_export(self, export_id: str) -> RunView:
+        """Start a run of the newest snapshots, or go on with the one that is open on them."""
+        export, _ = self.access.export(Action.RUN_EXPORT, export_id)
+        return self._start(export)
+
+    def run_all(self) -> list[StartedView]:
+        """Start every export with an active schedule that the actor may run.
+
+        What keeps one export from starting is in its answer; the others start.
+        """
+        self.access.check(Action.RUN_EXPORT)
+        started = []
+        for export in self.catalog.exports():
+            if not (export.is_active and export.schedule.is_active):
+                continue
+            try:
+                shared = self.access.is_shared(export.connection)
+                if self.access.may(Action.RUN_EXPORT, shared=shared):
+                    started.append(StartedView(export=export.id, run=self._start(export)))
+            except ExporterError as exc:
+                problem = f"{exc.message}. {exc.hint}".strip()
+                started.append(StartedView(export=export.id, run=None, problem=problem))
+        return started
+
+    def runs(self, export_id: str, *, limit: int = PAGE, cursor: str = "") -> Page[RunView]:
+        """List the runs of an export, newest first; also of an export that was removed.
+
+        cursor: `next` of the previous page.
+        """
+        self.access.check(Action.SEE_RUNS)
+        every = _run_names(self.store, export_id)
+        if cursor and not RunName.parse(cursor) and cursor not in every:
+            raise Invalid(NO_CURSOR)
+        names = [name for name in every if not cursor or _age(name) < _age(cursor)]
+        if not names and not self.catalog.find(Export, export_id) and not cursor:
+            raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
+        shown = names[: check_limit(limit)]
+        items = [
+            views.run_view(run)
+            for name in shown
+            if (run := self.run_store.readable(f"{export_id}/{name}"))
+        ]
+        return Page[RunView](items=items, next=shown[-1] if len(shown) < len(names) else None)
+
+    def run(self, run_id: str) -> RunView:
+        """Show one run; of an open one also how many profiles Klaviyo has accepted."""
+        run = self._permitted_run(Action.SEE_RUNS, run_id)
+        accepted = run.counts.accepted
+        if run.status.is_open:
+            accepted = self.run_store.journal(run).delivery.accepted_profiles
+        return views.run_view(run, accepted=accepted)
+
+    def report(self, run_id: str) -> dict[str, Any]:
+        """Show the report of a closed run, as `runs/report.py` writes it."""
+        run = self._permitted_run(Action.SEE_RUNS, run_id)
+        found = self.store.read(run.folder + "report.json")
+        if found is None:
+            raise Unknown(f"there is no report of {run_id}", hint="An open run has none yet.")
+        return dict(json.loads(found.data))
+
+    def rows(self, run_id: str, kind: Rows, *, max_bytes: int | None = None) -> Iterator[bytes]:
+        """Give the CSV file of rejected rows, which names people, or of duplicates, in chunks.
+
+        Raises Conflict if the file is larger than max_bytes.
+        """
+        run = self._permitted_run(Action.READ_ROWS, run_id)
+        folder = tempfile.TemporaryDirectory()
+        path = Path(folder.name) / "rows.csv"
+        try:
+            self.store.download(run.folder + ROW_FILES[kind], path)
+        except NotThere:
+            folder.cleanup()
+            hint = "An open run has none yet. Those of old runs were deleted."
+            raise Unknown(f"there are no {kind} rows of {run_id}", hint=hint) from None
+        except ExporterError:
+            folder.cleanup()
+            raise
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            folder.cleanup()
+            hint = f"Download {run.folder}{ROW_FILES[kind]} from the state container."
+            raise Conflict(f"the file has over {max_bytes:,} bytes", hint=hint)
+        return _chunks(path, folder)
+
+    def cancel_run(self, run_id: str) -> RunView:
+        """Stop a run: no batch leaves later than 0.3 s from now."""
+        run = self._permitted_run(Action.CANCEL_RUN, run_id)
+        if not run.status.is_open:
+            raise Conflict(f"the run is over: {run.status}", hint="Look at its report.")
+        with self.access.recording_of(Action.CANCEL_RUN, f"runs/{run_id}"):
+            # No name: what goes into the run is logged. The record of changes says who it was.
+            self.run_store.cancel(run_id, why="cancelled by a person")
+        return views.run_view(run)
+
+    def _start(self, export: Export) -> RunView:
+        if export.connection is None:
+            raise Conflict(f"{export.name} is detached", hint="Give the export a connection.")
+        if export.paused:
+            raise Conflict(f"{export.name} is paused", hint="Resume the export first.")
+        connection = self.catalog.connection(export.connection)
+        if connection is None:
+            hint = "Give the export another connection."
+            raise Conflict(f"the connection of {export.name} was removed", hint=hint)
+        if connection.consent is None:
+            raise Conflict(
+                f"nobody has agreed to send data through {connection.name}",
+                hint="An administrator must agree first.",
+            )
+        with self.access.recording_of(Action.RUN_EXPORT, f"exports/{export.id}"):
+            return views.run_view(self.starter.start(export))
+
+    def _permitted_run(self, action: Action, run_id: str) -> Run:
+        """Find a run that the actor may do this with."""
+        self.access.check(action)
+        run = self.run_store.run(run_id) if RUN_ID.fullmatch(run_id) else None
+        if run is None:
+            raise Unknown(f"there is no run {run_id[:200]}", hint="Look at the runs of its export.")
+        self.access.check(action, shared=self.access.is_shared(run.connection))
+        return run
+
+
+def newest_runs(store: Store, run_store: RunStore, export_id: str) -> list[Run]:
+    """Read the newest run of an export, and those before it down to one that delivered.
+
+    Skipped runs in between are not read.
+    """
+    runs: list[Run] = []
+    for name in _run_names(store, export_id):
+        if runs and (found := RunName.parse(name)) and found.is_skipped:
+            continue
+        if run := run_store.readable(f"{export_id}/{name}"):
+            runs.append(run)
+        if len(runs) == NEWEST_RUNS or (runs and runs[-1].status in DELIVERED):
+            break
+    return runs
+
+
+def _run_names(store: Store, export_id: str) -> list[str]:
+    """List the folder names of an export's runs, newest first."""
+    if not RUN_ID.fullmatch(f"{export_id}/x"):
+        return []
+    return sorted(store.folders(run_folder(export_id)), key=_age, reverse=True)
+
+
+def _age(name: str) -> tuple[RunName, str]:
+    """Sort folder names of runs: the snapshot's time, then the attempt. Other names come first."""
+    return RunName.parse(name) or RunName(datetime.min.replace(tzinfo=UTC)), name
+
+
+def _chunks(path: Path, folder: tempfile.TemporaryDirectory[str]) -> Iterator[bytes]:
+    with folder, path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,238 @@
+"""What holds for all of management: who may, ids, versions, damaged documents, recorded changes."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+
+import pytest
+
+from exporter.definitions.connection import Connection
+from exporter.definitions.export import Export
+from exporter.errors import (
+    ConfigError,
+    Conflict,
+    EditConflict,
+    Invalid,
+    NotAllowed,
+    Unknown,
+)
+from exporter.management.connections import Connections
+from exporter.management.exports import Exports
+from exporter.management.forms import (
+    ExportForm,
+    parse,
+)
+from exporter.management.management import ActorsApp, Management
+from exporter.management.runs import Runs
+from exporter.management.segments import Segments
+from sandbox.klaviyo import FULL_KEY
+from tests.journeys.world import World, people
+from tests.management.managing import (
+    ADMIN,
+    CONTRIBUTOR,
+    VIEWER,
+    add_export,
+    connect,
+    export_document,
+    text_of_everything,
+)
+
+
+def test_names_of_connections_are_taken_once(management: Management) -> None:
+    connect(management)
+    with pytest.raises(Invalid, match="name: is taken"):
+        connect(management, name="MAIN account")
+
+
+def test_administrators_alone_may_use_a_connection_unless_it_is_shared(
+    management: Management,
+) -> None:
+    connect(management)
+    connect(management, name="Shared", used_by="contributors")
+    assert [view.name for view in management.as_(CONTRIBUTOR).connections()] == ["Shared"]
+    assert management.as_(CONTRIBUTOR).connections()[0].details is None
+    with pytest.raises(NotAllowed):
+        management.as_(CONTRIBUTOR).connection("main-account")
+
+
+def test_a_connection_that_cannot_be_read_keeps_nothing_else_from_being_seen(
+    broken: Management,
+) -> None:
+    assert [view.id for view in broken.as_(ADMIN).connections()] == ["main-account"]
+    for actor in (ADMIN, CONTRIBUTOR, VIEWER):
+        assert [(view.id, view.connection_name) for view in broken.as_(actor).exports()] == [
+            ("a", None),
+            ("high-value", "Main account"),
+        ]
+        assert broken.as_(actor).export("a").connection == "hand-made"
+    assert broken.as_(CONTRIBUTOR).export("a").may == []
+    with pytest.raises(ConfigError, match=r"connections/hand-made\.json cannot be read"):
+        broken.as_(ADMIN).connection("hand-made")
+
+
+def test_a_connection_that_cannot_be_read_keeps_no_other_from_being_made_or_removed(
+    world: World, broken: Management
+) -> None:
+    assert connect(broken, name="Hand made").id == "hand-made-2"
+    details = broken.as_(ADMIN).connection("main-account").details
+    assert details is not None
+    broken.as_(ADMIN).remove_connection(
+        "main-account", etag=details.etag, exports="detach", delete_secret=True
+    )
+    assert details.secret not in world.secrets
+
+
+def test_of_two_editors_at_once_one_is_told(management: Management) -> None:
+    connect(management)
+    etag = add_export(management).etag
+    outcomes: list[str] = []
+    barrier = threading.Barrier(2)
+
+    def edit(name: str) -> None:
+        barrier.wait()
+        try:
+            management.as_(ADMIN).edit_export(
+                "high-value", parse(ExportForm, export_document(name=name)), etag=etag
+            )
+            outcomes.append(name)
+        except EditConflict:
+            outcomes.append("told")
+
+    threads = [threading.Thread(target=edit, args=(name,)) for name in ("One", "Two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes)[1] == "told"
+    assert management.as_(ADMIN).export("high-value").name == sorted(outcomes)[0]
+
+
+def test_a_contributor_cannot_move_an_export_to_or_from_an_unshared_connection(
+    management: Management,
+) -> None:
+    connect(management)
+    connect(management, name="Shared", used_by="contributors")
+    mine = add_export(management, CONTRIBUTOR, connection="shared")
+    with pytest.raises(NotAllowed):
+        management.as_(CONTRIBUTOR).edit_export(
+            mine.id, parse(ExportForm, export_document()), etag=mine.etag
+        )
+    theirs = add_export(management, name="Theirs")
+    form = parse(ExportForm, export_document(name="Theirs", connection="shared"))
+    with pytest.raises(NotAllowed):
+        management.as_(CONTRIBUTOR).edit_export(theirs.id, form, etag=theirs.etag)
+
+
+def test_an_id_with_history_is_not_given_again(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    management.as_(ADMIN).remove_export(
+        "high-value", etag=management.as_(ADMIN).export("high-value").etag
+    )
+    assert len(management.as_(VIEWER).runs("high-value").items) == 1
+    assert add_export(management).id == "high-value-2"
+
+
+@pytest.mark.parametrize("run_id", ["x", "../x/y", "a/b/c", "high-value/", "high-value/../x", ""])
+def test_odd_run_ids_are_unknown(management: Management, run_id: str) -> None:
+    app = management.as_(ADMIN)
+    for ask in (app.run, app.report, app.cancel_run):
+        with pytest.raises(Unknown):
+            ask(run_id)
+
+
+@pytest.mark.parametrize("odd", ["x", "../x", "a/b", "", "A", "x" * 200, "nul\0"])
+def test_odd_ids_of_documents_are_unknown(management: Management, odd: str) -> None:
+    app = management.as_(ADMIN)
+    for ask in (app.export, app.connection, app.detach_export, app.run_export):
+        with pytest.raises(Unknown):
+            ask(odd)
+    with pytest.raises(Unknown):
+        management.as_(ADMIN).runs(odd)
+
+
+def test_each_change_is_recorded_with_who_and_what(world: World, management: Management) -> None:
+    view = connect(management)
+    etag = add_export(management).etag
+    world.clock.move(1)
+    form = parse(ExportForm, export_document(max_profiles=10))
+    management.as_(ADMIN).edit_export("high-value", form, etag=etag)
+    newest, created, *_ = management.as_(ADMIN).changes().items
+    assert (newest.action, newest.object, newest.by["name"]) == (
+        "edit_export",
+        "exports/high-value",
+        "Ada",
+    )
+    assert newest.before is not None
+    assert newest.after is not None
+    assert (newest.before["max_profiles"], newest.after["max_profiles"]) == (None, 10)
+    assert set(newest.after) == {"max_profiles", "changed"}
+    assert (created.action, created.before) == ("create_export", None)
+    assert [one.object for one in management.as_(ADMIN).changes().items[2:]] == [
+        f"connections/{view.id}"
+    ] * 2
+    assert FULL_KEY not in text_of_everything(world)
+
+
+def test_a_change_that_failed_is_recorded_as_such(world: World, management: Management) -> None:
+    connect(management)
+    with pytest.raises(Conflict):
+        connect(management, name="Other", id="main-account")
+    assert [one.outcome for one in management.as_(ADMIN).changes().items[:2]] == [
+        "failed: Conflict",
+        "",
+    ]
+    assert len([name for name in world.secrets if name.startswith("klaviyo-main-account")]) == 1
+
+
+def test_the_record_is_paged(management: Management) -> None:
+    connect(management)
+    for number in range(4):
+        add_export(management, name=f"Export {number}", paused=True)
+    everything = [one.object for one in management.as_(ADMIN).changes().items]
+    seen, cursor = [], ""
+    for _ in range(4):
+        page = management.as_(ADMIN).changes(limit=2, cursor=cursor)
+        seen += [one.object for one in page.items]
+        cursor = page.next or ""
+        if not cursor:
+            break
+    assert seen == everything
+
+
+def test_documents_of_earlier_still_load() -> None:
+    Connection.model_validate(
+        {
+            "schema": 1,
+            "id": "main",
+            "name": "K",
+            "secret": "k",
+            "consent": {"by": "a", "at": "2026-11-23T09:00:00Z"},
+        }
+    )
+    Export.model_validate(
+        {
+            "schema": 1,
+            "id": "vips",
+            "name": "V",
+            "connection": "main",
+            "list_id": "Y6nRLr",
+            "segments": ["A"],
+            "mapping": {"email": "EMail"},
+            "schedule": {"on": "arrival"},
+        }
+    )
+
+
+def test_no_part_of_the_app_hides_a_method_of_another() -> None:
+    parts = (Connections, Exports, Runs, Segments)
+    methods = [
+        name
+        for part in (*parts, ActorsApp)
+        for name, value in vars(part).items()
+        if inspect.isfunction(value) and not name.startswith("__")
+    ]
+    assert len(set(methods)) == len(methods)
