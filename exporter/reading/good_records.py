@@ -16,6 +16,7 @@ from exporter.reading.csv_grammar import (
     why_rejected,
 )
 from exporter.reading.line_buffer import LineBuffer, Span
+from exporter.reading.row_widths import BLANKS
 from exporter.rejection_reasons import RejectReason
 
 MAX_SHOWN_CHARS = 10_000  # of a rejected record
@@ -106,7 +107,7 @@ class GoodRecords:
 
     def _flaw(self, cells: list[bytes]) -> tuple[RejectReason, str] | None:
         """Say why a well-formed record is not good, with the detail; None for a good one."""
-        has_drifted = len(cells) in self.widths and not b"".join(cells[self._width :]).strip()
+        has_drifted = len(cells) in self.widths and not b"".join(cells[self._width :]).strip(BLANKS)
         return why_rejected(cells, len(cells) if has_drifted else self._width)
 
     def _reject(self, rejected: RejectedLine) -> None:

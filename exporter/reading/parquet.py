@@ -28,9 +28,14 @@ class ParquetFile:
     texts: tuple[str, ...]
     rows: int
 
-    def slice_as_text(self, first: int, rows: int) -> str:
-        """Give the SQL of `rows` rows from row `first` on (from 0), as texts c0, c1, ..."""
-        cells = ", ".join(f"{text} AS c{position}" for position, text in enumerate(self.texts))
+    def slice_as_text(self, first: int, rows: int, *, columns: int = 0) -> str:
+        """Give the SQL of `rows` rows from row `first` on (from 0), as texts c0, c1, ...
+
+        columns: how many there must be at least; those that the file lacks are NULL.
+        """
+        lacking = ["NULL::VARCHAR"] * (columns - len(self.texts))
+        texts = enumerate([*self.texts, *lacking])
+        cells = ", ".join(f"{text} AS c{position}" for position, text in texts)
         return (
             f"(SELECT {cells} FROM {_read_parquet(self.path, 'file_row_number = true')}"
             f" WHERE file_row_number >= {first} AND file_row_number < {first + rows})"

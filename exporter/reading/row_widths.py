@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+BLANKS = b" \t"
 ENOUGH = 0.9  # of the rows must be alike: single damaged ones among them say nothing
 
 
@@ -23,7 +24,7 @@ def find_drift(rows: Iterable[Sequence[bytes]], width: int) -> int | None:
     for cells in rows:
         if len(cells) == width and not widths:
             return None  # the first row is as it should be, as in nearly all files
-        is_empty_beyond = not b"".join(cells[width:]).strip()
+        is_empty_beyond = not b"".join(cells[width:]).strip(BLANKS)
         widths[len(cells) if is_empty_beyond else 0] += 1
     if not widths:
         return None
