@@ -30,6 +30,8 @@ class Outcome:
     lines: int
     pieces: list[Piece]
     sizes: list[int]
+    notes: tuple[str, ...]
+    encoding: str
 
     @property
     def values(self) -> list[tuple[str, ...]]:
@@ -65,7 +67,15 @@ def read(data: bytes | Iterable[bytes], *, chunk: int = 1 << 20, **options: Any)
         assert not list(Path(folder).iterdir())
     assert partition.rejected.total() == len(rejected)
     return Outcome(
-        partition.header, partition.delimiter, rows, rejected, partition.lines, pieces, sizes
+        header=partition.header,
+        delimiter=partition.delimiter,
+        rows=rows,
+        rejected=rejected,
+        lines=partition.lines,
+        pieces=pieces,
+        sizes=sizes,
+        notes=partition.notes,
+        encoding=partition.encoding,
     )
 
 
