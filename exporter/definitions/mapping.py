@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from exporter.errors import MappingError
 from exporter.reading.dialect import is_culture
+from exporter.reading.text_encoding import is_encoding
 
 IDENTIFIERS = ("email", "phone_number", "external_id")
 ATTRIBUTES = (*IDENTIFIERS, "first_name", "last_name", "organization", "title", "image", "locale")
@@ -93,6 +94,7 @@ class MappingDocument(BaseModel):
     phone_region: str | None = None
     newest_by: str | None = None
     culture: str | None = None  # of dates and numbers in CSV files; else the one of model.json
+    encoding: str | None = None  # of CSV files; else that of model.json, else UTF-8
 
     @model_validator(mode="before")
     @classmethod
@@ -149,6 +151,13 @@ class MappingDocument(BaseModel):
         if culture is not None and not is_culture(culture):
             raise ValueError(f"{culture!r} must be a culture, such as en-US, en-GB or de-DE")
         return culture
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        if encoding is not None and not is_encoding(encoding):
+            raise ValueError(f"{encoding!r} must be an encoding, such as utf-8 or windows-1252")
+        return encoding
 
     @model_validator(mode="after")
     def _has_identifier(self) -> Self:
