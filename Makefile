@@ -7,7 +7,7 @@
 
 PY = $(or $(VENV),.venv)/bin/python
 ROWS ?= 5000
-WORKERS ?= 3
+WORKERS ?= 4
 export VENV PYTHON
 
 .PHONY: setup demo test check docs bench chaos fuzz supply lock clean
@@ -22,10 +22,11 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(dir $(PY))lint-imports --no-logo --no-cache
 	$(PY) scripts/docs.py --check
 
 test: check
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	@$(PY) scripts/bench.py $(ARGS)

@@ -22,7 +22,7 @@ import azurefunctions.extensions.bindings.blob as blob
 from exporter import wiring
 from exporter.errors import ExporterError
 from exporter.logs import discreet, show_fields
-from exporter.storage.protocols import decode_message
+from exporter.storage.messages import decode_message
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 show_fields()

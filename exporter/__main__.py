@@ -3,7 +3,8 @@
 import gc
 import sys
 
-gc.disable()  # what importing makes stays for good: looking for garbage in it is a fifth of the start
+# What importing makes stays for good: looking for garbage in it is a fifth of the start
+gc.disable()
 
 from exporter.cli.main import main  # noqa: E402
 

@@ -1,42 +1,43 @@
-"""Every error of the exporter, named by where it happens and caught by what to do next.
+"""Every error of the exporter, named by what happened and caught by what to do next.
 
-    ExporterError(message, hint)        hint: the one thing that an operator can do
-      Transient(retry_after_s)          try the same step again later
-        RateLimited                     Klaviyo: 429
-        KlaviyoUnavailable              Klaviyo: 5xx, time-outs, dropped connections, an edge page instead of an answer
-          Unavailable *                 the same, with its row of the retry table
-        LeaseHeld                       another instance works for this Klaviyo account
-      Terminal                          this run cannot succeed unchanged
-        ConfigError                     settings, secrets, permissions: a person must act
-          NoSnapshot                    nothing of these segments has arrived yet
-          DocumentUnreadable            a document of our own was damaged, or edited by hand
-          KeyRefused, ScopeMissing      Klaviyo: 401, 403
-          SecretUnavailable             Key Vault
-          MappingError                  a column that is not there, an attribute that Klaviyo does not have
-        SnapshotUnreadable              not CSV or Parquet, damaged, no rows that could be understood
-        RowsLost                        rows were read that did not come out again: the run must not go on
-        KlaviyoRejected                 an answer that no repetition changes
-          ListGone, RevisionRetired     Klaviyo: 404, 410
-          NotFound *                    Klaviyo: 404, and not about a list
-          BatchRefused                  Klaviyo: 400 for a batch; names rows, or nothing (sending repairs it)
-          BatchTooLarge                 Klaviyo: 413
-        RunCanceled                     withdrawn or cancelled by a person
-      Refused                           what a person asked for is not done, and nothing of it is
-        NotAllowed                      their role does not permit it
-        Unknown                         there is no such connection, export or run
-        Invalid(problems)               a field's value will not do; each problem names its field
-        Conflict                        not as things stand: still used, paused, name taken
-          EditConflict                  somebody else changed it since it was read
-      NotThere *                        a file to be downloaded does not exist
-      NotASnapshot *                    a blob that is no part of a snapshot: safe to skip
-      BlobTooLarge                      a blob has more bytes than are read at once
-      PartitionChanged                  a blob is not the one of the manifest: start over with a new manifest
-      StoreMoved, AlreadyThere          a conditional write lost: someone else was faster, leave quietly
+    ExporterError(message, hint)      hint: the one thing that an operator can do
+      Transient(retry_after_s)        try the same step again later
+        LeaseHeld                     another instance works for this Klaviyo account
+        RateLimited                   Klaviyo: 429
+        KlaviyoUnavailable            Klaviyo: 5xx, time-out, dropped connection, an edge's page
+          Unavailable *               the same, with its row of the retry table
+      Terminal                        this run cannot succeed unchanged
+        ConfigError                   settings, secrets, permissions: a person must act
+          MappingError                no such column, or no such attribute in Klaviyo
+          SecretUnavailable           Key Vault
+          NoSnapshot                  no snapshot of the export's segments is complete
+          DocumentUnreadable          a document of our own was damaged, or edited by hand
+          KeyRefused, ScopeMissing    Klaviyo: 401, 403
+        RowsLost                      rows were read that did not come out again
+        SnapshotUnreadable            not CSV or Parquet, damaged, no rows that can be understood
+        RunCanceled                   a person withdrew the export or canceled the run
+        KlaviyoRejected               Klaviyo gave an answer that repeating does not change
+          ListGone, RevisionRetired   Klaviyo: 404, 410
+          NotFound *                  Klaviyo: 404, for anything but a list
+          BatchTooLarge               Klaviyo: 413
+          BatchRefused                Klaviyo: 400 for a batch; names rows, or nothing
+      Refused                         nothing of what a person asked for was done
+        NotAllowed                    their role does not permit it
+        Unknown                       there is no such connection, export or run
+        Invalid(problems)             values that cannot be used; each problem names its field
+        Conflict                      the current state forbids it: in use, paused, name taken
+          EditConflict                somebody else changed it since it was read
+      BlobTooLarge                    a blob has more bytes than may be read at once
+      PartitionChanged                a blob differs from the manifest: start with a new manifest
+      StoreMoved                      a conditional write lost: somebody else was faster
+        AlreadyThere                  a document to be created exists
+      NotThere *                      a file to be downloaded does not exist
+      NotASnapshot *                  a blob that belongs to no snapshot: safe to skip
 
-* Beside what raises them: Unavailable and NotFound in klaviyo_answers.py, NotThere in store.py, NotASnapshot in
-snapshots.py. All others are here.
+* Beside the code that raises it: klaviyo/backoff.py (Unavailable), klaviyo/statuses.py (NotFound),
+storage/protocols.py (NotThere), snapshots/paths.py (NotASnapshot). All others are here.
 
-Messages and hints never hold a key, an address, a row or a body: they go to logs, pages and notices.
+Messages and hints go to logs, pages and notices. They never hold a key, address, row or body.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from dataclasses import dataclass
 
 
 class ExporterError(Exception):
-    """Anything that the exporter says about itself; `hint` is the one next action for an operator."""
+    """The root of all our errors. `hint` is the one next action for an operator."""
 
     hint = ""
 
@@ -58,12 +59,12 @@ class ExporterError(Exception):
 
 
 def name_of(kind: type[ExporterError]) -> str:
-    """The name of an error for programs: "edit-conflict" of EditConflict."""
+    """Return an error's name for programs: "edit-conflict" for EditConflict."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
 
 
 class Transient(ExporterError):
-    """Try the same step again, no sooner than `retry_after_s` when the other side named a time."""
+    """Try the same step again, after `retry_after_s` if the other side named a time."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -79,20 +80,18 @@ class LeaseHeld(Transient):
 
 
 class RateLimited(Transient):
-    """Klaviyo answered 429; `retry_after_s` is its own word, None when it gave none."""
+    """Klaviyo answered 429. `retry_after_s` is what Klaviyo asked for, None if it named no time."""
 
     hint = (
-        "Other tools use the account's quota, or Klaviyo lowered it: run the export again when they are quiet, which "
-        "is harmless, and set KLAVIYO_SHARE to the part that they leave."
+        "Other tools use the account's quota, or Klaviyo lowered it. Run the export again when "
+        "they are quiet, which is harmless, and set KLAVIYO_SHARE to the part that they leave."
     )
 
 
 class KlaviyoUnavailable(Transient):
-    """Klaviyo, or what stands before it, could not answer; the request may or may not have been taken."""
+    """Klaviyo, or its edge, could not answer. The request may have been carried out or not."""
 
-    hint = (
-        "Look at status.klaviyo.com; run the export again when Klaviyo is well, which is harmless."
-    )
+    hint = "Look at status.klaviyo.com. Run the export again when Klaviyo works, which is harmless."
 
 
 class ConfigError(Terminal):
@@ -108,7 +107,7 @@ class SecretUnavailable(ConfigError):
 
 
 class NoSnapshot(ConfigError):
-    """No complete snapshot of the export's segments is there."""
+    """No snapshot of the export's segments is complete."""
 
 
 class DocumentUnreadable(ConfigError):
@@ -121,39 +120,52 @@ class KeyRefused(ConfigError):
     """Klaviyo refused the API key (401, or 400 for a request without a body)."""
 
     hint = (
-        "Create a private key with the scopes of the README in Klaviyo and store it for this connection; "
-        "`push` takes it from KLAVIYO_API_KEY."
+        "Create a private key in Klaviyo with the scopes that the README lists, and store it for "
+        "this connection. `push` takes it from KLAVIYO_API_KEY."
     )
 
 
 class ScopeMissing(ConfigError):
-    """The key is good but may not do this (403)."""
+    """The key is valid, but a scope is missing (403)."""
 
     hint = (
-        "Scopes of a Klaviyo key cannot be changed: create a new key with accounts:read, lists:read, lists:write, "
-        "profiles:read and profiles:write (data-privacy:write, too, to have Klaviyo delete people), and store it for "
-        "this connection; `push` takes it from KLAVIYO_API_KEY."
+        "The scopes of a Klaviyo key cannot be changed. Create a new key with accounts:read, "
+        "lists:read, lists:write, profiles:read and profiles:write (and data-privacy:write, to "
+        "have Klaviyo delete people), and store it for this connection. `push` takes it from "
+        "KLAVIYO_API_KEY."
     )
 
 
 class RowsLost(Terminal):
-    """Fewer or more rows came out of a file than went into it. It never happens, and if so nothing may be sent."""
+    """Fewer or more rows came out of a file than went in. This is a defect: nothing may be sent."""
 
-    hint = "Run the export again. If it happens again, report it to the project, with the run's report."
+    hint = (
+        "Run the export again. If it happens again, report it to the project, "
+        "with the run's report."
+    )
 
 
 class SnapshotUnreadable(Terminal):
-    """A partition is damaged or no table at all."""
+    """A partition is damaged, or not a table."""
 
 
 class RunCanceled(Terminal):
-    """A person withdrew the connection or export, or cancelled the run."""
+    """A person withdrew the connection or export, or canceled the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateInfo:
+    """What an answer's headers say of its endpoint's steady window; None where they say nothing."""
+
+    limit: int | None
+    remaining: int | None
+    reset_s: float | None
 
 
 class KlaviyoRejected(Terminal):
     """Klaviyo gave an answer that repeating the request would not change."""
 
-    rate: RateInfo | None = None  # what the answer said of the steady window
+    rate: RateInfo | None = None  # as the answer's headers told it
 
     def __init__(self, message: str, *, status: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -163,13 +175,16 @@ class KlaviyoRejected(Terminal):
 class ListGone(KlaviyoRejected):
     """The list (or job) does not exist in this account (404)."""
 
-    hint = "Choose a list that exists in this Klaviyo account; its ID is in the list's address and settings."
+    hint = (
+        "Choose a list that exists in this Klaviyo account. "
+        "Its ID is in the list's address and settings."
+    )
 
 
 class RevisionRetired(KlaviyoRejected):
-    """Klaviyo retired the API revision that we speak (410)."""
+    """Klaviyo has retired the API revision that we use (410)."""
 
-    hint = "Upgrade the exporter, or set KLAVIYO_REVISION to a revision that Klaviyo still serves."
+    hint = "Upgrade the app, or set KLAVIYO_REVISION to a revision that Klaviyo still serves."
 
 
 class BatchTooLarge(KlaviyoRejected):
@@ -186,9 +201,9 @@ class RowRefusal:
 
 
 class BatchRefused(KlaviyoRejected):
-    """Klaviyo took nothing of a batch (400). `rows` are those it named: all, some, or none.
+    """Klaviyo accepted nothing of a batch (400). `rows` are the rows that it named, if any.
 
-    words: Klaviyo's own where it named none, for the row that turns out to be the one.
+    words: what Klaviyo said where it named no row, for the row that turns out to be the cause.
     """
 
     def __init__(self, message: str, *, rows: Sequence[RowRefusal] = (), words: str = "") -> None:
@@ -198,7 +213,7 @@ class BatchRefused(KlaviyoRejected):
 
 
 class Refused(ExporterError):
-    """What a person asked for is not done, and nothing of it is."""
+    """Nothing of what a person asked for was done."""
 
 
 class NotAllowed(Refused):
@@ -213,34 +228,35 @@ class Unknown(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one field of what a person gave. `field` is a path such as schedule.cron."""
+    """What is wrong with one field that a person gave. `field` is a path such as schedule.cron."""
 
     field: str
     message: str
 
 
 class Invalid(Refused):
-    """Values that will not do. `problems` has one entry for each field."""
+    """Values that cannot be used. `problems` has one entry for each field."""
 
-    hint = "Correct these fields; nothing was saved."
+    hint = "Correct these fields. Nothing was saved."
 
     def __init__(self, *problems: Problem, hint: str = "") -> None:
-        super().__init__("; ".join(f"{each.field}: {each.message}" for each in problems), hint=hint)
+        message = "; ".join(f"{each.field}: {each.message}" for each in problems)
+        super().__init__(message, hint=hint)
         self.problems = problems
 
 
 class Conflict(Refused):
-    """Not as things stand."""
+    """The current state forbids it."""
 
 
 class EditConflict(Conflict):
     """Somebody else changed the document since it was read."""
 
-    hint = "Read it again and repeat your change on what is there now."
+    hint = "Read it again and repeat your change."
 
 
 class BlobTooLarge(ExporterError):
-    """A blob has more bytes than are read at once."""
+    """A blob has more bytes than may be read at once."""
 
 
 class PartitionChanged(ExporterError):
@@ -253,12 +269,3 @@ class StoreMoved(ExporterError):
 
 class AlreadyThere(StoreMoved):
     """A document to be created exists."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateInfo:
-    """The steady window of the endpoint that answered, in Klaviyo's words; None where it says nothing of it."""
-
-    limit: int | None
-    remaining: int | None
-    reset_s: float | None

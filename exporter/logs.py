@@ -1,10 +1,10 @@
-"""Logging: short constant messages with fields; the run's id on everything.
+"""Logging: short constant messages with fields, and the run's id on everything.
 
     run created                                           the message, which queries ask for
-    run created run_id=vips/20260824T1433Z-1a2b3c4d5e     as a line: the run and the fields follow
+    run created run_id=vips/20260824T1433Z-1a2b3c4d5e     the line: run and fields follow
 
-Never a row, an address, a body or a key. Where OpenTelemetry takes the records, run and fields are attributes (in
-Application Insights: customDimensions) and the message stays as it is.
+Never a row, an address, a body or a key. Where OpenTelemetry takes the records, run and fields are
+attributes (in Application Insights: customDimensions) and the message stays as it is.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _run_id: ContextVar[str] = ContextVar("run_id", default="")
 
 
 def run_bound() -> str:
-    """The run that records of this thread belong to; "" for none."""
+    """Return the id of the run that this thread works for; "" for none."""
     return _run_id.get()
 
 
 @contextlib.contextmanager
 def bound_run(run_id: str) -> Iterator[None]:
-    """Name the run on every record of the block."""
+    """Put the run's id on every record of a block."""
     token = _run_id.set(run_id)
     try:
         yield
@@ -50,13 +50,13 @@ def bound_run(run_id: str) -> Iterator[None]:
 
 
 class UnexpectedError(Exception):
-    """An error that is not ours, told by its kind and place."""
+    """Stands for an error that is not ours: only its kind and place, none of its text."""
 
 
 def discreet(trigger: Callable[P, R]) -> Callable[P, R]:
-    """A trigger whose errors can be logged by its host: no text in them but our own.
+    """Let no text but our own leave a trigger in an error, because hosts log errors in full.
 
-    The text of an error that nobody expected may quote a cell, an address or a body, and hosts log it in full.
+    The text of an unexpected error may quote a cell, an address or a body.
     """
 
     @functools.wraps(trigger)
@@ -64,31 +64,30 @@ def discreet(trigger: Callable[P, R]) -> Callable[P, R]:
         try:
             return trigger(*args, **kwargs)
         except ExporterError as exc:
-            raise exc from None  # what caused it is somebody else's text
+            raise exc from None  # its cause holds somebody else's text
         except Exception as exc:  # noqa: BLE001 - the outermost edge; raised again below
             error = UnexpectedError(kind_and_place(exc))
-        raise error  # outside of the handler: else that error would come along as its context
+        raise error  # outside the handler: inside, the original would become its context
 
     return run
 
 
 def cause_of(exc: Exception) -> str:
-    """An error as a log may name it: in our own words, or by its kind and place."""
+    """Describe an error for a log: in our own words, or by its kind and place."""
     return exc.message if isinstance(exc, ExporterError) else kind_and_place(exc)
 
 
 def kind_and_place(exc: Exception) -> str:
-    """What an error is and the way it came through our own code: "KeyError in service.py:470 < planning.py:310"."""
+    """Name an error and its way through our code: "KeyError in run_step.py:47 < planner.py:31"."""
     frames = traceback.extract_tb(exc.__traceback__)
-    ours = [frame for frame in frames if "exporter" in PurePath(frame.filename).parts] or frames[
-        -1:
-    ]
-    place = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in ours)
+    ours = [frame for frame in frames if "exporter" in PurePath(frame.filename).parts]
+    shown = ours or frames[-1:]
+    place = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in shown)
     return f"{type(exc).__name__} in {place}"
 
 
 class RunIdFilter(logging.Filter):
-    """Adds `run_id` to records of a run that have none."""
+    """Adds the bound run's `run_id` to records that have none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, RUN_ID) and (run_id := _run_id.get()):
@@ -97,7 +96,7 @@ class RunIdFilter(logging.Filter):
 
 
 class FieldFormatter(logging.Formatter):
-    """Another formatter's line, with the fields that are there after the message."""
+    """Adds the record's fields to another formatter's line, after the message."""
 
     def __init__(self, inner: logging.Formatter | None = None) -> None:
         super().__init__()
@@ -117,20 +116,19 @@ class FieldFormatter(logging.Formatter):
 
 
 def quiet_sdks() -> None:
-    """The Azure SDKs log each request at INFO, with headers."""
+    """Silence the Azure SDKs below WARNING: they log each request at INFO, with headers."""
     for name in ("azure", "urllib3", "msal"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def show_fields() -> None:
-    """Under a functions host, once the app is loaded: run and fields for the handlers that are there already."""
+    """Add run and fields to the lines of a functions host's handlers, once the app is loaded."""
     for handler in (*logging.getLogger().handlers, *logging.getLogger("exporter").handlers):
         if not any(isinstance(each, RunIdFilter) for each in handler.filters):
             handler.addFilter(RunIdFilter())
         takes_fields = type(handler).__module__.startswith("opentelemetry.")
         if not takes_fields and not isinstance(handler.formatter, FieldFormatter):
             handler.setFormatter(FieldFormatter(handler.formatter))
-    logging.getLogger("exporter").setLevel(
-        logging.INFO
-    )  # Microsoft's worker does so for all; others may not
+    # Microsoft's worker does so for all loggers; other hosts may not.
+    logging.getLogger("exporter").setLevel(logging.INFO)
     quiet_sdks()

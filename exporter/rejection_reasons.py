@@ -8,11 +8,12 @@ MAX_EMAIL_CHARS = 100  # Klaviyo, "Profiles API overview", read 2026-11
 MAX_LOCAL_PART_CHARS = 64  # RFC 5321, 4.5.3.1.1
 MAX_LABEL_CHARS = 63  # RFC 1035, 2.3.4: between two dots of a domain
 MAX_EXTERNAL_ID_CHARS = 255  # Segment's code for Klaviyo, 2026; no official figure
-MAX_PROFILE_BYTES = 100_000  # Klaviyo says 100 KB a profile since revision 2025-01-15; decimal is the smaller reading
+# Klaviyo says 100 KB a profile since revision 2025-01-15; decimal is the smaller reading.
+MAX_PROFILE_BYTES = 100_000
 
 
 class RejectReason(StrEnum):
-    """Why a row is not sent, or was not taken. A closed list: docs/rejected-rows.md explains each."""
+    """Why a row is not sent, or was not accepted. docs/rejected-rows.md explains each."""
 
     TOO_FEW_COLUMNS = "too_few_columns"
     TOO_MANY_COLUMNS = "too_many_columns"
@@ -43,24 +44,38 @@ MESSAGES = {
     RejectReason.TOO_FEW_COLUMNS: "the row has fewer cells than the header",
     RejectReason.TOO_MANY_COLUMNS: "the row has more cells than the header",
     RejectReason.UNTERMINATED_QUOTE: "a quote is opened and never closed",
-    RejectReason.STRAY_QUOTE: "text follows a closing quote; quotes inside a cell must be doubled",
+    RejectReason.STRAY_QUOTE: (
+        "text follows a closing quote; quotes inside a cell must be doubled"
+    ),
     RejectReason.NUL_BYTE: "the row holds a NUL byte",
     RejectReason.BAD_ENCODING: "the row holds bytes that are not text in the file's encoding",
     RejectReason.BARE_CARRIAGE_RETURN: "a carriage return stands alone outside quotes",
     RejectReason.TOO_LONG: "the row is longer than any row can sensibly be",
     RejectReason.NO_IDENTIFIER: "the cell that identifies the profile is empty",
     RejectReason.PLACEHOLDER: "the address is a placeholder, not a person's",
-    RejectReason.EMAIL_TOO_LONG: f"the address is longer than Klaviyo's {MAX_EMAIL_CHARS} characters",
+    RejectReason.EMAIL_TOO_LONG: (
+        f"the address is longer than Klaviyo's {MAX_EMAIL_CHARS} characters"
+    ),
     RejectReason.EMAIL_MAILTO: "the cell holds a link (mailto:), not an address",
     RejectReason.EMAIL_SPACE: "the address holds a blank",
-    RejectReason.EMAIL_LOCAL_PART: "the part before the @ holds a character that Klaviyo refuses",
-    RejectReason.EMAIL_DOMAIN: "the part after the @ is no domain that Klaviyo takes",
-    RejectReason.EMAIL_MALFORMED: "this is no e-mail address",
-    RejectReason.PHONE_IMPOSSIBLE: "no such phone number can exist; give country codes or the export's phone region",
-    RejectReason.EXTERNAL_ID_TOO_LONG: f"the external id is longer than {MAX_EXTERNAL_ID_CHARS} characters",
-    RejectReason.PROFILE_TOO_LARGE: f"the profile is larger than Klaviyo's {MAX_PROFILE_BYTES:,} bytes",
+    RejectReason.EMAIL_LOCAL_PART: ("the part before the @ holds a character that Klaviyo refuses"),
+    RejectReason.EMAIL_DOMAIN: "Klaviyo does not accept the domain after the @",
+    RejectReason.EMAIL_MALFORMED: "the cell does not hold an e-mail address",
+    RejectReason.PHONE_IMPOSSIBLE: (
+        "no such phone number can exist; give country codes or the export's phone region"
+    ),
+    RejectReason.EXTERNAL_ID_TOO_LONG: (
+        f"the external id is longer than {MAX_EXTERNAL_ID_CHARS} characters"
+    ),
+    RejectReason.PROFILE_TOO_LARGE: (
+        f"the profile is larger than Klaviyo's {MAX_PROFILE_BYTES:,} bytes"
+    ),
     RejectReason.REFUSED_BY_KLAVIYO: "Klaviyo refused the row when its batch was sent",
-    RejectReason.FAILED_IN_KLAVIYO: "Klaviyo took the batch and could not import the row",
-    RejectReason.UNCONFIRMED: "Klaviyo ended the job and counts a row neither as imported nor as failed; not which one",
-    RejectReason.JOB_LOST: "Klaviyo took the batch and then knew nothing of its job: the row's fate is unknown",
+    RejectReason.FAILED_IN_KLAVIYO: "Klaviyo accepted the batch but could not import the row",
+    RejectReason.UNCONFIRMED: (
+        "Klaviyo counts a row of the job neither as imported nor as failed; it does not say which"
+    ),
+    RejectReason.JOB_LOST: (
+        "Klaviyo accepted the batch but later did not know its job: the row's fate is unknown"
+    ),
 }

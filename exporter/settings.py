@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from exporter.errors import ConfigError
 from exporter.klaviyo.base_url import BASE_URL, REVISION, parse_base_url, parse_revision
+from exporter.planning.limits import PlanLimits
+from exporter.sending.limits import SendLimits
 
 HINT = "Correct these app settings. docs/configuration.md explains each."
 
@@ -92,6 +94,10 @@ def _between(low: float, high: float, kind: Callable[[str], Any] = float) -> Cal
     return parse
 
 
+def _plan_limits(text: str) -> PlanLimits:
+    return PlanLimits(memory_mb=_between(64, 4096, int)(text))
+
+
 # The settings
 
 
@@ -125,10 +131,10 @@ class StepLimits:
         "The part of Klaviyo's limits that runs may use. Lower it when other tools use the "
         "account.",
     )
-    memory_mb: int = _setting(
+    plan: PlanLimits = _setting(
         "MEMORY_MB",
         "96",
-        _between(64, 4096, int),
+        _plan_limits,
         "DuckDB's memory. Rows beyond it go to disk, but each mapped column takes about 1 MB. The "
         "process needs about 120 MB more. The templates set a quarter of an instance's memory.",
     )
@@ -155,6 +161,7 @@ class StepLimits:
     )
     setbacks: int = 12  # failures in a row without progress; their waits make half an hour
     lease_s: float = 60.0  # how long a dead instance keeps its account from others
+    send: SendLimits = field(default_factory=SendLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from exporter.errors import ConfigError
 
 
 def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that may read and write in `folder` only, and spills there.
+    """Open a DuckDB in memory that may read and write in `folder` only, and spills there.
 
-    One thread a query: parallelism comes from our own threads, each with a cursor, which keeps memory predictable and
-    the order of rows certain.
+    A query has one thread: our own threads, each with a cursor, work in parallel. This keeps memory
+    predictable and the order of rows certain.
     """
     spill = folder / "spill"
     spill.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "preserve_insertion_order": True,
-            # Joins stay as written, the large table first: swapping them would lose the order of rows.
+            # Joins stay as written, the large table first: else the order of rows would be lost.
             "disabled_optimizers": "join_order,build_side_probe_side",
         },
     )
@@ -36,8 +36,8 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
     # Else a row group is held as a whole, and other programs write them of a million rows.
     database.execute("SET GLOBAL disable_parquet_prefetching = true")
     database.execute("SET GLOBAL enable_external_file_cache = false")
-    # As it is by default: what is known of row groups would be kept for good, 10 MB of it a million rows and the heap
-    # in fragments between. To read it anew for each batch costs no more.
+    # As it is by default: what is known of row groups would be kept for good, 10 MB of it a million
+    # rows, and the heap in fragments between. To read it anew for each batch costs no more.
     database.execute("SET GLOBAL parquet_metadata_cache = false")
     database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
     database.execute("SET enable_external_access = false")
@@ -47,14 +47,14 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
 
 @contextlib.contextmanager
 def within_memory() -> Iterator[None]:
-    """Raises ConfigError where DuckDB needs more memory than it was given, and cannot spill."""
+    """Raise ConfigError where DuckDB needs more memory than it was given, and cannot spill."""
     try:
         yield
     except duckdb.OutOfMemoryException as exc:
         raise ConfigError(
             "the snapshot needs more memory than MEMORY_MB allows",
-            hint="Raise MEMORY_MB: each mapped column takes about 1 MB, and the largest row group of a Parquet file "
-            "has to fit. Or map fewer columns.",
+            hint="Raise MEMORY_MB: each mapped column takes about 1 MB, and the largest row group"
+            " of a Parquet file has to fit. Or map fewer columns.",
         ) from exc
 
 

@@ -1,22 +1,23 @@
 """Traces and metrics: what a run does, how long it takes and how it ends. Never who is in it.
 
-    run                       one trace, whose id is made of the run's: every step of it, on any instance, is in it
-      step                    one message of the queue; linked to the invocation that it came with
-        phase                 plan, send, confirm or finish, as far as the step got with it
-          request             one exchange with Klaviyo
+    step                    one message of the queue, within the invocation that brought it
+      phase                 plan, send, confirm or finish, as far as the step got with it
+        request             one exchange with Klaviyo
+    run                     the whole run, in a trace of its own, recorded when it closes
 
-Only OpenTelemetry's API is used: without a provider every call here does nothing. On Azure the worker sets one up
-(PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY, package azure-monitor-opentelemetry), a test its own. Elsewhere the
-sums of each step are in the log lines. Attributes are ids, words of closed sets and numbers: no address, no name, no
-body, no query of an address; and errors are told by their kind, because the text of one that is not ours may quote
-anything.
+Every span bears its run's id, so `run_id` finds all spans of a run, whichever instance sent them.
+
+Only OpenTelemetry's API is used: without a provider every call here does nothing. On Azure the
+worker sets one up (PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY, azure-monitor-opentelemetry), a
+test its own. Elsewhere the sums of each step are in the log lines. Attributes are ids, words of
+closed sets and numbers: no address, no name, no body, no query of an address. Errors are told by
+their kind, because the text of an error that is not ours may quote anything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import threading
 import time
@@ -24,38 +25,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-)
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from exporter.logs import run_bound
-
-if TYPE_CHECKING:
-    from exporter.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Names. docs/how-to/watch.md asks for them; a test holds its queries to these.
+# The names that the queries in docs/how-to/watch.md ask for; a test compares the two.
 
-RUN_SPAN, STEP_SPAN, PHASE_SPAN = SPANS = (
-    "run",
-    "step",
-    "phase",
-)  # a request's is "POST /api/lists/{id}"
+# A request's span is called "POST /api/lists/{id}".
+RUN_SPAN, STEP_SPAN, PHASE_SPAN = SPANS = ("run", "step", "phase")
 
 PROFILES = "exporter.profiles"
 JOBS = "exporter.jobs"
@@ -66,33 +52,20 @@ PHASES = "exporter.phase.seconds"
 METRICS = {
     PROFILES: ("{row}", "Rows of closed runs, by outcome and, if rejected, reason."),
     JOBS: ("{job}", "Import jobs: accepted, complete or lost."),
-    WAITS: (
-        "s",
-        "Time spent waiting: for Klaviyo's pace, to retry a request, or to try a step again.",
-    ),
+    WAITS: ("s", "Waiting time: for Klaviyo's pace, to retry a request, to try a step again."),
     THROTTLED: ("{request}", "Requests that Klaviyo answered with 429, by endpoint."),
     REQUESTS: ("s", "Exchanges with Klaviyo, by endpoint and status; 0 where none came back."),
     PHASES: ("s", "What a step spent in a phase, by phase."),
 }
 
-# Attributes of spans and metrics; a run's id is on spans only, for it would make a series of every run.
+# Attributes of spans and metrics. A run's id is on spans only: each run would be a metric's series.
 RUN_ID, EXPORT, PHASE, STEP, BATCH = "run_id", "export", "phase", "step", "batch"
-STATUS, OUTCOME, REASON, BECAUSE, CAUSE, ENDPOINT = (
-    "status",
-    "outcome",
-    "reason",
-    "because",
-    "cause",
-    "endpoint",
-)
-ROWS, DELIVERED, DUPLICATES, REJECTED, JOB_COUNT = (
-    "rows",
-    "delivered",
-    "duplicates",
-    "rejected",
-    "jobs",
-)
-# As OpenTelemetry's conventions have them: Application Insights makes type, name and target of a dependency of them.
+STATUS, OUTCOME, REASON, BECAUSE = "status", "outcome", "reason", "because"
+CAUSE, ENDPOINT = "cause", "endpoint"
+ROWS, DELIVERED, DUPLICATES, REJECTED = "rows", "delivered", "duplicates", "rejected"
+JOB_COUNT = "jobs"
+# The names of OpenTelemetry's conventions: from them Application Insights makes the type, name and
+# target of a dependency.
 HTTP_METHOD, HTTP_STATUS, URL = "http.request.method", "http.response.status_code", "url.full"
 ATTRIBUTES = (
     *(RUN_ID, EXPORT, PHASE, STEP, BATCH, STATUS, OUTCOME, REASON, BECAUSE, CAUSE, ENDPOINT),
@@ -120,23 +93,22 @@ def _histogram(name: str, bounds: Sequence[float]) -> metrics.Histogram:
     )
 
 
-_profiles, _jobs, _waits, _throttled = (
-    _counter(name) for name in (PROFILES, JOBS, WAITS, THROTTLED)
-)
+_profiles, _jobs = _counter(PROFILES), _counter(JOBS)
+_waits, _throttled = _counter(WAITS), _counter(THROTTLED)
 _requests = _histogram(REQUESTS, (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
 _phases = _histogram(PHASES, (0.1, 0.5, 1, 5, 15, 60, 120, 240, 480))
 
-# What the requests of a block are about: `batch`, set by the thread that hands them out.
+# Attributes for the requests of a thread: `batch`, set by `carrying`.
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about", default=MappingProxyType({}))
 
 
 class _Spent:
-    """What a step took of Klaviyo, for the log: without a provider nothing else tells."""
+    """Sums up a step's use of Klaviyo for the log, the only record where there is no provider."""
 
     def __init__(self) -> None:
         self.jobs, self.waited_s = 0, 0.0
         self._started = time.monotonic()
-        self._by_endpoint: dict[str, list[float]] = {}  # requests, of them throttled, seconds
+        self._by_endpoint: dict[str, list[float]] = {}  # [requests, throttled, seconds]
         self._lock = threading.Lock()  # requests are made in several threads
 
     def on_request(self, endpoint: str, status: int, seconds: float) -> None:
@@ -144,7 +116,7 @@ class _Spent:
             spent = self._by_endpoint.setdefault(endpoint, [0, 0, 0.0])
             spent[:] = spent[0] + 1, spent[1] + (status == 429), spent[2] + seconds
 
-    def tell(self) -> None:
+    def log(self) -> None:
         for name, (count, throttled, seconds) in self._by_endpoint.items():
             fields = {"requests": count, "throttled": throttled, "seconds": round(seconds, 3)}
             logger.info("requests done", extra={"endpoint": name, **fields})
@@ -163,22 +135,20 @@ _spent: ContextVar[_Spent | None] = ContextVar("spent", default=None)
 
 @contextlib.contextmanager
 def step(run_id: str, number: int) -> Iterator[None]:
-    """One step of a run. What invoked it has a trace of its own: the two are linked."""
-    invocation = trace.get_current_span().get_span_context()
-    links = [Link(invocation)] if invocation.is_valid else []
+    """Record a block as one step of a run, with a log line of what it used."""
     spent = _Spent()
     token = _spent.set(spent)
     try:
-        with _span(STEP_SPAN, {RUN_ID: run_id, STEP: number}, parent=_inside(run_id), links=links):
+        with _span(STEP_SPAN, {RUN_ID: run_id, STEP: number}):
             yield
     finally:
         _spent.reset(token)
-        spent.tell()
+        spent.log()
 
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-    """What this step does of a phase; also a decorator. Told to the log as well."""
+    """Record a block as a step's part of a phase, also in the log. Works as a decorator too."""
     started = time.monotonic()
     with _span(PHASE_SPAN, {PHASE: name}):
         try:
@@ -190,7 +160,7 @@ def phase(name: str) -> Iterator[None]:
 
 
 class Exchange:
-    """A request to Klaviyo under way, to be told its answer's status."""
+    """A request to Klaviyo under way. Set `status` to that of its answer; 0 means no answer."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -198,9 +168,10 @@ class Exchange:
 
 @contextlib.contextmanager
 def request(method: str, base_url: str, target: str) -> Iterator[Exchange]:
-    """One request to Klaviyo. `target` is path and query; only the former is looked at, and ids in it are left out.
+    """Record a block as one request to Klaviyo.
 
-    Automatic instrumentation of HTTP clients records whole addresses, so it is kept out of the block.
+    target: path and query. The query is not recorded, nor are ids in the path. The block is hidden
+    from automatic instrumentation of HTTP clients, because that records whole addresses.
     """
     path, exchange = endpoint(target), Exchange()
     name = f"{method} {path}"
@@ -223,15 +194,49 @@ def request(method: str, base_url: str, target: str) -> Iterator[Exchange]:
 
 
 def endpoint(target: str) -> str:
-    """The path of a request with "{id}" in place of ids: /api/lists/{id}/profiles. The query is left out."""
+    """Return a request's path with "{id}" for its id and no query: /api/lists/{id}/profiles."""
     segments = target.partition("?")[0].strip("/").split("/")
-    return "/" + "/".join(
-        "{id}" if place == 2 else segment for place, segment in enumerate(segments)
-    )
+    if len(segments) > 2:
+        segments[2] = "{id}"
+    return "/" + "/".join(segments)
 
 
-def run_closed(run: Run) -> None:
-    """The span of a whole run, at its end, and what became of its rows."""
+class RowCounts(Protocol):
+    """A run's rows by how they ended, as far as telemetry tells them."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def delivered(self) -> int: ...
+    @property
+    def duplicates(self) -> int: ...
+    @property
+    def rejected(self) -> Mapping[str, int]: ...
+    @property
+    def jobs(self) -> int: ...
+
+
+class ClosedRun(Protocol):
+    """A run that has ended, as far as telemetry tells it."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def export(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def because(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def finished_at(self) -> datetime | None: ...
+    @property
+    def counts(self) -> RowCounts: ...
+
+
+def run_closed(run: ClosedRun) -> None:
+    """Record the span of a whole run, once it has ended, and count its rows by outcome."""
     counts, kind = run.counts, {EXPORT: run.export}
     attributes: dict[str, Any] = {
         RUN_ID: run.run_id,
@@ -246,14 +251,10 @@ def run_closed(run: Run) -> None:
     }
     span = _tracer.start_span(
         RUN_SPAN,
-        context=_inside(run.run_id),
+        context=otel_context.Context(),
         attributes=attributes,
         start_time=_nanoseconds(run.created_at),
     )
-    if (
-        span.is_recording()
-    ):  # the API lets nobody choose an id: the SDK's span is given what its children know it by
-        vars(span).update(_context=_span_of(run.run_id), _parent=None)
     if run.status == "Failed":
         span.set_status(Status(StatusCode.ERROR))
     span.end(_nanoseconds(run.finished_at) if run.finished_at else None)
@@ -263,34 +264,31 @@ def run_closed(run: Run) -> None:
         _count(_profiles, number, {**kind, OUTCOME: REJECTED_ROW, REASON: str(reason)})
 
 
-# Metrics that belong to no span
+# Metrics without a span
 
 
 def job(outcome: str) -> None:
-    """An import job was accepted, ended or was lost."""
+    """Count an import job that was accepted, ended or was lost."""
     _jobs.add(1, {OUTCOME: outcome})
     if (spent := _spent.get()) and outcome == ACCEPTED_JOB:
         spent.jobs += 1
 
 
 def waited(seconds: float, because: str) -> None:
-    """So long was, or will be, waited."""
+    """Count seconds of waiting, past or about to begin."""
     _count(_waits, seconds, {BECAUSE: because})
     if spent := _spent.get():
         spent.waited_s += seconds
 
 
-# Threads
-
-
 def carrying(call: Callable[P, R], **about: Any) -> Callable[P, R]:
-    """`call` for another thread: there it belongs to this one's run and span. `about`: attributes of its requests."""
+    """Wrap `call` for another thread, so that it runs within this thread's run and span.
+
+    about: attributes for the requests that it makes.
+    """
     context = copy_context()
     context.run(_about.set, about)
     return functools.partial(context.run, call)
-
-
-# How
 
 
 @contextlib.contextmanager
@@ -299,16 +297,14 @@ def _span(
     attributes: Mapping[str, Any],
     *,
     kind: SpanKind = SpanKind.INTERNAL,
-    parent: otel_context.Context | None = None,
-    links: Sequence[Link] = (),
 ) -> Iterator[Span]:
-    """A span around a block. An error that passes through is told by its kind, not by its text."""
+    """Put a span around a block. An error that leaves the block is told by its kind alone."""
+    run_id = run_bound()
+    of_run = {RUN_ID: run_id} if run_id else {}
     with _tracer.start_as_current_span(
         name,
-        context=parent,
         kind=kind,
-        attributes={**({RUN_ID: run_id} if (run_id := run_bound()) else {}), **attributes},
-        links=links,
+        attributes={**of_run, **attributes},
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
@@ -320,24 +316,9 @@ def _span(
             raise
 
 
-def _span_of(run_id: str) -> SpanContext:
-    """The span of a run, which ends with it: steps on any instance find the same without being told."""
-    digest = hashlib.sha256(run_id.encode()).digest()
-    return SpanContext(
-        trace_id=int.from_bytes(digest[:16]) or 1,
-        span_id=int.from_bytes(digest[16:24]) or 1,
-        is_remote=True,
-        trace_flags=TraceFlags(TraceFlags.SAMPLED),
-    )
-
-
-def _inside(run_id: str) -> otel_context.Context:
-    return trace.set_span_in_context(NonRecordingSpan(_span_of(run_id)), otel_context.Context())
-
-
 @contextlib.contextmanager
 def _uninstrumented() -> Iterator[None]:
-    # The public `suppress_http_instrumentation` of opentelemetry-instrumentation sets this key, and nothing else.
+    # opentelemetry-instrumentation's `suppress_http_instrumentation` sets this key and no more.
     token = otel_context.attach(
         otel_context.set_value(otel_context._SUPPRESS_HTTP_INSTRUMENTATION_KEY, True)
     )

@@ -58,7 +58,7 @@ def management() -> Management:
             patience_s=PATIENCE_S,
         ),
         limits=ManagementLimits(
-            memory_mb=parts.limits.memory_mb, pacer_share=parts.limits.pacer_share
+            memory_mb=parts.limits.plan.memory_mb, pacer_share=parts.limits.pacer_share
         ),
     )
 

@@ -49,7 +49,7 @@ class Azurite:
 
 @contextlib.contextmanager
 def running_azurite(
-    location: Path | None = None, *, log: Path, ready_s: float = 60
+    location: Path | None = None, *, log: Path, ready_s: float = processes.READY_S
 ) -> Iterator[Azurite]:
     """Run Azurite until the block ends or this process dies; what it says goes to `log`.
 

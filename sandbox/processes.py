@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# To find what hangs: a slow machine needs a minute for what takes a fast one two seconds.
+READY_S, GRACE_S = 300.0, 60.0
 
 
 def die_with_parent() -> None:
@@ -32,7 +34,7 @@ def running(
     *,
     log: Path,
     env: Mapping[str, str] | None = None,
-    ready_s: float = 30,
+    ready_s: float = READY_S,
 ) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
     """Run `command` until the block ends; yield the process and the JSON line it printed.
 
@@ -61,7 +63,7 @@ def sandbox_command(*args: str) -> list[str]:
     return [sys.executable, "-m", "sandbox", *args]
 
 
-def stop(process: subprocess.Popen[bytes], *, grace_s: float = 10) -> None:
+def stop(process: subprocess.Popen[bytes], *, grace_s: float = GRACE_S) -> None:
     """End a child: politely, then for certain."""
     if process.poll() is None:
         process.terminate()

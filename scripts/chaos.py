@@ -1,10 +1,11 @@
-"""Kill the real process at many random points of many runs, and check every list and report. Prints JSON lines.
+"""Kill the real process at many random points of many runs, and check every list and report.
 
     .venv/bin/python scripts/chaos.py --kills 100 --seed 1
 
-Each case is one snapshot and one run, on one or two hosts; a host dies by SIGKILL up to four times in it (the fifth
-delivery of a message is the last before it counts as poison), and comes back on the same or on another machine. Exit
-code 0 only if every list held exactly what its snapshot should give and every report named exactly the bad rows.
+Each case is one snapshot and one run, on one or two hosts. In each case hosts die by SIGKILL up to
+four times, because a message is poison after its fifth delivery, and come back on the same or on
+another machine. Prints JSON lines. The exit code is 0 only if every list held exactly what its
+snapshot should give and every report named exactly the bad rows.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def run_case(it: Rig, number: int, *, rows: int, dice: random.Random) -> dict[st
 
 
 def _kill(it: Rig, case: Case, *, hosts: int, dice: random.Random) -> list[str]:
-    """Start hosts and kill them, one at a time, at random moments; the phase in which each round of deaths began."""
+    """Start hosts and kill them one at a time at random. Returns the phase at each kill."""
     killed_in: list[str] = []
     for death in range(KILLS_A_CASE):
         with contextlib.ExitStack() as stack:
@@ -114,7 +115,7 @@ def _kill(it: Rig, case: Case, *, hosts: int, dice: random.Random) -> list[str]:
 
 
 def _wait_for_a_moment(case: Case, dice: random.Random) -> str:
-    """Until a phase that is not over yet is reached, and a random while longer. The phase that it came to."""
+    """Wait for a phase that is still to come, and a random while longer. Returns the phase."""
     still_to_come = PHASES[PHASES.index(_phase(case)) : -1] or ["closed"]
     wanted = dice.choice([*still_to_come, *(["send"] * 3 if "send" in still_to_come else [])])
     deadline = time.monotonic() + 20

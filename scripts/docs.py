@@ -26,12 +26,15 @@ NEXT = {Outcome.REFUSED: "the run ends"}
 def settings() -> Iterator[str]:
     for row in specs():
         default = DEFAULTS.get(row.default, f"`{row.default}`")
-        yield f"| `{row.name}` | {'a temporary folder' if row.name == 'WORK_FOLDER' else default} | {row.meaning} |"
+        if row.name == "WORK_FOLDER":
+            default = "a temporary folder"
+        yield f"| `{row.name}` | {default} | {row.meaning} |"
 
 
 def retries() -> Iterator[str]:
     for outcome, retry in RETRIES.items():
-        yield f"| {outcome} | {retry.attempts} | {retry.within_s:g} s | {NEXT.get(outcome, 'the step is put off')} |"
+        then = NEXT.get(outcome, "the step is put off")
+        yield f"| {outcome} | {retry.attempts} | {retry.within_s:g} s | {then} |"
 
 
 def reasons() -> Iterator[str]:

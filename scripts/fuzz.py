@@ -1,11 +1,14 @@
-"""`make fuzz`: damaged snapshots, by the thousand. Every row of them is accounted for, or the file is refused.
+"""`make fuzz`: plan thousands of damaged snapshots.
+
+Every row of a snapshot must be accounted for, or the file refused.
 
     make fuzz                                  ten minutes, a new seed
     make fuzz ARGS="--seconds 60 --seed 7"     the same cases again
 
-Starts from the corpus in tests/data: cuts, repeats and spoils bytes, joins files. Each snapshot is planned twice, its
-bytes arriving in other portions, and the two must agree; every profile must be strict JSON. model.json and blob names
-are spoilt likewise. A case that fails is written to a file, and the exit code is 1.
+Starts from the corpus in tests/data: cuts, repeats and spoils bytes, joins files. Each snapshot is
+planned twice, its bytes arriving in other portions, and the two must agree; every profile must be
+strict JSON. model.json and blob names are spoilt likewise. A case that fails is written to a file,
+and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -30,12 +33,23 @@ from exporter.snapshots.model_json import parse_table  # noqa: E402
 from exporter.snapshots.paths import NotASnapshot, parse_blob_name  # noqa: E402
 from tests.planning.planned import planned  # noqa: E402
 
-CORPUS = sorted(path for path in (ROOT / "tests" / "data").rglob("*.*") if path.suffix != ".json")
-MODELS = [
-    {"entities": [{"name": "VIPs", "attributes": [{"name": "EMail", "dataType": "string"}], "partitions": [
-        {"name": "VIPs_1", "location": "https://x.example/segments/CustomerInsights_1/D/VIPs/2026/08/24/1433/VIPs_1.csv",
-         "fileFormatSettings": {"columnHeaders": "true", "delimiter": ",", "encoding": "utf-8"}}]}]},
-]  # fmt: skip
+DATA = ROOT / "tests" / "data"
+CORPUS = sorted(
+    path
+    for path in DATA.rglob("*.*")
+    if path.suffix != ".json" and "documents" not in path.relative_to(DATA).parts[0]
+)
+PARTITION = {
+    "name": "VIPs_1",
+    "location": "https://x.example/segments/CustomerInsights_1/D/VIPs/2026/08/24/1433/VIPs_1.csv",
+    "fileFormatSettings": {"columnHeaders": "true", "delimiter": ",", "encoding": "utf-8"},
+}
+TABLE = {
+    "name": "VIPs",
+    "attributes": [{"name": "EMail", "dataType": "string"}],
+    "partitions": [PARTITION],
+}
+MODEL = {"entities": [TABLE]}
 NAMES = [
     "CustomerInsights_abcd/Destination/VIPs/2026/08/24/1433/VIPs_1.csv",
     "Dynamics365CustomerInsights/Export/VIPs/VIPs_1.csv",
@@ -43,37 +57,12 @@ NAMES = [
     "segments/VIPs.csv.gz",
 ]
 TOKENS = (
-    *(
-        b'"',
-        b'""',
-        b",",
-        b";",
-        b"\t",
-        b"|",
-        b"\n",
-        b"\r\n",
-        b"\r",
-        b"\0",
-        b"\xff",
-        b"\xef\xbb\xbf",
-        b"\xff\xfe",
-    ),
-    *(
-        b"EMail",
-        b"a@example.com",
-        b"@",
-        b"=1+1",
-        b" " * 70,
-        b"\xc3",
-        b"\xe2\x80\xa8",
-        b"null",
-        b"{",
-        b"}",
-        b"../",
-        b"%00",
-    ),
-)
-SLOW_S = 20.0  # a case of some kilobytes takes some milliseconds; far more means that something is tried again and again
+    b'"', b'""', b",", b";", b"\t", b"|", b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf",
+    b"\xff\xfe", b"EMail", b"a@example.com", b"@", b"=1+1", b" " * 70, b"\xc3", b"\xe2\x80\xa8",
+    b"null", b"{", b"}", b"../", b"%00",
+)  # fmt: skip
+# A case takes some milliseconds. Far more means that something is tried again and again.
+SLOW_S = 20.0
 
 
 def main() -> int:
@@ -89,7 +78,10 @@ def main() -> int:
 
 
 def fuzz(*, seed: int, seconds: float, cases: int | None) -> int:
-    """Run cases until time or their number is up. 1 when one failed: it is in a file, and its trace is printed."""
+    """Run cases until time or their number is up.
+
+    Returns 1 if a case failed: it is in a file then, and its trace is printed.
+    """
     outcomes: Counter[str] = Counter()
     ends_at = time.monotonic() + seconds
     number = 0
@@ -104,9 +96,8 @@ def fuzz(*, seed: int, seconds: float, cases: int | None) -> int:
         except Exception:  # noqa: BLE001 - whatever it is, it is a finding
             kept = Path(tempfile.gettempdir()) / f"fuzz-{seed}-{number}"
             kept.write_bytes(data)
-            print(
-                f"case {number} of seed {seed} failed in {check.__name__}: {kept}\n{traceback.format_exc()}"
-            )
+            print(f"case {number} of seed {seed} failed in {check.__name__}: {kept}")
+            print(traceback.format_exc())
             return 1
         number += 1
     print(json.dumps({"fuzz": seed, "cases": number, **dict(sorted(outcomes.items()))}))
@@ -118,7 +109,7 @@ def _case(case: random.Random) -> tuple[bytes, Callable[[random.Random, bytes], 
     if kind < 0.8:
         return _spoilt(case, case.choice(CORPUS).read_bytes()[:200_000]), snapshot
     if kind < 0.9:
-        return _spoilt(case, json.dumps(case.choice(MODELS)).encode()), model
+        return _spoilt(case, json.dumps(MODEL).encode()), model
     return _spoilt(case, case.choice(NAMES).encode()), blob_name
 
 
@@ -144,14 +135,8 @@ def _spoilt(case: random.Random, data: bytes) -> bytes:
 def snapshot(case: random.Random, data: bytes) -> str:
     """Plan the bytes as one partition, whole and in small portions and pieces."""
     name = case.choice(("a.csv", "a.csv.gz", "a.parquet", "a"))
-    header = (
-        data[:100]
-        .partition(b"\n")[0]
-        .decode(errors="replace")
-        .strip("\ufeff\r")
-        .split(",")[0]
-        .strip('"')
-    )
+    first_line = data[:100].partition(b"\n")[0].decode(errors="replace").strip("\ufeff\r")
+    header = first_line.split(",")[0].strip('"')
     column = header if header.isprintable() and header.strip() else "EMail"
     keep = case.random() < 0.5
     whole = _outcome(name, [data], column, keep)
@@ -183,7 +168,7 @@ def _numbers(plan: Plan) -> tuple[int, int, int, tuple[tuple[str, int], ...]]:
 
 
 def model(_: random.Random, data: bytes) -> str:
-    """Read the bytes as model.json: what cannot be read is as if it were not there."""
+    """Read the bytes as model.json; one that cannot be read counts as missing."""
     table = parse_table(data, "VIPs", container="segments")
     return "no model" if table is None else "model"
 

@@ -1,10 +1,10 @@
-"""`make supply`: whether what we depend on is there, known to be sound and small enough, and no secret is in the tree.
+"""`make supply`: dependencies are available, sound and small enough; no secret is in the tree.
 
     make supply                 everything; needs the package index
     make supply ARGS=secrets    one part: wheels, audit or secrets
 
-wheels   every package of requirements.txt has a wheel for Linux x86_64 and Python 3.11, 3.12 and 3.13 (remote builds
-         on Flex Consumption have no compiler), and all of them fit on an instance
+wheels   every package of requirements.txt has a wheel for Linux x86_64 and Python 3.11, 3.12 and
+         3.13 (remote builds on Flex Consumption have no compiler), and all fit on an instance
 audit    pip-audit finds no known hole, in what is deployed and in what tests use
 secrets  no file that git knows, or would take, and no commit before it, holds what looks like a key
 """
@@ -31,7 +31,9 @@ SECRETS = {
     "Klaviyo private key": r"\bpk_[0-9a-f]{30,}\b",
     "storage account key": r"AccountKey=[A-Za-z0-9+/]{80,}==",
     "shared access signature": r"[?&]sig=[A-Za-z0-9%]{40,}",
-    "private key": r"-----BEGIN (?:RSA |EC |OPENSSH |ENCRYPTED )?PRIVATE KEY-----\s+[A-Za-z0-9+/]{40}",
+    "private key": (
+        r"-----BEGIN (?:RSA |EC |OPENSSH |ENCRYPTED )?PRIVATE KEY-----\s+[A-Za-z0-9+/]{40}"
+    ),
     "GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{36}\b",
     "Entra client secret": r"\b[A-Za-z0-9_~.-]{3}8Q~[A-Za-z0-9_~.-]{34}\b",
     "token": r"\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}",
@@ -98,7 +100,7 @@ def audit() -> list[str]:
 
 
 def _tools() -> Path:
-    """The folder of our tools' commands: an environment of their own, made when it is first needed."""
+    """Return the folder of our tools' commands, in an environment made at the first use."""
     environment = ROOT / ".venv-supply"
     if not environment.exists():
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)

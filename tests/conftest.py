@@ -1,5 +1,8 @@
-"""What every folder of tests may ask for: one Azurite and one stand-in Klaviyo for the whole run, a place of its own
-for each test, and a small world around the exporter (journeys/world.py)."""
+"""What every folder of tests may ask for.
+
+One Azurite and one stand-in Klaviyo for the whole run, a place of its own for each test, and a
+small world around the exporter (journeys/world.py).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueClient, QueueServiceClient
 
+from exporter.planning.planner import PlanLimits
 from exporter.storage import azure_blobs, azure_queue
 from sandbox import klaviyo as stand_in
 from sandbox.azurite import AZURITE, Azurite, running_azurite
@@ -21,11 +25,25 @@ from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.testing import Clock
 from tests.journeys.world import World
 
-# A change must not fail to land by chance: in CI property tests take the same examples each time. `make fuzz`, and
-# every run at home, looks for new ones.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+# A change must not fail to land by chance: in CI property tests take the same examples each time.
+# `make fuzz`, and every run at home, looks for new ones. Nor by a slow machine: an example may take
+# as long as it takes.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("any machine"), derandomize=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes go first.
+
+    The longest of them would be what all wait for at last.
+    """
+    first = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in first)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +106,6 @@ def world(
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_batches(world: World) -> None:
     """Ten profiles a batch."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10)
+    world.restart(plan=PlanLimits(batch_profiles=10))

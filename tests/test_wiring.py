@@ -14,6 +14,7 @@ from exporter.http.identity import MARKER
 from exporter.management.management import Management
 from exporter.management.roles import Actor, Role
 from exporter.orchestration.engine import Engine
+from exporter.planning.limits import PlanLimits
 from exporter.runs.notices import Webhook
 from exporter.settings import StepLimits, from_env
 from tests.http.asking import Asking, problem
@@ -71,7 +72,7 @@ def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:
         settle_s=1,
         patience_s=2,
         step_s=3,
-        memory_mb=128,
+        plan=PlanLimits(memory_mb=128),
         pacer_share=0.5,
         runs_kept_days=6,
         rejected_kept_days=5,

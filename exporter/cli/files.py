@@ -35,14 +35,14 @@ from exporter.errors import ConfigError, ExporterError, Unknown
 from exporter.klaviyo.client import Klaviyo
 from exporter.management import erasure as forgetting
 from exporter.management.exports import SAMPLES
-from exporter.orchestration.dispatcher import Exporter, StepLimits
+from exporter.orchestration.engine import Engine
 from exporter.planning import emails, phones
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
 from exporter.reading.source import PartitionSource, read_columns
 from exporter.runs.run import Status
-from exporter.settings import setting
+from exporter.settings import StepLimits, setting
 from exporter.storage.local_folder import LocalFiles
 
 Files = Annotated[
@@ -78,7 +78,7 @@ def push(
     key = local_backend.EnvironmentSecrets().read(local_backend.CONNECTION)
     try:
         with progress_bar() as progress:
-            exporter, run = local_backend.push(
+            engine, run = local_backend.push(
                 local_backend.data_files(files),
                 list_id=list_id,
                 mapping=document,
@@ -87,7 +87,6 @@ def push(
                 state=state,
                 base_url=setting("KLAVIYO_BASE_URL", os.environ),
                 revision=setting("KLAVIYO_REVISION", os.environ),
-                compress=setting("KLAVIYO_COMPRESS", os.environ),
                 limits=_limits(),
                 progress=progress,
                 tell=lambda sentence: errors.print(sentence, markup=False),
@@ -97,7 +96,7 @@ def push(
             "Interrupted. What Klaviyo took is recorded: the same command goes on from there."
         )
         raise typer.Exit(1) from None
-    found = exporter.store.read(run.folder + "report.json")
+    found = engine.store.read(run.folder + "report.json")
     assert found is not None
     print_document(json.loads(found.data), report_as_text, as_json)
     print(f"Files       {state / run.folder}", file=sys.stderr)
@@ -136,15 +135,14 @@ def plan(
     ]
     with tempfile.TemporaryDirectory() as name, progress_bar() as progress:
         folder, limits = Path(name), _limits()
-        memory_mb = limits.memory_mb
         planned = make_plan(
             sources,
             document,
             folder,
-            memory_mb=memory_mb,
+            limits=limits.plan,
             progress=lambda rows: progress("plan", rows, 0),
         )
-        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=memory_mb)
+        reader = PlanReader(planned, folder, list_id="LIST", memory_mb=limits.plan.memory_mb)
         summary = plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
         reader.close()
     print_document(summary, plan_as_text, as_json)
@@ -207,14 +205,14 @@ def forget(
     if state is None and os.environ.get("EXPORTER_APP"):
         hint = "Unset EXPORTER_APP and give the app's settings, or --state."
         raise ConfigError("forget works on the store itself, not through the app", hint=hint)
-    exporter = _cloud_store() if state is None else local_backend.on_folder(state)
+    engine = _cloud_store() if state is None else local_backend.on_folder(state)
     if klaviyo:
         confirm("Klaviyo deletes the profile and its history for good. Go on?", yes=yes)
-    erasure = forgetting.forget(exporter.store, exporter.runs, exporter.plans, known_by)
+    erasure = forgetting.forget(engine.store, engine.runs, engine.plans, known_by)
     asked: list[str] = []
     failed: list[dict[str, str]] = []
-    for connection_id in exporter.catalog.connection_ids() if klaviyo else ():
-        errors = _ask_klaviyo(exporter, connection_id, people)
+    for connection_id in engine.catalog.connection_ids() if klaviyo else ():
+        errors = _ask_klaviyo(engine, connection_id, people)
         failed += [
             {"connection": connection_id, "message": message, "hint": hint}
             for message, hint in errors
@@ -239,7 +237,7 @@ def _as_klaviyo_knows(known_by: list[str]) -> list[dict[str, str]]:
 
 
 def _ask_klaviyo(
-    exporter: Exporter, connection_id: str, people: list[dict[str, str]]
+    engine: Engine, connection_id: str, people: list[dict[str, str]]
 ) -> list[tuple[str, str]]:
     """Ask for the deletion of these people in one account. What failed of it, with what to do; no failure ends it."""
     base_url, revision = (
@@ -248,10 +246,12 @@ def _ask_klaviyo(
     )
     failed: dict[tuple[str, str], None] = {}  # each once, in order
     try:
-        connection = exporter.catalog.connection(connection_id)
+        connection = engine.catalog.connection(connection_id)
         if connection is None:
             raise Unknown(f"there is no connection {connection_id}")
-        with Klaviyo(exporter.key_of(connection), base_url=base_url, revision=revision) as client:
+        with Klaviyo(
+            engine.read_secret(connection.secret), base_url=base_url, revision=revision
+        ) as client:
             for person in people:
                 try:
                     client.ask_for_deletion(**person)
@@ -264,15 +264,15 @@ def _ask_klaviyo(
 
 def _limits() -> StepLimits:
     """Those of a laptop, with what the environment says of them."""
-    share, memory_mb = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
-    return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, memory_mb=memory_mb)
+    share, plan = setting("KLAVIYO_SHARE", os.environ), setting("MEMORY_MB", os.environ)
+    return dataclasses.replace(LOCAL_LIMITS, pacer_share=share, plan=plan)
 
 
-def _cloud_store() -> Exporter:
+def _cloud_store() -> Engine:
     from exporter import wiring
 
     try:
-        return wiring.cloud()
+        return wiring.engine()
     except ConfigError as exc:
         hint = f"For what `push` keeps on this computer, name its folder: --state .exporter. Else: {exc.hint}"
         raise ConfigError(exc.message, hint=hint) from exc

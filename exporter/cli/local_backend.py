@@ -31,12 +31,12 @@ from exporter.settings import StepLimits
 from exporter.snapshots.manifest import Manifest, ManifestPartition
 from exporter.snapshots.model_json import parse_table
 from exporter.snapshots.paths import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
+from exporter.storage.blob_names import check_name
 from exporter.storage.local_folder import (
     FolderStore,
     LocalFiles,
     MemoryQueue,
 )
-from exporter.storage.protocols import check_name
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,6 @@ def push(
     state: Path,
     base_url: str,
     revision: str,
-    compress: bool,
     limits: StepLimits,
     progress: Progress,
     tell: Tell,
@@ -131,9 +130,7 @@ def push(
         snapshots=snapshots,
         queue=steps,
         read_secret=lambda _: key,
-        open_klaviyo=lambda given: Klaviyo(
-            given, base_url=base_url, revision=revision, compress=compress, sleep=nap
-        ),
+        open_klaviyo=lambda given: Klaviyo(given, base_url=base_url, revision=revision, sleep=nap),
         work=_open_work(store, state),
         limits=limits,
         progress=progress,

@@ -6,7 +6,7 @@ import io
 import json
 from typing import Any
 
-from exporter.planning.planner import NEWEST_BY
+from exporter.planning.plan import NEWEST_BY
 from exporter.rejection_reasons import MESSAGES, RejectReason
 
 MAX_FILES = 5  # told of in a text

@@ -7,12 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from exporter.errors import (
-    ExporterError,
-    KlaviyoUnavailable,
-    RateLimited,
-    Transient,
-)
+from exporter.errors import ExporterError, KlaviyoUnavailable, RateLimited, Transient
 from exporter.klaviyo.limits import MIN_PAUSE_S
 
 
@@ -30,7 +25,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Caps for one outcome: `attempts` in total, `within_s` since the first began, and the range of the backoff."""
+    """How one outcome is retried: `attempts` in total, the last within `within_s` of the first."""
 
     attempts: int
     within_s: float
@@ -39,9 +34,10 @@ class Retry:
     least_s: float = 0.0
 
 
-# The whole retry policy. The totals stay far below the invocation's time limit: what is not over by then goes back
-# on the queue. An attempt that ends in NO_ANSWER takes up to a minute by itself. A challenge by the edge is about our
-# address and rarely over within seconds, so it gets few attempts and long waits.
+# The whole retry policy. The totals stay far below the invocation's time limit: after them the step
+# is put off through the queue. An attempt that ends in NO_ANSWER takes up to a minute by itself. A
+# challenge by the network edge is about our address and rarely over within seconds: few attempts,
+# long waits.
 RETRIES: Mapping[Outcome, Retry] = {
     Outcome.RATE_LIMITED: Retry(
         attempts=8, within_s=300, first_s=2, most_s=60, least_s=MIN_PAUSE_S
@@ -73,9 +69,10 @@ def decide(
     retry_after_s: float | None = None,
     jitter: float,
 ) -> Wait | GiveUp:
-    """What to do after attempt number `attempt` (from 1) ended in `outcome`.
+    """Decide what to do after attempt number `attempt` (from 1) ended in `outcome`.
 
-    elapsed_s: since the first attempt began. retry_after_s: the server's own word, which wins over our backoff.
+    elapsed_s: since the first attempt began.
+    retry_after_s: the time that the server named, which wins over our backoff.
     jitter: a random number from [0, 1), the part of the backoff that is waited ("full jitter").
     """
     retry = RETRIES[outcome]
@@ -87,18 +84,13 @@ def decide(
         backoff_s = min(retry.most_s, retry.first_s * 2.0 ** (attempt - 1))
         seconds = retry.least_s + jitter * max(0.0, backoff_s - retry.least_s)
     if elapsed_s + seconds > retry.within_s:
-        return GiveUp(
-            f"{outcome}: the next attempt would be later than {retry.within_s:g} s after the first"
-        )
+        within = f"{retry.within_s:g} s"
+        return GiveUp(f"{outcome}: the next attempt would be later than {within} after the first")
     return Wait(seconds)
 
 
-def clamped(least: float, value: float, most: float) -> float:
-    return max(least, min(value, most))  # NaN, which compares to nothing, becomes `least`
-
-
 class Unavailable(KlaviyoUnavailable):
-    """With what a retry needs to know: `outcome` is the row of the retry table; over the app's API it does not come."""
+    """KlaviyoUnavailable with its row of the retry table. The app's own API never raises it."""
 
     def __init__(
         self,
@@ -113,7 +105,7 @@ class Unavailable(KlaviyoUnavailable):
 
 
 def outcome_of(error: ExporterError) -> Outcome:
-    """The row of the retry table for an error raised here."""
+    """Return the row of the retry table for an error."""
     match error:
         case RateLimited():
             return Outcome.RATE_LIMITED

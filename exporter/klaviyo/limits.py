@@ -1,18 +1,38 @@
-"""The numbers that are Klaviyo's: sizes, pages, windows."""
+"""Every number that Klaviyo sets: sizes, pages, time windows, each with source and date.
+
+"Spec" is the OpenAPI document of revision 2026-07-15 (github.com/klaviyo/openapi, read 2026-11-23).
+The limits of one profile are in rejection_reasons.py, because the messages about rejected rows
+quote them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-PAGE_SIZE = (
-    100  # most for jobs, import errors and profiles (lists: 10, fixed before revision 2026-04-15)
-)
-MAX_EMAILS_PER_QUERY = 100  # one page of profiles
-MAX_MEMBERS_PER_CALL = 1_000  # of a list's relationships, adding or removing
-MAX_QUERY_BYTES = 6_000  # 100 long addresses pass 8 kB, where common edges answer 414
+# Bulk import. Spec, `bulk_import_profiles`; unchanged from revision 2024-10-15 to 2026-10-15.
+MAX_BATCH_PROFILES = 10_000
+# Klaviyo takes "5MB" and does not say whether decimal or binary; other clients keep to 4.5 to 4.7
+# MB (read 2026-11).
+MAX_BATCH_BYTES = 4_500_000
 
+# Pages and queries. Spec.
+PAGE_SIZE = 100  # of jobs, import errors and profiles; pages of lists hold 10
+MAX_MEMBERS_PER_CALL = 1_000  # profiles to remove from a list, `remove_profiles_from_list`
+MAX_EMAILS_PER_QUERY = 100  # one page of profiles; Klaviyo names no limit for any(...)
+MAX_QUERY_BYTES = 6_000  # ours: 100 long addresses pass 8 kB, where common edges answer 414
 
-SECOND_S, MINUTE_S = 1.0, 60.0  # Klaviyo's windows: burst and steady
+# Answers
+MAX_ANSWER_BYTES = 32_000_000  # ours: 100 import errors with payloads of 100 kB, three times over
+MAX_PAGES = 200_000  # ours: 20 million members of a list
+# Klaviyo's own command line allows 60 s for an answer (github.com/klaviyo, read 2026-11).
+READ_S = 60.0
+CONNECT_S = 10.0  # ours
+
+SECOND_S, MINUTE_S = 1.0, 60.0  # the windows: burst and steady
+# "Rate limits, status codes, and errors", developers.klaviyo.com, read 2026-11-23: a 429's text
+# says "available in 0 seconds" at times (klaviyo-api-node issue 66), and whoever comes back at once
+# meets another 429.
+MIN_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +47,4 @@ class RateLimits:
             raise ValueError("limits are at least 1")
 
 
-BULK_IMPORT = RateLimits(10, 150)  # tier M; unchanged from revision 2024-10-15 to 2026-10-15
-
-
-MAX_BATCH_PROFILES = 10_000  # Klaviyo, bulk import, revision 2026-07-15
-MAX_BATCH_BYTES = (
-    4_500_000  # Klaviyo takes 5 MB, decimal or binary is not said; others keep 4.5 to 4.7 MB
-)
-
-
-MIN_PAUSE_S = (
-    1.0  # after a 429: Klaviyo's "available in 0 seconds" means 1 (klaviyo-api-node issue 66)
-)
+BULK_IMPORT = RateLimits(10, 150)  # spec: tier M, for imports and for reading import jobs

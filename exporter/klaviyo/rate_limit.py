@@ -1,14 +1,12 @@
-"""When to send, and what to do when sending failed. Pure: times come in as epoch seconds, nothing sleeps.
+"""When the next request may be sent. Pure: times come in as epoch seconds, nothing sleeps.
 
 `Pacer` keeps one account's use of one endpoint within Klaviyo's two windows:
 
-    may I send? ── wait_s(now) ──> 0 ──> sent(now) ──> request ──┬─> any answer: told(limit, remaining, reset_s, now)
-         ^                         │                             └─> 429:        throttled(retry_after_s, now)
-         └──────── sleep ──────────┘
+    wait_s(now) ── 0 ──> sent(now) ──> request ──┬─> any answer: told(..., now)
+         ^   │                                   └─> 429:        throttled(retry_after_s, now)
+         └───┴── more than 0: sleep
 
-`decide` says, for a request that failed, how long to wait before the next attempt or why there is none.
-
-Source of the limits: "Rate limits, status codes, and errors", developers.klaviyo.com, and the OpenAPI spec 2026-07-15.
+Source: "Rate limits, status codes, and errors", developers.klaviyo.com, and limits.py.
 """
 
 from __future__ import annotations
@@ -18,33 +16,35 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Self
 
-from exporter.klaviyo.backoff import clamped
 from exporter.klaviyo.limits import BULK_IMPORT, MIN_PAUSE_S, MINUTE_S, SECOND_S, RateLimits
 
-# Klaviyo counts arrivals, we count departures: two departures 1 s apart arrive closer together if the first one was
-# held up, by a connection that had to be opened or by a busy machine. Measured: with 0.03 s every other run on two busy
-# cores met a 429, which costs a second and more; with 0.05 s few do. 100 sends at 10/s take 9.5 s.
+# Klaviyo counts arrivals, we count departures: two departures 1 s apart arrive closer together if
+# the first one was held up, by opening a connection or by a busy machine. Measured: with 0.03 s
+# every other run on two busy cores met a 429, which costs a second and more; with 0.05 s few do.
+# 100 sends at 10/s take 9.5 s.
 GUARD_S = 0.05
 
-# Where the way there takes now 0 and now 0.3 s, or others use the account, that is not enough, and nothing but a 429
-# says so. After one the guard is wide and bursts are smaller, with each further round of 429 still smaller, until there
-# was none for a while. In the long run that costs nothing: the minute binds. Simulated, 100 sends with 1 s from sending
-# to the answer while another tool sends 1, 2 and 5 a second: 1, 1 and 8 to 16 answers 429; with full bursts 20 to 40.
+# Where a request takes 0 s to arrive and the next 0.3 s, or others use the account, that is not
+# enough, and nothing but a 429 says so. After one the guard is wide and bursts are smaller, with
+# each further round of 429 still smaller, until there was none for a while. In the long run that
+# costs nothing: the minute binds. Simulated, 100 sends with 1 s from sending to the answer while
+# another tool sends 1, 2 and 5 a second: 1, 1 and 8 to 16 answers 429; with full bursts 20 to 40.
 WIDE_GUARD_S, CAREFUL_FOR_S = 0.4, 600.0
 CAREFUL_SHARE = 0.7  # of the burst that is left to us by each round
 MAX_BACKOFF_S = 60.0  # after 429s without Retry-After: by then the steady window has passed
-PROBE_S = 10.0  # without an answer to the probe that follows a 429, another one may go
-MAX_PAUSE_S = 3600.0  # no window of Klaviyo's is longer for what we send; a stray number must not stop us for days
-IN_FLIGHT = 14  # requests: 10 a second, with 1.3 s from sending to the answer; each holds a body of up to 4.5 MB
+PROBE_S = 10.0  # without an answer to the probe that follows a 429, another one may be sent
+MAX_PAUSE_S = 3600.0  # what we send has no longer window; a wrong number must not stop us for days
+# Requests at a time: 10 a second, with 1.3 s from sending to the answer. Each holds up to 4.5 MB.
+IN_FLIGHT = 14
 
 
 class Pacer:
-    """Keeps sends within `limits`, in any second and any minute, however Klaviyo aligns its own windows.
+    """Keeps sends within `limits` in any second and minute, however Klaviyo aligns its windows.
 
-    `share` of both windows is ours; the rest stays free for other tools on the account. What they use of their part
-    does not slow us down, what they use beyond it does. After a 429 one request goes out as a probe; a good answer
-    opens the windows for the rest.
-    One thread asks and tells; only `to_json` may be called from another, as whoever keeps the lease alive does.
+    `share` of both windows is ours; the rest stays free for other tools on the account. What they
+    use of their part does not slow us down, what they use beyond it does. After a 429 one request
+    is sent as a probe; a good answer opens the windows for the rest. One thread calls this. Only
+    `to_json` may be called from another: the one that keeps the lease alive.
     """
 
     def __init__(self, limits: RateLimits = BULK_IMPORT, *, share: float = 1.0) -> None:
@@ -52,45 +52,39 @@ class Pacer:
             raise ValueError("share is over 0 and at most 1")
         self._limits = limits
         self._share = share
-        self._told_limit: int | None = (
-            None  # the steady limit in Klaviyo's words, where lower than ours
-        )
+        self._told_limit: int | None = None  # Klaviyo's word on the steady limit, where lower
         self._sent: deque[float] = deque(maxlen=limits.per_minute)
         self._left = 0  # sends left until `_left_until`, because others used the account
         self._left_until = 0.0
         self._shut_until = 0.0
         self._throttles = 0
-        self._probed_at = (
-            0.0  # when the last request left that found the windows just opened after a 429
-        )
+        self._probed_at = 0.0  # when the last request left that was sent after a 429's pause
         self._careful_until = 0.0  # after a 429
-        self._rounds = 0  # of 429 by then, good answers in between or not
+        self._rounds = 0  # of 429 until then, whether or not good answers came in between
 
     @property
     def throttles(self) -> int:
-        """Rounds of 429 without a good answer in between."""
+        """How many rounds of 429 came without a good answer in between."""
         return self._throttles
 
     @property
     def burst_limit(self) -> int:
-        """Sends that we allow ourselves in a second."""
+        """How many sends we allow ourselves in a second."""
         return max(1, math.floor(self._limits.per_second * self._share + 1e-9))
 
     @property
     def steady_limit(self) -> int:
-        """Sends that we allow ourselves in a minute."""
+        """How many sends we allow ourselves in a minute."""
         return max(1, math.floor(self._klaviyos_limit * self._share + 1e-9))
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the next send is allowed; 0 = now. Never more than MAX_PAUSE_S."""
+        """Return the seconds until the next send is allowed; 0 = now. At most MAX_PAUSE_S."""
         self._clamp(now)
         ready_at = self._shut_until
         burst_limit, guard_s = self.burst_limit, GUARD_S
         if now < self._careful_until:
-            burst_limit, guard_s = (
-                max(1, math.floor(burst_limit * CAREFUL_SHARE**self._rounds)),
-                WIDE_GUARD_S,
-            )
+            burst_limit = max(1, math.floor(burst_limit * CAREFUL_SHARE**self._rounds))
+            guard_s = WIDE_GUARD_S
         for limit, window_s in ((burst_limit, SECOND_S), (self.steady_limit, MINUTE_S)):
             if len(self._sent) >= limit:
                 ready_at = max(ready_at, self._sent[-limit] + window_s + guard_s)
@@ -101,7 +95,7 @@ class Pacer:
         return max(0.0, ready_at - now)
 
     def sent(self, now: float) -> None:
-        """A request leaves now, whether or not `wait_s` allowed it."""
+        """Count a request that leaves now, whether or not `wait_s` allowed it."""
         self._clamp(now)
         self._sent.append(now)
         self._left -= 1
@@ -113,8 +107,8 @@ class Pacer:
     ) -> None:
         """Take in the RateLimit headers of an answer; None where one is missing.
 
-        They are about the steady window and "approximate". Klaviyo knows of others' requests, we know of ours on the
-        way: whichever leaves less is believed, until Klaviyo's window ends.
+        They are about the steady window and "approximate". Klaviyo knows others' requests, we know
+        our own that are on their way: the smaller number counts, until Klaviyo's window ends.
         """
         self._clamp(now)
         if self._is_probing and now >= self._shut_until:
@@ -124,31 +118,32 @@ class Pacer:
         if remaining is None or remaining >= self.steady_limit - self._sent_within(MINUTE_S, now):
             return
         left = max(0, remaining)
-        until = now + clamped(0.0, MINUTE_S if reset_s is None else reset_s, MINUTE_S) + GUARD_S
-        # Answers overtake each other. Within one window what remains only shrinks, so the least is the latest; two
-        # ends of windows that are less than half a window apart are one end, rounded differently.
+        until = now + _within(0.0, MINUTE_S if reset_s is None else reset_s, MINUTE_S) + GUARD_S
+        # Answers overtake each other. Within one window what remains only shrinks, so the least is
+        # the latest. Two ends of windows less than half a window apart are one end, rounded
+        # differently.
         if now >= self._left_until or until > self._left_until + MINUTE_S / 2:
             self._left, self._left_until = left, until
         else:
             self._left, self._left_until = min(self._left, left), max(self._left_until, until)
 
     def throttled(self, retry_after_s: float | None, now: float) -> None:
-        """Klaviyo answered 429: nobody sends before `retry_after_s`; None = it gave no time, we back off ourselves."""
+        """Take in a 429: nothing is sent before `retry_after_s`; None = Klaviyo named no time."""
         self._clamp(now)
         if (
             now >= self._shut_until
-        ):  # several threads may meet the same closed window: that is one round
+        ):  # several requests may meet one closed window: that is one round
             self._throttles += 1
             self._rounds = self._rounds + 1 if now < self._careful_until else 1
             self._careful_until = now + CAREFUL_FOR_S
         if retry_after_s is None or not math.isfinite(retry_after_s):
             pause_s = min(MAX_BACKOFF_S, MIN_PAUSE_S * 2.0 ** min(self._throttles - 1, 10))
         else:
-            pause_s = clamped(MIN_PAUSE_S, retry_after_s, MAX_PAUSE_S)
+            pause_s = _within(MIN_PAUSE_S, retry_after_s, MAX_PAUSE_S)
         self._shut_until = max(self._shut_until, now + pause_s)
 
     def to_json(self) -> dict[str, Any]:
-        """The used windows, for another instance. Whole milliseconds, rounded up; at most per_minute of them."""
+        """Return the used windows, for another instance. Whole milliseconds, rounded up."""
         return {
             "schema": 1,
             "sent_ms": [_to_ms(moment) for moment in tuple(self._sent)],
@@ -166,7 +161,7 @@ class Pacer:
     def from_json(
         cls, document: Mapping[str, Any], limits: RateLimits = BULK_IMPORT, *, share: float = 1.0
     ) -> Self:
-        """A pacer that goes on where another one was. What is missing counts as unused; limits and share are ours.
+        """Make a pacer that continues another one. Missing fields count as unused.
 
         Raises ValueError for a document that `to_json` cannot have written.
         """
@@ -195,16 +190,16 @@ class Pacer:
 
     @property
     def _is_probing(self) -> bool:
-        """Whether a request left since the last pause ended, and no answer has opened the windows yet."""
+        """Whether a probe is on its way: no answer has opened the windows since the last pause."""
         return self._throttles > 0 and self._probed_at >= self._shut_until
 
     def _sent_within(self, window_s: float, now: float) -> int:
         return sum(moment > now - window_s - GUARD_S for moment in self._sent)
 
     def _clamp(self, now: float) -> None:
-        """No moment lies in the future: another instance's clock, or ours before it was corrected, ran ahead.
+        """Bring moments in the future back: another instance's clock, or ours earlier, ran ahead.
 
-        A send "in the future" counts as one of this moment, an end of waiting as no further off than it can be.
+        A send "in the future" counts as sent now; a wait ends no later than it can from now.
         """
         ahead = 0
         while self._sent and self._sent[-1] > now:
@@ -218,7 +213,7 @@ class Pacer:
 
 
 def seconds_to_send(requests: int, *, share: float = 1.0) -> float:
-    """How long so many requests take at the pacer's pace, from the first to the last, when nobody else sends."""
+    """Return how long so many requests take, from the first to the last, when nobody else sends."""
     pacer, now = Pacer(share=share), 0.0
     for _ in range(requests):
         now += pacer.wait_s(now)
@@ -227,7 +222,7 @@ def seconds_to_send(requests: int, *, share: float = 1.0) -> float:
 
 
 def _to_ms(moment: float) -> int:
-    """Whole milliseconds, rounded up, and the same ones for a moment that came from them."""
+    """Return whole milliseconds, rounded up. A moment from `_from_ms` gives the same ones again."""
     return math.ceil(round(moment * 1000, 2))
 
 
@@ -236,3 +231,7 @@ def _from_ms(milliseconds: float) -> float:
     if not math.isfinite(moment):
         raise ValueError("not a moment")
     return moment
+
+
+def _within(least: float, value: float, most: float) -> float:
+    return max(least, min(value, most))  # NaN, which compares to nothing, becomes `least`

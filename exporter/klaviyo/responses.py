@@ -1,11 +1,11 @@
-"""What Klaviyo answers, and what it means: values to rely on, or an error that says what to do next.
+"""What Klaviyo answers, as values that the rest of the program can rely on.
 
-    answer ──> status 2xx ──> read_*     lenient about what is missing, strict about what we rely on
-          └──> any other  ──> STATUSES   its error; one for every status
+    answer ──> status 2xx ──> read_*      here: lenient about what is missing, strict where used
+          └──> any other  ──> STATUSES    in statuses.py: one error for every status
 
-Nothing raised here holds the key, an address, a number or a body.
+Nothing raised here holds the key, an address, a telephone number or a body.
 
-Source: OpenAPI spec 2026-07-15 of github.com/klaviyo/openapi, and the pages named beside the constants.
+Source: OpenAPI document 2026-07-15 of github.com/klaviyo/openapi.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from exporter.errors import (
-    RateInfo,
-)
+from exporter.errors import RateInfo
 from exporter.klaviyo.backoff import Outcome, Unavailable
 
 T = TypeVar("T")
 
-JOBS = "/api/profile-bulk-import-jobs"
-ID = re.compile(
-    r"(?!\.+$)[A-Za-z0-9_.~+/=:-]{1,256}"
-)  # opaque; seen: 6 characters, 26, and 59 of URL-safe base64
+JOBS_PATH = "/api/profile-bulk-import-jobs"
+# IDs are opaque. Seen: 6 characters, 26, and 59 of URL-safe base64.
+ID_PATTERN = re.compile(r"(?!\.+$)[A-Za-z0-9_.~+/=:-]{1,256}")
+ROW_POINTER = re.compile(
+    r"/data/attributes/profiles/data/(\d{1,6})(?:/(?:attributes/)?(.*))?", re.DOTALL
+)
+BASE_URL_HINT = "Check KLAVIYO_BASE_URL: something other than Klaviyo's API answers there."
 
 
-# --- what Klaviyo tells us ---------------------------------------------------------------------------------------
+# What Klaviyo tells us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KlaviyoList:
-    """`opt_in_process` is double_opt_in or single_opt_in; "" where Klaviyo does not say.
+    """A list.
 
-    `flows` are the names of those that joining starts; None where they were not asked for.
+    opt_in_process: "double_opt_in" or "single_opt_in"; "" where Klaviyo does not say.
+    flows: names of the flows that joining starts; None where nobody asked for them.
     """
 
     id: str
@@ -59,7 +61,7 @@ class KlaviyoList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportJob:
-    """`status`: queued, processing, complete or cancelled. There is no "failed": see `failed`."""
+    """An import job. `status` is queued, processing, complete or cancelled, and never "failed"."""
 
     id: str
     status: str
@@ -70,7 +72,7 @@ class ImportJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportFailure:
-    """One row that an import job did not take. `index` counts from 0 within the job's request."""
+    """One row that a job did not import. `index` counts from 0 within the job's request."""
 
     index: int | None
     email: str | None = field(repr=False)
@@ -79,26 +81,58 @@ class ImportFailure:
     detail: str
 
 
+# One request and its answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request. `target` is the encoded path and query, `scopes` what the key must have."""
+
+    method: str
+    target: str = field(repr=False)
+    scopes: str
+    body: bytes | None = field(default=None, repr=False)
+    list_id: str = ""  # the list that a 404 is about
+
+    @property
+    def is_import(self) -> bool:
+        return self.method == "POST" and self.target == JOBS_PATH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorItem:
+    """One member of `errors` in Klaviyo's own words; `Answer.safe_words` makes them fit to show."""
+
+    id: str
+    code: str
+    title: str
+    detail: str
+    pointer: str
+    parameter: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back for `call`, whatever it says."""
+    """What came back for `call`, whatever its status."""
 
     call: Call
     status: int
     headers: Mapping[str, str] = field(repr=False)
-    document: Any = field(repr=False)  # None where the body is no JSON
+    document: Any = field(repr=False)  # None where the body is not JSON
     key: SecretStr
 
     @property
-    def errors(self) -> list[dict[str, Any]]:
-        """The members of `errors`; [] if this is no JSON:API error."""
-        return as_dicts(as_dict(self.document).get("errors"))
+    def errors(self) -> list[ErrorItem]:
+        """The members of `errors`; none if this is not a JSON:API error."""
+        members = _objects_in(_object(self.document).get("errors"))
+        return [_error_item(member) for member in members]
 
     @property
     def request_id(self) -> str:
-        """The id that Klaviyo's support asks for; "" if there is none, or what is there is not clearly an id."""
-        given = self.errors[0].get("id") if self.errors else None
-        if not isinstance(given, str) or not _ERROR_ID.fullmatch(given):
+        """The ID that Klaviyo's support asks for; "" if there is none that is surely an ID."""
+        errors = self.errors
+        given = errors[0].id if errors else ""
+        if not _ERROR_ID.fullmatch(given):
             return ""
         return given if _UUID.fullmatch(given) or self.safe_words(given) == given else ""
 
@@ -108,25 +142,23 @@ class Answer:
 
     @property
     def rate(self) -> RateInfo:
-        """What the RateLimit headers say of the steady window.
+        """What the RateLimit headers say about the steady window.
 
-        Klaviyo's documentation has a single number, about that window. What clients recorded (2026) is the list of
-        the IETF's draft: "10, 10;w=1, 150;w=60", where the first number, Remaining and Reset are about the window that
-        is used up the most, be it the burst's. Of that one we know ourselves, and take nothing of it for the minute's.
+        Klaviyo's documentation has a single number, about that window. Clients recorded (2026) the
+        list of the IETF's draft instead: "10, 10;w=1, 150;w=60". There the first number, Remaining
+        and Reset are about the window that is fullest, which may be the second. We count seconds
+        ourselves, so nothing that is about a second is taken for the minute.
         """
-        header = self.headers.get("RateLimit-Limit")
-        first, remaining, reset_s = (
-            _number(self.headers.get(f"RateLimit-{name}"))
-            for name in ("Limit", "Remaining", "Reset")
-        )
-        minute = _MINUTE.search(header or "")
+        header = self.headers.get("RateLimit-Limit") or ""
+        first = _number(header)
+        remaining = _number(self.headers.get("RateLimit-Remaining"))
+        reset_s = _number(self.headers.get("RateLimit-Reset"))
+        minute = _MINUTE.search(header)
         limit = float(minute[1]) if minute else first
-        if (
-            minute
-            and first != limit
-            and not (remaining is not None and first is not None and remaining > first)
-        ):
-            remaining = reset_s = None
+        if minute and first != limit:
+            is_about_minute = remaining is not None and first is not None and remaining > first
+            if not is_about_minute:
+                remaining = reset_s = None
         return RateInfo(
             limit=None if limit is None else int(limit),
             remaining=None if remaining is None else int(remaining),
@@ -136,25 +168,23 @@ class Answer:
     @property
     def next_link(self) -> str:
         """The address of the collection's next page; "" at the end."""
-        return as_text(as_dict(as_dict(self.document).get("links")).get("next"))
+        return _text(_object(_object(self.document).get("links")).get("next"))
 
     def says(self, sentence: str) -> str:
-        """A message: a constant sentence, the status, and Klaviyo's reference."""
+        """Return a message: a constant sentence, the status, and Klaviyo's reference."""
         reference = f", error {self.request_id}" if self.request_id else ""
         return f"{sentence} ({self.status}{reference})."
 
     def safe_words(self, words: Any, *, most: int = 200) -> str:
-        """Klaviyo's own words without what they may quote: addresses, numbers like a telephone's, our key."""
+        """Return Klaviyo's words without the addresses, telephone numbers and key in them."""
         if not isinstance(words, str):
             return ""
         tokens = words[:_MAX_WORDS].split()
         if len(words) > _MAX_WORDS:
             del tokens[-1:]  # it may be half an address
         plain = _UNPRINTABLE.sub("", " ".join(tokens)).replace(self.key.get_secret_value(), "[key]")
-        named = (
-            "[address]" if "@" in token or "%40" in token else token for token in plain.split(" ")
-        )
-        return _LIKE_A_NUMBER.sub("[number]", " ".join(named))[:most]
+        named = " ".join("[address]" if _is_address(each) else each for each in plain.split(" "))
+        return _LIKE_A_NUMBER.sub("[number]", named)[:most]
 
 
 _MINUTE = re.compile(r"(?<![\d.])(\d{1,9})\s*;\s*w\s*=\s*60(?!\d)")
@@ -165,22 +195,44 @@ _LIKE_A_NUMBER = re.compile(r"\d(?:[\s().\-/]*\d){6,}")  # E.164 numbers have se
 _UNPRINTABLE = re.compile(r"[^\w\s!-~]")
 
 
-# --- what comes out: lenient about what is missing, strict about what we rely on ---------------------------------
+def _is_address(token: str) -> bool:
+    return "@" in token or "%40" in token
 
 
-def parse(body: bytes) -> Any:
-    """None for anything but JSON: edges answer in HTML."""
+def _error_item(member: dict[str, Any]) -> ErrorItem:
+    source = _object(member.get("source"))
+    return ErrorItem(
+        id=_text(member.get("id")),
+        code=_text(member.get("code")),
+        title=_text(member.get("title")),
+        detail=_text(member.get("detail")),
+        pointer=_text(source.get("pointer")),
+        parameter=_text(source.get("parameter")),
+    )
+
+
+def unreadable(answer: Answer) -> Unavailable:
+    """Return the error for an answer that is not what Klaviyo documents."""
+    sentence = answer.says("Klaviyo's answer could not be read")
+    return Unavailable(sentence, outcome=Outcome.UNREADABLE)
+
+
+# Readers: lenient about what is missing, strict about what we use
+
+
+def parse_json(body: bytes) -> Any:
+    """Return a document, or None for anything but JSON: network edges answer in HTML."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
 
 
-def single(read: Callable[[dict[str, Any], Answer], T]) -> Callable[[Answer], T]:
-    """Reads an answer that holds one resource. Raises Unavailable for anything else, such as a collection."""
+def one_resource(read: Callable[[dict[str, Any], Answer], T]) -> Callable[[Answer], T]:
+    """Make a reader of answers with one resource. It raises Unavailable for anything else."""
 
     def read_one(answer: Answer) -> T:
-        data = as_dict(answer.document).get("data")
+        data = _object(answer.document).get("data")
         if not isinstance(data, dict):
             raise unreadable(answer)
         return read(data, answer)
@@ -189,34 +241,34 @@ def single(read: Callable[[dict[str, Any], Answer], T]) -> Callable[[Answer], T]
 
 
 def read_nothing(answer: Answer) -> None:
-    """Reads an answer that need not hold anything, but is no page of somebody else's either."""
+    """Accept any answer of Klaviyo's. Raises Unavailable for somebody else's page."""
     if answer.status != 204 and answer.document is None:
         raise unreadable(answer)
 
 
-def read_taken(answer: Answer) -> None:
-    """Reads an answer that says no more than that Klaviyo will do it: 202, with nothing in it."""
+def read_promise(answer: Answer) -> None:
+    """Accept a 202, which says that Klaviyo will do it. Raises Unavailable for anything else."""
     if answer.status != 202:
         raise unreadable(answer)
 
 
 def read_resources(answer: Answer) -> list[dict[str, Any]]:
-    """The resources of a collection. Raises Unavailable for anything else."""
-    data = as_dict(answer.document).get("data")
-    if not isinstance(data, list) or len(as_dicts(data)) < len(data):
+    """Return the resources of a collection. Raises Unavailable for anything else."""
+    data = _object(answer.document).get("data")
+    if not isinstance(data, list) or len(_objects_in(data)) < len(data):
         raise unreadable(answer)
     return data
 
 
 def read_account(answer: Answer) -> Account:
-    """Reads a collection of one account: the key's own."""
+    """Return the account of a collection of one: the key's own."""
     for each in read_resources(answer):
-        contact = as_dict(_attributes(each).get("contact_information"))
-        name, asked_at = (
-            as_text(contact.get("organization_name")),
-            _http_date(answer.headers.get("Date")),
+        contact = _object(_attributes(each).get("contact_information"))
+        return Account(
+            id=_id(each, answer),
+            name=_text(contact.get("organization_name")),
+            asked_at=_http_date(answer.headers.get("Date")),
         )
-        return Account(id=_id(each, answer), name=name, asked_at=asked_at)
     raise unreadable(answer)
 
 
@@ -231,46 +283,48 @@ def read_list(resource: dict[str, Any], answer: Answer) -> KlaviyoList:
     attributes = _attributes(resource)
     return KlaviyoList(
         id=_id(resource, answer),
-        name=as_text(attributes.get("name")),
-        opt_in_process=as_text(attributes.get("opt_in_process")),
+        name=_text(attributes.get("name")),
+        opt_in_process=_text(attributes.get("opt_in_process")),
     )
 
 
 def read_list_with_flows(resource: dict[str, Any], answer: Answer) -> KlaviyoList:
-    included = {each.get("id"): each for each in as_dicts(as_dict(answer.document).get("included"))}
-    triggers = as_dict(as_dict(resource.get("relationships")).get("flow-triggers")).get("data")
-    flows = (read_flow(included.get(each.get("id"), {}), answer) for each in as_dicts(triggers))
-    return dataclasses.replace(
-        read_list(resource, answer), flows=tuple(name for name in flows if name)
-    )
+    included = {
+        each.get("id"): each for each in _objects_in(_object(answer.document).get("included"))
+    }
+    triggers = _object(_object(resource.get("relationships")).get("flow-triggers")).get("data")
+    names = [read_flow(included.get(each.get("id"), {}), answer) for each in _objects_in(triggers)]
+    found = read_list(resource, answer)
+    return dataclasses.replace(found, flows=tuple(name for name in names if name))
 
 
 def read_flow(resource: dict[str, Any], _: Answer) -> str:
-    """The name of a flow that would start; "" for one that would not."""
+    """Return the name of a flow that would start, "" for a flow that would not."""
     attributes = _attributes(resource)
     if attributes.get("archived") is True or attributes.get("status") == "draft":
         return ""
-    return as_text(attributes.get("name")) or as_text(resource.get("id"))
+    return _text(attributes.get("name")) or _text(resource.get("id"))
 
 
 def read_job(resource: dict[str, Any], answer: Answer) -> ImportJob:
     attributes = _attributes(resource)
-    status, created_at = as_text(attributes.get("status")), _moment(attributes.get("created_at"))
+    status = _text(attributes.get("status"))
+    created_at = _moment(attributes.get("created_at"))
     if not status or created_at is None:
         raise unreadable(answer)
     return ImportJob(
         id=_id(resource, answer),
         status=status,
-        completed=as_count(attributes.get("completed_count")),
-        failed=as_count(attributes.get("failed_count")),
+        completed=_count(attributes.get("completed_count")),
+        failed=_count(attributes.get("failed_count")),
         created_at=created_at,
     )
 
 
 def read_failure(resource: dict[str, Any], answer: Answer) -> ImportFailure:
-    """Id, code and title are null at times (klaviyo-api-python issue 88)."""
+    """Return an import error. Code and title are null at times (klaviyo-api-python issue 88)."""
     attributes = _attributes(resource)
-    row = ROW.match(as_text(as_dict(attributes.get("source")).get("pointer")))
+    row = ROW_POINTER.match(_text(_object(attributes.get("source")).get("pointer")))
     return ImportFailure(
         index=int(row[1]) if row else None,
         email=_email_in(attributes.get("original_payload")),
@@ -281,9 +335,9 @@ def read_failure(resource: dict[str, Any], answer: Answer) -> ImportFailure:
 
 
 def _email_in(payload: Any) -> str | None:
-    """Its shape is not documented: the attributes themselves, or a profile around them."""
-    profile = as_dict(payload)
-    for attributes in (profile, _attributes(profile), _attributes(as_dict(profile.get("data")))):
+    """Return the address in an `original_payload`, whose shape Klaviyo does not document."""
+    profile = _object(payload)
+    for attributes in (profile, _attributes(profile), _attributes(_object(profile.get("data")))):
         email = attributes.get("email")
         if isinstance(email, str) and email:
             return email
@@ -291,33 +345,35 @@ def _email_in(payload: Any) -> str | None:
 
 
 def read_profile(resource: dict[str, Any], answer: Answer) -> tuple[str, str | None]:
-    return _id(resource, answer), as_text(_attributes(resource).get("email")) or None
+    return _id(resource, answer), _text(_attributes(resource).get("email")) or None
 
 
 def _id(resource: dict[str, Any], answer: Answer) -> str:
     given = resource.get("id")
-    if not isinstance(given, str) or not ID.fullmatch(given):
+    if not isinstance(given, str) or not ID_PATTERN.fullmatch(given):
         raise unreadable(answer)
     return given
 
 
 def _attributes(resource: dict[str, Any]) -> dict[str, Any]:
-    return as_dict(resource.get("attributes"))
+    return _object(resource.get("attributes"))
 
 
-def as_dict(value: Any) -> dict[str, Any]:
+def _object(value: Any) -> dict[str, Any]:
+    """Return a JSON object; an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 
-def as_dicts(value: Any) -> list[dict[str, Any]]:
+def _objects_in(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in a JSON array; none for anything else."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def as_text(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def as_count(value: Any) -> int:
+def _count(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
@@ -330,47 +386,15 @@ def _http_date(header: str | None) -> datetime | None:
 
 
 def _moment(value: Any) -> datetime | None:
-    """ISO 8601, in UTC where it has no zone; None for anything else."""
+    """Read ISO 8601, as UTC where it has no time zone; None for anything else."""
     try:
-        moment = datetime.fromisoformat(as_text(value))
+        moment = datetime.fromisoformat(_text(value))
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _number(header: str | None) -> float | None:
-    """The number that a header begins with ("150", and also "150;w=60"); None without one, as for a date."""
+    """Return the number that a header begins with ("150", also "150;w=60"); None without one."""
     found = re.match(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(?:$|[,;])", header or "")
     return float(found[1]) if found else None
-
-
-BASE_URL_HINT = "Check KLAVIYO_BASE_URL: something else than Klaviyo's API answers there."
-
-
-# --- one request and its answer ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request. `target` is path and query, already encoded; `scopes` is what it needs of the key."""
-
-    method: str
-    target: str = field(repr=False)
-    scopes: str
-    body: bytes | None = field(default=None, repr=False)
-    list_id: str = ""  # the list that a 404 is about
-
-    @property
-    def is_import(self) -> bool:
-        return self.method == "POST" and self.target == JOBS
-
-
-# --- status -> error ---------------------------------------------------------------------------------------------
-
-ROW = re.compile(r"/data/attributes/profiles/data/(\d{1,6})(?:/(?:attributes/)?(.*))?", re.DOTALL)
-
-
-def unreadable(answer: Answer) -> Unavailable:
-    return Unavailable(
-        answer.says("Klaviyo's answer could not be read"), outcome=Outcome.UNREADABLE
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from exporter.errors import (
     BatchRefused,
@@ -18,68 +18,78 @@ from exporter.errors import (
     ScopeMissing,
 )
 from exporter.klaviyo.backoff import Outcome, Unavailable
-from exporter.klaviyo.responses import BASE_URL_HINT, ROW, Answer, as_dict, unreadable
+from exporter.klaviyo.responses import BASE_URL_HINT, ROW_POINTER, Answer, unreadable
 
 EDGE_HINT = (
-    "The edge before Klaviyo turned this address away. That happens to outgoing addresses which many share in the "
-    "cloud: give the app one of its own (NAT gateway), or ask Klaviyo to let it in."
+    "The network edge before Klaviyo turned this address away. That happens to outgoing addresses "
+    "that many share in the cloud: give the app an address of its own (NAT gateway), or ask "
+    "Klaviyo to let this one in."
 )
-PACKED_HINT = "If KLAVIYO_COMPRESS is on, set it to off: Klaviyo does not take packed requests."
 
 
 class NotFound(KlaviyoRejected):
     """Klaviyo itself says 404, and not about a list."""
 
 
-_LIST = "/data/relationships/list"
+_LIST_POINTER = "/data/relationships/list"
 _ABOUT_THE_KEY = re.compile(r"authenticat|api[ _-]?key|private[ _-]?key|credential", re.IGNORECASE)
 _ABOUT_THE_REVISION = re.compile(r"\brevision\b", re.IGNORECASE)
 
 
 def _bad_request(answer: Answer) -> ExporterError:
-    """400 means a bad batch, a list that is gone, a bad key (sources disagree: 400 or 401) or a bad question."""
+    """400: a bad batch, a list that is gone, a bad question, or (pages disagree) a bad key."""
     if not answer.errors:
         return unreadable(answer)
-    sources = [as_dict(each.get("source")) for each in answer.errors]
-    pointers = [str(source.get("pointer") or "") for source in sources]
-    if answer.call.is_import and any(pointer.startswith(_LIST) for pointer in pointers):
+    return _refused_import(answer) if answer.call.is_import else _refused_question(answer)
+
+
+def _refused_import(answer: Answer) -> ExporterError:
+    if any(each.pointer.startswith(_LIST_POINTER) for each in answer.errors):
         return _not_found(answer)
-    rows = _refused_rows(answer, pointers) if answer.call.is_import else ()
+    rows = _refused_rows(answer)
     if not rows:
-        # A bad key must not look like a bad batch: halving it would blame every row in turn.
-        words = " ".join(
-            str(each.get(name)) for each in answer.errors for name in ("code", "title", "detail")
-        )
+        # A bad key must not look like a bad batch: halving that would blame every row in turn.
+        words = _all_words(answer)
         if _ABOUT_THE_REVISION.search(words):
-            return RevisionRetired(
-                answer.says("Klaviyo does not take this API revision"), status=answer.status
-            )
-        is_plain_get = answer.call.method == "GET" and not any(
-            source.get("parameter") for source in sources
-        )
-        if is_plain_get or _ABOUT_THE_KEY.search(words):
+            return _revision_refused(answer)
+        if _ABOUT_THE_KEY.search(words):
             return _key_refused(answer)
-    if answer.call.is_import:
-        first = answer.errors[0]
-        words = answer.safe_words(first.get("detail")) or answer.safe_words(first.get("title"))
-        return BatchRefused(answer.says("Klaviyo refused the batch"), rows=rows, words=words)
+    first = answer.errors[0]
+    words = answer.safe_words(first.detail) or answer.safe_words(first.title)
+    return BatchRefused(answer.says("Klaviyo refused the batch"), rows=rows, words=words)
+
+
+def _refused_question(answer: Answer) -> ExporterError:
+    words = _all_words(answer)
+    if _ABOUT_THE_REVISION.search(words):
+        return _revision_refused(answer)
+    names_parameter = any(each.parameter for each in answer.errors)
+    is_plain_get = answer.call.method == "GET" and not names_parameter
+    if is_plain_get or _ABOUT_THE_KEY.search(words):
+        return _key_refused(answer)
     return _rejected(answer)
 
 
-def _refused_rows(answer: Answer, pointers: Sequence[str]) -> tuple[RowRefusal, ...]:
-    found = (
-        (ROW.fullmatch(pointer), each)
-        for pointer, each in zip(pointers, answer.errors, strict=True)
-    )
+def _all_words(answer: Answer) -> str:
+    return " ".join(f"{each.code} {each.title} {each.detail}" for each in answer.errors)
+
+
+def _refused_rows(answer: Answer) -> tuple[RowRefusal, ...]:
+    found = ((ROW_POINTER.fullmatch(each.pointer), each) for each in answer.errors)
     return tuple(
         RowRefusal(
             index=int(row[1]),
             attribute=answer.safe_words(row[2], most=100),
-            reason=answer.safe_words(each.get("detail")) or answer.safe_words(each.get("title")),
+            reason=answer.safe_words(each.detail) or answer.safe_words(each.title),
         )
         for row, each in found
         if row
     )
+
+
+def _revision_refused(answer: Answer) -> ExporterError:
+    sentence = "Klaviyo does not take this API revision"
+    return RevisionRetired(answer.says(sentence), status=answer.status)
 
 
 def _key_refused(answer: Answer) -> ExporterError:
@@ -87,7 +97,7 @@ def _key_refused(answer: Answer) -> ExporterError:
 
 
 def _forbidden(answer: Answer) -> ExporterError:
-    """JSON is Klaviyo speaking; anything else is what stands before it (klaviyo-api-python issue 84)."""
+    """403: JSON is Klaviyo's; a page is the network edge's (klaviyo-api-python issue 84)."""
     if not answer.errors or "cf-mitigated" in answer.headers:
         return Unavailable(
             answer.says("The edge before Klaviyo turned the request away"),
@@ -115,12 +125,9 @@ def _not_found(answer: Answer) -> ExporterError:
 
 
 def _rejected(answer: Answer) -> ExporterError:
-    hint = (
-        BASE_URL_HINT if 300 <= answer.status < 400 else PACKED_HINT if answer.status == 415 else ""
-    )
-    return KlaviyoRejected(
-        answer.says("Klaviyo rejected the request"), hint=hint, status=answer.status
-    )
+    hint = BASE_URL_HINT if 300 <= answer.status < 400 else ""
+    sentence = "Klaviyo rejected the request"
+    return KlaviyoRejected(answer.says(sentence), hint=hint, status=answer.status)
 
 
 def _conflict(answer: Answer) -> ExporterError:
@@ -155,8 +162,9 @@ def _server_error(answer: Answer) -> ExporterError:
     )
 
 
-# Source: "Rate limits, status codes, and errors", developers.klaviyo.com; 524 and 525 from the incident of 2026-05-05
-# (klaviyo-api-node issue 62), 408 and 414 from HTTP itself. What is not here is `error_for`'s.
+# Source: "Rate limits, status codes, and errors", developers.klaviyo.com; 524 and 525 from the
+# incident of 2026-05-05 (klaviyo-api-node issue 62), 408 and 414 from HTTP itself. `error_for`
+# decides the others.
 STATUSES: Mapping[int, Callable[[Answer], ExporterError]] = {
     400: _bad_request,
     401: _key_refused,
@@ -180,6 +188,6 @@ STATUSES: Mapping[int, Callable[[Answer], ExporterError]] = {
 
 
 def error_for(answer: Answer) -> ExporterError:
-    """The error for an answer whose status is not one of 200 to 299."""
+    """Return the error for an answer whose status is not one of 200 to 299."""
     other = _server_error if answer.status >= 500 else _rejected
     return STATUSES.get(answer.status, other)(answer)

@@ -14,10 +14,9 @@ from exporter.management.access import Access, ManagementLimits
 from exporter.management.roles import Action
 from exporter.management.views import SegmentView, SuggestionView
 from exporter.reading.source import count_rows, read_columns
-from exporter.snapshots import members
 from exporter.snapshots.container import SnapshotContainer
 from exporter.snapshots.paths import SnapshotRef
-from exporter.snapshots.segments import Found, newest_snapshots
+from exporter.snapshots.segments import Found, newest_snapshots, read_members, save_members
 from exporter.storage.protocols import Store
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class Segments:
         What was counted before is not read again. The rest is counted now, the smallest first, as
         far as one answer may read.
         """
-        known = members.read(self.store)
+        known = read_members(self.store)
         counted: dict[str, int] = {}
         for found in arrived:
             if (rows := known.of(found.ref, found.blobs)) is not None:
@@ -92,7 +91,7 @@ class Segments:
             for part in parts:
                 source = self.container.source(part)
                 rows += count_rows(source, Path(name), memory_mb=self.limits.memory_mb)
-        members.keep(self.store, {ref: (parts, rows)})
+        save_members(self.store, {ref: (parts, rows)})
         return rows
 
 

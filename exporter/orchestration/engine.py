@@ -31,8 +31,6 @@ from exporter.settings import StepLimits
 from exporter.snapshots.container import SnapshotContainer
 from exporter.storage.protocols import Snapshots, Store, WorkQueue
 
-DEFAULT_LIMITS = StepLimits()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
@@ -50,6 +48,7 @@ class Engine:
     dispatcher: Dispatcher
     timer: Timer
     health: Health
+    read_secret: Callable[[str], SecretStr]
     limits: StepLimits
 
 
@@ -65,7 +64,7 @@ def build_engine(
     instance: str = "this instance",
     notify: Callable[[Notice], None] | None = None,
     checks: Mapping[str, Callable[[], None]] = MappingProxyType({}),
-    limits: StepLimits = DEFAULT_LIMITS,
+    limits: StepLimits = StepLimits(),
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str, int, int], None] = lambda *_: None,
@@ -146,5 +145,6 @@ def build_engine(
         dispatcher=Dispatcher(arrivals, attempt, runs, queue),
         timer=timer,
         health=Health(all_checks, clock=clock),
+        read_secret=read_secret,
         limits=limits,
     )

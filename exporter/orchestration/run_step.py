@@ -57,9 +57,9 @@ from exporter.sending.job_results import Jobs, confirm, poll_interval_s
 from exporter.sending.journal import Journal
 from exporter.sending.sender import Imports, Sender
 from exporter.settings import StepLimits
-from exporter.snapshots import members
 from exporter.snapshots.container import SnapshotContainer
 from exporter.snapshots.paths import NotASnapshot, parse_blob_name
+from exporter.snapshots.segments import save_members
 from exporter.storage.protocols import Store
 
 logger = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class RunStep:
                 [self._with.container.source(part) for part in run.manifest.partitions],
                 run.mapping,
                 self._with.plans.folder(run, token),
-                memory_mb=limits.memory_mb,
+                limits=limits.plan,
                 keep_rows=run.keep_rejected_rows,
                 progress=self._planning_progress(asked, deadline),
                 finished_file=self._with.plans.upload(run, token),
@@ -244,7 +244,7 @@ class RunStep:
             for ref in {parse_blob_name(part.name) for part in parts}:
                 own = [part for part in parts if ref.holds(part.name)]
                 counted[ref] = own, sum(rows[part.name] for part in own)
-            members.keep(self._with.store, counted)
+            save_members(self._with.store, counted)
         except NotASnapshot:  # files of a laptop
             return
         except ExporterError as exc:
@@ -272,6 +272,7 @@ class RunStep:
                 renew_key=self._renew_key,
                 clock=clock,
                 sleep=self._with.sleep,
+                limits=self._with.limits.send,
                 repairs=self.run.repairs,
                 progress=lambda accepted: self._with.progress("send", accepted, plan.profiles),
             )
@@ -314,7 +315,8 @@ class RunStep:
         delivery = self.journal.delivery
         self._with.progress("confirm", len(delivery.ended), len(delivery.jobs))
         polls = self.run.polls + 1
-        return self._next_step(poll_interval_s(polls), "confirm", polls=polls, setbacks=0)
+        wait_s = poll_interval_s(polls, longest_s=self._with.limits.send.longest_poll_s)
+        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0)
 
     # Finish
 
@@ -450,7 +452,7 @@ class RunStep:
     def reader(self) -> PlanReader:
         if self._reader is None:
             plan, folder = self._with.plans.fetch(self.run)
-            memory_mb = self._with.limits.memory_mb
+            memory_mb = self._with.limits.plan.memory_mb
             self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
         return self._reader
 

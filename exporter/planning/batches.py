@@ -1,20 +1,16 @@
-"""Batches filled to Klaviyo's limits. Pure."""
+"""Fill batches to Klaviyo's limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from exporter.klaviyo.limits import MAX_BATCH_BYTES, MAX_BATCH_PROFILES
-from exporter.planning.plan import (
-    PlannedBatch,
-    Span,
-)
+import duckdb
 
-_ENVELOPE_BYTES = 300  # more than payload.envelope needs
+from exporter.planning.plan import PlannedBatch, Span
+from exporter.planning.staged_files import StagedFiles
 
-
-# Batches
+ENVELOPE_BYTES = 300  # more than `profiles.envelope` needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +24,125 @@ class Block:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """How much one batch may hold."""
+
+    profiles: int
+    size_bytes: int
+
+
 def fill_batches(
-    blocks: Iterable[Block], single_rows: Callable[[Block], Iterable[Block]]
+    blocks: Iterable[Block],
+    single_rows: Callable[[Block], Iterable[Block]],
+    limits: BatchLimits,
 ) -> Iterator[PlannedBatch]:
-    """Fill batches in order, each as full as the limits allow. A block that does not fit is taken row by row."""
-    number, profiles, size = 0, 0, _ENVELOPE_BYTES
-    spans: list[list[int]] = []  # piece, first, last
+    """Fill batches in order, each as full as the limits allow.
+
+    single_rows: takes a block apart that does not fit as a whole.
+    """
+    batch = _OpenBatch(0, limits)
     for block in blocks:
-        fits = (
-            profiles + block.profiles <= MAX_BATCH_PROFILES
-            and size + block.size_bytes <= MAX_BATCH_BYTES
+        parts = [block] if batch.takes_whole(block) else single_rows(block)
+        for part in parts:
+            if not batch.has_room_for(part):
+                yield batch.close()
+                batch = _OpenBatch(batch.number + 1, limits)
+            batch.add(part)
+    if batch.profiles:
+        yield batch.close()
+
+
+class _OpenBatch:
+    """A batch that is being filled."""
+
+    def __init__(self, number: int, limits: BatchLimits) -> None:
+        self.number = number
+        self.profiles = 0
+        self._limits = limits
+        self._size_bytes = ENVELOPE_BYTES
+        self._spans: list[list[int]] = []  # piece, first, last
+
+    def has_room_for(self, block: Block) -> bool:
+        """Tell whether the block fits. An empty batch takes any: a profile must go somewhere."""
+        if not self.profiles:
+            return True
+        return (
+            self.profiles + block.profiles <= self._limits.profiles
+            and self._size_bytes + block.size_bytes <= self._limits.size_bytes
         )
-        # The next batch takes a block as it is, when this one is full to the last profile.
-        is_full = profiles == MAX_BATCH_PROFILES >= block.profiles
-        begins_next = is_full and _ENVELOPE_BYTES + block.size_bytes <= MAX_BATCH_BYTES
-        for part in [block] if fits or begins_next or block.profiles == 1 else single_rows(block):
-            if spans and (
-                profiles + part.profiles > MAX_BATCH_PROFILES
-                or size + part.size_bytes > MAX_BATCH_BYTES
-            ):
-                yield _batch(number, profiles, size, spans)
-                number, profiles, size, spans = number + 1, 0, _ENVELOPE_BYTES, []
-            profiles += part.profiles
-            size += part.size_bytes
-            _extend(spans, part)
-    if spans:
-        yield _batch(number, profiles, size, spans)
+
+    def takes_whole(self, block: Block) -> bool:
+        """Tell whether the block need not be taken apart: it goes into this batch or the next."""
+        if block.profiles == 1:
+            return True
+        limits = self._limits
+        is_full = self.profiles == limits.profiles
+        profiles, size_bytes = (0, ENVELOPE_BYTES) if is_full else (self.profiles, self._size_bytes)
+        return (
+            profiles + block.profiles <= limits.profiles
+            and size_bytes + block.size_bytes <= limits.size_bytes
+        )
+
+    def add(self, block: Block) -> None:
+        self.profiles += block.profiles
+        self._size_bytes += block.size_bytes
+        if self._spans and self._spans[-1][0] == block.piece:
+            self._spans[-1][2] = block.last
+        else:
+            self._spans.append([block.piece, block.first, block.last])
+
+    def close(self) -> PlannedBatch:
+        spans = [Span(piece=piece, first=first, last=last) for piece, first, last in self._spans]
+        return PlannedBatch(
+            number=self.number,
+            profiles=self.profiles,
+            size_bytes=self._size_bytes,
+            spans=tuple(spans),
+        )
 
 
-def _extend(spans: list[list[int]], block: Block) -> None:
-    if spans and spans[-1][0] == block.piece:
-        spans[-1][2] = block.last
-    else:
-        spans.append([block.piece, block.first, block.last])
+# The blocks of a plan
 
 
-def _batch(number: int, profiles: int, size_bytes: int, spans: list[list[int]]) -> PlannedBatch:
-    made = tuple(Span(piece=piece, first=first, last=last) for piece, first, last in spans)
-    return PlannedBatch(number=number, profiles=profiles, size_bytes=size_bytes, spans=made)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedBlocks:
+    """The profiles to send, as blocks. Duplicates must have been found before."""
+
+    database: duckdb.DuckDBPyConnection
+    files: StagedFiles
+    block_profiles: int
+
+    def __iter__(self) -> Iterator[Block]:
+        """Give the blocks in order.
+
+        Profiles are counted through the pieces, so that a full batch ends with a block.
+        """
+        before = 0
+        for piece in range(len(self.files.pieces)):
+            number = f"(row_number() OVER () - 1 + {before}) // {self.block_profiles}"
+            blocks = self.database.execute(
+                "SELECT min(row), max(row) + 1, count(*), sum(size)::BIGINT"
+                f" FROM (SELECT *, {number} AS block FROM {self._profiles(piece)})"
+                " GROUP BY block ORDER BY block"
+            ).fetchall()
+            for first, last, profiles, size_bytes in blocks:
+                before += profiles
+                yield Block(piece, first, last, profiles, size_bytes)
+
+    def single_rows(self, block: Block) -> Iterator[Block]:
+        """Give the profiles of a block as blocks of one."""
+        rows = self.database.execute(
+            f"SELECT row, size FROM {self._profiles(block.piece)}"
+            f" WHERE row >= {block.first} AND row < {block.last} ORDER BY 1"
+        ).fetchall()
+        for row, size_bytes in rows:
+            yield Block(block.piece, row, row + 1, 1, size_bytes)
+
+    def _profiles(self, piece: int) -> str:
+        """SQL: row and size of the profiles of a piece that are sent."""
+        return (
+            f"(SELECT file_row_number AS row, size FROM {self.files.rows_of(piece)}"
+            " WHERE reason IS NULL AND file_row_number NOT IN"
+            f" (SELECT row FROM duplicates WHERE piece = {piece}))"
+        )

@@ -1,33 +1,34 @@
-"""E-mail addresses as Klaviyo gets them: trimmed, in lower case, the domain in ASCII. Pure."""
+"""E-mail addresses as Klaviyo gets them: trimmed, in lower case, the domain in ASCII."""
 
 from __future__ import annotations
 
 import contextlib
 
-from exporter.planning import row_rules
+import idna
 
-# Python has the IDNA of 2003, which makes another domain of these: better no address than somebody else's.
-_OTHER_IN_IDNA_2008 = frozenset("\u00df\u03c2\u200c\u200d")
+from exporter.planning.row_rules import WHITESPACE
 
 
 def to_ascii(text: str) -> str | None:
-    """The address as it is sent, or None when its domain has no form in ASCII."""
-    local, _, domain = text.strip(row_rules.WHITESPACE).lower().rpartition("@")
-    if set(domain) & _OTHER_IN_IDNA_2008:
-        return None
+    """Give the address as it is sent, or None if its domain has no form in ASCII.
+
+    Domains are read as browsers read them: Unicode's UTS 46, then IDNA 2008.
+    """
+    local, _, domain = text.strip(WHITESPACE).lower().rpartition("@")
     try:
-        return f"{local}@{domain.encode('idna').decode('ascii')}"
+        return f"{local}@{idna.encode(domain, uts46=True).decode('ascii')}"
     except UnicodeError:
         return None
 
 
 def spellings(text: str) -> set[str]:
-    """The address as people and Klaviyo write it: as given, its domain in ASCII, its domain in its own letters."""
-    address = text.strip(row_rules.WHITESPACE).lower()
+    """Give the address in every form that people and Klaviyo write it in.
+
+    These are: as given, its domain in ASCII, its domain in its own letters.
+    """
+    address = text.strip(WHITESPACE).lower()
     found = {address, to_ascii(address) or address}
     local, _, domain = address.rpartition("@")
-    with contextlib.suppress(
-        UnicodeError
-    ):  # it is in its own letters already, or was never encoded
-        found.add(f"{local}@{domain.encode('ascii').decode('idna')}")
+    with contextlib.suppress(UnicodeError):  # in its own letters already, or never encoded
+        found.add(f"{local}@{idna.decode(domain)}")
     return found

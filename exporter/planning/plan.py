@@ -1,17 +1,19 @@
-"""A plan: every row of a snapshot, checked and staged, and the batches to be sent. Read here, made in planning.
+"""A plan: every row of a snapshot, checked and staged, and the batches to be sent.
 
 A plan is a folder:
 
     plan.json             this document, written last: a plan without it does not exist
-    rows-00000.parquet    the staged rows of one piece (a stretch of one partition), in source order:
-                          key (hash of the identifier), reason, refused_id, source_row (of rejected rows, where they
-                          are kept), breaks, size, dropped, newest, unusual_profile, f0 (the identifier), f1, ...
+    rows-00000.parquet    the staged rows of one piece (a stretch of one partition) in order:
+                          key (hash of the identifier), reason, refused_id, source_row (of rejected
+                          rows, where they are kept), breaks, size, dropped, newest,
+                          unusual_profile, f0 (the identifier), f1, ...
     duplicates.parquet    piece, row, kept_piece, kept_row of every row that gives way to another
-    rejected.csv          source, line, column, reason, message, identifier of every row that is not sent, and the row
-                          itself where the export keeps it
+    rejected.csv          source, line, column, reason, message, identifier of every row that is not
+                          sent, and the row itself where the export keeps it
     duplicates.csv        the duplicates by source and line
 
-A row is addressed by piece and position in it. A batch is a range of rows, minus those with a reason and duplicates.
+A row is addressed by piece and position in it. A batch is a range of rows, minus those with a
+reason and duplicates.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ PLAN_NAME = "plan.json"
 DUPLICATES_NAME = "duplicates.parquet"
 REJECTED_CSV = "rejected.csv"
 DUPLICATES_CSV = "duplicates.csv"
-LINE_BREAKS = "line_breaks"  # metadata of the file of a piece's staged rows, see `reading.Piece`
+LINE_BREAKS = "line_breaks"  # metadata of a file of staged rows, see `pieces.Piece`
 IDENTIFIER = "f0"  # the staged column of the identifier, which is the first of the fields
+NEWEST_BY = "newest_by"  # in `dropped`: cells left out of a comparison of rows, not of a profile
+MAX_EXAMPLES = 3  # rows that are named of each kind
 
 
 def rows_name(piece: int) -> str:
-    """File name of a piece's staged rows."""
+    """Name the file of a piece's staged rows."""
     return f"rows-{piece:05d}.parquet"
 
 
@@ -53,7 +57,7 @@ class Span(BaseModel):
 
 
 class PlannedBatch(BaseModel):
-    """One import job to be: at most 10,000 profiles and 4.5 MB. `number` counts from 0 within the run."""
+    """One import job to be: at most 10,000 profiles and 4.5 MB. `number` counts from 0."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,9 +77,7 @@ class SourceNote(BaseModel):
     encoding: str = ""
     columns: tuple[str, ...] = ()
     header: str = ""
-    culture: str = (
-        ""  # by which dates and numbers were read; "" for ISO 8601, en-US dates and decimal points
-    )
+    culture: str = ""  # of dates and numbers; "": ISO 8601, en-US dates and decimal points
 
 
 class Plan(BaseModel):
@@ -93,17 +95,13 @@ class Plan(BaseModel):
     profiles: int  # fit to send
     duplicates: int
     rejected: dict[str, int]  # by reason
-    dropped: dict[
-        str, int
-    ]  # cells left out of profiles that are sent, by attribute; see also planning.NEWEST_BY
-    dropped_examples: dict[str, list[str]] = Field(
-        default_factory=dict
-    )  # attribute -> the first rows
+    dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute
+    dropped_examples: dict[str, list[str]] = Field(default_factory=dict)  # their first rows
     examples: dict[str, list[str]]  # reason -> the first rows, as "source:line"
     keeps_rows: bool = False  # rejected.csv holds the rejected rows themselves
 
     def adds_up(self) -> bool:
-        """Whether every row ended in exactly one way."""
+        """Tell whether every row ended in exactly one way."""
         planned = sum(batch.profiles for batch in self.batches)
         return (
             self.rows == self.profiles + self.duplicates + sum(self.rejected.values())

@@ -1,16 +1,15 @@
-"""A mapped row as Klaviyo takes it: the SQL that turns staged values into the JSON of a bulk import job.
+"""A staged row as Klaviyo takes it: the SQL that makes the JSON of a bulk import job.
 
-Staged values are columns f0, f1, ... in the order of the mapping's fields: text, or ready JSON for typed properties;
-NULL where the cell is empty. Empty cells are left out of the body: Klaviyo ignores nulls in a bulk import, and
-elsewhere they clear fields by accident. Source: Klaviyo's OpenAPI file, revision 2026-07-15, bulk import. Pure.
+Staged values are columns f0, f1, ... in the order of the mapping's fields: text, or ready JSON for
+typed properties; NULL if the cell is empty. Empty cells are left out of the body: Klaviyo ignores
+nulls in a bulk import, and elsewhere they clear fields by accident.
+Source: Klaviyo's OpenAPI file, revision 2026-07-15, bulk import.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, compress
-from operator import not_
 
 from exporter.definitions.mapped_fields import MappedField
 from exporter.definitions.mapping import Empty, ValueType
@@ -25,7 +24,7 @@ _SHELL = _PROFILE + '}},"location":{},"properties":{},"meta":{"patch_properties"
 
 
 def envelope(list_id: str) -> tuple[str, str]:
-    """What stands before and after the profiles in the body of a job that fills one list."""
+    """Give what stands before and after the profiles in the body of a job that fills one list."""
     lists = {"lists": {"data": [{"type": "list", "id": list_id}]}}
     relationships = json.dumps(lists, separators=(",", ":"))
     return _OPEN, f']}}}},"relationships":{relationships}}}}}'
@@ -33,67 +32,79 @@ def envelope(list_id: str) -> tuple[str, str]:
 
 def profile(fields: Sequence[MappedField]) -> str:
     """SQL: one profile of the body, from a staged row that is sent."""
-    return (
-        f"CASE WHEN unusual_profile IS NULL THEN {_usual_profile(fields)} ELSE unusual_profile END"
-    )
+    usual = _usual_profile(fields)
+    return f"CASE WHEN unusual_profile IS NULL THEN {usual} ELSE unusual_profile END"
 
 
 def _usual_profile(fields: Sequence[MappedField]) -> str:
-    """SQL: a profile as it nearly always is, see `measures`: a flat row of texts, where a NULL takes its key with it.
+    """SQL: a profile as it nearly always is: a flat row of texts. See `measures`.
 
-    Each member brings the comma before it, and what comes first in an object is there. Nested in the order of its
-    objects, with texts escaped, the same costs three times as much.
+    Each member brings the comma before it, and a NULL takes its key with it; the first member of an
+    object is always there. Nested in the order of its objects, with texts escaped, the same would
+    cost three times as much.
     """
     first = fields[0]
     parts = [literal(f'{_PROFILE}{_key(first)}"'), "f0", literal('"')]
     for group in _GROUPS:
         positions = _positions(fields, group)
         for position in positions:
+            if position == 0:
+                continue
             opens = group and position == positions[0]
-            before = (f",{json.dumps(group)}:{{" if opens else ",") + _key(fields[position])
-            parts += [_quoted(fields[position], position, before)] if position else []
+            before = f",{json.dumps(group)}:{{" if opens else ","
+            parts.append(_member(fields[position], position, before))
         if group and positions:
             parts.append(f"CASE WHEN f{positions[0]} IS NOT NULL THEN '}}' END")
     return f"concat({', '.join(parts)}, '}}', {_unset(fields)}, '}}')"
 
 
 def unusual_profile(fields: Sequence[MappedField]) -> str:
-    """SQL: the profile of a row that is not as usual, see `measures`; else NULL. Needs `dropped`, see `_unset`."""
-    groups = (_group(fields, group) for group in _GROUPS[1:])
-    attributes = _joined(chain(_members(fields, ""), *groups))
-    return f"CASE WHEN NOT is_usual THEN concat({literal(_PROFILE)}, {attributes}, '}}', {_unset(fields)}, '}}') END"
+    """SQL: the profile of a row that is not as usual, see `measures`; else NULL.
+
+    Needs `dropped`, see `_unset`.
+    """
+    members = [*_members(fields, "")]
+    for group in _GROUPS[1:]:
+        members += _object(fields, group)
+    profile = f"concat({literal(_PROFILE)}, {_joined(members)}, '}}', {_unset(fields)}, '}}')"
+    return f"CASE WHEN NOT is_usual THEN {profile} END"
 
 
 def profile_size(fields: Sequence[MappedField]) -> str:
-    """SQL: an upper bound of the profile's bytes in the body, exact but for profiles that are short.
+    """SQL: an upper bound of the profile's bytes in the body, exact if the profile is not short.
 
-    These, which fill no batch by their size, are not built for it, but reckoned with all keys. Needs `value_bytes`.
+    Short ones fill no batch by their size. They are not built for it, but reckoned with all keys.
+    Needs `value_bytes`.
     """
     keys = sum(len(f',{_key(field)}""'.encode()) for field in fields)
-    unset = sum(
-        len(json.dumps(field.name).encode()) + 1 for field in fields if field.empty is Empty.CLEAR
-    )
+    cleared = (field for field in fields if field.empty is Empty.CLEAR)
+    unset = sum(len(json.dumps(field.name).encode()) + 1 for field in cleared)
     bound = f"{len(_SHELL) + keys + unset} + value_bytes"
-    return f"CASE WHEN {bound} <= {SHORT_PROFILE_BYTES} THEN {bound} ELSE strlen({profile(fields)}) END"
+    exact = f"strlen({profile(fields)})"
+    return f"CASE WHEN {bound} <= {SHORT_PROFILE_BYTES} THEN {bound} ELSE {exact} END"
 
 
 def measures(fields: Sequence[MappedField]) -> str:
-    """SQL: `value_bytes`, what the row's values take as JSON, and `is_usual`, whether a profile is easily made of them.
+    """SQL: `value_bytes` and `is_usual`.
 
-    It is when no text needs escaping, and no nested object is without its first member but has others.
+    value_bytes: what the row's values take as JSON. is_usual: no text needs escaping, and no nested
+    object is without its first member but has others.
     """
-    columns = [f"f{position}" for position in range(len(fields))]
-    is_text = [field.type is ValueType.STRING for field in fields]
-    texts = f"concat({', '.join(['NULL', *compress(columns, is_text)])})"
-    ready = f"concat({', '.join(['NULL', *compress(columns, map(not_, is_text))])})"
-    begin = "".join(
-        f" AND (f{first} IS NOT NULL OR coalesce({', '.join(f'f{other}' for other in others)}) IS NULL)"
-        for first, *others in filter(None, (_positions(fields, group) for group in _GROUPS[1:]))
-        if others
-    )
+    texts, ready = ["NULL"], ["NULL"]
+    for position, field in enumerate(fields):
+        values = texts if field.type is ValueType.STRING else ready
+        values.append(f"f{position}")
+    text, json_text = f"concat({', '.join(texts)})", f"concat({', '.join(ready)})"
+    conditions = [f"json_bytes = strlen({text}) + 2"]
+    for group in _GROUPS[1:]:
+        positions = _positions(fields, group)
+        if len(positions) > 1:
+            others = ", ".join(f"f{position}" for position in positions[1:])
+            conditions.append(f"(f{positions[0]} IS NOT NULL OR coalesce({others}) IS NULL)")
     return (
-        f"strlen(to_json({texts})) AS json_bytes, json_bytes + strlen({ready}) AS value_bytes,"
-        f" json_bytes = strlen({texts}) + 2{begin} AS is_usual"
+        f"strlen(to_json({text})) AS json_bytes,"
+        f" json_bytes + strlen({json_text}) AS value_bytes,"
+        f" {' AND '.join(conditions)} AS is_usual"
     )
 
 
@@ -102,23 +113,25 @@ def _positions(fields: Sequence[MappedField], group: str) -> list[int]:
 
 
 def _members(fields: Sequence[MappedField], group: str) -> Iterator[str]:
-    """SQL: each field of a group as "key":value, NULL where it is empty."""
+    """SQL: each field of a group as "key":value, NULL if it is empty."""
     for position in _positions(fields, group):
         is_text = fields[position].type is ValueType.STRING
         value = f"to_json(f{position})" if is_text else f"f{position}"
         yield f"{literal(_key(fields[position]))} || {value}"
 
 
-def _group(fields: Sequence[MappedField], group: str) -> Iterator[str]:
-    """SQL: a nested object, NULL where all of it is empty."""
+def _object(fields: Sequence[MappedField], group: str) -> Iterator[str]:
+    """SQL: a nested object, NULL if all of it is empty."""
     values = ", ".join(f"f{position}" for position in _positions(fields, group))
     if values:
         opening, members = literal(json.dumps(group) + ":{"), _joined(_members(fields, group))
-        yield f"CASE WHEN coalesce({values}) IS NOT NULL THEN concat({opening}, {members}, '}}') END"
+        filled = f"concat({opening}, {members}, '}}')"
+        yield f"CASE WHEN coalesce({values}) IS NOT NULL THEN {filled} END"
 
 
-def _quoted(field: MappedField, position: int, before: str) -> str:
-    """SQL: what stands before a value, and the value, whose text needs no escaping; NULL where it is empty."""
+def _member(field: MappedField, position: int, before: str) -> str:
+    """SQL: a key and its value, whose text needs no escaping; NULL if it is empty."""
+    before += _key(field)
     if field.type is not ValueType.STRING:
         return f"{literal(before)} || f{position}"
     return f"{literal(before + chr(34))} || f{position} || {literal(chr(34))}"
@@ -129,12 +142,12 @@ def _unset(fields: Sequence[MappedField]) -> str:
 
     A cell that is not empty but could not be read clears nothing.
     """
-    names = [
-        f"CASE WHEN f{position} IS NULL AND NOT {_is_dropped(field)}"
-        f" THEN {literal(json.dumps(field.name, ensure_ascii=False))} END"
-        for position, field in enumerate(fields)
-        if field.empty is Empty.CLEAR
-    ]
+    names = []
+    for position, field in enumerate(fields):
+        if field.empty is Empty.CLEAR:
+            name = literal(json.dumps(field.name, ensure_ascii=False))
+            is_cleared = f"f{position} IS NULL AND NOT {_is_dropped(field)}"
+            names.append(f"CASE WHEN {is_cleared} THEN {name} END")
     if not names:
         return "''"
     unset = literal(',"meta":{"patch_properties":{"unset":[')
@@ -142,7 +155,8 @@ def _unset(fields: Sequence[MappedField]) -> str:
 
 
 def _is_dropped(field: MappedField) -> str:
-    return f"contains(concat(chr(31), dropped, chr(31)), concat(chr(31), {literal(field.name)}, chr(31)))"
+    name = f"concat(chr(31), {literal(field.name)}, chr(31))"
+    return f"contains(concat(chr(31), dropped, chr(31)), {name})"
 
 
 def _joined(members: Iterable[str]) -> str:

@@ -1,44 +1,50 @@
-"""A piece of raw cells -> staged rows, in SQL: mapped values, or the reason to reject the row.
+"""Stage a piece: from raw cells to mapped values, or to the reason to reject the row. In SQL.
 
-    c0, c1, ... cells as text  ->  f0, f1, ... values in the order of the mapping's fields  ->  reason, size
+    c0, c1, ...  cells as text, in the order of the source's columns
+    f0, f1, ...  values in the order of the mapping's fields, and beside them reason, size and more
 
-One statement reads, checks and writes a piece; the order of rows is kept, since a row's position gives its line. Cells
-that SQL cannot judge (domains that are not ASCII, phone numbers that are not E.164 yet) go through Python, once for
-each distinct text, and only in pieces that have any.
+One statement reads, checks and writes a piece. The order of rows is kept, since a row's position
+gives its line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 
 from exporter.definitions.mapped_fields import MappedField, ResolvedMapping
 from exporter.definitions.mapping import IDENTIFIERS, ValueType
 from exporter.errors import RowsLost
-from exporter.planning import emails, phones, profiles, row_rules
+from exporter.planning import profiles, row_rules
+from exporter.planning.lookups import Lookup, look_up
 from exporter.planning.plan import LINE_BREAKS
 from exporter.planning.typed_values import sortable, staged_value
 from exporter.reading.good_records import MAX_SHOWN_CHARS
 from exporter.rejection_reasons import MAX_PROFILE_BYTES, RejectReason
 from exporter.sql import literal
 
-# Rows of a group are read back together; DuckDB wants multiples of 2,048. Measured: the least CPU to write and read.
-_PARQUET = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false, ROW_GROUP_SIZE 10240"
+# Rows of a group are read back together; DuckDB wants multiples of 2,048. Measured: with these the
+# files cost the least CPU to write and read.
+_PARQUET = (
+    "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false,"
+    " ROW_GROUP_SIZE 10240"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawPiece:
     """The rows of a piece as they were read.
 
-    table: SQL of a table with the columns c0, c1, ..., `columns` of them, as text. lines: of the piece, as they were
-    counted when it was written; the rows of a slice of Parquet. line_breaks: see `reading.Piece`. path: the file of a
-    piece of CSV, not needed thereafter. has_huge_rows: some have megabytes.
+    table: SQL of a table with `columns` columns c0, c1, ... of text.
+    lines: as counted when the piece was written; of Parquet, the rows.
+    line_breaks: see `pieces.Piece`.
+    path: the file of a piece of CSV, which is not needed after staging.
+    has_huge_rows: some rows have megabytes.
     """
 
     table: str
@@ -49,16 +55,17 @@ class RawPiece:
     has_huge_rows: bool = False
 
     def cells(self) -> tuple[str, str]:
-        """SQL: the table, and the line breaks in a row's cells. Of huge cells what no profile can hold is cut off."""
+        """SQL: the table, and the number of line breaks inside a row's cells.
+
+        Huge cells are cut to what a profile can hold and one character more.
+        """
         if self.path is None:
             return self.table, "0"
         if not self.has_huge_rows:
             return self.table, _line_breaks(self.columns)
         cells = [f"c{position}" for position in range(self.columns)]
         short = ", ".join(f"left({cell}, {MAX_PROFILE_BYTES + 1}) AS {cell}" for cell in cells)
-        breaks = " + ".join(
-            f"coalesce(length({cell}) - length(replace({cell}, chr(10), '')), 0)" for cell in cells
-        )
+        breaks = " + ".join(f"coalesce({_count_line_breaks(cell)}, 0)" for cell in cells)
         return f"(SELECT {short}, {breaks} AS all_breaks FROM {self.table})", "all_breaks"
 
 
@@ -71,38 +78,23 @@ def stage(
     keep_rows: bool,
     target: Path,
 ) -> int:
-    """Write the staged rows of one piece to `target`, see `plans`. Returns their number.
+    """Write the staged rows of one piece to `target`, see `plan`. Returns their number.
 
-    keep_rows: keep what is rejected as it was read. Raises RowsLost when the rows staged are not all that there are.
+    keep_rows: keep rejected rows as they were read.
+    Raises RowsLost if not all rows that were read are staged.
     """
-    source_row = _as_csv(raw.columns) if keep_rows else "NULL::VARCHAR"
-    staged = partial(_staged, *raw.cells(), mapping, number=number, source_row=source_row)
-    _write(cursor, staged(Lookup()), raw, target)
+    _write(cursor, _staged(raw, mapping, Lookup(), number, keep_rows), raw, target)
     written = _look_back(cursor, target)
     if written.has_odd_cells:
-        _write(cursor, staged(_look_up(cursor, raw.table, mapping)), raw, target)
+        lookup = look_up(cursor, raw.table, mapping)
+        _write(cursor, _staged(raw, mapping, lookup, number, keep_rows), raw, target)
         written = _look_back(cursor, target)
     if written.rows + written.breaks != raw.lines:
         raise RowsLost(
-            f"{written.rows:,} rows with {written.breaks:,} line breaks were staged of {raw.lines:,} lines"
+            f"{written.rows:,} rows with {written.breaks:,} line breaks were staged"
+            f" of {raw.lines:,} lines"
         )
     return written.rows
-
-
-def _line_breaks(columns: int) -> str:
-    """SQL: the line breaks inside the row's cells. Looked for before they are counted: most rows have none."""
-    text = f"concat({', '.join(f'c{position}' for position in range(columns))})"
-    return f"CASE WHEN contains({text}, chr(10)) THEN length({text}) - length(replace({text}, chr(10), '')) ELSE 0 END"
-
-
-def _as_csv(columns: int) -> str:
-    """SQL: the row's cells as a record of a CSV file, cut off where it is very long."""
-    cells = (
-        f"CASE WHEN regexp_matches(c{position}, '[\",\\r\\n]')"
-        f" THEN concat('\"', replace(c{position}, '\"', '\"\"'), '\"') ELSE coalesce(c{position}, '') END"
-        for position in range(columns)
-    )
-    return f"left(concat_ws(',', {', '.join(cells)}), {MAX_SHOWN_CHARS})"
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, query: str, raw: RawPiece, target: Path) -> None:
@@ -110,78 +102,104 @@ def _write(cursor: duckdb.DuckDBPyConnection, query: str, raw: RawPiece, target:
     cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET}, {metadata})")
 
 
+class _Written(NamedTuple):
+    """What is found in a file of staged rows."""
+
+    rows: int
+    breaks: int
+    has_odd_cells: bool  # cells left out or refused that Python may be able to read; rare
+
+
+def _look_back(cursor: duckdb.DuckDBPyConnection, rows: Path) -> _Written:
+    has_dropped = "contains(dropped, 'email') OR contains(dropped, 'phone_number')"
+    has_refused = (
+        f"refused_id IS NOT NULL AND (reason = {literal(RejectReason.PHONE_IMPOSSIBLE)}"
+        f" OR NOT {row_rules.is_ascii('refused_id')})"
+    )
+    found = cursor.execute(
+        "SELECT count(*), coalesce(sum(breaks), 0)::BIGINT,"
+        f" coalesce(bool_or({has_dropped} OR ({has_refused})), false)"
+        f" FROM read_parquet({literal(str(rows))})"
+    ).fetchone()
+    assert found is not None
+    return _Written(*found)
+
+
+# The statement
+
+
 def _staged(
-    table: str,
-    breaks: str,
-    mapping: ResolvedMapping,
-    lookup: Lookup,
-    *,
-    number: int,
-    source_row: str,
+    raw: RawPiece, mapping: ResolvedMapping, lookup: Lookup, number: int, keep_rows: bool
 ) -> str:
-    """SQL: the staged rows. Each level uses the columns of the one below; nothing is computed twice."""
+    """SQL: the staged rows. Each level uses columns of the one below; none is computed twice."""
     fields = mapping.fields
+    table, breaks = raw.cells()
+    columns = [f"f{position}" for position in range(len(fields))]
     values = ", ".join(
-        f"{_value(one, mapping, lookup)} AS f{position}" for position, one in enumerate(fields)
+        f"{_value(field, mapping, lookup)} AS {column}"
+        for field, column in zip(fields, columns, strict=True)
     )
-    newest = (
-        sortable(f"c{mapping.newest_by}", mapping.culture)
-        if mapping.newest_by is not None
-        else "NULL::DOUBLE"
-    )
-    email = next(
-        (f"c{one.column}" for one in fields if (one.group, one.name) == ("", "email")), "NULL"
-    )
-    is_usual = row_rules.is_usual_email(email)
-    cells = f"SELECT *, {breaks} AS breaks, {is_usual} AS is_usual_email FROM {table}{lookup.joins}"
-    valued = f"SELECT *, {newest} AS newest, {values} FROM ({cells})"
-    measured = (
-        f"SELECT *, {_dropped(mapping)} AS dropped, {profiles.measures(fields)} FROM ({valued})"
-    )
+    source_row = _as_csv(raw.columns) if keep_rows else "NULL::VARCHAR"
+    is_too_large = f"size > {MAX_PROFILE_BYTES}"
+    too_large = f"CASE WHEN {is_too_large} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
+    cells = f"""
+        SELECT *, {breaks} AS breaks, {row_rules.is_usual_email(_email_cell(mapping))}
+            AS is_usual_email FROM {table}{lookup.joins}"""
+    valued = f"SELECT *, {_newest(mapping)} AS newest, {values} FROM ({cells})"
+    measured = f"""
+        SELECT *, {_dropped(mapping)} AS dropped, {profiles.measures(fields)} FROM ({valued})"""
     built = f"SELECT *, {profiles.unusual_profile(fields)} AS unusual_profile FROM ({measured})"
-    checked = f"SELECT *, {_reason(mapping)} AS reason0, {profiles.profile_size(fields)} AS size FROM ({built})"
-    too_large = (
-        f"CASE WHEN size > {MAX_PROFILE_BYTES} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
-    )
-    return (
-        f"SELECT {number}::INTEGER AS piece, hash(f0) AS key, coalesce(reason0, {too_large}) AS reason,"
-        f" CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[0])} END AS refused_id,"
-        f" CASE WHEN reason0 IS NOT NULL OR size > {MAX_PROFILE_BYTES} THEN {source_row} END AS source_row,"
-        f" breaks::INTEGER AS breaks, size::INTEGER AS size, dropped, newest, unusual_profile,"
-        f" {', '.join(f'f{position}' for position in range(len(fields)))} FROM ({checked})"
-    )
+    checked = f"""
+        SELECT *, {_reason(mapping)} AS reason0, {profiles.profile_size(fields)} AS size
+        FROM ({built})"""
+    return f"""
+        SELECT {number}::INTEGER AS piece, hash(f0) AS key,
+            coalesce(reason0, {too_large}) AS reason,
+            CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[0])} END AS refused_id,
+            CASE WHEN reason0 IS NOT NULL OR {is_too_large} THEN {source_row} END AS source_row,
+            breaks::INTEGER AS breaks, size::INTEGER AS size, dropped, newest, unusual_profile,
+            {", ".join(columns)}
+        FROM ({checked})"""
 
 
-def _value(one: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
+def _email_cell(mapping: ResolvedMapping) -> str:
+    """SQL: the cell of the address, which nearly all rows have as Klaviyo takes it."""
+    for field in mapping.fields:
+        if (field.group, field.name) == ("", "email"):
+            return f"c{field.column}"
+    return "NULL"
+
+
+def _newest(mapping: ResolvedMapping) -> str:
+    """SQL: by what the newest of several rows is found."""
+    if mapping.newest_by is None:
+        return "NULL::DOUBLE"
+    return sortable(f"c{mapping.newest_by}", mapping.culture)
+
+
+def _value(field: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
     """SQL: the staged value of a field."""
-    cell = f"c{one.column}"
-    # Beside another identifier a bad one is left out like any cell that cannot be read.
-    match (one.group, one.name):
+    cell = f"c{field.column}"
+    is_identifier = mapping.identifier == field.name
+    # Beside another identifier a bad one is left out, like any cell that cannot be read.
+    match (field.group, field.name):
         case ("", "email"):
             email = lookup.email(cell)
-            is_identifier = mapping.identifier == "email"
-            return (
-                email
-                if is_identifier
-                else row_rules.only_good(email, row_rules.email_reason(email, "is_usual_email"))
-            )
+            reason = row_rules.email_reason(email, "is_usual_email")
+            return email if is_identifier else row_rules.only_good(email, reason)
         case ("", "external_id"):
             value = row_rules.blank_to_null(row_rules.trimmed(cell))
-            is_identifier = mapping.identifier == "external_id"
-            return (
-                value
-                if is_identifier
-                else row_rules.only_good(value, row_rules.external_id_reason(value))
-            )
+            reason = row_rules.external_id_reason(value)
+            return value if is_identifier else row_rules.only_good(value, reason)
         case ("", "phone_number"):
             return lookup.phone(cell)
-    given = row_rules.blank_to_null(cell) if one.type is ValueType.STRING else cell
-    return staged_value(one, given, mapping.culture)
+    given = row_rules.blank_to_null(cell) if field.type is ValueType.STRING else cell
+    return staged_value(field, given, mapping.culture)
 
 
-def _raw(one: MappedField) -> str:
+def _raw(field: MappedField) -> str:
     """SQL: the cell of a field, NULL where it is blank."""
-    return row_rules.blank_to_null(f"c{one.column}")
+    return row_rules.blank_to_null(f"c{field.column}")
 
 
 def _reason(mapping: ResolvedMapping) -> str:
@@ -196,105 +214,41 @@ def _reason(mapping: ResolvedMapping) -> str:
 
 
 def _dropped(mapping: ResolvedMapping) -> str:
-    """SQL: the attributes whose cells were not blank and could not be sent, joined; NULL for none, as in most rows."""
-    checked = [
-        (position, one)
-        for position, one in enumerate(mapping.fields)
-        if one.type is not ValueType.STRING or (one.group == "" and one.name in IDENTIFIERS)
-    ]
-    names = ", ".join(
-        f"CASE WHEN f{position} IS NULL AND {_raw(one)} IS NOT NULL THEN {literal(one.name)} END"
-        for position, one in checked
-    )
-    empty = " OR ".join(f"f{position} IS NULL" for position, _ in checked)
-    return f"CASE WHEN {empty} THEN nullif(concat_ws(chr(31), {names}), '') END"
+    """SQL: the attributes whose cells hold something that cannot be sent, joined.
+
+    NULL for none, as in most rows.
+    """
+    names, empty = [], []
+    for position, field in enumerate(mapping.fields):
+        is_text = field.type is ValueType.STRING
+        is_identifier = field.group == "" and field.name in IDENTIFIERS
+        if is_identifier or not is_text:
+            value, name = f"f{position}", literal(field.name)
+            names.append(f"CASE WHEN {value} IS NULL AND {_raw(field)} IS NOT NULL THEN {name} END")
+            empty.append(f"{value} IS NULL")
+    joined = f"nullif(concat_ws(chr(31), {', '.join(names)}), '')"
+    return f"CASE WHEN {' OR '.join(empty)} THEN {joined} END"
 
 
-# Cells that SQL cannot judge: domains that are not ASCII, phone numbers that are not E.164 yet
+# Cells
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What Python made of the few cells that SQL cannot judge, as joins to small tables."""
-
-    joins: str = ""
-    has_emails: bool = False
-    has_phones: bool = False
-
-    def email(self, cell: str) -> str:
-        email = row_rules.normalized_email(cell, "is_usual_email")
-        return f"coalesce(emails_value, {email})" if self.has_emails else email
-
-    def phone(self, cell: str) -> str:
-        """E.164 as it stands, E.164 once blanks and punctuation are gone, or what the library made of it."""
-        pattern, digits, closed_up = (
-            phones.e164_pattern(),
-            _digits(cell),
-            f"replace({cell}, ' ', '')",
-        )
-        return (
-            f"CASE WHEN {row_rules.matches(closed_up, pattern)} THEN {closed_up}"  # cheaper than translate
-            f" WHEN {row_rules.matches(digits, pattern)} THEN {digits}"
-            f"{' ELSE phones_value' if self.has_phones else ''} END"
-        )
+def _line_breaks(columns: int) -> str:
+    """SQL: the line breaks inside the row's cells, looked for before counted: most have none."""
+    text = f"concat({', '.join(f'c{position}' for position in range(columns))})"
+    return f"CASE WHEN contains({text}, chr(10)) THEN {_count_line_breaks(text)} ELSE 0 END"
 
 
-class _Written(NamedTuple):
-    """What is found in a file of staged rows."""
-
-    rows: int
-    breaks: int
-    has_odd_cells: (
-        bool  # left out or refused ones that Python may make something of; most pieces have none
-    )
+def _count_line_breaks(text: str) -> str:
+    return f"length({text}) - length(replace({text}, chr(10), ''))"
 
 
-def _look_back(cursor: duckdb.DuckDBPyConnection, rows: Path) -> _Written:
-    found = cursor.execute(
-        "SELECT count(*), coalesce(sum(breaks), 0)::BIGINT,"
-        " coalesce(bool_or(contains(dropped, 'email') OR contains(dropped, 'phone_number')"
-        f" OR (refused_id IS NOT NULL AND (reason = {literal(RejectReason.PHONE_IMPOSSIBLE)}"
-        " OR NOT regexp_full_match(refused_id, '[\\x00-\\x7f]*')))), false)"
-        f" FROM read_parquet({literal(str(rows))})"
-    ).fetchone()
-    assert found is not None
-    return _Written(*found)
-
-
-def _look_up(cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapping) -> Lookup:
-    cells = {one.name: f"c{one.column}" for one in mapping.fields if one.group == ""}
-    joins = ""
-    if email := cells.get("email"):
-        odd = f"NOT regexp_full_match({email}, '[\\x00-\\x7f]*') AND contains({email}, '@') AND length({email}) < 1000"
-        _fill_lookup(cursor, "emails", table, email, odd, emails.to_ascii)
-        joins += f" LEFT JOIN emails ON emails_cell = {email}"
-    if phone := cells.get("phone_number"):
-        pattern, region = phones.e164_pattern(), mapping.phone_region
-        odd = f"NOT {row_rules.matches(phone, pattern)} AND NOT {row_rules.matches(_digits(phone), pattern)}"
-        _fill_lookup(cursor, "phones", table, phone, odd, lambda cell: phones.to_e164(cell, region))
-        joins += f" LEFT JOIN phones ON phones_cell = {phone}"
-    return Lookup(joins, has_emails="email" in cells, has_phones="phone_number" in cells)
-
-
-def _fill_lookup(
-    cursor: duckdb.DuckDBPyConnection,
-    name: str,
-    table: str,
-    column: str,
-    condition: str,
-    convert: Callable[[str], str | None],
-) -> None:
-    """Make a small table of the distinct cells that meet a condition and what becomes of them."""
-    cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE {name} ({name}_cell VARCHAR, {name}_value VARCHAR)"
-    )
-    cells = cursor.cursor().execute(f"SELECT DISTINCT {column} FROM {table} WHERE {condition}")
-    while chunk := cells.fetchmany(10_000):
-        converted: list[Any] = [[cell for (cell,) in chunk], [convert(cell) for (cell,) in chunk]]
-        cursor.execute(
-            f"INSERT INTO {name} SELECT unnest($1::VARCHAR[]), unnest($2::VARCHAR[])", converted
-        )
-
-
-def _digits(cell: str) -> str:
-    return f"translate({cell}, {literal(phones.PUNCTUATION)}, '')"
+def _as_csv(columns: int) -> str:
+    """SQL: the row's cells as a record of a CSV file, cut off where it is very long."""
+    cells = []
+    for position in range(columns):
+        cell = f"c{position}"
+        quoted = f"concat('\"', replace({cell}, '\"', '\"\"'), '\"')"
+        needs_quotes = f"regexp_matches({cell}, '[\",\\r\\n]')"
+        cells.append(f"CASE WHEN {needs_quotes} THEN {quoted} ELSE coalesce({cell}, '') END")
+    return f"left(concat_ws(',', {', '.join(cells)}), {MAX_SHOWN_CHARS})"

@@ -18,14 +18,15 @@ EMPTY_HINT = (
 
 
 def refusal(plan: Plan, max_profiles: int | None) -> ExporterError | None:
-    """Why a plan is not sent, if it is not."""
+    """Give the error for which a plan is not sent, if there is one."""
     if not plan.rows:
         return SnapshotUnreadable(EMPTY_MESSAGE, hint=EMPTY_HINT)
     if max_profiles is not None and plan.profiles > max_profiles:
         return ConfigError(
-            f"{plan.profiles:,} profiles to send are more than the export's maximum of {max_profiles:,}; "
-            "nothing was sent",
-            hint="Check the segment in Customer Insights. If it is right, raise the export's maximum and run it again.",
+            f"{plan.profiles:,} profiles to send are more than the export's maximum of"
+            f" {max_profiles:,}; nothing was sent",
+            hint="Check the segment in Customer Insights. If it is right, raise the export's"
+            " maximum and run it again.",
         )
     return None
 
@@ -38,10 +39,12 @@ def plan_summary(
     share: float = 1.0,
     show_values: bool = False,
 ) -> dict[str, Any]:
-    """What a run of this plan would do; `message` and `hint` where it would end Failed before it sends anything.
+    """Say what a run of this plan would do.
 
-    samples: profiles as Klaviyo would get them; their values are masked unless `show_values`. max_profiles: the
-    export's maximum. share: the part of Klaviyo's steady rate that the run may use.
+    `message` and `hint` say why the run would end as Failed before it sends anything.
+    samples: profiles as Klaviyo would get them; their values are masked unless `show_values`.
+    max_profiles: the export's maximum.
+    share: the part of Klaviyo's steady rate that the run may use.
     """
     profiles = [json.loads(text) for text in samples]
     refused = refusal(plan, max_profiles)
@@ -67,15 +70,22 @@ def plan_summary(
 
 
 def _mapped(field: MappedField, plan: Plan) -> str:
-    """How one attribute is filled, by the columns of the first file that has any: the fields were found in these."""
+    """Say how one attribute is filled.
+
+    The columns are those of the first file that has any: the fields were found in these.
+    """
     column = next(note.columns for note in plan.sources if note.columns)[field.column]
     target = f"{field.group}.{field.name}" if field.group else field.name
     kind = "" if field.type is ValueType.STRING else f" as {field.type}"
-    return f"{target} from {column}{kind}{', empty clears' if field.empty is Empty.CLEAR else ''}"
+    clears = ", empty clears" if field.empty is Empty.CLEAR else ""
+    return f"{target} from {column}{kind}{clears}"
 
 
 def mask(profile: dict[str, Any]) -> dict[str, Any]:
-    """A profile without its values: a column of any name may hold an address. Of each its first character is left."""
+    """Give a profile without its values, of which only the first character is left.
+
+    Any column may hold an address, whatever its name.
+    """
     return {**profile, "attributes": _masked(profile["attributes"])}
 
 

@@ -1,19 +1,24 @@
-"""Cells as numbers, booleans, dates and lists, in SQL. Pure."""
+"""Cells as numbers, booleans, dates and lists. In SQL."""
 
 from __future__ import annotations
 
 from exporter.definitions.mapped_fields import MappedField
 from exporter.definitions.mapping import ValueType
-from exporter.planning.row_rules import trimmed
+from exporter.planning.row_rules import matches, trimmed
 from exporter.reading.dialect import UNKNOWN, Culture
 from exporter.sql import literal
 
 UNREADABLE = "'-infinity'::DOUBLE"  # what cells that are neither moment nor number sort as
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"  # RFC 8259
+_GROUPING = {  # between thousands, by the decimal sign
+    ",": ".'\u2019 \u00a0\u202f",
+    ".": ",'\u2019 \u00a0\u202f",
+}
+_TIMES = ("%H:%M:%S", "%I:%M:%S %p", "%H:%M", "%I:%M %p")
 
 
 def staged_value(field: MappedField, column: str, culture: Culture = UNKNOWN) -> str:
-    """SQL: a non-blank cell as it is staged; NULL where it cannot be read as the field's type."""
+    """SQL: a cell as it is staged; NULL if it cannot be read as the field's type."""
     match field.type:
         case ValueType.STRING:
             return column
@@ -28,50 +33,61 @@ def staged_value(field: MappedField, column: str, culture: Culture = UNKNOWN) ->
 
 
 def sortable(column: str, culture: Culture = UNKNOWN) -> str:
-    """SQL: a DOUBLE by which dates and times sort as they follow each other, and numbers by their size.
+    """SQL: a DOUBLE by which dates and times sort as they follow each other, numbers by size.
 
     A cell that is neither comes before all others; a blank one has none.
     """
     cell = trimmed(column)
-    moment = f"CAST(epoch_us(coalesce({_day(cell, culture)}, {_time(cell, culture)})) AS DOUBLE)"
+    moment = f"coalesce({_day(cell, culture)}, {_time(cell, culture)})"
+    moment_us = f"CAST(epoch_us({moment}) AS DOUBLE)"
     number = f"CAST({_number(column, culture)} AS DOUBLE)"
-    return f"coalesce({moment}, {number}, CASE WHEN {cell} <> '' THEN {UNREADABLE} END)"
+    unreadable = f"CASE WHEN {cell} <> '' THEN {UNREADABLE} END"
+    return f"coalesce({moment_us}, {number}, {unreadable})"
 
 
 def _list(column: str) -> str:
-    """The parts between semicolons, or the elements of a JSON array (as a Parquet list is staged), all as texts."""
+    """SQL: the parts between semicolons as texts, or the elements of a JSON array.
+
+    A Parquet list is read as a JSON array.
+    """
     is_array = f"starts_with({column}, '[') AND json_valid({column})"
-    elements = f"CASE WHEN {is_array} THEN from_json({column}, '[\"VARCHAR\"]') ELSE string_split({column}, ';') END"
-    texts = f"list_filter(list_transform({elements}, lambda x: {trimmed('x')}), lambda x: x <> '')"
-    return f"nullif(CAST(to_json({texts}) AS VARCHAR), '[]')"
+    array, parts = f"from_json({column}, '[\"VARCHAR\"]')", f"string_split({column}, ';')"
+    elements = f"CASE WHEN {is_array} THEN {array} ELSE {parts} END"
+    texts = f"list_transform({elements}, lambda x: {trimmed('x')})"
+    filled = f"list_filter({texts}, lambda x: x <> '')"
+    return f"nullif(CAST(to_json({filled}) AS VARCHAR), '[]')"
+
+
+# Numbers
 
 
 def _number(column: str, culture: Culture) -> str:
-    """A JSON number as it stands; other spellings (+5, 1., .5) through DOUBLE; NaN and Infinity are none.
+    """SQL: a JSON number as it stands, other spellings (+5, 1., .5) as DuckDB writes them.
 
-    Grouped thousands and decimal commas only where they are the culture's.
+    NaN and infinity are no numbers. Grouped thousands and decimal commas only where they are the
+    culture's.
     """
     cell = trimmed(column)
-    usual = f"WHEN {_is_number(column)} THEN {column} WHEN {_is_number(cell)} THEN {cell}"  # trimming is dear
+    # Trimming costs more than looking first whether it is needed.
+    usual = f"WHEN {_is_number(column)} THEN {column} WHEN {_is_number(cell)} THEN {cell}"
     if culture.decimal is None:
         return f"CASE {usual} {_through_double(cell)} END"
-    digits = f"replace(translate({cell}, {literal(_GROUPING[culture.decimal])}, ''), ',', '.')"
-    own = f"regexp_full_match({cell}, {literal(_grouped(culture.decimal))})"
-    local = f"WHEN {own} THEN CASE WHEN {_is_number(digits)} THEN {digits} {_through_double(digits)} END"
+    grouping = literal(_GROUPING[culture.decimal])
+    digits = f"replace(translate({cell}, {grouping}, ''), ',', '.')"
+    read = f"CASE WHEN {_is_number(digits)} THEN {digits} {_through_double(digits)} END"
+    local = f"WHEN {matches(cell, _grouped(culture.decimal))} THEN {read}"
     # In a culture with a decimal comma, 1.234 looks like a usual number and is a thousand.
-    clauses = (local, usual) if culture.decimal == "," else (usual, local)
-    return f"CASE {' '.join(clauses)} {_through_double(cell)} END"
+    clauses = f"{local} {usual}" if culture.decimal == "," else f"{usual} {local}"
+    return f"CASE {clauses} {_through_double(cell)} END"
+
+
+def _is_number(cell: str) -> str:
+    return f"{matches(cell, _NUMBER)} AND isfinite(try_cast({cell} AS DOUBLE))"
 
 
 def _through_double(cell: str) -> str:
     parsed = f"try_cast({cell} AS DOUBLE)"
     return f"WHEN isfinite({parsed}) THEN CAST({parsed} AS VARCHAR)"
-
-
-_GROUPING = {
-    ",": ".'\u2019 \u00a0\u202f",
-    ".": ",'\u2019 \u00a0\u202f",
-}  # between thousands, by the decimal sign
 
 
 def _grouped(decimal: str) -> str:
@@ -82,10 +98,6 @@ def _grouped(decimal: str) -> str:
     return f"[+-]?(?:{grouped}|[0-9]+)(?:[{decimal}][0-9]+)?"
 
 
-def _is_number(cell: str) -> str:
-    return f"regexp_full_match({cell}, {literal(_NUMBER)}) AND isfinite(try_cast({cell} AS DOUBLE))"
-
-
 def _boolean(column: str) -> str:
     cell = f"lower({trimmed(column)})"
     return (
@@ -94,15 +106,22 @@ def _boolean(column: str) -> str:
     )
 
 
+# Dates
+
+
 def _date(column: str, culture: Culture) -> str:
-    """ISO 8601 where the cell is a date or a time, ISO or as the culture has it; times as UTC."""
+    """SQL: a date or a time, ISO or as the culture writes it, in ISO 8601; times in UTC."""
     cell = trimmed(column)
-    day, time = _day(cell, culture), _time(cell, culture)
-    return f"'\"' || coalesce(strftime({day}, '%Y-%m-%d'), strftime({time}, '%Y-%m-%dT%H:%M:%SZ')) || '\"'"
+    day = f"strftime({_day(cell, culture)}, '%Y-%m-%d')"
+    time = f"strftime({_time(cell, culture)}, '%Y-%m-%dT%H:%M:%SZ')"
+    return f"'\"' || coalesce({day}, {time}) || '\"'"
 
 
 def _day(cell: str, culture: Culture) -> str:
-    """SQL: the TIMESTAMP of a date without time, else NULL. Times are longer, and not tried in every form."""
+    """SQL: the TIMESTAMP of a date without time, else NULL.
+
+    Times are longer, and are not tried in every form.
+    """
     forms = ", ".join(literal(form) for form in ("%Y-%m-%d", *_date_forms(culture)))
     return _sensible(
         cell, f"CASE WHEN strlen({cell}) <= 10 THEN try_strptime({cell}, [{forms}]) END"
@@ -112,14 +131,9 @@ def _day(cell: str, culture: Culture) -> str:
 def _time(cell: str, culture: Culture) -> str:
     """SQL: the TIMESTAMP in UTC of a date with time, else NULL."""
     forms = ", ".join(literal(f"{day} {time}") for day in _date_forms(culture) for time in _TIMES)
-    plain = f"replace({cell}, chr(8239), ' ')"  # the narrow blank that .NET puts before AM and PM since version 8
-    written = f"try_strptime({plain}, [{forms}])"
-    return _sensible(
-        cell, f"coalesce(try_cast(try_cast({cell} AS TIMESTAMPTZ) AS TIMESTAMP), {written})"
-    )
-
-
-_TIMES = ("%H:%M:%S", "%I:%M:%S %p", "%H:%M", "%I:%M %p")
+    plain = f"replace({cell}, chr(8239), ' ')"  # .NET 8 puts this narrow blank before AM and PM
+    iso = f"try_cast(try_cast({cell} AS TIMESTAMPTZ) AS TIMESTAMP)"
+    return _sensible(cell, f"coalesce({iso}, try_strptime({plain}, [{forms}]))")
 
 
 def _date_forms(culture: Culture) -> tuple[str, ...]:
@@ -129,5 +143,9 @@ def _date_forms(culture: Culture) -> tuple[str, ...]:
 
 
 def _sensible(cell: str, moment: str) -> str:
-    """SQL: not what DuckDB makes of "infinity" or "epoch", years of two digits, and .NET's 0001-01-01 for "none"."""
-    return f"CASE WHEN {cell} BETWEEN '0' AND ':' AND year({moment}) BETWEEN 1000 AND 9999 THEN {moment} END"
+    """SQL: the moment, but not what DuckDB makes of "infinity" or "epoch" or a year of two digits.
+
+    .NET writes 0001-01-01 where there is no date.
+    """
+    is_written_out = f"{cell} BETWEEN '0' AND ':' AND year({moment}) BETWEEN 1000 AND 9999"
+    return f"CASE WHEN {is_written_out} THEN {moment} END"

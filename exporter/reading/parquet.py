@@ -11,8 +11,6 @@ import duckdb
 from exporter.errors import SnapshotUnreadable
 from exporter.sql import literal
 
-PARQUET_ROWS = 102_400  # rows of a Parquet partition that make one piece
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetFile:

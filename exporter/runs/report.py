@@ -19,8 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from exporter.planning.plan import Plan
-from exporter.planning.planner import MAX_EXAMPLES
+from exporter.planning.plan import MAX_EXAMPLES, Plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.row_lists import csv_writer, rejected_row, safe_cell
 from exporter.rejection_reasons import RejectReason
@@ -98,21 +97,24 @@ def append_undelivered(target: Path, reader: PlanReader, delivery: Delivery) -> 
 
 
 def _undelivered(delivery: Delivery) -> Iterator[tuple[int, RejectReason, Iterable[Saying]]]:
-    for batch, refused in sorted(delivery.refused.items()):
-        yield batch, RejectReason.REFUSED_BY_KLAVIYO, sorted(refused.items())
-    for job, end in delivery.ended.items():
+    """Return (batch, reason, rows) in the order of batches, whenever each was accepted."""
+    for batch in sorted(delivery.refused.keys() | delivery.accepted.keys()):
+        if refused := delivery.refused.get(batch):
+            yield batch, RejectReason.REFUSED_BY_KLAVIYO, sorted(refused.items())
+        for accepted in sorted(delivery.accepted.get(batch, ()), key=lambda each: each.first):
+            for reason, rows in _undelivered_by(accepted.job, delivery):
+                yield batch, reason, rows
+
+
+def _undelivered_by(
+    job: str, delivery: Delivery
+) -> Iterator[tuple[RejectReason, Iterable[Saying]]]:
+    """Return the rows that one import job took and did not deliver."""
+    if (end := delivery.ended.get(job)) is not None:
         if end.said:
-            yield delivery.jobs[job].batch, RejectReason.FAILED_IN_KLAVIYO, list(end.failures())
+            yield RejectReason.FAILED_IN_KLAVIYO, list(end.failures())
         if unconfirmed := delivery.unconfirmed(job):
-            yield (
-                delivery.jobs[job].batch,
-                RejectReason.UNCONFIRMED,
-                [(None, f"import job {job}")] * unconfirmed,
-            )
-    for job, lost in delivery.lost.items():
-        accepted = delivery.jobs[job]
-        yield (
-            accepted.batch,
-            RejectReason.JOB_LOST,
-            [(position, lost.why) for position in accepted.positions()],
-        )
+            yield RejectReason.UNCONFIRMED, [(None, f"import job {job}")] * unconfirmed
+    if (lost := delivery.lost.get(job)) is not None:
+        positions = delivery.jobs[job].positions()
+        yield RejectReason.JOB_LOST, [(position, lost.why) for position in positions]

@@ -38,7 +38,8 @@ from exporter.runs.run import (
 )
 from exporter.runs.verdict import count
 from exporter.sending.journal import Journal
-from exporter.storage.protocols import Document, Store, is_name, parse_document
+from exporter.storage.blob_names import is_name
+from exporter.storage.protocols import Document, Store, parse_document
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class RunStore:
 
     def journal(self, run: Run) -> Journal:
         """Open the run's journal: what became of its batches. Raises DocumentUnreadable."""
-        return Journal(self._store, run.folder + "journal.jsonl")
+        return Journal(self._store, run.folder)
 
     # Questions
 

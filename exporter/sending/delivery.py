@@ -6,17 +6,19 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
 from exporter.planning.plan import PlannedBatch
 
+T = TypeVar("T")
+
 # The journal
 
 
 class BatchAccepted(BaseModel):
-    """Klaviyo took the profiles `first` to `last` (not included) of a batch, but for those left `without`."""
+    """Klaviyo took the profiles `first` to `last` (not included) of a batch, except `without`."""
 
     kind: Literal["batch_accepted"] = "batch_accepted"
     batch: int
@@ -27,7 +29,7 @@ class BatchAccepted(BaseModel):
     at: datetime
 
     def positions(self) -> list[int]:
-        """The batch's positions in the order of the request: what Klaviyo's pointers count."""
+        """Return the batch's positions in the order of the request, as Klaviyo's pointers count."""
         return [position for first, last in self.stretches() for position in range(first, last)]
 
     @property
@@ -36,7 +38,7 @@ class BatchAccepted(BaseModel):
         return sum(last - first for first, last in self.stretches())
 
     def stretches(self) -> Iterator[tuple[int, int]]:
-        """What Klaviyo took, as ranges without gaps."""
+        """Return what Klaviyo took, as ranges without gaps."""
         start = self.first
         for position in sorted(set(self.without)):
             if start <= position < self.last:
@@ -47,16 +49,16 @@ class BatchAccepted(BaseModel):
             yield start, self.last
 
 
-Saying = tuple[
-    int | None, str
-]  # a profile's position in its batch, None where it was not named, and Klaviyo's words
+# A profile's position in its batch (None where it was not named), and Klaviyo's words about it.
+Saying = tuple[int | None, str]
 
 
 class SameSaid(BaseModel):
-    """Profiles of which Klaviyo said the same. at: their positions as "0-9,12"; unnamed: how many it did not name.
+    """Profiles about which Klaviyo said the same.
 
-    A column that is mapped wrongly costs every row, and each in the same words: kept one by one, a million of them
-    take half of a small instance's memory.
+    at: their positions as "0-9,12". unnamed: how many it did not name.
+    A wrongly mapped column costs every row, each in the same words. Kept one by one, a million of
+    them would take half of a small instance's memory.
     """
 
     words: str
@@ -69,13 +71,14 @@ class SameSaid(BaseModel):
             yield from range(int(first), int(last or first) + 1)
 
 
-MANY_SAYINGS, MANY_CHARS = 1_000, 100  # beyond so many, words are cut to so many characters, ...
-MANY_WORDINGS = 100  # ... and so many wordings kept: an event fits into one line of the journal
+# Beyond MANY_SAYINGS, words are cut to MANY_CHARS characters and MANY_WORDINGS different ones are
+# kept, so that an event fits into one append of the journal.
+MANY_SAYINGS, MANY_CHARS, MANY_WORDINGS = 1_000, 100, 100
 OTHER_WORDS = "one of more than 100 different reasons"
 
 
 def grouped(sayings: Iterable[Saying]) -> list[SameSaid]:
-    """What Klaviyo said of profiles, by its words."""
+    """Group what Klaviyo said about profiles by its words."""
     given = list(sayings)
     is_many = len(given) > MANY_SAYINGS
     by_words: dict[str, list[int | None]] = {}
@@ -95,7 +98,7 @@ def grouped(sayings: Iterable[Saying]) -> list[SameSaid]:
 
 
 def _stretches(positions: Sequence[int]) -> str:
-    """Sorted positions as "0-9,12"."""
+    """Write sorted positions as "0-9,12"."""
     texts, first = [], 0
     for at, position in enumerate(positions, 1):
         if at == len(positions) or positions[at] != position + 1:
@@ -114,7 +117,7 @@ class RowsRefused(BaseModel):
 
 
 class JobEnded(BaseModel):
-    """Klaviyo is done with a job and says that it completed so many of its profiles, and what of those that failed."""
+    """Klaviyo ended a job: how many profiles it completed, and what it said about the others."""
 
     kind: Literal["job_ended"] = "job_ended"
     job: str
@@ -126,7 +129,7 @@ class JobEnded(BaseModel):
         return sum(each.unnamed + sum(1 for _ in each.positions()) for each in self.said)
 
     def failures(self) -> Iterator[Saying]:
-        """Every profile that failed: those named, in order, then the others."""
+        """Return every profile that failed: those named, in order, then the others."""
         yield from sorted(
             (position, each.words) for each in self.said for position in each.positions()
         )
@@ -135,7 +138,7 @@ class JobEnded(BaseModel):
 
 
 class JobLost(BaseModel):
-    """Klaviyo no longer knows a job that it took, or never ended it."""
+    """Klaviyo does not know a job that it took, cancelled it, or never ended it."""
 
     kind: Literal["job_lost"] = "job_lost"
     job: str
@@ -147,12 +150,12 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def encode_events(events: Iterable[Event]) -> bytes:
-    """Journal lines."""
+    """Write events as lines of the journal."""
     return b"".join(event.model_dump_json().encode() + b"\n" for event in events)
 
 
 def decode_events(journal: bytes) -> Iterator[Event]:
-    """The events of a journal; whole lines only, see `store.complete_lines`."""
+    """Read the events of a journal. Whole lines only: see `storage.protocols.complete_lines`."""
     for line in journal.splitlines():
         yield _EVENT.validate_python(json.loads(line))
 
@@ -176,7 +179,7 @@ class Delivery:
         return delivery
 
     def apply(self, event: Event) -> None:
-        """Take one event in. The first word on a profile or a job stands; repetitions change nothing.
+        """Take one event in. The first event about a profile or a job counts.
 
         So every profile of a batch is in one place: taken by one job, refused, or remaining.
         """
@@ -200,9 +203,9 @@ class Delivery:
                     self.lost.setdefault(event.job, event)
 
     def _is_decided(self, event: BatchAccepted) -> bool:
-        """Whether some of a job's profiles were accepted or refused before: its batch was sent twice.
+        """Say whether some of a job's profiles were decided before: its batch was sent twice.
 
-        Such a job is not followed. What only it took still remains to be sent, which is harmless.
+        Such a job is not followed. What only this job took is sent again, which is harmless.
         """
         refused = self.refused.get(event.batch, {})
         return any(
@@ -212,7 +215,7 @@ class Delivery:
         )
 
     def _is_accepted(self, batch: int, first: int, last: int) -> bool:
-        """Whether a job has taken any of these profiles."""
+        """Say whether a job has taken any of these profiles."""
         return any(
             start < last and first < end
             for one in self.accepted.get(batch, ())
@@ -221,29 +224,25 @@ class Delivery:
         )
 
     def remaining(self, batch: PlannedBatch) -> list[tuple[int, int]]:
-        """The ranges of a batch that still have profiles to send."""
+        """Return the ranges of a batch that still have profiles to send."""
         refused = self.refused.get(batch.number, {})
+        taken = [each for one in self.accepted.get(batch.number, ()) for each in one.stretches()]
+        ends = [*sorted(taken), (batch.profiles, batch.profiles)]
         start, ranges = 0, []
-        for first, last in sorted(
-            each for one in self.accepted.get(batch.number, ()) for each in one.stretches()
-        ):
-            ranges.append((start, first))
+        for first, last in ends:
+            if any(position not in refused for position in range(start, first)):
+                ranges.append((start, first))
             start = last
-        ranges.append((start, batch.profiles))
-        return [
-            (first, last)
-            for first, last in ranges
-            if any(p not in refused for p in range(first, last))
-        ]
+        return ranges
 
     def without(self, batch: int, first: int, last: int) -> list[int]:
-        """The refused positions inside a range."""
+        """Return the refused positions inside a range."""
         return sorted(
             position for position in self.refused.get(batch, ()) if first <= position < last
         )
 
     def open_jobs(self) -> list[str]:
-        """Jobs that Klaviyo took and has not ended, oldest first."""
+        """Return the jobs that Klaviyo took and has not ended, oldest first."""
         return [job for job in self.jobs if job not in self.ended and job not in self.lost]
 
     def refused_profiles(self) -> int:
@@ -253,30 +252,37 @@ class Delivery:
         return sum(self.jobs[job].profiles for job in self.lost)
 
     def sample(self, most: int, *, jobs: int = 20) -> dict[int, list[int]]:
-        """Positions of delivered profiles by batch: at most so many, of at most so many jobs, spread over all."""
+        """Return positions of delivered profiles by batch, spread over the run.
+
+        At most `most` of them, from at most so many jobs.
+        """
         known = [
             (self.jobs[job], end)
             for job, end in self.ended.items()
             if not any(each.unnamed for each in end.said)
         ]
-        chosen = known[:: -(-len(known) // jobs) or 1]
+        chosen = _spread(known, jobs)
         sampled: dict[int, list[int]] = {}
         for accepted, end in chosen:
             failed = dict(end.failures())
             delivered = [position for position in accepted.positions() if position not in failed]
             share = most // len(chosen)
-            sampled.setdefault(accepted.batch, []).extend(
-                delivered[:: -(-len(delivered) // share) or 1]
-            )
+            sampled.setdefault(accepted.batch, []).extend(_spread(delivered, share))
         return sampled
 
     def failed_profiles(self) -> int:
         return sum(job.failed for job in self.ended.values())
 
     def unconfirmed(self, job: str) -> int:
-        """How many profiles of an ended job Klaviyo counts as neither completed nor failed."""
+        """Return how many profiles of an ended job Klaviyo counts as neither done nor failed."""
         end = self.ended[job]
         return max(self.jobs[job].profiles - end.failed - end.completed, 0)
 
     def unconfirmed_profiles(self) -> int:
         return sum(self.unconfirmed(job) for job in self.ended)
+
+
+def _spread(items: Sequence[T], most: int) -> Sequence[T]:
+    """Return at most so many items, at equal distances."""
+    distance = -(-len(items) // most) or 1
+    return items[::distance]

@@ -1,7 +1,8 @@
-"""Import jobs are asynchronous: follow each to its end, collect what failed, and join it back to the rows.
+"""What became of the import jobs: follow each to its end and join its failures back to the rows.
 
-Few requests: one page of the collection tells of 100 jobs. A job is asked for by itself only when the collection does
-not show it. What is not over yet is asked again later, with growing intervals; no function waits meanwhile.
+Klaviyo imports later, so jobs are asked for in rounds, with growing intervals; nothing waits in
+between. A round costs few requests: one page of the collection shows 100 jobs, and a job is asked
+for by itself only when the collection does not show it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from exporter.sending.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-FIRST_POLL_S, LONGEST_POLL_S = 2.0, 300.0
-UNSEEN_S = 600.0  # ours: a job that Klaviyo does not show this long after it took it is lost
+FIRST_POLL_S = 2.0
+UNSEEN_S = 600.0  # ours: a job that Klaviyo does not show so long after it took it is lost
 LONGEST_JOB = timedelta(hours=24)  # ours: Klaviyo's help speaks of hours; no official figure
-_CLOCKS = timedelta(minutes=10)  # ours and Klaviyo's may differ
+_CLOCKS = timedelta(minutes=10)  # ours and Klaviyo's may differ by so much
+
+OpenPlan = Callable[[], PlanReader]
 
 
 class Jobs(Protocol):
@@ -35,15 +38,15 @@ class Jobs(Protocol):
     def import_errors(self, job_id: str) -> Iterator[ImportFailure]: ...
 
 
-def poll_interval_s(polls: int) -> float:
-    """How long to wait before asking again, after `polls` rounds."""
-    return float(min(FIRST_POLL_S * 1.5 ** min(polls, 60), LONGEST_POLL_S))
+def poll_interval_s(polls: int, *, longest_s: float) -> float:
+    """Return how long to wait before asking again, after `polls` rounds."""
+    return float(min(FIRST_POLL_S * 1.5 ** min(polls, 60), longest_s))
 
 
 def confirm(
     journal: Journal,
     klaviyo: Jobs,
-    open_plan: Callable[[], PlanReader],
+    open_plan: OpenPlan,
     *,
     now: datetime,
     check: Callable[[], None],
@@ -53,14 +56,17 @@ def confirm(
     is_last_try: bool = False,
     unseen: Collection[str] = (),
 ) -> list[str] | None:
-    """Ask once about every open job and record what ended. None when none is open any more, else those not seen.
+    """Ask once about every open job and record what ended.
 
-    unseen: what the last round returned. Klaviyo's answers may lag: a job is lost that two rounds did not see.
-    A job that cannot be read holds up no other: what it raises comes last. On the last try its failures are counted
-    without their rows.
-    may_cut: a whole step is to be had, so where that is not enough for the errors of one job, the rest is counted so.
+    Returns None when no job is open any more, else the jobs that Klaviyo did not show.
+    unseen: what the last round returned. Klaviyo's answers may lag, so a job is lost only after two
+    rounds that did not show it.
+    may_cut: this round has a whole step to itself. If that is not enough time to read the errors of
+    one job, the rest of its failures are counted without their rows.
+    is_last_try: failures whose errors cannot be read are counted without their rows.
+    Raises what kept a job from being read, after all others were read.
     """
-    waiting, accepted = journal.delivery.open_jobs(), journal.delivery.jobs
+    waiting = journal.delivery.open_jobs()
     if not waiting:
         return None
 
@@ -68,79 +74,124 @@ def confirm(
         check()
         return clock() > deadline
 
-    shown = _shown(klaviyo, {job_id: accepted[job_id].at for job_id in waiting}, is_late)
-    over: list[Event] = []
-    failed: list[ImportJob] = []
-    still_unseen: list[str] = []
-    unreadable: Transient | None = None
-    for job_id in waiting:
-        if is_late():
-            break
-        try:
-            job = shown.get(job_id) or klaviyo.job(job_id)
-        except Transient as exc:
-            unreadable = unreadable or exc
-            continue
-        if job is not None and job.status == "complete":
-            if job.failed:
-                failed.append(job)
-            else:
-                over.append(_ended(job, accepted[job_id], [], open_plan))
-        elif (job is not None or job_id in unseen) and (why := _lost(job, accepted[job_id], now)):
-            logger.warning("import job lost", extra={"job_id": job_id, "cause": why})
-            over.append(JobLost(job=job_id, why=why))
-        elif job is None:
-            still_unseen.append(job_id)
-    _record(journal, over)
-    for place, job in enumerate(failed):
-        if is_late():
-            break
-        try:
-            errors, is_whole = _import_errors(klaviyo, job.id, is_late)
-        except LeaseHeld:
-            raise
-        except Transient as exc:
-            if not is_last_try:
-                unreadable = unreadable or exc
+    this_round = _Round(journal, klaviyo, open_plan, now, is_late)
+    failed = this_round.record_ended(waiting, unseen)
+    this_round.record_failed(failed, may_cut=may_cut, is_last_try=is_last_try)
+    if this_round.unreadable:
+        raise this_round.unreadable
+    return this_round.unseen if journal.delivery.open_jobs() else None
+
+
+class _Round:
+    """One round of questions about the open jobs of a run."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        klaviyo: Jobs,
+        open_plan: OpenPlan,
+        now: datetime,
+        is_late: Callable[[], bool],
+    ) -> None:
+        self._journal, self._klaviyo, self._open_plan = journal, klaviyo, open_plan
+        self._now, self._is_late = now, is_late
+        self._accepted = journal.delivery.jobs
+        self.unseen: list[str] = []
+        self.unreadable: Transient | None = None  # the first error: it holds up no other job
+
+    def record_ended(self, waiting: Sequence[str], unseen: Collection[str]) -> list[ImportJob]:
+        """Record the jobs that ended well or were lost. Returns those that ended with failures."""
+        shown = _shown(
+            self._klaviyo, {job_id: self._accepted[job_id].at for job_id in waiting}, self._is_late
+        )
+        events: list[Event] = []
+        failed: list[ImportJob] = []
+        for job_id in waiting:
+            if self._is_late():
+                break
+            try:
+                job = shown.get(job_id) or self._klaviyo.job(job_id)
+            except Transient as exc:
+                self.unreadable = self.unreadable or exc
                 continue
-            errors, is_whole = [], True
-            logger.warning(
-                "import errors not read", extra={"job_id": job.id, "cause": type(exc).__name__}
-            )
-        if is_whole or (may_cut and place == 0):
-            _record(journal, [_ended(job, accepted[job.id], errors, open_plan)])
-    if unreadable:
-        raise unreadable
-    return still_unseen if journal.delivery.open_jobs() else None
+            if job is not None and job.status == "complete":
+                if job.failed:
+                    failed.append(job)
+                else:
+                    events.append(JobEnded(job=job.id, completed=job.completed))
+                continue
+            may_be_lost = job is not None or job_id in unseen
+            if may_be_lost and (why := _why_lost(job, self._accepted[job_id], self._now)):
+                logger.warning("import job lost", extra={"job_id": job_id, "cause": why})
+                events.append(JobLost(job=job_id, why=why))
+            elif job is None:
+                self.unseen.append(job_id)
+        self._record(events)
+        return failed
 
+    def record_failed(
+        self, failed: Sequence[ImportJob], *, may_cut: bool, is_last_try: bool
+    ) -> None:
+        """Read the errors of the jobs that ended with failures, and record each job."""
+        for place, job in enumerate(failed):
+            if self._is_late():
+                break
+            try:
+                errors, is_whole = self._import_errors(job.id)
+            except LeaseHeld:
+                raise
+            except Transient as exc:
+                if not is_last_try:
+                    self.unreadable = self.unreadable or exc
+                    continue
+                errors, is_whole = [], True
+                cause = type(exc).__name__
+                logger.warning("import errors not read", extra={"job_id": job.id, "cause": cause})
+            if is_whole or (may_cut and place == 0):
+                self._record([_failed(job, self._accepted[job.id], errors, self._open_plan)])
 
-def _record(journal: Journal, events: Sequence[Event]) -> None:
-    journal.append(events)
-    for event in events:
-        telemetry.job(telemetry.LOST_JOB if isinstance(event, JobLost) else telemetry.COMPLETE_JOB)
+    def _import_errors(self, job_id: str) -> tuple[list[ImportFailure], bool]:
+        """Return the errors of a job as far as there is time, and whether these are all."""
+        errors: list[ImportFailure] = []
+        try:
+            for error in self._klaviyo.import_errors(job_id):
+                errors.append(error)
+                if self._is_late():
+                    return errors, False
+        except NotFound:  # the job went away between its status and its errors
+            pass
+        return errors, True
+
+    def _record(self, events: Sequence[Event]) -> None:
+        self._journal.append(events)
+        for event in events:
+            is_lost = isinstance(event, JobLost)
+            telemetry.job(telemetry.LOST_JOB if is_lost else telemetry.COMPLETE_JOB)
 
 
 def _shown(
     klaviyo: Jobs, waiting: Mapping[str, datetime], is_late: Callable[[], bool]
 ) -> dict[str, ImportJob]:
-    """What the collection tells of the jobs: which are under way, then how the others ended.
+    """Return what the collection shows of the jobs: those under way first, then those that ended.
 
-    So a job that takes hours does not make every poll read all that ended in the account meanwhile.
+    So a job that takes hours does not make every round read all that ended in the account since.
     """
     shown: dict[str, ImportJob] = {}
     for statuses in (("queued", "processing"), ("complete",)):
-        if wanted := waiting.keys() - shown.keys():
-            oldest = min(waiting[job_id] for job_id in wanted)
-            for job in klaviyo.jobs_since(oldest - _CLOCKS, *statuses):
-                if job.id in wanted:
-                    shown[job.id] = job
-                if wanted <= shown.keys() or is_late():
-                    break
+        wanted = waiting.keys() - shown.keys()
+        if not wanted:
+            break
+        oldest = min(waiting[job_id] for job_id in wanted)
+        for job in klaviyo.jobs_since(oldest - _CLOCKS, *statuses):
+            if job.id in wanted:
+                shown[job.id] = job
+            if wanted <= shown.keys() or is_late():
+                break
     return shown
 
 
-def _lost(job: ImportJob | None, accepted: BatchAccepted, now: datetime) -> str:
-    """Why a job that is not complete will never be, or "" while there is hope."""
+def _why_lost(job: ImportJob | None, accepted: BatchAccepted, now: datetime) -> str:
+    """Return why a job that is not complete will never be, or "" while it may still complete."""
     age = now - accepted.at
     if job is None:
         return "Klaviyo does not know the job" if age.total_seconds() > UNSEEN_S else ""
@@ -149,56 +200,36 @@ def _lost(job: ImportJob | None, accepted: BatchAccepted, now: datetime) -> str:
     return f"the job did not end within {LONGEST_JOB}" if age > LONGEST_JOB else ""
 
 
-def _ended(
+def _failed(
     job: ImportJob,
     accepted: BatchAccepted,
-    errors: list[ImportFailure],
-    open_plan: Callable[[], PlanReader],
+    errors: Sequence[ImportFailure],
+    open_plan: OpenPlan,
 ) -> JobEnded:
-    """The end of a job with its failures as positions in the batch."""
-    if not job.failed:
-        return JobEnded(job=job.id, completed=job.completed)
+    """Return the end of a job with its failures as positions in the batch."""
     named, unnamed = _positions(errors, accepted, open_plan)
-    # What has no row may be a second word on one that has. As many failed as Klaviyo counts, or names.
+    # An error without a row may be a second one about a row that has one. As many failed as Klaviyo
+    # counts, or names.
     missing = max(min(job.failed, accepted.profiles) - len(named), 0)
-    rest = [*unnamed, *["Klaviyo did not say which row, or why"] * (missing - len(unnamed))][
-        :missing
-    ]
-    return JobEnded(
-        job=job.id,
-        completed=job.completed,
-        said=grouped([*named, *((None, words) for words in rest)]),
-    )
-
-
-def _import_errors(
-    klaviyo: Jobs, job_id: str, is_late: Callable[[], bool]
-) -> tuple[list[ImportFailure], bool]:
-    """The errors of a job as far as there is time, and whether these are all."""
-    errors: list[ImportFailure] = []
-    try:
-        for error in klaviyo.import_errors(job_id):
-            errors.append(error)
-            if is_late():
-                return errors, False
-    except NotFound:  # the job went between its status and its errors
-        pass
-    return errors, True
+    unnamed += ["Klaviyo did not say which row, or why"] * (missing - len(unnamed))
+    said = grouped([*named, *((None, words) for words in unnamed[:missing])])
+    return JobEnded(job=job.id, completed=job.completed, said=said)
 
 
 def _positions(
-    errors: list[ImportFailure], accepted: BatchAccepted, open_plan: Callable[[], PlanReader]
+    errors: Sequence[ImportFailure], accepted: BatchAccepted, open_plan: OpenPlan
 ) -> tuple[list[Saying], list[str]]:
-    """Each failed row once, by Klaviyo's index where it gave one, else by its address; and the words on no row."""
+    """Return each failed row once, and the words that are about no row that we could find.
+
+    A row is found by Klaviyo's index where it gave one, else by its address.
+    """
     in_request = accepted.positions()
-    emails = {
-        error.email.strip().lower() for error in errors if error.index is None and error.email
-    }
+    unnumbered = [error.email for error in errors if error.index is None and error.email]
     by_email: dict[str, int] = {}
-    if emails:
+    if unnumbered:
         reader = open_plan()
-        batch = reader.plan.batches[accepted.batch]
-        by_email = reader.positions_of(batch, emails)
+        emails = {email.strip().lower() for email in unnumbered}
+        by_email = reader.positions_of(reader.plan.batches[accepted.batch], emails)
     found: dict[int, str] = {}
     unnamed: list[str] = []
     for error in errors:

@@ -1,12 +1,13 @@
-"""Batches -> import jobs, at Klaviyo's pace. Each acceptance is in the journal before the next is counted on.
+"""Batches become import jobs, at Klaviyo's pace. Each acceptance is recorded in the journal.
 
-    remaining ranges of batches --> body --> [pacer] --> a dozen requests in flight --> accepted   --> journal
-                  ^                                                                 |-> rows named --> left out --\\
-                  |                                                                 |-> refused, nothing named: halves
-                  +-----------------------------------------------------------------+-> failed: again, or give up
+    ranges that remain --> body --> [pacer] --> some requests in flight --> accepted: journal
+            ^                                            |
+            |-- without these rows <-------- rows refused by name
+            |-- in two halves <------------- refused, no row named
+            +-- later <--------------------- failed: again, or give up
 
-One thread orders everything; the others only wait for answers. So no lock is needed, and what is recorded is what
-the next decision sees.
+One thread orders everything, the others only wait for answers. So no lock is needed, and every
+decision knows all that was recorded before it.
 """
 
 from __future__ import annotations
@@ -32,33 +33,31 @@ from exporter.errors import (
     Transient,
 )
 from exporter.klaviyo.backoff import GiveUp, decide, outcome_of
-from exporter.klaviyo.rate_limit import IN_FLIGHT, Pacer
+from exporter.klaviyo.rate_limit import Pacer
 from exporter.klaviyo.responses import ImportJob
 from exporter.planning.plan import PlannedBatch
 from exporter.planning.request_bodies import PlanReader
 from exporter.sending.delivery import BatchAccepted, Event, RowsRefused, grouped
 from exporter.sending.journal import Journal
+from exporter.sending.limits import SendLimits
 
 logger = logging.getLogger(__name__)
 
-REPAIRS = 1_000  # refusals in a run beyond one a batch: halving costs about 14 of them a bad row among 10,000
 REPAIR_HINT = (
-    "Mostly, one column is to blame: mapped to the wrong attribute, or filled with something else. rejected.csv in the "
-    "run's folder names the rows found so far. Mend the mapping or the segment, then run the export again."
+    "Mostly one column is the cause: it is mapped to the wrong attribute, or holds something else. "
+    "rejected.csv in the run's folder names the rows found so far. Correct the mapping or the "
+    "segment, then run the export again."
 )
-MOST_REFUSED = 1_000_000  # rows in a run: they are known by row, in memory; more are no matter of some bad rows
-SPLITS = 1_000  # bodies refused for their size in a step beyond 20 a batch: a limit of 0.25 MB costs about as many
 SIZE_HINT = (
-    "A proxy or firewall between here and Klaviyo may limit the size of requests: raise its limit to 5 MB, or let "
-    "requests to Klaviyo pass it by. Then run the export again."
+    "A proxy or firewall between the app and Klaviyo may limit the size of requests. Raise its "
+    "limit to 5 MB, or let requests to Klaviyo pass it by. Then run the export again."
 )
-_AHEAD = 3  # bodies built ahead of their turn: what holds up one of them does not hold up the pace
-_BUILD_S = 0.05  # longer than building a body takes, mostly: with less time left, nothing is begun
-LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: the step had better end
-_IDLE_S = 0.25  # a nap before a batch may go: shorter than knowledge of a withdrawal may be old, so that none waits
-_LONG_NAP_S = (
-    1.0  # while no batch may go for longer: looking for a withdrawal costs more than all else then
-)
+LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: then the step ends instead
+_AHEAD = 3  # bodies built before their turn: a slow one does not slow down the pace
+_BUILD_S = 0.05  # mostly enough to build a body: with less time left, none is begun
+# Between two looks for a withdrawal: shorter than what we know of one may be old, so that no batch
+# waits for a look. Longer while no batch may be sent anyway: looking costs more than all else then.
+_NAP_S, _LONG_NAP_S = 0.25, 1.0
 
 
 class Imports(Protocol):
@@ -94,16 +93,21 @@ class Sender:
         renew_key: Callable[[], Imports | None],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        limits: SendLimits = SendLimits(),
         repairs: int = 0,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """check: raises when this instance must not send any more; asked before every batch.
-        renew_key: read the key again after a 401; a client for it, or None when it is still the same.
-        repairs: refusals that the run has spent on bad rows before. progress: told the profiles accepted so far.
+        """Prepare to send; nothing is sent yet.
+
+        check: asked before every batch; raises when this instance must not send any more.
+        renew_key: reads the key again after a 401; returns a client for it, or None if it is the
+        same.
+        repairs: refusals that the run has spent on bad rows before.
+        progress: told how many profiles were accepted so far.
         """
         self._reader, self._journal, self._klaviyo, self._pacer = reader, journal, klaviyo, pacer
         self._check, self._renew_key, self._clock, self._sleep = check, renew_key, clock, sleep
-        self._progress = progress
+        self._limits, self._progress = limits, progress
         self._tasks: deque[_Task] = deque()
         self._ready: deque[tuple[_Task, bytes]] = deque()
         self._flying: dict[Future[tuple[ImportJob, RateInfo]], _Task] = {}
@@ -116,7 +120,7 @@ class Sender:
         self.pause_s = 0.0  # until anything may be sent again, where that is why `send` ended
 
     def send(self, *, deadline: float) -> bool:
-        """Send until everything is accepted (True), or the deadline is near or a long pause ahead (False).
+        """Send until everything is accepted (True), or until the deadline or a long pause (False).
 
         Raises what ends the attempt.
         """
@@ -124,13 +128,9 @@ class Sender:
             for first, last in self._journal.delivery.remaining(batch):
                 self._tasks.append(_Task(batch=batch, first=first, last=last))
         failure: Exception | None = None
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send") as pool:
+        with ThreadPoolExecutor(self._limits.in_flight, thread_name_prefix="send") as pool:
             try:
-                while (
-                    not failure
-                    and (self._tasks or self._ready or self._flying)
-                    and self._clock() < deadline
-                ):
+                while not failure and self._has_work() and self._clock() < deadline:
                     self._check()
                     self._launch(pool)
                     failure = self._collect()
@@ -144,37 +144,58 @@ class Sender:
             raise failure
         return not (self._tasks or self._ready)
 
+    def _has_work(self) -> bool:
+        return bool(self._tasks or self._ready or self._flying)
+
+    # Requests
+
     def _launch(self, pool: ThreadPoolExecutor) -> None:
-        """Send every task that is allowed now. Then build ahead, or nap until the next may go or an answer is there."""
-        nap_s = _IDLE_S
-        while len(self._flying) < IN_FLIGHT and (self._ready or self._prepare()):
-            nap_s = self._pacer.wait_s(self._clock())
-            if nap_s > 0:
-                break
-            self._check()
-            task, body = self._ready.popleft()
-            now = self._clock()
-            self._pacer.sent(now)
-            future = pool.submit(
-                telemetry.carrying(self._klaviyo.start_import, batch=task.batch.number), body
-            )
-            self._flying[future] = replace(task, began_at=task.began_at or now, key=self._key)
-            if any(flying.done() for flying in self._flying):
-                return
-        if nap_s > _BUILD_S and len(self._ready) < _AHEAD and self._prepare():
+        """Send what may be sent now. Then build ahead, or wait for an answer or the next turn."""
+        wait_s = self._send_allowed(pool)
+        if any(flying.done() for flying in self._flying):
             return
-        napped_at = self._clock()
-        is_paced = bool(self._ready or self._tasks) and self._pacer.wait_s(napped_at) > 0
-        nap_s = min(nap_s, max(_IDLE_S, min(nap_s - _IDLE_S, _LONG_NAP_S)))
+        if wait_s > _BUILD_S and len(self._ready) < _AHEAD and self._build_next():
+            return
+        self._nap(wait_s)
+
+    def _send_allowed(self, pool: ThreadPoolExecutor) -> float:
+        """Send until the pacer says to wait, nothing is left to send, or an answer has come.
+
+        Returns the time until the next turn.
+        """
+        while len(self._flying) < self._limits.in_flight and (self._ready or self._build_next()):
+            wait_s = self._pacer.wait_s(self._clock())
+            if wait_s > 0:
+                return wait_s
+            self._check()
+            self._send_one(pool)
+            if any(flying.done() for flying in self._flying):
+                return 0.0
+        return _NAP_S
+
+    def _send_one(self, pool: ThreadPoolExecutor) -> None:
+        task, body = self._ready.popleft()
+        now = self._clock()
+        self._pacer.sent(now)
+        start_import = telemetry.carrying(self._klaviyo.start_import, batch=task.batch.number)
+        future = pool.submit(start_import, body)
+        self._flying[future] = replace(task, began_at=task.began_at or now, key=self._key)
+
+    def _nap(self, wait_s: float) -> None:
+        """Wait for the first answer, or for the next turn, but no longer than a nap."""
+        began_at = self._clock()
+        has_next = bool(self._ready or self._tasks)
+        is_paced = has_next and self._pacer.wait_s(began_at) > 0
+        nap_s = min(wait_s, max(_NAP_S, min(wait_s - _NAP_S, _LONG_NAP_S)))
         if self._flying:
             wait(self._flying, timeout=nap_s, return_when=FIRST_COMPLETED)
         else:
             self._sleep(nap_s)
         if is_paced:
-            telemetry.waited(self._clock() - napped_at, telemetry.PACE_WAIT)
+            telemetry.waited(self._clock() - began_at, telemetry.PACE_WAIT)
 
-    def _prepare(self) -> bool:
-        """Build the next body, if there is one whose time has come."""
+    def _build_next(self) -> bool:
+        """Build the next body, if a task's time has come."""
         now = self._clock()
         for _ in range(len(self._tasks)):
             task = self._tasks.popleft()
@@ -196,14 +217,14 @@ class Sender:
     # Answers
 
     def _collect(self) -> Exception | None:
-        """Take in the answers that are there and record them. Returns the first error that ends the attempt."""
+        """Record the answers that are there. Returns the first error that ends the attempt."""
         events: list[Event] = []
         failure: Exception | None = None
         for future in [future for future in self._flying if future.done()]:
             task = self._flying.pop(future)
             try:
                 events += self._answer(task, future)
-            except Exception as exc:  # noqa: BLE001 - `send` raises it, once all acceptances are recorded
+            except Exception as exc:  # noqa: BLE001 - `send` raises it once all is recorded
                 failure = failure or exc
         self._journal.append(events)
         if events:
@@ -211,7 +232,7 @@ class Sender:
         return failure
 
     def _land(self) -> Exception | None:
-        """Wait for what is in flight and record it: an acceptance unrecorded is a batch sent twice."""
+        """Wait for what is in flight and record it: otherwise it would be sent a second time."""
         failure: Exception | None = None
         while self._flying:
             wait(self._flying)
@@ -244,10 +265,9 @@ class Sender:
         )
 
     def _after(self, task: _Task, error: ExporterError) -> list[Event]:
-        """What follows from a request that failed: events to record, tasks to repeat; or raises."""
-        logger.info(
-            "batch not accepted", extra={"batch": task.batch.number, "cause": type(error).__name__}
-        )
+        """Return the events that follow from a failed request and put back its tasks, or raise."""
+        cause = type(error).__name__
+        logger.info("batch not accepted", extra={"batch": task.batch.number, "cause": cause})
         match error:
             case BatchRefused():
                 return self._repair(task, error)
@@ -264,11 +284,8 @@ class Sender:
         return []
 
     def _repair(self, task: _Task, error: BatchRefused) -> list[Event]:
-        """Leave out the rows that Klaviyo named and send the rest; halve what it refused without naming any."""
-        left_out = set(self._without(task))
-        positions = [
-            position for position in range(task.first, task.last) if position not in left_out
-        ]
+        """Leave out the rows that Klaviyo named and send the rest. None named: send two halves."""
+        positions = self._positions(task)
         rows = {positions[row.index]: row for row in error.rows if row.index < len(positions)}
         self._spend_repair(error)
         if not rows:
@@ -282,10 +299,7 @@ class Sender:
         return [RowsRefused(batch=task.batch.number, said=said)]
 
     def _halve(self, task: _Task, words: str) -> list[Event]:
-        left_out = set(self._without(task))
-        positions = [
-            position for position in range(task.first, task.last) if position not in left_out
-        ]
+        positions = self._positions(task)
         if len(positions) == 1:
             return [RowsRefused(batch=task.batch.number, said=grouped([(positions[0], words)]))]
         middle = positions[len(positions) // 2]
@@ -293,35 +307,39 @@ class Sender:
             self._tasks.appendleft(replace(task, first=first, last=last, attempt=1, began_at=0.0))
         return []
 
+    def _positions(self, task: _Task) -> list[int]:
+        """Return the positions that a task's request held, in its order."""
+        left_out = set(self._without(task))
+        return [each for each in range(task.first, task.last) if each not in left_out]
+
     def _spend_repair(self, error: BatchRefused) -> None:
         self.repairs += 1
-        found, most = (
-            self._journal.delivery.refused_profiles(),
-            REPAIRS + len(self._reader.plan.batches),
-        )
-        if self.repairs > most or found > MOST_REFUSED:
+        found = self._journal.delivery.refused_profiles()
+        most = self._limits.repairs + len(self._reader.plan.batches)
+        if self.repairs > most or found > self._limits.most_refused:
             raise KlaviyoRejected(
-                f"Klaviyo refuses too many rows: {found:,} were found by {self.repairs - 1:,} refusals, and there are "
-                f"more{self._named()}. {error.message}",
+                f"Klaviyo refuses too many rows: {found:,} were found by {self.repairs - 1:,} "
+                f"refusals, and there are more{self._named()}. {error.message}",
                 hint=REPAIR_HINT,
             )
 
     def _named(self) -> str:
-        """The attribute that is refused most often. Klaviyo's words are not told here: they may quote a person's."""
+        """Name the attribute that is refused most often, without Klaviyo's words about it."""
         attributes = self._refused_attributes.most_common(1)
         return f"; most often for {attributes[0][0]}" if attributes else ""
 
     def _spend_split(self, error: BatchTooLarge) -> None:
         self._splits += 1
-        if self._splits > SPLITS + 20 * len(self._reader.plan.batches):
+        if self._splits > self._limits.splits + 20 * len(self._reader.plan.batches):
             raise KlaviyoRejected(
-                f"bodies are refused for their size, however small. {error.message}", hint=SIZE_HINT
+                f"Klaviyo refuses batches for their size, however small. {error.message}",
+                hint=SIZE_HINT,
             )
 
     def _renew(self, task: _Task, error: KeyRefused) -> None:
-        """After a 401 read the key once more: it may have been rotated. If it is the same, the refusal is final."""
+        """Read the key once more after a 401: it may have been rotated. If not, raise."""
         if task.key < self._key:
-            return  # sent with the key before: others in flight met the refusal first
+            return  # it was sent with the old key, and another task has read the new one
         renewed = self._renew_key()
         if renewed is None:
             raise error
@@ -332,9 +350,8 @@ class Sender:
         now, attempt = self._clock(), task.attempt
         if isinstance(error, RateLimited):
             self._pacer.throttled(error.retry_after_s, now)
-            attempt = (
-                self._pacer.throttles - self._throttles_before
-            )  # of all batches: the account is asked too often
+            # Of all batches together: the account is asked too often.
+            attempt = self._pacer.throttles - self._throttles_before
         verdict = decide(
             attempt,
             outcome_of(error),
@@ -344,6 +361,5 @@ class Sender:
         )
         if isinstance(verdict, GiveUp):
             raise error
-        self._tasks.appendleft(
-            replace(task, attempt=task.attempt + 1, not_before=now + verdict.seconds)
-        )
+        not_before = now + verdict.seconds
+        self._tasks.appendleft(replace(task, attempt=task.attempt + 1, not_before=not_before))

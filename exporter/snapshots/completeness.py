@@ -1,4 +1,9 @@
-"""Whether a snapshot is complete. Pure."""
+"""Whether a snapshot is complete. Pure.
+
+Customer Insights writes several CSV files, and no marker says that it has finished. So a folder
+counts as complete when nothing in it has changed for a while and every file that model.json names
+in it has arrived.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,6 @@ from exporter.names import comparable
 from exporter.snapshots.paths import SnapshotRef
 from exporter.storage.protocols import BlobInfo
 
-# Is it complete?
-#
-# The export writes several CSVs and no marker says that it is done. So a folder counts as complete when nothing in it
-# changed for a while and everything that model.json names in it is there.
-
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -25,7 +25,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """Look again after `wait_s`."""
+    """It may still be arriving: check again after `wait_s`."""
 
     wait_s: float
     why: str
@@ -33,14 +33,14 @@ class NotYet:
 
 @dataclass(frozen=True, slots=True)
 class NeverCame:
-    """Partitions that model.json names did not come in time."""
+    """Partitions that model.json names did not arrive in time."""
 
     missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """There is no partition (any more)."""
+    """It has no partitions, or no longer any."""
 
 
 Completeness = Settled | NotYet | NeverCame | Gone
@@ -57,14 +57,15 @@ def completeness(
 ) -> Completeness:
     """Decide whether the blobs under a snapshot's prefix are all of it.
 
-    named: file names (without folder) that model.json lists in this very folder; it may list none, or an older run's.
+    named: names, without folder, of the files that model.json lists in this folder. model.json may
+    list none, or the files of an older refresh.
     """
     partitions = tuple(blob for blob in blobs if ref.holds(blob.name))
     if not partitions:
         return Gone()
     if ref.is_one_file:
         return Settled(partitions)
-    # Never negative: a clock that is a little behind the storage's must not wait for longer than asked.
+    # Never negative: with a clock behind the storage's, the wait must not grow beyond `quiet_s`.
     quiet_for = max(now - max(blob.modified_at for blob in partitions), timedelta())
     if quiet_for < timedelta(seconds=quiet_s):
         return NotYet(quiet_s - quiet_for.total_seconds(), "partitions may still be arriving")

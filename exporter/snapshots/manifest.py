@@ -11,11 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from exporter.reading.dialect import Dialect
 from exporter.storage.protocols import BlobInfo
 
-# The manifest: what a run reads
-
 
 class ManifestPartition(BaseModel):
-    """One blob of the snapshot as it was when the manifest was frozen, and what model.json said of it."""
+    """One blob as it was when the manifest was frozen, and how model.json says it is written."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,27 +24,31 @@ class ManifestPartition(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The frozen list of the partitions that a run reads: the newest snapshot of each of its segments."""
+    """The frozen list of the partitions that a run reads: each segment's newest snapshot.
+
+    snapshots: their prefixes. exported_at: the newest snapshot's time; `exported` has each one's by
+    prefix, and is empty in documents of early versions. notes: what was ignored when it was frozen.
+    missing: segments of the export without a complete snapshot.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    snapshots: list[str]  # their prefixes
-    exported_at: datetime  # the newest of them
-    exported: dict[str, datetime] = Field(
-        default_factory=dict
-    )  # each, by prefix; {}: written before it was noted
+    snapshots: list[str]
+    exported_at: datetime
+    exported: dict[str, datetime] = Field(default_factory=dict)
     partitions: list[ManifestPartition]
-    notes: list[str] = Field(default_factory=list)  # what was passed over when it was frozen
-    missing: list[str] = Field(
-        default_factory=list
-    )  # segments of the export that no complete snapshot is there of
+    notes: list[str] = Field(default_factory=list)
+    missing: list[str] = Field(default_factory=list)
 
     def digest(self) -> str:
-        """Equal for manifests of the same blobs in the same state; without any, of the same snapshots."""
+        """Return a digest of the partitions' names and ETags, or else of the snapshots' prefixes.
+
+        Two manifests of the same blobs in the same state have the same digest.
+        """
         return digest(self.partitions, otherwise=self.snapshots)
 
 
 def digest(blobs: Iterable[BlobInfo | ManifestPartition], *, otherwise: Sequence[str] = ()) -> str:
-    """Equal for the same blobs in the same state and order; for no blobs, of the same `otherwise`."""
+    """Return a digest of the blobs' names and ETags in this order; of `otherwise` without blobs."""
     lines = [f"{blob.name}\t{blob.etag}" for blob in blobs] or otherwise
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:10]

@@ -1,13 +1,18 @@
-"""Blob path <-> SnapshotRef: which snapshot a blob belongs to, and whether that snapshot is complete.
+"""Which snapshot a blob belongs to, by its path. Pure: no clock, no storage.
 
-    CustomerInsights_{id}/{destination}/{table}/YYYY/MM/DD/HHMM/{table}_{n}.csv    dated: a folder a refresh
-    .../Export/{table}/{table}_{n}.csv                                             undated: before 2020-08
-    CustomerInsights_{id}/{destination}_{segment}_{unixtime}.csv                   mapped: one file a refresh
-    segments/{segment}.csv|.csv.gz|.parquet                                        single: dropped by hand
-    segments/{segment}/{anything}.csv|...                                          folder: dropped by hand
+    dated     CustomerInsights_{id}/{destination}/{table}/YYYY/MM/DD/HHMM/{table}_{n}.csv
+              a folder for each refresh
+    undated   .../Export/{table}/{table}_{n}.csv
+              until August 2020
+    mapped    CustomerInsights_{id}/{destination}_{segment}_{unixtime}.csv
+              one file for each refresh
+    single    segments/{segment}.csv|.csv.gz|.parquet
+              one file, put there by hand
+    folder    segments/{segment}/{anything}.csv|...
+              several files, put there by hand
 
-Source: Microsoft Learn, "Export data to an Azure Blob Storage" (2026-07-16) and its history; the mapped file from
-"Adobe Campaign Standard" (2024-11-06). Pure: no clock, no storage.
+Source: Microsoft Learn, "Export data to an Azure Blob Storage" (2026-07-16) and its history; the
+mapped file is from "Adobe Campaign Standard" (2024-11-06).
 """
 
 from __future__ import annotations
@@ -25,7 +30,8 @@ DATA_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 MODEL_NAME = "model.json"
 
 _DATED = re.compile(
-    r"(?P<root>(?:[^/]+/)*)(?P<table>[^/]+)/(?P<y>\d{4})/(?P<m>\d\d)/(?P<d>\d\d)/(?P<hh>\d\d)(?P<mm>\d\d)/[^/]+",
+    r"(?P<root>(?:[^/]+/)*)(?P<table>[^/]+)/"
+    r"(?P<y>\d{4})/(?P<m>\d\d)/(?P<d>\d\d)/(?P<hh>\d\d)(?P<mm>\d\d)/[^/]+",
     re.ASCII,
 )
 _UNDATED = re.compile(
@@ -33,17 +39,20 @@ _UNDATED = re.compile(
     re.ASCII,
 )
 _MAPPED = re.compile(
-    r"(?P<root>(?:[^/]+/)*CustomerInsights_[^/]+/)(?P<stem>[^/]+)_(?P<unix>\d{10})(?i:\.csv(?:\.gz)?)",
+    r"(?P<root>(?:[^/]+/)*CustomerInsights_[^/]+/)"
+    r"(?P<stem>[^/]+)_(?P<unix>\d{10})(?i:\.csv(?:\.gz)?)",
     re.ASCII,
 )
 _HAND = re.compile(rf"(?P<root>(?:[^/]+/)*{HAND_FOLDER}/)(?P<segment>[^/]+?)(?:/[^/]+)?")
 
 
 class NotASnapshot(ExporterError):
-    """The blob is no part of a snapshot: model.json, notes, anything else that is safe to skip."""
+    """The blob belongs to no snapshot: model.json, notes, anything else that is safe to skip."""
 
 
 class Layout(StrEnum):
+    """How the files of a snapshot lie in the container; see the top of this file."""
+
     DATED = "dated"
     UNDATED = "undated"
     MAPPED = "mapped"
@@ -53,10 +62,12 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRef:
-    """One snapshot of one segment. `prefix` is its folder, ending in "/", or the name of its only blob.
+    """One snapshot of one segment.
 
-    `exported_at` is None where the path has no time; a path's HHMM carries no zone and is read as UTC (our
-    assumption, not documented). `model` names the model.json that may describe it.
+    prefix: its folder, with "/" at the end, or the name of its only blob.
+    exported_at: None if the path has no time. HHMM in a path has no time zone; we read it as UTC,
+    which is our assumption and not documented.
+    model: the name of the model.json that may describe it.
     """
 
     prefix: str
@@ -68,12 +79,12 @@ class SnapshotRef:
 
     @property
     def is_one_file(self) -> bool:
-        """Whether the snapshot is complete with its only blob."""
+        """Whether the layout puts all of a snapshot into one blob."""
         return self.layout in (Layout.MAPPED, Layout.SINGLE)
 
     @property
     def key(self) -> str:
-        """The same for all snapshots of one segment of one destination."""
+        """A key that all snapshots of one segment and destination share."""
         return comparable(f"{self.destination}/{self.segment}")
 
     def holds(self, blob_name: str) -> bool:
@@ -84,10 +95,11 @@ class SnapshotRef:
             return False
 
     def is_of(self, segment: str) -> bool:
-        """Whether this is a snapshot of `segment`: "Table", or "Destination/Table" where two destinations share it.
+        """Whether this is a snapshot of `segment`, which is "Table" or "Destination/Table".
 
-        A mapped file is called "{destination}_{segment}" and both may hold underscores: it belongs to a segment of
-        that whole name, or to "Destination/Segment". Its end alone would do for other segments as well.
+        A mapped file is called "{destination}_{segment}", and both parts may hold underscores. So
+        the segment must be that whole name, or "Destination/Segment": the end of the name alone
+        would fit other segments too.
         """
         wanted, own = comparable(segment), comparable(self.segment)
         if self.layout is Layout.MAPPED:
@@ -101,14 +113,17 @@ def is_model(name: str) -> bool:
 
 
 def parse_blob_name(name: str) -> SnapshotRef:
-    """Say which snapshot the blob `name` (container left out) belongs to. Raises NotASnapshot."""
+    """Return the snapshot that a blob belongs to. Raises NotASnapshot.
+
+    name: the blob's name, without the container's.
+    """
     file_name = name.rpartition("/")[2]
     if file_name.startswith(".") or not file_name.lower().endswith(DATA_SUFFIXES):
-        raise NotASnapshot(f"not a data file: only {', '.join(DATA_SUFFIXES)} are read")
+        raise NotASnapshot(f"not a data file: only {', '.join(DATA_SUFFIXES)} files are read")
     for parse in (_parse_dated, _parse_undated, _parse_mapped, _parse_hand):
         if ref := parse(name):
             return ref
-    raise NotASnapshot(f"not in a snapshot's folder; drop files by hand into {HAND_FOLDER}/")
+    raise NotASnapshot(f"not in a snapshot's folder. Put your own files into {HAND_FOLDER}/.")
 
 
 def _parse_dated(name: str) -> SnapshotRef | None:

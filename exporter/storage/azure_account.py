@@ -7,28 +7,19 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-)
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
-from exporter.errors import (
-    ConfigError,
-    ExporterError,
-    Terminal,
-    Transient,
-)
+from exporter.errors import ConfigError, ExporterError, Terminal, Transient
 
 if TYPE_CHECKING:
     from azure.identity import DefaultAzureCredential
 
-# A step is short and is itself repeated from the queue, so the SDK need only bridge hiccups: its own defaults
-# wait 15 s and more before the first repetition, and 20 s for a connection. With these four attempts and about
-# 3, 5 and 9 s between them, a dead service is reported after 40 s, one that accepts and says nothing after 2.5
-# minutes. 30 s is the time that the service gives itself for an operation:
+# A step is short and is itself repeated from the queue, so the SDK need only bridge short failures.
+# The SDK's defaults wait 15 s and more before the first retry, and 20 s for a connection. With four
+# attempts and about 3, 5 and 9 s between them, a dead service is reported after 40 s, and one that
+# accepts and never answers after 2.5 minutes. 30 s is the service's own limit for an operation:
 # https://learn.microsoft.com/rest/api/storageservices/setting-timeouts-for-blob-service-operations
-PATIENCE: dict[str, Any] = {
+RETRY_POLICY: dict[str, Any] = {
     "retry_total": 3,
     "initial_backoff": 1,
     "increment_base": 2,
@@ -36,58 +27,68 @@ PATIENCE: dict[str, Any] = {
     "connection_timeout": 5,
     "read_timeout": 30,
 }
-BEING_DELETED = {
-    "ContainerBeingDeleted",
-    "QueueBeingDeleted",
-}  # for half a minute or longer, then it can be made
+# For half a minute or longer; after that it can be created.
+BEING_DELETED = {"ContainerBeingDeleted", "QueueBeingDeleted"}
 
 
 def service_identity(
     prefix: str, service: str, environ: Mapping[str, str]
 ) -> tuple[str, DefaultAzureCredential]:
+    """Return a service's address and the identity for it, from the settings of a connection.
+
+    Raises ConfigError if the connection is not set at all.
+    """
     url = environ.get(f"{prefix}__{service}")
     if not url:
         raise ConfigError(
             f"no connection to storage: neither {prefix} nor {prefix}__{service} is set",
-            hint=f"Set {prefix}__{service} to the address of the service, or {prefix} to a connection string.",
+            hint=f"Set {prefix}__{service} to the address of the service, "
+            f"or {prefix} to a connection string.",
         )
     return url, _credential(environ.get(f"{prefix}__clientId"))
 
 
 @functools.cache
 def _credential(client_id: str | None) -> DefaultAzureCredential:
-    """One for the process, as it keeps the tokens. Imported late: it takes a while, and a laptop needs none."""
+    """Return the process's only credential for an identity, because it keeps the tokens."""
+    # Imported late: it takes a while, and a laptop does not need it.
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential(managed_identity_client_id=client_id)
 
 
 @contextlib.contextmanager
-def bad_connection(prefix: str) -> Iterator[None]:
-    """The SDK's message may quote the connection string, so it is left behind."""
+def connection_errors(prefix: str) -> Iterator[None]:
+    """Turn a connection that the SDK cannot parse into a ConfigError.
+
+    The SDK's own message may quote the connection string, so it is left out.
+    """
     try:
         yield
     except ValueError:
-        hint = "Compare it with the storage account's, or use the account's https address and an identity."
-        raise ConfigError(f"the connection in {prefix} cannot be understood", hint=hint) from None
+        hint = (
+            "Compare it with the storage account's connection string, "
+            "or use the account's https address and an identity."
+        )
+        raise ConfigError(f"the connection in {prefix} is not valid", hint=hint) from None
 
 
 @contextlib.contextmanager
 def azure_errors(what: str, role: str) -> Iterator[None]:
-    """Turn what the SDK raises into what we do about it."""
+    """Turn what the SDK raises into our errors. `role`: the role that the app needs for this."""
     try:
         yield
     except AzureError as exc:
-        raise _meaning(exc, what, role) from exc
+        raise _translated(exc, what, role) from exc
 
 
-def _meaning(exc: AzureError, what: str, role: str) -> ExporterError:
+def _translated(exc: AzureError, what: str, role: str) -> ExporterError:
     status, code = getattr(exc, "status_code", None), error_code(exc)
     if isinstance(exc, ClientAuthenticationError) or status in (401, 403):
         return ConfigError(
             f"{what}: storage refuses access ({status or 'no token'} {code})",
-            hint=f"Give the app's identity the role {role} on the storage account, and see that the account's "
-            "network rules admit the app. A new role takes some minutes to count.",
+            hint=f"Give the app's identity the role {role} on the storage account, and check that "
+            "the account's network rules admit the app. A new role takes some minutes to count.",
         )
     if status is None or status in (408, 429) or status >= 500 or code in BEING_DELETED:
         reason = f"{status} {code}" if status else type(exc).__name__
@@ -108,13 +109,14 @@ def _retry_after_s(exc: AzureError) -> float | None:
 
 
 def error_code(exc: AzureError) -> str:
-    """The service's own word; the SDK gives it as an enum if it knows it, else as text."""
+    """Return the service's error code, "" for none."""
     code = getattr(exc, "error_code", None)
-    return str(getattr(code, "value", code) or "")
+    return str(getattr(code, "value", code) or "")  # an enum if the SDK knows it, else text
 
 
 @contextlib.contextmanager
-def already_made(code: str) -> Iterator[None]:
+def already_created(code: str) -> Iterator[None]:
+    """Ignore the error that what the block creates exists. `code`: the service's code for it."""
     try:
         yield
     except HttpResponseError as exc:

@@ -1,11 +1,12 @@
-"""Store, Snapshots and WorkQueue in Azure Storage: containers and a queue. What they promise is written in store.py.
+"""Our state and the snapshots in containers of Azure Storage. protocols.py says what both promise.
 
-What the service or the SDK says becomes one of our errors in one place, `_meaning`. Losing a condition is not
-an error of the service; each write understands its own.
+What the service or the SDK raises becomes one of our errors in `azure_errors`. Losing a condition
+is not an error of the service: each write handles its own.
 
-An answer can be lost after the service did as asked. The SDK then sends the request again, and that fails on
-the condition that the first one changed. So each document carries a mark of who wrote this version, in the
-blob's metadata: a writer that seems to have lost looks whether it was its own mark that won.
+An answer can be lost after the service did what was asked. The SDK then sends the request again,
+and this time the condition fails, because the first request changed the blob. So the metadata of
+each document holds a mark of the writer of this version: a writer that seems to have lost checks
+whether the mark is its own.
 """
 
 from __future__ import annotations
@@ -14,14 +15,10 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from azure.core import MatchConditions
-from azure.core.exceptions import (
-    HttpResponseError,
-    ResourceModifiedError,
-    ResourceNotFoundError,
-)
+from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, ContainerClient
 
 from exporter.errors import (
@@ -33,6 +30,16 @@ from exporter.errors import (
     Terminal,
     Transient,
 )
+from exporter.storage.azure_account import (
+    RETRY_POLICY,
+    already_created,
+    azure_errors,
+    connection_errors,
+    error_code,
+    service_identity,
+)
+from exporter.storage.blob_names import check_name, check_prefix, folder_prefix
+from exporter.storage.downloads import placing
 from exporter.storage.protocols import (
     CHUNK_BYTES,
     MAX_DOCUMENT_BYTES,
@@ -40,26 +47,12 @@ from exporter.storage.protocols import (
     Document,
     NotThere,
     check_lines,
-    check_name,
-    check_prefix,
-    folder_prefix,
-    placing,
     too_large,
 )
 
-if TYPE_CHECKING:
-    pass
-from exporter.storage.azure_account import (
-    PATIENCE,
-    already_made,
-    azure_errors,
-    bad_connection,
-    error_code,
-    service_identity,
-)
-
 T = TypeVar("T")
-# A transfer holds about as many chunks as it has requests under way. With 4 MiB, 50,000 blocks are 195 GiB.
+# A transfer keeps about one chunk in memory for each of its concurrent requests. With chunks of
+# 4 MiB, a blob of 50,000 blocks may have 195 GiB.
 TRANSFER: dict[str, Any] = {
     "max_single_put_size": CHUNK_BYTES,
     "max_block_size": CHUNK_BYTES,
@@ -82,23 +75,24 @@ WRONG_LENGTH = {"AppendPositionConditionNotMet", "BlobNotFound", "ContainerNotFo
 
 
 class BlobStore:
-    """A Store in a container, which is made when something is first written."""
+    """A Store in a container, which is created by the first write."""
 
-    def __init__(self, container: ContainerClient) -> None:
-        self._container = container
+    def __init__(
+        self, container: ContainerClient, *, max_document_bytes: int = MAX_DOCUMENT_BYTES
+    ) -> None:
+        self._container, self._max_bytes = container, max_document_bytes
 
     def read(self, name: str) -> Document | None:
         blob = self._blob(name)
         with azure_errors(name, BLOB_ROLE):
             for _ in range(READ_ATTEMPTS):
                 try:
-                    return _document(blob, max_bytes=MAX_DOCUMENT_BYTES, error=too_large(name))
+                    error = too_large(name, self._max_bytes)
+                    return _document(blob, max_bytes=self._max_bytes, error=error)
                 except ResourceNotFoundError:
                     return None
-                except (
-                    ResourceModifiedError
-                ):  # over 4 MiB, and written between two requests of this download
-                    continue
+                except ResourceModifiedError:
+                    continue  # over 4 MiB, and written between two requests of this download
         raise Transient(f"{name} changes faster than it can be read")
 
     def create(self, name: str, data: bytes) -> str:
@@ -116,14 +110,13 @@ class BlobStore:
             except ResourceNotFoundError:
                 return
             except ResourceModifiedError as exc:
-                # Absent fails the condition too, and is fine: an answer lost earlier, for instance.
+                # An absent blob fails the condition too, and is fine: an answer may have been lost.
                 if error_code(exc) not in LOST or blob.exists():
                     raise StoreMoved(f"{name} changed") from exc
 
     def names(self, prefix: str) -> Iterator[str]:
-        return iter(
-            sorted(blob.name for blob in _list(self._container, check_prefix(prefix), BLOB_ROLE))
-        )
+        found = _list(self._container, check_prefix(prefix), BLOB_ROLE)
+        return iter(sorted(blob.name for blob in found))
 
     def folders(self, prefix: str) -> Iterator[str]:
         below = folder_prefix(prefix)
@@ -144,9 +137,8 @@ class BlobStore:
                 blob.append_block(data, length=len(data), appendpos_condition=at)
             except HttpResponseError as exc:
                 if error_code(exc) == "BlockCountExceedsLimit":
-                    raise Terminal(
-                        f"{name} has had the {MAX_APPENDS} appends that a log can take"
-                    ) from exc
+                    message = f"{name} has had the {MAX_APPENDS} appends that a log can take"
+                    raise Terminal(message) from exc
                 if error_code(exc) not in WRONG_LENGTH:
                     raise
                 if not _ends_with(blob, data, at=at):
@@ -171,7 +163,7 @@ class BlobStore:
             temporary.open("wb") as file,
         ):
             try:
-                # All later requests of a download are for the version that the first one found.
+                # Every later request of a download asks for the version that the first one found.
                 blob.download_blob(max_concurrency=CONCURRENCY).readinto(file)
             except ResourceNotFoundError as exc:
                 raise NotThere(f"{name} does not exist") from exc
@@ -211,19 +203,19 @@ class BlobStore:
                 raise
 
     def _with_container(self, send: Callable[[], T]) -> T:
-        """Send, and should there be no container yet, make it and send again."""
+        """Send. If there is no container yet, create it and send again."""
         try:
             return send()
         except ResourceNotFoundError as exc:
             if error_code(exc) != "ContainerNotFound":
                 raise
-        with already_made("ContainerAlreadyExists"):
+        with already_created("ContainerAlreadyExists"):
             self._container.create_container()
         return send()
 
 
 class BlobSnapshots:
-    """Snapshots in a container. Folders that an account with hierarchical namespace lists are left out."""
+    """Snapshots in a container. Leaves out the folders that a hierarchical namespace lists."""
 
     def __init__(self, container: ContainerClient) -> None:
         self._container = container
@@ -240,11 +232,10 @@ class BlobSnapshots:
 
     def read(self, name: str, *, max_bytes: int) -> Document | None:
         with azure_errors(name, READER_ROLE):
+            blob = self._container.get_blob_client(name)
             try:
                 error = BlobTooLarge(f"{name} has over {max_bytes:,} bytes")
-                return _document(
-                    self._container.get_blob_client(name), max_bytes=max_bytes, error=error
-                )
+                return _document(blob, max_bytes=max_bytes, error=error)
             except ResourceNotFoundError:
                 return None
             except ResourceModifiedError as exc:
@@ -256,20 +247,20 @@ class BlobSnapshots:
 
 
 def blob_service(prefix: str, environ: Mapping[str, str]) -> BlobServiceClient:
-    """Connect as Functions' own bindings do.
+    """Connect to blobs as the bindings of Functions do. Raises ConfigError.
 
-    A connection string in setting `prefix`, else the app's identity on `prefix`__blobServiceUri, which is the
-    one with client id `prefix`__clientId if that is set. Raises ConfigError.
+    The setting `prefix` is a connection string. Without it, `prefix`__blobServiceUri is an address
+    for the app's identity: the one with the client ID `prefix`__clientId, if that is set.
     """
-    with bad_connection(prefix):
+    with connection_errors(prefix):
         if connection := environ.get(prefix):
-            return BlobServiceClient.from_connection_string(connection, **PATIENCE, **TRANSFER)
+            return BlobServiceClient.from_connection_string(connection, **RETRY_POLICY, **TRANSFER)
         url, credential = service_identity(prefix, "blobServiceUri", environ)
-        return BlobServiceClient(url, credential=credential, **PATIENCE, **TRANSFER)
+        return BlobServiceClient(url, credential=credential, **RETRY_POLICY, **TRANSFER)
 
 
 def _plain(etag: str) -> str:
-    """Without the quotes that headers have and listings and Event Grid have not."""
+    """Remove the quotes, which headers have and listings and Event Grid do not."""
     return etag.strip('"')
 
 
@@ -293,7 +284,7 @@ def _etag_if_marked(blob: BlobClient, mark: Mapping[str, str]) -> str | None:
 
 
 def _ends_with(blob: BlobClient, data: bytes, *, at: int) -> bool:
-    """Whether `data`, and nothing more, follows byte `at`."""
+    """Whether exactly `data` follows byte `at`."""
     try:
         return blob.download_blob(offset=at, length=len(data) + 1).readall() == data
     except HttpResponseError as exc:
@@ -303,7 +294,7 @@ def _ends_with(blob: BlobClient, data: bytes, *, at: int) -> bool:
 
 
 def _list(container: ContainerClient, prefix: str, role: str) -> Iterator[BlobProperties]:
-    """Every blob whose name begins with `prefix`, page by page; none in a container that does not exist."""
+    """List the blobs whose name begins with `prefix`, page by page; none without a container."""
     with azure_errors(prefix or "the container", role), contextlib.suppress(ResourceNotFoundError):
         for blob in container.list_blobs(name_starts_with=prefix, include=["metadata"]):
             if not _is_folder(blob):
@@ -311,7 +302,7 @@ def _list(container: ContainerClient, prefix: str, role: str) -> Iterator[BlobPr
 
 
 def _is_folder(blob: BlobProperties) -> bool:
-    """An account with hierarchical namespace lists its folders as empty blobs with this metadata.
+    """Whether a blob is a folder, as an account with hierarchical namespace lists them.
 
     https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-known-issues
     """

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from azure.core.exceptions import (
-    ResourceNotFoundError,
-)
+from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import (
     QueueClient,
     QueueServiceClient,
@@ -17,26 +14,23 @@ from azure.storage.queue import (
     TextBase64EncodePolicy,
 )
 
-from exporter.storage.protocols import (
-    check_delay,
-    encode_message,
-)
-
-if TYPE_CHECKING:
-    pass
 from exporter.storage.azure_account import (
-    PATIENCE,
-    already_made,
+    RETRY_POLICY,
+    already_created,
     azure_errors,
-    bad_connection,
+    connection_errors,
     service_identity,
 )
+from exporter.storage.messages import check_delay, encode_message
 
 QUEUE_ROLE = "Storage Queue Data Contributor"
 
 
 class AzureQueue:
-    """WorkQueue in a storage queue, which is made when it is first written to. Takes what `steps_queue` gives."""
+    """A WorkQueue in a storage queue, which is created by the first write.
+
+    queue: from `steps_queue`.
+    """
 
     def __init__(self, queue: QueueClient) -> None:
         self._queue = queue
@@ -47,12 +41,12 @@ class AzureQueue:
             try:
                 self._send(text, wait_s)
             except ResourceNotFoundError:
-                with already_made("QueueAlreadyExists"):
+                with already_created("QueueAlreadyExists"):
                     self._queue.create_queue()
                 self._send(text, wait_s)
 
     def _send(self, text: str, wait_s: int) -> None:
-        # Without end: by default a message is dropped after 7 days, and with it the run that it carries.
+        # By default a message is dropped after 7 days, and the run that it carries would stop.
         self._queue.send_message(text, visibility_timeout=wait_s, time_to_live=-1)
 
     def ping(self) -> None:
@@ -62,16 +56,19 @@ class AzureQueue:
 
 
 def queue_service(prefix: str, environ: Mapping[str, str]) -> QueueServiceClient:
-    """The same for queues, with `prefix`__queueServiceUri."""
-    with bad_connection(prefix):
+    """Connect to queues as the bindings of Functions do. Raises ConfigError.
+
+    The settings are those of `blob_service`, with `prefix`__queueServiceUri.
+    """
+    with connection_errors(prefix):
         if connection := environ.get(prefix):
-            return QueueServiceClient.from_connection_string(connection, **PATIENCE)
+            return QueueServiceClient.from_connection_string(connection, **RETRY_POLICY)
         url, credential = service_identity(prefix, "queueServiceUri", environ)
-        return QueueServiceClient(url, credential=credential, **PATIENCE)
+        return QueueServiceClient(url, credential=credential, **RETRY_POLICY)
 
 
 def steps_queue(service: QueueServiceClient, name: str) -> QueueClient:
-    """A queue whose messages are written as the Functions host reads them, in base64."""
+    """Open a queue whose messages are in base64, as the Functions host reads them."""
     return service.get_queue_client(
         name,
         message_encode_policy=TextBase64EncodePolicy(),

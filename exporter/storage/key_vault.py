@@ -1,4 +1,4 @@
-"""Key Vault: where the Klaviyo keys are, and nowhere else."""
+"""Key Vault: the only place that holds the Klaviyo keys."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 ROLE_HINT = (
     "Give the app's identity the role Key Vault Secrets User on this vault, or on this secret."
 )
-WRITE_HINT = "Give the app's identity the role Key Vault Secrets Officer (appWritesKeys), or name a secret instead."
-HEALTH_NAME = "segment-exporter-health"  # of the secret that `ping` asks for; it need not be there
+WRITE_HINT = (
+    "Give the app's identity the role Key Vault Secrets Officer (appWritesKeys), "
+    "or name a secret instead."
+)
+HEALTH_NAME = "segment-exporter-health"  # the secret that `ping` asks for; it need not exist
 _THROTTLED = 429
 
 
@@ -34,11 +37,14 @@ class Vault:
         self._client = client
 
     def read(self, name: str) -> SecretStr:
-        """A secret's newest value. Raises SecretUnavailable, or Transient when the vault cannot answer."""
+        """Read a secret's newest value.
+
+        Raises SecretUnavailable, or Transient if the vault cannot answer.
+        """
         try:
             value = self._client.get_secret(name).value
         except AzureError as exc:
-            raise _meaning(exc, name) from None  # its text may quote the vault's answer
+            raise _translated(exc, name) from None  # its text may quote the vault's answer
         if not value:
             raise SecretUnavailable(
                 f"the secret {name} is empty", hint="Store the Klaviyo key in it."
@@ -46,32 +52,32 @@ class Vault:
         return SecretStr(value)
 
     def write(self, name: str, value: SecretStr) -> None:
-        """Store a secret's new value. Raises like `read`; the value is never in an error."""
+        """Store a secret's new value. Raises as `read` does; no error holds the value."""
         try:
             self._client.set_secret(name, value.get_secret_value())
         except AzureError as exc:
-            raise _meaning(exc, name, hint=WRITE_HINT) from None
+            raise _translated(exc, name, hint=WRITE_HINT) from None
 
     def delete(self, name: str) -> None:
-        """Delete a secret; one that is not there is fine. The vault keeps it recoverable for a while."""
+        """Delete a secret, if it exists. It can be recovered from the vault for some time."""
         try:
-            self._client.begin_delete_secret(name)  # not waited for: nothing depends on its end
+            self._client.begin_delete_secret(name)  # nothing needs to wait for its end
         except ResourceNotFoundError:
             return
         except AzureError as exc:
-            raise _meaning(exc, name, hint=WRITE_HINT) from None
+            raise _translated(exc, name, hint=WRITE_HINT) from None
 
     def ping(self) -> None:
-        """Raise what would keep secrets from being read. A secret that does not exist is no such thing."""
+        """Raise what would keep secrets from being read."""
         try:
             self._client.get_secret(HEALTH_NAME)
         except ResourceNotFoundError:
             return
         except AzureError as exc:
-            raise _meaning(exc, HEALTH_NAME) from None
+            raise _translated(exc, HEALTH_NAME) from None
 
 
-def _meaning(exc: AzureError, name: str, *, hint: str = ROLE_HINT) -> ExporterError:
+def _translated(exc: AzureError, name: str, *, hint: str = ROLE_HINT) -> ExporterError:
     match exc:
         case ResourceNotFoundError():
             return SecretUnavailable(
@@ -94,7 +100,7 @@ def _meaning(exc: AzureError, name: str, *, hint: str = ROLE_HINT) -> ExporterEr
 
 
 def open_vault(url: str) -> Vault:
-    """The vault at this address, with the app's identity."""
+    """Open the vault at this address with the app's identity."""
     # Imported late: identity takes a quarter of a second, and only runs need keys.
     from azure.identity import DefaultAzureCredential
     from azure.keyvault.secrets import SecretClient

@@ -1,4 +1,4 @@
-"""Our state, the snapshots and the work queue on one computer: folders, files and a queue in memory."""
+"""Our state, the snapshots and the work queue on one computer: folders, and a queue in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
@@ -27,46 +27,41 @@ from exporter.errors import (
     PartitionChanged,
     StoreMoved,
 )
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-from collections.abc import Sequence
-
+from exporter.storage.blob_names import check_name, check_prefix, folder_prefix, is_name
+from exporter.storage.downloads import placing
+from exporter.storage.messages import check_delay, encode_message
 from exporter.storage.protocols import (
     CHUNK_BYTES,
     MAX_DOCUMENT_BYTES,
     BlobInfo,
     Document,
     NotThere,
-    check_delay,
     check_lines,
-    check_name,
-    check_prefix,
     complete_lines,
-    encode_message,
-    folder_prefix,
-    is_name,
-    placing,
     too_large,
 )
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 PRIVATE = ".store"  # lock and unfinished files of a FolderStore; no name can begin with a dot
-ABANDONED_AFTER_S = 24 * 3600  # an unfinished file older than this belongs to a process that died
+ABANDONED_AFTER_S = 24 * 3600  # the process that wrote an older unfinished file has died
 
 
 class FolderStore:
     """A Store in a folder of a laptop, safe between threads and between processes.
 
-    Every change is made under one lock (`flock` of a file, gone with the process that held it), so a check and
-    the write that depends on it are one. Documents and files are written beside and renamed into place. Names
-    are paths, so "a" and "a/b" cannot both be there, and on a file system that ignores case neither can "a" and
-    "A". Made for Linux and macOS; on Windows a file that somebody is reading cannot be replaced.
+    Every change holds one lock (`flock` of a file, which ends with the process that holds it), so a
+    check and the write that depends on it are one. Documents and files are written beside and
+    renamed into place. Names are paths: "a" and "a/b" cannot both exist, and on a file system that
+    ignores case, neither can "a" and "A". Made for Linux and macOS; on Windows, a file that
+    somebody is reading cannot be replaced.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+    def __init__(self, root: Path, *, max_document_bytes: int = MAX_DOCUMENT_BYTES) -> None:
+        self._root, self._max_bytes = root.resolve(), max_document_bytes
         self._remove_abandoned()
 
     def read(self, name: str) -> Document | None:
@@ -76,13 +71,13 @@ class FolderStore:
             except FileNotFoundError:
                 return None
             with file:
-                document = _document(file, MAX_DOCUMENT_BYTES + 1)
+                document = _document(file, self._max_bytes + 1)
                 if document.etag != _etag(os.fstat(file.fileno())):
-                    # A log that grew while it was read may mix an unfinished line with the one put in its place.
+                    # A log that grew meanwhile may mix an unfinished line with the line over it.
                     with self._locked():
-                        document = _document(file, MAX_DOCUMENT_BYTES + 1)
-        if len(document.data) > MAX_DOCUMENT_BYTES:
-            raise too_large(name)
+                        document = _document(file, self._max_bytes + 1)
+        if len(document.data) > self._max_bytes:
+            raise too_large(name, self._max_bytes)
         return document
 
     def create(self, name: str, data: bytes) -> str:
@@ -118,9 +113,8 @@ class FolderStore:
             entries = list(os.scandir(base)) if base.resolve() == base else []
         except (FileNotFoundError, NotADirectoryError):
             entries = []
-        return iter(
-            sorted(entry.name for entry in entries if is_name(entry.name) and _holds_a_file(entry))
-        )
+        found = [entry.name for entry in entries if is_name(entry.name) and _holds_a_file(entry)]
+        return iter(sorted(found))
 
     def append(self, name: str, data: bytes, *, at: int) -> int:
         check_lines(data)
@@ -132,7 +126,7 @@ class FolderStore:
                 _stamp(self._path(name), after_ns=before_ns)
             elif lines[at:] != data:
                 raise StoreMoved(f"{name} is not {at} bytes long")
-            # Also for a repeated append: the process that wrote it may have died before this line.
+            # A repeated append too: the process that wrote it may have died before this line.
             os.fsync(fd)
             return at + len(data)
 
@@ -165,7 +159,8 @@ class FolderStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep every other writer out. `flock` belongs to the open file, so each thread opens its own."""
+        """Keep every other writer out of a block."""
+        # `flock` belongs to the open file, so each thread opens its own.
         fd = os.open(self._private() / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(fd)
@@ -180,9 +175,9 @@ class FolderStore:
 
     @contextlib.contextmanager
     def _unfinished(self, content: bytes | Path) -> Iterator[Path]:
-        """Write `content`, or what a file holds, to a file that nobody sees.
+        """Write bytes, or a file's content, to a hidden file for the time of a block.
 
-        It is gone at the end, unless it was moved away.
+        The file is removed at the end, unless the block has moved it away.
         """
         fd, temporary = tempfile.mkstemp(prefix="unfinished-", dir=self._private())
         try:
@@ -191,14 +186,14 @@ class FolderStore:
                     file.write(content)
                     file.flush()
                 else:
-                    shutil.copyfile(content, temporary)  # within the kernel, where it can
+                    shutil.copyfile(content, temporary)  # within the kernel, if possible
                 os.fsync(fd)
             yield Path(temporary)
         finally:
             Path(temporary).unlink(missing_ok=True)
 
     def _place(self, temporary: Path, name: str) -> str:
-        """Rename a finished file to its name, under the lock; its ETag."""
+        """Rename a finished file to its name, under the lock, and return its ETag."""
         before, path = self._stat(name), self._path(name)
         _stamp(temporary, after_ns=before.st_mtime_ns if before else 0)
         _make_folder(path.parent)
@@ -222,7 +217,7 @@ class FolderStore:
             _sync_folder(path.parent)
 
     def _remove_empty_folders(self, folder: Path) -> None:
-        """A folder is there as long as something is in it, as in a container."""
+        """Remove folders that became empty: a container has none either."""
         while folder != self._root:
             try:
                 folder.rmdir()
@@ -240,10 +235,10 @@ class FolderStore:
 
 
 class FolderSnapshots:
-    """Snapshots in a folder. Links and names that no container could hold are left out.
+    """Snapshots in a folder. Leaves out links, and names that no container could hold.
 
-    The ETag is made of inode, time and size; a file written twice within one tick of the file system's clock,
-    to the same size and in place, looks unchanged.
+    The ETag is made of inode, time and size. A file that is written twice in place, to the same
+    size and within one tick of the file system's clock, looks unchanged.
     """
 
     def __init__(self, root: Path) -> None:
@@ -289,176 +284,8 @@ class FolderSnapshots:
         return _path_in(self._root, name)
 
 
-class MemoryQueue:
-    """WorkQueue of one process, for tests and the laptop. `clock` gives the seconds in which `take` counts."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._waiting: list[tuple[float, int, str]] = []
-
-    def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
-        due = self._clock() + check_delay(delay_s)
-        text = encode_message(message)
-        with self._lock:
-            heapq.heappush(self._waiting, (due, next(self._numbers), text))
-
-    def take(self, now: float | None = None) -> dict[str, object] | None:
-        """Remove and return the message that has been due for longest; None if none is due."""
-        moment = self._clock() if now is None else now
-        with self._lock:
-            if not self._waiting or self._waiting[0][0] > moment:
-                return None
-            message: dict[str, object] = json.loads(heapq.heappop(self._waiting)[2])
-            return message
-
-    def next_due(self) -> float | None:
-        """The time at which `take` will have something; None if nothing waits."""
-        with self._lock:
-            return self._waiting[0][0] if self._waiting else None
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._waiting)
-
-
-# Windows has no O_NOFOLLOW; elsewhere there is no O_BINARY.
-_OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-
-
-def _open(path: Path) -> BufferedReader:
-    """Open a regular file; a folder or anything else counts as absent, as it would in a container."""
-    absent = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    try:
-        fd = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
-    except NotADirectoryError as exc:
-        raise absent from exc
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise absent
-    return open(fd, "rb")
-
-
-@contextlib.contextmanager
-def _os_errors(name: str) -> Iterator[None]:
-    """Say what the operating system's refusal means. A missing file is the caller's to understand."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        if exc.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
-            raise ExporterError(
-                f"{name} cannot be both a name and a folder of other names"
-            ) from exc
-        hint = "Check the folder's permissions and the free space of its disk."
-        raise ConfigError(f"{name}: {exc.strerror or type(exc).__name__}", hint=hint) from exc
-
-
-def _path_in(root: Path, name: str) -> Path:
-    """The path of a name, which no link on the way may lead elsewhere."""
-    path = root / check_name(name)
-    if path.resolve() != path or not path.is_relative_to(root):
-        hint = "Put the file or folder itself there."
-        raise ExporterError(f"{name} is reached through a symbolic link", hint=hint)
-    return path
-
-
-def _document(file: BufferedReader, length: int = -1) -> Document:
-    """Read from the start. The ETag comes first, so that a write which shows an outdated one loses."""
-    etag = _etag(os.fstat(file.fileno()))
-    file.seek(0)
-    return Document(file.read(length), etag)
-
-
-def _lock(fd: int) -> None:
-    if sys.platform == "win32":
-        msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
-    else:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-
-
-def _etag(found: os.stat_result) -> str:
-    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
-
-
-def _stamp(path: Path, *, after_ns: int) -> None:
-    """Give a file a time that its name never had, since that of the kernel moves on only every few ms.
-
-    By a microsecond at least, because not every file system keeps nanoseconds.
-    """
-    moment = max(time.time_ns(), after_ns + 1_000)
-    os.utime(path, ns=(moment, moment))
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename or removal last; Windows knows no such thing."""
-    if sys.platform != "win32":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def _content(fd: int) -> bytes:
-    with open(fd, "rb", closefd=False) as file:
-        return file.read()
-
-
-def _write_from(fd: int, at: int, data: bytes) -> None:
-    """Write the end of a log anew; what an append of earlier left unfinished goes first."""
-    os.ftruncate(fd, at)
-    with open(fd, "wb", closefd=False) as file:
-        file.seek(at)
-        file.write(data)
-
-
-def _names(root: Path, prefix: str) -> Iterator[str]:
-    """Every regular file whose name begins with `prefix` and can be one of ours, in no order."""
-    base = root / prefix.rpartition("/")[0]
-    if base.resolve() != base:
-        return
-    for folder, below, files in os.walk(base):
-        below[:] = [segment for segment in below if not segment.startswith(".")]
-        for file in files:
-            path = Path(folder, file)
-            name = path.relative_to(root).as_posix()
-            if name.startswith(prefix) and is_name(name) and not path.is_symlink():
-                yield name
-
-
-def _holds_a_file(entry: os.DirEntry[str]) -> bool:
-    if not entry.is_dir(follow_symlinks=False):
-        return False
-    return any(not file.startswith(".") for _, _, files in os.walk(entry.path) for file in files)
-
-
-def blob_info(name: str, found: os.stat_result) -> BlobInfo:
-    """A file as a blob of this name."""
-    modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
-    return BlobInfo(name=name, etag=_etag(found), size_bytes=found.st_size, modified_at=modified_at)
-
-
-def _chunk_of(file: BufferedReader, path: Path, *, etag: str) -> bytes:
-    """Read on, then make sure that the bytes are those of the version asked for."""
-    chunk = file.read(CHUNK_BYTES)
-    if _etag(os.fstat(file.fileno())) != etag or _etag(path.stat(follow_symlinks=False)) != etag:
-        raise PartitionChanged(f"{path.name} changed")
-    return chunk
-
-
 class LocalFiles:
-    """Files anywhere on this computer, named by their absolute path, as a snapshot container."""
+    """Snapshots in files anywhere on this computer, named by their absolute paths."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
@@ -483,4 +310,173 @@ class LocalFiles:
         return FolderSnapshots(path.parent).read(path.name, max_bytes=max_bytes)
 
     def ping(self) -> None:
-        """Files are looked at when they are opened."""
+        """Do nothing: each file is checked when it is opened."""
+
+
+class MemoryQueue:
+    """A WorkQueue within one process, for tests and the laptop. `clock` counts in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[float, int, str]] = []
+
+    def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
+        due = self._clock() + check_delay(delay_s)
+        text = encode_message(message)
+        with self._lock:
+            heapq.heappush(self._waiting, (due, next(self._numbers), text))
+
+    def take(self, now: float | None = None) -> dict[str, object] | None:
+        """Remove and return the message that has been due the longest; None if none is due."""
+        moment = self._clock() if now is None else now
+        with self._lock:
+            if not self._waiting or self._waiting[0][0] > moment:
+                return None
+            message: dict[str, object] = json.loads(heapq.heappop(self._waiting)[2])
+            return message
+
+    def next_due(self) -> float | None:
+        """Return the time from which `take` returns a message; None if the queue is empty."""
+        with self._lock:
+            return self._waiting[0][0] if self._waiting else None
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._waiting)
+
+
+# Windows has no O_NOFOLLOW; elsewhere there is no O_BINARY.
+_OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _open(path: Path) -> BufferedReader:
+    """Open a regular file. Anything else counts as absent, as it would in a container."""
+    absent = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+        fd = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
+    except NotADirectoryError as exc:
+        raise absent from exc
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise absent
+    return open(fd, "rb")
+
+
+@contextlib.contextmanager
+def _os_errors(name: str) -> Iterator[None]:
+    """Turn the operating system's errors into ours, but for a missing file, left to the caller."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        if exc.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
+            message = f"{name} cannot be both a name and a folder of other names"
+            raise ExporterError(message) from exc
+        hint = "Check the folder's permissions and the free space of its disk."
+        raise ConfigError(f"{name}: {exc.strerror or type(exc).__name__}", hint=hint) from exc
+
+
+def _path_in(root: Path, name: str) -> Path:
+    """Return the path of a name. Raises ExporterError if a link leads elsewhere on the way."""
+    path = root / check_name(name)
+    if path.resolve() != path or not path.is_relative_to(root):
+        hint = "Put the file or folder itself there."
+        raise ExporterError(f"{name} is reached through a symbolic link", hint=hint)
+    return path
+
+
+def _document(file: BufferedReader, length: int = -1) -> Document:
+    """Read a file from its start."""
+    # The ETag first: a conditional write after a change meanwhile must lose.
+    etag = _etag(os.fstat(file.fileno()))
+    file.seek(0)
+    return Document(file.read(length), etag)
+
+
+def _lock(fd: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+
+def _etag(found: os.stat_result) -> str:
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def _stamp(path: Path, *, after_ns: int) -> None:
+    """Give a file a time that no earlier file of its name had.
+
+    The kernel's own time moves only every few milliseconds. The step is a microsecond at least,
+    because some file systems do not keep nanoseconds.
+    """
+    moment = max(time.time_ns(), after_ns + 1_000)
+    os.utime(path, ns=(moment, moment))
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename or removal durable; Windows has no such call."""
+    if sys.platform != "win32":
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _content(fd: int) -> bytes:
+    with open(fd, "rb", closefd=False) as file:
+        return file.read()
+
+
+def _write_from(fd: int, at: int, data: bytes) -> None:
+    """Write the end of a log, in place of what an earlier append left unfinished."""
+    os.ftruncate(fd, at)
+    with open(fd, "wb", closefd=False) as file:
+        file.seek(at)
+        file.write(data)
+
+
+def _names(root: Path, prefix: str) -> Iterator[str]:
+    """List the regular files whose name is valid and begins with `prefix`, in no order."""
+    base = root / prefix.rpartition("/")[0]
+    if base.resolve() != base:
+        return
+    for folder, below, files in os.walk(base):
+        below[:] = [segment for segment in below if not segment.startswith(".")]
+        for file in files:
+            path = Path(folder, file)
+            name = path.relative_to(root).as_posix()
+            if name.startswith(prefix) and is_name(name) and not path.is_symlink():
+                yield name
+
+
+def _holds_a_file(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_dir(follow_symlinks=False):
+        return False
+    return any(not file.startswith(".") for _, _, files in os.walk(entry.path) for file in files)
+
+
+def blob_info(name: str, found: os.stat_result) -> BlobInfo:
+    """Describe a file as a blob of this name."""
+    modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
+    return BlobInfo(name=name, etag=_etag(found), size_bytes=found.st_size, modified_at=modified_at)
+
+
+def _chunk_of(file: BufferedReader, path: Path, *, etag: str) -> bytes:
+    """Read the next chunk, then check that it belongs to the version asked for."""
+    chunk = file.read(CHUNK_BYTES)
+    if _etag(os.fstat(file.fileno())) != etag or _etag(path.stat(follow_symlinks=False)) != etag:
+        raise PartitionChanged(f"{path.name} changed")
+    return chunk

@@ -1,26 +1,24 @@
-"""What the exporter needs of storage, as three small protocols, and their laptop implementations in a folder.
+"""What the exporter needs of storage, as three small protocols.
 
-    Store       our own state: documents, logs and files by name     FolderStore      (cloud: BlobStore)
-    Snapshots   what Customer Insights writes; read-only to us       FolderSnapshots  (cloud: BlobSnapshots)
-    WorkQueue       the queue that carries the work                      MemoryQueue      (cloud: AzureQueue)
+                                                                    on Azure        on a laptop
+    Store       our own state: documents, logs and files by name    BlobStore       FolderStore
+    Snapshots   what Customer Insights writes; read-only to us      BlobSnapshots   FolderSnapshots
+    WorkQueue   the queue that carries the work                     AzureQueue      MemoryQueue
 
-The cloud's own are in azure_blobs.py; tests/storage holds each pair to one behaviour.
+tests/storage holds both of each to one behavior.
 
-A name is one of three kinds, for as long as it exists: a *document* (read, create, replace), a *log* (read,
-append) or a *file* (upload, download). Documents and files are old or new after a crash, never torn. A log is
-text in lines, each ending with a newline; only `complete_lines` of what was read count. An append that the
-process or the machine did not survive may leave an unfinished last line (and of several lines the first ones):
-readers leave it out, and the next append at the length of the complete lines puts its own in that place.
+A name stands for one of three kinds, as long as it exists: a *document* (read, create, replace), a
+*log* (read, append) or a *file* (upload, download). After a crash a document or file is the old one
+or the new one, never a part of it.
+
+A log is text in lines that each end with a newline. Only the `complete_lines` of it count. If the
+process or the machine dies during an append, the log may end in an unfinished line, after the first
+of several lines. Readers leave the unfinished line out, and the next append, at the length of the
+complete lines, overwrites it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import sys
-import tempfile
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,35 +27,15 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from exporter.errors import (
-    ConfigError,
-    DocumentUnreadable,
-    ExporterError,
-)
+from exporter.errors import ConfigError, DocumentUnreadable, ExporterError
 
-if sys.platform == "win32":
-    pass
-else:
-    pass
-
-# https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
-MAX_NAME_CHARACTERS = 1_024
-MAX_SEGMENT_BYTES = 255  # NAME_MAX of ext4, xfs and APFS
-MAX_APPEND_BYTES = (
-    4 * 1024 * 1024
-)  # one block of an append blob, the size that every service version takes
-# 64 KiB, of which base64 leaves this: https://learn.microsoft.com/azure/storage/queues/storage-queues-introduction
-MAX_MESSAGE_BYTES = 48 * 1024
-MAX_DELAY_S = (
-    7 * 24 * 3600
-)  # https://learn.microsoft.com/rest/api/storageservices/put-message, visibilitytimeout
+# The journal of some million rows that failed; we write nothing larger.
+MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
+# One block of an append blob, in the size that every service version accepts.
+MAX_APPEND_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024
 
 Model = TypeVar("Model", bound=BaseModel)
-
-MAX_DOCUMENT_BYTES = (
-    256 * 1024 * 1024
-)  # the journal of some million rows that failed; more is no work of ours
-CHUNK_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +48,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobInfo:
-    """One blob of a snapshot container. `etag` is without quotes; `modified_at` is aware, in UTC."""
+    """One blob of a snapshot container. `etag` has no quotes; `modified_at` is aware, in UTC."""
 
     name: str
     etag: str
@@ -83,29 +61,32 @@ class NotThere(ExporterError):
 
 
 class Store(Protocol):
-    """Our own state. Names are those that `check_name` lets pass, else ValueError.
+    """Our own state. A name that `check_name` refuses raises ValueError.
 
-    An ETag changes with every write, also when the content of earlier comes back. Every method may raise
+    An ETag changes with every write, even if the content is an earlier one. Every method may raise
     Transient and ConfigError.
     """
 
     def read(self, name: str) -> Document | None:
-        """Read a document or log; None if there is none. Raises ConfigError for more than MAX_DOCUMENT_BYTES."""
+        """Read a document or log; None if there is none. Raises ConfigError if it is too large."""
 
     def create(self, name: str, data: bytes) -> str:
-        """Write a document that must not exist; its ETag. Raises AlreadyThere."""
+        """Write a document that must not exist, and return its ETag. Raises AlreadyThere."""
 
     def replace(self, name: str, data: bytes, *, etag: str) -> str:
-        """Write over the version that was read; the new ETag. Raises StoreMoved if it changed or is gone."""
+        """Write over the version that was read, and return the new ETag.
+
+        Raises StoreMoved if the document has changed or no longer exists.
+        """
 
     def delete(self, name: str, *, etag: str | None = None) -> None:
-        """Remove it; absent is fine. With `etag`, raises StoreMoved if it is there and changed."""
+        """Remove it, if it exists. With `etag`, raises StoreMoved if it has changed."""
 
     def names(self, prefix: str) -> Iterator[str]:
-        """Every name that begins with `prefix`, sorted."""
+        """List every name that begins with `prefix`, sorted."""
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The next segment of names below the folder `prefix` that go on after it, sorted, each once.
+        """List the folders directly below the folder `prefix`, sorted.
 
         With "runs/vips/1a/run.json" and "runs/vips/note.json", folders("runs/vips/") is "1a".
         """
@@ -113,30 +94,30 @@ class Store(Protocol):
     def append(self, name: str, data: bytes, *, at: int) -> int:
         """Add whole lines to a log of `at` bytes and return its new length; `at=0` begins it.
 
-        Raises StoreMoved if the log has another length, except when exactly `data` is what stands there
-        already: then the answer to this same append was lost, and it counts as done.
+        Raises StoreMoved if the log has another length. If exactly `data` already stands at that
+        place, then the answer to this same append was lost, and the append counts as done.
         """
 
     def upload(self, name: str, path: Path) -> None:
         """Write a file of any size, over an older one."""
 
     def download(self, name: str, path: Path) -> None:
-        """Write what was uploaded to `path`, which is complete whenever it is there. Raises NotThere."""
+        """Write an uploaded file to `path`, where it never appears unfinished. Raises NotThere."""
 
     def ping(self) -> None:
         """Raise what would keep the store from working."""
 
 
 class Snapshots(Protocol):
-    """The container into which Customer Insights writes. Every method may raise Transient and ConfigError."""
+    """The container of Customer Insights. Every method may raise Transient and ConfigError."""
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
-        """The blobs whose name begins with `prefix`, as storage lists them: never all of them at once."""
+        """List the blobs whose name begins with `prefix`, in pages: never all of them at once."""
 
     def open(self, name: str, *, etag: str) -> Iterator[bytes]:
         """Read one version in chunks of about 4 MB.
 
-        Raises PartitionChanged if the blob is another one by now, is gone, or changes while it is read.
+        Raises PartitionChanged if the blob no longer has this version, or changes meanwhile.
         """
 
     def read(self, name: str, *, max_bytes: int) -> Document | None:
@@ -150,48 +131,16 @@ class WorkQueue(Protocol):
     """The queue that carries the work: at least once, in no certain order."""
 
     def put(self, message: Mapping[str, object], *, delay_s: float = 0) -> None:
-        """Queue a message that becomes visible after `delay_s`. ValueError: too large, or over 7 days."""
+        """Queue a message that becomes visible after `delay_s`.
+
+        Raises ValueError for a message that is too large, and for more than 7 days.
+        """
 
 
-def too_large(name: str) -> ConfigError:
-    hint = "The exporter writes none so large: restore the document, or delete it."
-    return ConfigError(f"{name} has over {MAX_DOCUMENT_BYTES:,} bytes", hint=hint)
-
-
-def check_name(name: str) -> str:
-    """Return `name` if every store can hold it, else raise ValueError.
-
-    Relative, "/" between segments, none of which is empty, begins or ends with a dot, or is over 255 bytes;
-    no backslash, no control character; at most 1,024 characters.
-    """
-    if len(name) > MAX_NAME_CHARACTERS:
-        raise ValueError(
-            f"name of {len(name)} characters, at most {MAX_NAME_CHARACTERS} are possible"
-        )
-    if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
-        raise ValueError(f"backslash or control character in name {name!r}")
-    for segment in name.split("/"):
-        # A dot at the end: Azure's page on naming says to avoid it, as URLs lose it on the way.
-        if not segment or segment.startswith(".") or segment.endswith("."):
-            raise ValueError(
-                f"empty segment, or one that begins or ends with a dot, in name {name!r}"
-            )
-        if len(segment.encode()) > MAX_SEGMENT_BYTES:
-            raise ValueError(f"segment over {MAX_SEGMENT_BYTES} bytes in name {name!r}")
-    return name
-
-
-def check_prefix(prefix: str) -> str:
-    """Return `prefix` if a name could begin with it up to its last "/", else raise ValueError."""
-    folder = prefix.rpartition("/")[0]
-    if folder or prefix.startswith("/"):
-        check_name(folder)
-    return prefix
-
-
-def folder_prefix(prefix: str) -> str:
-    """Return `prefix` with the "/" at its end that makes it a folder; "" is the root. Raises ValueError."""
-    return check_prefix(prefix if not prefix or prefix.endswith("/") else prefix + "/")
+def too_large(name: str, max_bytes: int) -> ConfigError:
+    """Build the error for a document of more than `max_bytes`."""
+    hint = "The exporter never writes so large a document. Restore it, or delete it."
+    return ConfigError(f"{name} has over {max_bytes:,} bytes", hint=hint)
 
 
 def check_lines(data: bytes) -> bytes:
@@ -199,24 +148,22 @@ def check_lines(data: bytes) -> bytes:
     if not data.endswith(b"\n") or b"\0" in data:
         raise ValueError("a log takes whole lines of text, the last one ending with a newline")
     if len(data) > MAX_APPEND_BYTES:
-        raise ValueError(
-            f"{len(data)} bytes in one append, at most {MAX_APPEND_BYTES} are possible"
-        )
+        raise ValueError(f"{len(data)} bytes in one append, at most {MAX_APPEND_BYTES} allowed")
     return data
 
 
 def complete_lines(log: bytes) -> bytes:
-    """The part of a log that counts; its length is the `at` of the next append.
+    """Return the part of a log that counts; its length is the `at` of the next append.
 
-    Left out is an unfinished last line. So are zero bytes and what follows: after a power loss a file system
-    may have made a file longer without having written its content.
+    An unfinished last line is left out. So are zero bytes and all that follows them: after a power
+    loss, a file system may have lengthened a file without writing its content.
     """
     text = log.partition(b"\0")[0]
     return text[: text.rfind(b"\n") + 1]
 
 
 def parse_document(kind: type[Model], name: str, data: bytes) -> Model:
-    """What the document `name` says. Raises DocumentUnreadable, which names keys and quotes no value."""
+    """Parse the document `name`. Raises DocumentUnreadable, which names keys but no values."""
     try:
         return kind.model_validate_json(data)
     except ValidationError as exc:
@@ -225,49 +172,3 @@ def parse_document(kind: type[Model], name: str, data: bytes) -> Model:
             for error in exc.errors(include_input=False)
         ]
         raise DocumentUnreadable(f"{name} cannot be read: {', '.join(places)}") from None
-
-
-def encode_message(message: Mapping[str, object]) -> str:
-    """Write a message as compact JSON. Raises ValueError if a queue could not take it."""
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    size = len(text.encode())
-    if size > MAX_MESSAGE_BYTES:
-        raise ValueError(f"message of {size} bytes, at most {MAX_MESSAGE_BYTES} are possible")
-    return text
-
-
-def decode_message(body: bytes) -> Mapping[str, object]:
-    """Read a message. One that is no JSON object, so none of ours, counts as empty."""
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return message if isinstance(message, dict) else {}
-
-
-def check_delay(delay_s: float) -> float:
-    """Return `delay_s` if a queue can wait so long, else raise ValueError."""
-    if not 0 <= delay_s <= MAX_DELAY_S:
-        raise ValueError(f"delay of {delay_s} s, possible is 0 to {MAX_DELAY_S}")
-    return delay_s
-
-
-@contextlib.contextmanager
-def placing(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; what was written there becomes `path` if the block succeeds."""
-    fd, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
-    os.close(fd)
-    try:
-        yield Path(temporary)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def is_name(name: str) -> bool:
-    """Whether every store can hold it."""
-    try:
-        check_name(name)
-    except ValueError:
-        return False
-    return True

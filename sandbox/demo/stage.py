@@ -88,7 +88,7 @@ def host(stage: Stage, folder: Path) -> Iterator[str]:
     command = sandbox_command(
         "host", "--app", str(ROOT), "--port", "0", "--lock-seconds", "5", "--user", "admin"
     )
-    with running(command, log=folder / "host.log", env=stage.environment, ready_s=60) as (_, ready):
+    with running(command, log=folder / "host.log", env=stage.environment) as (_, ready):
         console.print(f"Functions host at {ready['url']} with {', '.join(ready['functions'])}")
         yield ready["url"]
 

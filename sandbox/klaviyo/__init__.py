@@ -10,11 +10,25 @@ ready. The keys `pk_sandbox_full` and `pk_sandbox_readonly` always exist. In a t
     klaviyo.call("GET", "/api/lists").json()             # in process
     with serving(klaviyo) as url: ...                    # over HTTP, from a thread
 
-`testing` has a clock to move by hand and bodies to send; e-mail addresses with "+sync-fail" or
-"+async-fail" in them fail on purpose (checks.py); `bench` measures what the stand-in itself costs.
+`testing` has a clock to move by hand and bodies to send; `bench` measures what the stand-in costs.
+Query parameters are held against Klaviyo's official document (documented.py). Where Klaviyo's
+documentation is silent or contradicts itself, `settings.Settings` has a switch and says so.
 
-Where Klaviyo's documentation is silent or contradicts itself, `settings.Settings` has a switch and
-says so.
+What can be scripted, here or over the control routes:
+
+    rows            e-mail addresses with "+sync-fail" in them refuse the job, those with
+                    "+async-fail" become import errors; rules for any row: planted.py
+    import errors   settings `error_pointers` ("none") and `original_payload` ("profile", "text",
+                    "none"); any shape by a rule's `error`
+    refusals        faults of kind "status": any status, code, title, detail and source, once or
+                    for ever; refused rows with any status: planted.py
+    waits           faults of kind "throttle": seconds in the header, as a date, in the text only
+    networks        the other kinds of faults: faults.py
+    revisions       setting `oldest_revision`: older ones fall forward in silence, or get 410 with
+                    `X-Klaviyo-Revision-Fall-Forward-Opt-Out: 1`; setting `agent_hints`
+    billing         settings `billing_used` and `billing_max`, scope usage:read
+    keys            setting `keys`; `revoke` takes them away
+    jobs            settings `job_seconds` and `job_fate`, or one job's fate: jobs.py
 
 Control routes, without a key, JSON in and out:
 
@@ -24,7 +38,8 @@ Control routes, without a key, JSON in and out:
     GET    /_sandbox/settings            the switches
     POST   /_sandbox/settings            {"job_seconds": 30, "keys": {"pk_new": ["lists:read"]},
                                           "revoke": ["pk_old"]}
-    POST   /_sandbox/reset               an empty account, full counters, no faults; settings stay
+    POST   /_sandbox/reset               an empty account, full counters, no faults, no rules;
+                                         settings stay
     POST   /_sandbox/lists               {"id": "Y6nRLr", "name": "VIPs",
                                           "flows": [{"id": "F1", "name": "Hello"}]}
     GET    /_sandbox/lists/{id}/digest   {"members": n, "digest": hex}, see `digest_of`
@@ -33,6 +48,10 @@ Control routes, without a key, JSON in and out:
     POST   /_sandbox/faults              [{"match": "POST /api/profile-bulk",
                                            "kind": "drop_after"}], see faults.py
     DELETE /_sandbox/faults
+    POST   /_sandbox/rows                [{"where": {"email": "^ada@"},
+                                           "error": {"code": "duplicate_profile"}}],
+                                         see planted.py
+    DELETE /_sandbox/rows
 
 One account, kept in memory. Rate limit windows start at the first request (limits.py). Not here:
 OAuth, segments, events, consent, suppression, secondary e-mail addresses.

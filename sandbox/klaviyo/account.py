@@ -41,8 +41,15 @@ class Account:
         )
         for row, conflict in conflicts.items():
             place = f"/attributes/{conflict.field}"
-            finding = Finding(check="conflict", row=row, field=place, detail=str(conflict))
-            errors[row] = finding.import_error(batch.rows.original(row))
+            finding = Finding(
+                check="conflict",
+                row=row,
+                field=place,
+                detail=str(conflict),
+                code="invalid" if conflict.owner is None else "duplicate_profile",
+                title="Invalid input." if conflict.owner is None else "Conflict.",
+            )
+            errors[row] = finding.import_error(batch.rows.original(row), settings)
         for list_id in job.list_ids:
             # A list that was deleted meanwhile is passed over in silence (unverified).
             if found := self.lists.get(list_id):

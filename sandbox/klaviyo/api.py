@@ -9,13 +9,26 @@ from typing import Any
 
 import orjson
 
-from sandbox.klaviyo import control, endpoints_jobs, endpoints_lists, endpoints_profiles
+from sandbox.klaviyo import (
+    control,
+    endpoints_billing,
+    endpoints_jobs,
+    endpoints_lists,
+    endpoints_profiles,
+    revisions,
+)
 from sandbox.klaviyo.calls import Call, Route
 from sandbox.klaviyo.messages import MEDIA_TYPE, Refused, Request, Response, invalid, refusal
+from sandbox.klaviyo.queries import check_parameters
 from sandbox.klaviyo.settings import FULL_KEY, REVISIONS, Settings
 from sandbox.klaviyo.state import State
 
-ROUTES = (*endpoints_lists.ROUTES, *endpoints_profiles.ROUTES, *endpoints_jobs.ROUTES)
+ROUTES = (
+    *endpoints_lists.ROUTES,
+    *endpoints_profiles.ROUTES,
+    *endpoints_jobs.ROUTES,
+    *endpoints_billing.ROUTES,
+)
 MEDIA_TYPES = frozenset({MEDIA_TYPE, "application/json"})  # the second is only widely used
 MAX_URL_BYTES = 8_190  # path and query. Unverified; a common limit of edges
 
@@ -39,9 +52,14 @@ class Klaviyo(State):
             response, endpoint = self._answer(request)
         elif fault.taken:
             response, endpoint = self._answer(request)
-            response = fault.spoil(response)
+            response = fault.spoil(response, self.clock())
         else:
-            response, endpoint = fault.spoil(Response(200)), self._endpoint_name(request)
+            response, endpoint = (
+                fault.spoil(Response(200), self.clock()),
+                self._endpoint_name(request),
+            )
+        if self.settings.agent_hints:
+            revisions.add_hints(response, request, self.settings)
         self.stats.count(endpoint, None if response.drop else response.status, self.clock())
         return response
 
@@ -77,6 +95,8 @@ class Klaviyo(State):
             with self.lock:
                 scopes = self._scopes(request)
                 headers = self._take(request, route, scopes)
+            if revisions.effective(request, self.settings) < route.since:
+                raise _no_such_path(request)
             response = self._serve(request, route, params)
         except Refused as refused:
             response = refused.response()
@@ -85,9 +105,10 @@ class Klaviyo(State):
         return response, self._endpoint_name(request)
 
     def _serve(self, request: Request, route: Route, params: Mapping[str, str]) -> Response:
-        _check_revision(request, self.settings)
+        known = route.documented()
+        check_parameters(request, known)
         body = _body(request, self.settings)
-        prepared = route.prepare(body, self.settings) if route.prepare else None
+        prepared = route.prepare(body, self.settings, self.planted) if route.prepare else None
         with self.lock:
             now = self.clock()
             self.account.settle(now, self.settings)
@@ -98,6 +119,7 @@ class Klaviyo(State):
                 now=now,
                 account=self.account,
                 settings=self.settings,
+                documented=known,
                 prepared=prepared,
             )
             return route.endpoint(call)
@@ -140,9 +162,7 @@ class Klaviyo(State):
             if route.method == request.method:
                 return route, match.groupdict()
         if not matches:
-            raise refusal(
-                404, "not_found", "Not found.", f"The path {request.path} could not be found."
-            )
+            raise _no_such_path(request)
         refused = refusal(
             405, "method_not_allowed", "Method not allowed.", f"{request.method} is not allowed."
         )
@@ -156,12 +176,9 @@ class Klaviyo(State):
             return f"{request.method} other"
 
 
-def _check_revision(request: Request, settings: Settings) -> None:
-    revision = request.headers.get("revision", "")
-    if revision not in REVISIONS:
-        raise invalid("A valid revision header is required.", parameter="revision")
-    if revision < settings.oldest_revision:
-        raise refusal(410, "gone", "Gone.", f"The API revision {revision} has been retired.")
+def _no_such_path(request: Request) -> Refused:
+    detail = f"The path {request.path} could not be found."
+    return refusal(404, "not_found", "Not found.", detail)
 
 
 def _body(request: Request, settings: Settings) -> bytes:

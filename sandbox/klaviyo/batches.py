@@ -20,9 +20,9 @@ from sandbox.klaviyo.checks import (
     form_findings,
     identity_findings,
     is_profile,
-    planted_findings,
 )
 from sandbox.klaviyo.messages import Refused, invalid, refusal
+from sandbox.klaviyo.planted import Planted
 from sandbox.klaviyo.profiles import EMPTY_ROW, Rows
 from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.usual import read_usual
@@ -45,39 +45,39 @@ class Batch:
         return len(self.rows.lines)
 
 
-def read_batch(body: bytes, settings: Settings) -> Batch:
+def read_batch(body: bytes, settings: Settings, planted: Planted) -> Batch:
     """Check and pack the body of `POST /api/profile-bulk-import-jobs`.
 
     Raises Refused for the checks that are made at once: then nothing is taken. The others become
     import errors.
     """
-    usual = read_usual(body, settings)
+    usual = read_usual(body, settings, planted)
     if usual is None or len(usual[0].lines) > MAX_ROWS:
-        return read_closely(body, settings)
+        return read_closely(body, settings, planted)
     rows, relationships = usual
     list_ids = _list_ids({"relationships": orjson.loads(relationships)})
     return Batch(rows=rows, list_ids=list_ids)
 
 
-def read_closely(body: bytes, settings: Settings) -> Batch:
+def read_closely(body: bytes, settings: Settings, planted: Planted) -> Batch:
     """`read_batch` for any body, naming whatever is wrong with it."""
     data = read_resource(body, "profile-bulk-import-job")
     list_ids = _list_ids(data)
     table = _table(data)
     _refuse(list(form_findings(table)), settings)
-    findings = [*identity_findings(table), *planted_findings(table)]
+    findings = [*identity_findings(table), *planted.findings(table)]
     _refuse(
         [each for each in findings if each.check not in settings.async_checks | {"planted"}],
         settings,
     )
     import_errors = {
-        each.row: each.import_error(dict(table.attributes[each.row])) for each in findings
+        each.row: each.import_error(dict(table.attributes[each.row]), settings) for each in findings
     }
     rows = _packed(table, settings)
     too_large = list(_too_large(rows, settings.max_profile_bytes))
     if "size" not in settings.async_checks:
         _refuse(too_large, settings)
-    import_errors |= {each.row: each.import_error(None) for each in too_large}
+    import_errors |= {each.row: each.import_error(None, settings) for each in too_large}
     return Batch(rows=rows, list_ids=list_ids, import_errors=import_errors)
 
 
@@ -151,7 +151,7 @@ def _refuse(findings: Sequence[Finding], settings: Settings) -> None:
     if settings.bad_rows == "none":
         raise invalid("One or more profiles are invalid.", pointer=ROWS_POINTER)
     named = findings[:1] if settings.bad_rows == "first" else findings
-    raise Refused(400, [each.refusal() for each in named])
+    raise Refused(named[0].status, [each.refusal() for each in named])
 
 
 def _packed(table: Table, settings: Settings) -> Rows:

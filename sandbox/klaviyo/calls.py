@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.klaviyo import documented
 from sandbox.klaviyo.account import Account
 from sandbox.klaviyo.limits import Tier
 from sandbox.klaviyo.messages import Request, Response
+from sandbox.klaviyo.planted import Planted
+from sandbox.klaviyo.queries import names
 from sandbox.klaviyo.settings import Settings
 
 
@@ -21,11 +24,31 @@ class Call:
     now: float
     account: Account
     settings: Settings
+    documented: documented.Parameters = documented.NONE
     prepared: Any = None  # what the route's `prepare` made of the body
 
     @property
     def base_url(self) -> str:
         return self.request.base_url
+
+    def sparse(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """The resource with only those attributes that `fields[TYPE]` names."""
+        asked = names(self.request, f"fields[{resource['type']}]")
+        if not asked:
+            return resource
+        return {**resource, "attributes": _picked(resource["attributes"], asked)}
+
+
+def _picked(values: Mapping[str, Any], asked: set[str]) -> dict[str, Any]:
+    """The values asked for by name, or by a longer name in one of them: `location.city`."""
+    picked: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = {each.removeprefix(f"{name}.") for each in asked if each.startswith(f"{name}.")}
+        if name in asked:
+            picked[name] = value
+        elif inner:
+            picked[name] = _picked(value, inner) if isinstance(value, dict) else value
+    return picked
 
 
 Endpoint = Callable[[Call], Response]
@@ -43,13 +66,20 @@ class Route:
     endpoint: Endpoint
     daily: int | None = None
     extra: ExtraLimits = field(default_factory=dict)
-    prepare: Callable[[bytes, Settings], Any] | None = (
-        None  # work on the body that needs no account, nor its lock
-    )
+    since: str = ""  # the first revision that has it
+    parameters: documented.Parameters | None = None  # where the official document has none
+    # Work on the body that needs no account, nor its lock.
+    prepare: Callable[[bytes, Settings, Planted], Any] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.method} {self.template}"
+
+    def documented(self) -> documented.Parameters:
+        """The query parameters that the endpoint takes."""
+        if self.parameters is not None:
+            return self.parameters
+        return documented.parameters().get(self.name, documented.NONE)
 
     def needed_scopes(self, request: Request) -> frozenset[str]:
         """The scopes that a request needs. Included flows need their own (unverified)."""

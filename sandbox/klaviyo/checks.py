@@ -1,35 +1,38 @@
 """What makes a profile acceptable, for one profile and for the ten thousand of a job.
 
 A job is checked by column: a check runs over all rows at once, and only if it fails are the rows
-looked at singly.
-
-Two planted kinds of e-mail address fail although they are well-formed, so that an exporter can be
-tested on them: with "+sync-fail" in it an address refuses the job; with "+async-fail" it becomes an
-import error (with "+async-fail-null" one without id, code and title, as Klaviyo sometimes sends
-them: klaviyo-api-python issue 88).
+looked at singly. An e-mail address with "+sync-fail" in it is refused although it is well-formed,
+so that an exporter can be tested on it; planted.py has rows that fail later.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from sandbox.klaviyo.messages import error
+from sandbox.klaviyo.settings import Settings
 
 MAX_EMAIL_LENGTH = 100  # "Profiles API overview", developers.klaviyo.com
 
-# Klaviyo's own pattern is not published. This one refuses what a public migration log of June 2026
-# saw refused ("mailto:", "!" in the local part, a digit in the top-level domain), empty labels and
-# all that is not ASCII.
-EMAIL = re.compile(r"[A-Za-z0-9_%+-]+(?:\.[A-Za-z0-9_%+-]+)*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
-PHONE = re.compile(
-    r"\+[1-9][0-9]{6,14}"
-)  # E.164's shape; Klaviyo also checks that the number can exist
+# Klaviyo's own pattern is not published. This is what RFC 5321 and RFC 1035 allow, without quoted
+# local parts and addresses in brackets, and less what a public migration log of June 2026 saw
+# refused: "!" in the local part and a digit in the top-level domain ("mailto:" is no RFC address).
+_ATOM = r"[A-Za-z0-9#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+EMAIL = re.compile(
+    rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+[A-Za-z](?:[A-Za-z]{{0,61}}[A-Za-z])"
+)
+# E.164's shape. Klaviyo also checks that the number can exist.
+PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 
-SYNC_FAIL, ASYNC_FAIL, ASYNC_FAIL_NULL = "+sync-fail", "+async-fail", "+async-fail-null"
+SYNC_FAIL = "+sync-fail"
 
 TEXT_FIELDS = frozenset(
     {
@@ -64,33 +67,73 @@ LOCATION_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What is wrong with one row of a job."""
+    """What is wrong with one row of a job.
+
+    field: the end of the pointer, "" for the whole row.
+    overrides: members that replace those of the error, see planted.py.
+    """
 
     check: str
     row: int
-    field: str  # the end of the pointer, "" for the whole row
+    field: str
     detail: str
-    anonymous: bool = False  # reported without id, code and title
+    code: str = "invalid"
+    title: str = "Invalid input."
+    status: int = 400
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    original_payload: str | None = None
+
+    def refusal(self) -> dict[str, Any]:
+        """The error for a 400 that refuses the whole job."""
+        made = error(self.status, self.code, self.title, self.detail, pointer=self.pointer)
+        return _without(made | self._overrides(), "source")
+
+    def import_error(
+        self, original: Mapping[str, Any] | None, settings: Settings
+    ) -> dict[str, Any]:
+        """The import error, if the job is taken and this row fails later."""
+        attributes = {
+            "code": self.code,
+            "title": self.title,
+            "detail": self.detail,
+            "source": {"pointer": self.pointer} if settings.error_pointers == "row" else {},
+            "original_payload": _payload(
+                original, self.original_payload or settings.original_payload
+            ),
+        } | self._overrides()
+        made = attributes.pop("id", uuid.uuid4().hex)
+        return {
+            "type": "import-error",
+            "id": made,
+            "attributes": _without(attributes, "source"),
+        }
 
     @property
     def pointer(self) -> str:
         return f"/data/attributes/profiles/data/{self.row}{self.field}"
 
-    def refusal(self) -> dict[str, Any]:
-        return error(400, "invalid", "Invalid input.", self.detail, pointer=self.pointer)
+    def _overrides(self) -> dict[str, Any]:
+        made = dict(self.overrides)
+        source = made.get("source")
+        if isinstance(source, dict) and isinstance(source.get("pointer"), str):
+            made["source"] = {
+                **source,
+                "pointer": source["pointer"].replace("{row}", str(self.row)),
+            }
+        return made
 
-    def import_error(self, original: Any) -> dict[str, Any]:
-        return {
-            "type": "import-error",
-            "id": None if self.anonymous else uuid.uuid4().hex,
-            "attributes": {
-                "code": None if self.anonymous else "invalid",
-                "title": None if self.anonymous else "Invalid input.",
-                "detail": self.detail,
-                "source": {"pointer": self.pointer},
-                "original_payload": original,
-            },
-        }
+
+def _without(members: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leave a member out that is null."""
+    return {key: value for key, value in members.items() if key != name or value is not None}
+
+
+def _payload(original: Mapping[str, Any] | None, form: str) -> Any:
+    if original is None or form == "none":
+        return None
+    if form == "profile":
+        return {"type": "profile", "attributes": original}
+    return orjson.dumps(original).decode() if form == "text" else original
 
 
 class Table:
@@ -235,24 +278,3 @@ def are_emails(emails: Sequence[str | None]) -> bool:
 
 def _is_named(profile: Mapping[str, Any]) -> bool:
     return profile.get("id") is not None or profile["attributes"].get("external_id") is not None
-
-
-def are_planted(emails: Sequence[str | None]) -> bool:
-    """Whether any of these is to become an import error."""
-    return ASYNC_FAIL in " ".join(filter(None, emails))
-
-
-def planted_findings(table: Table) -> Iterator[Finding]:
-    """Rows that fail because a test wants them to."""
-    emails = table.column("email")
-    if not are_planted(emails):
-        return
-    for row, email in enumerate(emails):
-        if email is not None and ASYNC_FAIL in email:
-            yield Finding(
-                check="planted",
-                row=row,
-                field="/attributes/email",
-                detail="Invalid email address",
-                anonymous=ASYNC_FAIL_NULL in email,
-            )

@@ -83,6 +83,10 @@ def _act(state: State, action: str, document: Any) -> Any:
                 state.faults.add(document)
             case "DELETE faults":
                 state.faults.clear()
+            case "POST rows":
+                state.planted.add(document)
+            case "DELETE rows":
+                state.planted.clear()
             case "POST lists":
                 return _seed_list(state, document)
             case _:

@@ -40,8 +40,8 @@ def get_job(call: Call) -> Response:
 
 
 def get_jobs(call: Call) -> Response:
-    allowed = {"status": "any equals"}
-    wanted = [set(clause.values) for clause in read_filter(call.request, allowed)]
+    clauses = read_filter(call.request, call.documented.operators)
+    wanted = [set(clause.values) for clause in clauses]
     if not all(statuses <= {"queued", "processing", "complete"} for statuses in wanted):
         raise invalid("Invalid filter provided: no such status.", parameter="filter")
     _, newest_first = read_sort(call.request, "created_at")
@@ -51,21 +51,19 @@ def get_jobs(call: Call) -> Response:
         if job.is_readable(call.now)
         and all(job.status(call.now) in statuses for statuses in wanted)
     ]
-    page = read_page(call.request)
+    page = read_page(call.request, call.documented)
     found, following = page.take(_from(page.start, jobs, newest_first=newest_first))
-    data = [resources.job(job, call.base_url, call.now) for job in found]
+    data = [call.sparse(resources.job(job, call.base_url, call.now)) for job in found]
     return answer({"data": data, "links": links(call.request, following)})
 
 
 def get_import_errors(call: Call) -> Response:
-    return _page(call, _job(call).import_errors, lambda each: each)
+    return _page(call, _job(call).import_errors, call.sparse)
 
 
 def get_job_profiles(call: Call) -> Response:
-    fields = names(call.request, "fields[profile]")
-
     def render(number: int) -> dict[str, Any]:
-        return resources.profile(call.account, number, call.base_url, fields=fields)
+        return call.sparse(resources.profile(call.account, number, call.base_url))
 
     return _page(call, _living_members(call), render)
 
@@ -76,7 +74,7 @@ def get_job_profile_ids(call: Call) -> Response:
 
 def get_job_lists(call: Call) -> Response:
     known = [call.account.lists.get(list_id) for list_id in _job(call).list_ids]
-    data = [resources.profile_list(each, call.base_url) for each in known if each is not None]
+    data = [call.sparse(resources.profile_list(each, call.base_url)) for each in known if each]
     return answer({"data": data, "links": links(call.request, None)})
 
 
@@ -97,12 +95,12 @@ def _job(call: Call) -> Job:
 
 
 def _one(call: Call, job: Job, status: int = 200) -> Response:
-    document: dict[str, Any] = {"data": resources.job(job, call.base_url, call.now)}
+    document: dict[str, Any] = {"data": call.sparse(resources.job(job, call.base_url, call.now))}
     document["links"] = {"self": document["data"]["links"]["self"]}
-    if names(call.request, "include", "lists"):
+    if names(call.request, "include"):
         known = [call.account.lists.get(list_id) for list_id in job.list_ids]
         document["included"] = [
-            resources.profile_list(each, call.base_url) for each in known if each
+            call.sparse(resources.profile_list(each, call.base_url)) for each in known if each
         ]
     return answer(document, status)
 
@@ -112,7 +110,7 @@ def _living_members(call: Call) -> list[int]:
 
 
 def _page(call: Call, items: list[Any], render: Callable[[Any], Any]) -> Response:
-    page = read_page(call.request)
+    page = read_page(call.request, call.documented)
     start = page.start or 0
     found, following = page.take(enumerate(items[start : start + page.size + 1], start))
     return answer(

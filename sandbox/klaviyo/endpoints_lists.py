@@ -24,40 +24,35 @@ from sandbox.klaviyo.queries import (
 
 MAX_MEMBERS_PER_CALL = 1_000
 OPT_IN = ("double_opt_in", "single_opt_in")
-TIMES = "greater-than greater-or-equal less-than less-or-equal"
 
 
 def get_accounts(call: Call) -> Response:
-    return answer({"data": [resources.account(call.base_url)], "links": links(call.request, None)})
+    data = [call.sparse(resources.account(call.base_url))]
+    return answer({"data": data, "links": links(call.request, None)})
 
 
 def get_account(call: Call) -> Response:
     if call.params["id"] != ACCOUNT_ID:
         raise not_found("account", call.params["id"])
-    made = resources.account(call.base_url)
+    made = call.sparse(resources.account(call.base_url))
     return answer({"data": made, "links": made["links"]})
 
 
 def get_lists(call: Call) -> Response:
-    allowed = {
-        "name": "any equals",
-        "id": "any equals",
-        "created": "greater-than",
-        "updated": "greater-than",
-    }
-    clauses = read_filter(call.request, allowed)
+    clauses = read_filter(call.request, call.documented.operators)
     field, descending = read_sort(call.request, "created", "id", "name", "updated")
     found = [
         each for each in call.account.lists if all(_matches(each, clause) for clause in clauses)
     ]
     found.sort(key=lambda each: getattr(each, field), reverse=descending)
-    page = read_page(call.request, default=10, most=10)
+    page = read_page(call.request, call.documented)
     start = page.start or 0
     cut, following = page.take(enumerate(found[start:], start))
     with_flows = _with_flows(call)
     document: dict[str, Any] = {
         "data": [
-            resources.profile_list(each, call.base_url, with_flows=with_flows) for each in cut
+            call.sparse(resources.profile_list(each, call.base_url, with_flows=with_flows))
+            for each in cut
         ],
         "links": links(call.request, following),
     }
@@ -90,12 +85,13 @@ def delete_list(call: Call) -> Response:
 
 
 def get_list_profiles(call: Call) -> Response:
-    fields = names(call.request, "fields[profile]")
     members = _list(call).members
     found, following = _members_page(call, members)
     data = [
-        resources.profile(
-            call.account, number, call.base_url, fields=fields, joined_at=members.joined_at(place)
+        call.sparse(
+            resources.profile(
+                call.account, number, call.base_url, joined_at=members.joined_at(place)
+            )
         )
         for place, number in found
     ]
@@ -121,7 +117,7 @@ def remove_members(call: Call) -> Response:
 
 
 def get_flow_triggers(call: Call) -> Response:
-    data = [resources.flow(each, call.base_url) for each in _list(call).flows]
+    data = [call.sparse(resources.flow(each, call.base_url)) for each in _list(call).flows]
     return answer({"data": data, "links": links(call.request, None)})
 
 
@@ -138,24 +134,25 @@ def _list(call: Call) -> ProfileList:
 
 
 def _one(call: Call, known: ProfileList, status: int = 200) -> Response:
-    with_count = bool(names(call.request, "additional-fields[list]", "profile_count"))
+    with_count = bool(names(call.request, "additional-fields[list]"))
     with_flows = _with_flows(call)
     made = resources.profile_list(
         known, call.base_url, with_count=with_count, with_flows=with_flows
     )
-    document = {"data": made, "links": made["links"]}
+    document = {"data": call.sparse(made), "links": made["links"]}
     return answer(_including_flows(call, document, [known]) if with_flows else document, status)
 
 
 def _with_flows(call: Call) -> bool:
-    return "flow-triggers" in names(call.request, "include", "flow-triggers", "tags")
+    return "flow-triggers" in names(call.request, "include")
 
 
 def _including_flows(
     call: Call, document: dict[str, Any], lists: list[ProfileList]
 ) -> dict[str, Any]:
     flows = {flow["id"]: flow for known in lists for flow in known.flows}
-    return document | {"included": [resources.flow(each, call.base_url) for each in flows.values()]}
+    included = [call.sparse(resources.flow(each, call.base_url)) for each in flows.values()]
+    return document | {"included": included}
 
 
 def _matches(known: ProfileList, clause: Clause) -> bool:
@@ -175,10 +172,9 @@ def _list_attributes(call: Call, *, required: bool) -> dict[str, Any]:
 
 def _members_page(call: Call, members: Members) -> tuple[list[tuple[int, int]], int | None]:
     """(place, number) of the members on the page asked for, and the place of the next page."""
-    operators = {"email": "any equals", "phone_number": "any equals", "joined_group_at": TIMES}
-    clauses = read_filter(call.request, operators)
+    clauses = read_filter(call.request, call.documented.operators)
     _, newest_first = read_sort(call.request, "joined_group_at")
-    page = read_page(call.request)
+    page = read_page(call.request, call.documented)
     times = [clause for clause in clauses if clause.field == "joined_group_at"]
     named = numbers_named(call.account.profiles, clauses)
     if named is None:

@@ -35,18 +35,13 @@ IDENTIFIERS = ("email", "phone_number", "external_id")
 
 
 def get_profiles(call: Call) -> Response:
-    operators = dict.fromkeys(("id", *IDENTIFIERS), "any equals")
-    operators |= dict.fromkeys(("created", "updated"), "greater-than less-than")
-    clauses = read_filter(call.request, operators)
-    field, descending = read_sort(call.request, "created", "id", "email")
-    page = read_page(call.request)
-    places = _places(call, numbers_named(call.account.profiles, clauses), by_email=field == "email")
+    clauses = read_filter(call.request, call.documented.operators)
+    field, descending = read_sort(call.request, "created", "id", "email", "updated")
+    page = read_page(call.request, call.documented)
+    places = _places(call, numbers_named(call.account.profiles, clauses), field)
     ordered = _from(places, page.start, descending=descending)
     found, following = page.take(each for each in ordered if _is_in_time(call, each[1], clauses))
-    fields = names(call.request, "fields[profile]")
-    data = [
-        resources.profile(call.account, number, call.base_url, fields=fields) for number in found
-    ]
+    data = [call.sparse(resources.profile(call.account, number, call.base_url)) for number in found]
     return answer({"data": data, "links": links(call.request, following)})
 
 
@@ -121,7 +116,7 @@ def get_profile_lists(call: Call) -> Response:
     if "/relationships/" in call.request.path:
         data: list[Any] = [resources.list_reference(each.id) for each in known]
     else:
-        data = [resources.profile_list(each, call.base_url) for each in known]
+        data = [call.sparse(resources.profile_list(each, call.base_url)) for each in known]
     return answer({"data": data, "links": links(call.request, None)})
 
 
@@ -133,14 +128,12 @@ def _number(call: Call) -> int:
 
 
 def _one(call: Call, number: int, status: int = 200) -> Response:
-    fields = names(call.request, "fields[profile]")
-    made = resources.profile(call.account, number, call.base_url, fields=fields)
+    made = call.sparse(resources.profile(call.account, number, call.base_url))
     document: dict[str, Any] = {"data": made, "links": made["links"]}
-    if "lists" in names(
-        call.request, "include", "lists", "segments", "push-tokens", "conversations"
-    ):
+    if "lists" in names(call.request, "include"):
         known = [each for each in call.account.lists if number in each.members]
-        document["included"] = [resources.profile_list(each, call.base_url) for each in known]
+        included = [resources.profile_list(each, call.base_url) for each in known]
+        document["included"] = [call.sparse(each) for each in included]
     return answer(document, status)
 
 
@@ -192,17 +185,19 @@ def _duplicate(owner: int | None) -> Refused:
     )
 
 
-def _places(call: Call, named: set[int] | None, *, by_email: bool) -> Sequence[int]:
+def _places(call: Call, named: set[int] | None, by: str) -> Sequence[int]:
     """Profile numbers in ascending order; the index is the cursor.
 
-    Sorting by e-mail costs the whole account.
+    Numbers are in the order of creation. Any other order costs the whole account.
     """
     profiles = call.account.profiles
-    if by_email:
-        emails = {n: profiles.email(n) or "" for n in profiles.numbers() if profiles.exists(n)}
-        wanted = emails.keys() if named is None else emails.keys() & named
-        return sorted(wanted, key=lambda number: emails[number])
-    return profiles.numbers() if named is None else sorted(named)
+    if by in ("created", "id"):
+        return profiles.numbers() if named is None else sorted(named)
+    wanted = profiles.numbers() if named is None else named
+    living = filter(profiles.exists, wanted)
+    if by == "email":
+        return sorted(living, key=lambda number: (profiles.email(number) or "", number))
+    return sorted(living, key=lambda number: (profiles.times(number)[1], number))
 
 
 def _from(

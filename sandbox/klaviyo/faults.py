@@ -3,12 +3,17 @@
 A rule is JSON:
 
     match        regular expression searched in "METHOD /path": "POST /api/profile-import$"
-    kind         status        an error answer with `status` (503) and a JSON:API body
+    kind         status        an error answer with `status` (503) and a JSON:API body; `code`,
+                               `title`, `detail`, `source`, `meta`: what its error says.
+                               {"status": 400, "detail": "The account is closed.", "times": null}
+                               is a refusal about the whole account
                  latency       the answer comes `seconds` (1) later
                  drop_before   the connection closes, nothing was taken
                  drop_after    the call was carried out, then the connection closes
                  html_403      Cloudflare's challenge page (klaviyo-api-python issue 84)
-                 throttle      a 429 with `retry_after` (1), whatever the counters say
+                 throttle      a 429 with `retry_after` (1), whatever the counters say; `form`:
+                               the header as "seconds", as "date", or "none", and then the seconds
+                               stand in the text only, or nowhere if `detail` replaces it
                  truncate      the answer breaks off in the middle
                  non_json      `status` (502) with an HTML page
     times        how often, 1 unless given; null = always
@@ -24,6 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 from sandbox.klaviyo.limits import throttled
@@ -41,6 +47,7 @@ KINDS = frozenset(
         "non_json",
     )
 )
+FORMS = ("seconds", "date", "none")
 TAKEN = frozenset({"latency", "drop_after", "truncate"})
 HTML = "text/html; charset=UTF-8"
 
@@ -54,6 +61,12 @@ class Rule:
     status: int | None = None
     seconds: float = 1.0
     retry_after: int = 1
+    form: str = "seconds"
+    code: str = "error"
+    title: str = "A server error occurred."
+    detail: str | None = None
+    source: Mapping[str, Any] | None = None
+    meta: Mapping[str, Any] | None = None
     taken: bool
 
     @classmethod
@@ -64,9 +77,12 @@ class Rule:
             raise ValueError(f"kind: one of {', '.join(sorted(KINDS))}")
         try:
             match = re.compile(rule.get("match", ""))
-            return cls(**{"taken": kind in TAKEN, **rule, "match": match})
+            made = cls(**{"taken": kind in TAKEN, **rule, "match": match})
         except (TypeError, re.error) as exc:
             raise ValueError(str(exc)) from None
+        if made.form not in FORMS:
+            raise ValueError(f"form: one of {', '.join(FORMS)}")
+        return made
 
     def applies(self, request: Request) -> bool:
         """Whether this request gets the fault; counts it."""
@@ -79,7 +95,7 @@ class Rule:
             self.times -= 1
         return True
 
-    def spoil(self, response: Response) -> Response:
+    def spoil(self, response: Response, now: float) -> Response:
         """The answer the client gets instead of `response`."""
         match self.kind:
             case "latency":
@@ -89,17 +105,33 @@ class Rule:
             case "truncate":
                 response.send_only = len(response.body) // 2
             case "throttle":
-                return throttled(self.retry_after).response()
+                return self._throttled(now)
             case "html_403":
                 return Response(403, CHALLENGE, {"Content-Type": HTML, "cf-mitigated": "challenge"})
             case "non_json":
                 return Response(self.status or 502, BAD_GATEWAY, {"Content-Type": HTML})
             case _:
-                detail = "A fault was asked for."
-                return refusal(
-                    self.status or 503, "error", "A server error occurred.", detail
-                ).response()
+                return self._refused()
         return response
+
+    def _refused(self) -> Response:
+        detail = self.detail or "A fault was asked for."
+        refused = refusal(self.status or 503, self.code, self.title, detail)
+        if self.source is not None:
+            refused.errors[0]["source"] = self.source
+        if self.meta is not None:
+            refused.errors[0]["meta"] = self.meta
+        return refused.response()
+
+    def _throttled(self, now: float) -> Response:
+        refused = throttled(self.retry_after)
+        if self.detail is not None:
+            refused.errors[0]["detail"] = self.detail
+        if self.form == "date":
+            refused.headers["Retry-After"] = formatdate(now + self.retry_after, usegmt=True)
+        elif self.form == "none":
+            del refused.headers["Retry-After"]
+        return refused.response()
 
 
 class Faults:

@@ -11,16 +11,22 @@ from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from sandbox.klaviyo.messages import Request, invalid
+from sandbox.klaviyo.documented import Parameters
+from sandbox.klaviyo.messages import Refused, Request, invalid, refusal
 from sandbox.klaviyo.profiles import Profiles
 
 T = TypeVar("T")
 
-_VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\[[^\]]*\]|[^\s,()\[\]"']+)"""
-_CLAUSE = re.compile(
-    rf"\s*(?P<operator>[a-z-]+)\((?P<field>[\w.$]+),\s*(?P<value>{_VALUE})\s*\)\s*(?:,|$)"
+TIME_FIELDS = frozenset({"created", "updated", "joined_group_at"})
+TEXT_FIELDS = frozenset({"id", "email", "phone_number", "external_id", "name", "status"})
+_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_COMPARISON = re.compile(
+    rf"\s*([a-z-]+)\(\s*([\w.$]+)\s*,\s*({_STRING}|\[[^\]]*\]|[^\s,()\[\]\"']+)\s*\)\s*"
 )
-_ITEM = re.compile(r""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s,\[\]"']+)""")
+_STRINGS = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*\]|{_STRING}")
+_AND = re.compile(r"\s*and\(")
+_SEPARATOR = re.compile(r"\s*,")
+_CLOSE = re.compile(r"\s*\)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Clause:
         try:
             moment = datetime.fromisoformat(self.values[0])
         except (ValueError, IndexError):
-            raise invalid("Invalid filter provided: not a datetime.", parameter="filter") from None
+            raise _bad_filter("not a datetime") from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
     def allows(self, moment: float) -> bool:
@@ -50,31 +56,62 @@ class Clause:
         }[self.operator]
 
 
-def read_filter(request: Request, allowed: Mapping[str, str]) -> list[Clause]:
-    """The clauses of `filter`, which all must hold.
+def read_filter(request: Request, operators: Mapping[str, frozenset[str]]) -> list[Clause]:
+    """The clauses of `filter`, which all must hold; `and(...)` and commas join them.
 
-    `allowed`: field -> its operators, space-separated.
-
-    Raises Refused for anything else than clauses joined by commas.
+    operators: field -> its operators. Raises Refused for anything else.
+    Source: "Filtering", developers.klaviyo.com: text stands in quotes, a datetime does not.
     """
-    text, clauses, end = request.query.get("filter", ""), [], 0
-    for match in _CLAUSE.finditer(text):
-        if match.start() != end:
-            break
-        end = match.end()
-        operator, field, value = match["operator"], match["field"], match["value"]
-        if operator not in allowed.get(field, "").split():
-            raise invalid(f"Invalid filter provided: {operator}({field},...).", parameter="filter")
-        values = tuple(_read_items(value))
-        clauses.append(Clause(operator, field, values))
+    text = request.query.get("filter", "")
+    if not text:
+        return []
+    clauses, end = _read_clauses(text, 0)
     if end != len(text):
-        raise invalid("Invalid filter provided.", parameter="filter")
+        raise _bad_filter()
+    for clause in clauses:
+        if clause.operator not in operators.get(clause.field, ()):
+            raise _bad_filter(f"{clause.operator}({clause.field},...)")
+        if clause.field not in TIME_FIELDS | TEXT_FIELDS:
+            detail = f"The stand-in cannot filter by {clause.field}."
+            raise refusal(501, "not_implemented", "Not in the stand-in.", detail)
     return clauses
 
 
-def _read_items(value: str) -> Iterator[str]:
-    for double, single, bare in _ITEM.findall(value):
-        yield re.sub(r"\\(.)", r"\1", double or single) if double or single else bare
+def _read_clauses(text: str, start: int) -> tuple[list[Clause], int]:
+    """The clauses from `start` on, separated by commas, and where they end."""
+    clauses: list[Clause] = []
+    while True:
+        if nested := _AND.match(text, start):
+            inner, start = _read_clauses(text, nested.end())
+            close = _CLOSE.match(text, start)
+            if close is None or len(inner) < 2:
+                raise _bad_filter()
+            clauses, start = clauses + inner, close.end()
+        elif found := _COMPARISON.match(text, start):
+            clauses.append(_clause(found[1], found[2], found[3]))
+            start = found.end()
+        else:
+            raise _bad_filter()
+        separator = _SEPARATOR.match(text, start)
+        if separator is None:
+            return clauses, start
+        start = separator.end()
+
+
+def _clause(operator: str, field: str, value: str) -> Clause:
+    if field in TIME_FIELDS:
+        clause = Clause(operator, field, (value,))
+        _ = clause.instant  # raises for what is no datetime: one in quotes, too
+        return clause
+    if not _STRINGS.fullmatch(value):
+        raise _bad_filter(f"the value of {field} is not in quotes")
+    strings = re.findall(_STRING, value)
+    return Clause(operator, field, tuple(re.sub(r"\\(.)", r"\1", each[1:-1]) for each in strings))
+
+
+def _bad_filter(what: str = "") -> Refused:
+    detail = f"Invalid filter provided: {what}." if what else "Invalid filter provided."
+    return invalid(detail, parameter="filter")
 
 
 def numbers_named(profiles: Profiles, clauses: Sequence[Clause]) -> set[int] | None:
@@ -87,22 +124,29 @@ def numbers_named(profiles: Profiles, clauses: Sequence[Clause]) -> set[int] | N
     return {number for number in set.intersection(*found) if number is not None} if found else None
 
 
-def read_sort(request: Request, *allowed: str) -> tuple[str, bool]:
-    """(field, descending). The first allowed field, ascending, is the default."""
-    text = request.query.get("sort", allowed[0])
-    if text.removeprefix("-") not in allowed:
-        raise invalid(f"Invalid sort provided: {text}.", parameter="sort")
+def check_parameters(request: Request, known: Parameters) -> None:
+    """Refuse parameters that the endpoint does not have, and names that they do not know."""
+    for parameter in request.query:
+        if parameter not in known.names():
+            raise invalid(f"'{parameter}' is not a parameter of this call.", parameter=parameter)
+    for parameter, choices in known.choices.items():
+        if unknown := names(request, parameter) - choices:
+            detail = f"'{', '.join(sorted(unknown))}' is not allowed here."
+            raise invalid(detail, parameter=parameter)
+
+
+def read_sort(request: Request, *fields: str) -> tuple[str, bool]:
+    """(field, descending) for one of `fields`. The first one, ascending, is the default."""
+    text = request.query.get("sort", fields[0])
+    if text.removeprefix("-") not in fields:
+        detail = f"The stand-in cannot sort by {text}."
+        raise refusal(501, "not_implemented", "Not in the stand-in.", detail)
     return text.removeprefix("-"), text.startswith("-")
 
 
-def names(request: Request, parameter: str, *allowed: str) -> set[str]:
-    """A comma-separated parameter such as `include`; only `allowed` names if any are given."""
-    asked = {name for name in request.query.get(parameter, "").split(",") if name}
-    if allowed and not asked <= set(allowed):
-        raise invalid(
-            f"'{', '.join(sorted(asked - set(allowed)))}' is not allowed here.", parameter=parameter
-        )
-    return asked
+def names(request: Request, parameter: str) -> set[str]:
+    """The names in a comma-separated parameter such as `include`."""
+    return {name for name in request.query.get(parameter, "").split(",") if name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +169,14 @@ class Page:
         return [item for _, item in cut[: self.size]], following
 
 
-def read_page(request: Request, *, default: int = 20, most: int = 100) -> Page:
+def read_page(request: Request, known: Parameters) -> Page:
+    """The page asked for, within the limits that the endpoint documents."""
+    assert known.page is not None
+    default, least, most = known.page
     text = request.query.get("page[size]", str(default))
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise invalid(f"Page size must be an integer between 1 and {most}.", parameter="page[size]")
+    if not text.isdecimal() or not least <= int(text) <= most:
+        detail = f"Page size must be an integer between {least} and {most}."
+        raise invalid(detail, parameter="page[size]")
     return Page(int(text), _read_cursor(request.query.get("page[cursor]")))
 
 

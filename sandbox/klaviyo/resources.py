@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sandbox.klaviyo.account import ACCOUNT_ID, Account
@@ -76,10 +76,9 @@ def profile(
     number: int,
     base_url: str,
     *,
-    fields: set[str] | None = None,
     joined_at: float | None = None,
 ) -> dict[str, Any]:
-    """A profile. `fields` names the only attributes wanted; without it, all are there."""
+    """A profile; with the time when it joined a list if it is shown as a member."""
     values = known.profiles.attributes(number)
     created, updated = known.profiles.times(number)
     attributes: dict[str, Any] = dict.fromkeys(PROFILE_FIELDS)
@@ -89,8 +88,6 @@ def profile(
     attributes["properties"] = values.get("properties", {})
     if joined_at is not None:
         attributes["joined_group_at"] = timestamp(joined_at)
-    if fields:
-        attributes = {name: value for name, value in attributes.items() if name in fields}
     made = profile_id(number)
     self_link = f"{base_url}/api/profiles/{made}"
     return {
@@ -154,6 +151,28 @@ def flow(known: dict[str, Any], base_url: str) -> dict[str, Any]:
             "trigger_type": "Added to List",
         },
         "links": {"self": f"{base_url}/api/flows/{known['id']}/"},
+    }
+
+
+def billing_usage(
+    usage: str, *, used: float, most: int, now: float, base_url: str
+) -> dict[str, Any]:
+    """How much of one usage type a plan has and the account has used, in the calendar month."""
+    moment = datetime.fromtimestamp(now, UTC)
+    start = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    end = (start + timedelta(days=31)).replace(day=1)
+    return {
+        "type": "billing-usage",
+        "id": usage,
+        "attributes": {
+            "usage_used": used,
+            "usage_max": most,
+            "unit": "profiles",
+            "period_start": start.isoformat(),
+            "period_end": end.isoformat(),
+            "as_of": timestamp(now),
+        },
+        "links": {"self": f"{base_url}/api/billing-usage/{usage}/"},
     }
 
 

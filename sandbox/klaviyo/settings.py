@@ -10,7 +10,9 @@ from typing import Any, Literal
 FULL_KEY = "pk_sandbox_full"
 READONLY_KEY = "pk_sandbox_readonly"
 
-READ_SCOPES = frozenset({"accounts:read", "flows:read", "lists:read", "profiles:read"})
+READ_SCOPES = frozenset(
+    {"accounts:read", "flows:read", "lists:read", "profiles:read", "usage:read"}
+)
 ALL_SCOPES = READ_SCOPES | {"lists:write", "profiles:write", "data-privacy:write"}
 
 # All stable revisions, from the branches of Klaviyo's openapi repository and its Python SDK 25.0.0.
@@ -71,6 +73,11 @@ class Settings:
     # Identifiers that two e-mail profiles cannot share in imports.
     unique: frozenset[str] = frozenset({"phone_number"})
 
+    # Whether import errors say which row they are about.
+    error_pointers: Literal["row", "none"] = "row"
+    # What of the row they hold: its attributes, the profile, its attributes as JSON text, or null.
+    original_payload: Literal["attributes", "profile", "text", "none"] = "attributes"
+
     # Decompressed. "5 MB": the smaller reading.
     max_body_bytes: int = 5_000_000
     max_profile_bytes: int = 100_000
@@ -79,8 +86,13 @@ class Settings:
 
     # The authentication page says 400, the rate limit page 401.
     refused_key_status: int = 401
-    # Older ones are retired.
+    # Older ones are retired; see revisions.py.
     oldest_revision: str = "2025-01-15"
+    # Whether answers carry `meta.agent_hints`, from revision 2026-10-15 on.
+    agent_hints: bool = False
+    # Of `GET /api/billing-usage`; null = as many as there are profiles.
+    billing_used: int | None = None
+    billing_max: int = 250_000
     # Unknown ids when adding to or removing from a list. Unverified.
     unknown_members: Literal["ignore", "404"] = "ignore"
 
@@ -120,6 +132,8 @@ CHOICES: dict[str, frozenset[str]] = {
     "job_fate": frozenset({"normal", "stuck", "vanish", "cancelled"}),
     "job_order": frozenset({"arrival", "reversed"}),
     "unique": frozenset({"phone_number", "external_id"}),
+    "error_pointers": frozenset({"row", "none"}),
+    "original_payload": frozenset({"attributes", "profile", "text", "none"}),
     "unknown_members": frozenset({"ignore", "404"}),
 }
 
@@ -132,6 +146,10 @@ def read_scopes(scopes: Any) -> frozenset[str]:
 
 def _fit(name: str, present: Any, value: Any) -> Any:
     """`value` in the type of the present one."""
+    if name == "billing_used":
+        if value is not None and type(value) is not int:
+            raise ValueError(f"{name}: a number or null")
+        return value
     if isinstance(present, frozenset):
         if not isinstance(value, list) or not CHOICES[name].issuperset(value):
             raise ValueError(f"{name}: a list of {sorted(CHOICES[name])}")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from sandbox.klaviyo.account import Account
 from sandbox.klaviyo.faults import Faults
 from sandbox.klaviyo.limits import Limits
+from sandbox.klaviyo.planted import Planted
 from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.stats import Stats
 
@@ -25,11 +26,12 @@ class State:
         self.reset()
 
     def reset(self) -> None:
-        """Start again with an empty account, full counters and no faults. Settings stay."""
+        """Start again with an empty account, full counters and nothing scripted. Settings stay."""
         with self.lock:
             self.account = Account()
             self.limits = Limits()
             self.faults = Faults()
+            self.planted = Planted()
             self.stats = Stats()
 
     def settle(self) -> None:

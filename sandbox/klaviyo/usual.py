@@ -12,7 +12,8 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from sandbox.klaviyo.checks import MAX_EMAIL_LENGTH, PHONE, are_emails, are_planted
+from sandbox.klaviyo.checks import MAX_EMAIL_LENGTH, PHONE, are_emails
+from sandbox.klaviyo.planted import Planted
 from sandbox.klaviyo.profiles import Rows
 from sandbox.klaviyo.settings import Settings
 
@@ -77,7 +78,7 @@ _DOCUMENT = msgspec.json.Decoder(_Document)
 _ATTRIBUTES = msgspec.json.Decoder(_Attributes)
 
 
-def read_usual(body: bytes, settings: Settings) -> tuple[Rows, bytes] | None:
+def read_usual(body: bytes, settings: Settings, planted: Planted) -> tuple[Rows, bytes] | None:
     """The rows of a job and its `relationships` as they came; None if it is not a usual job."""
     if b"\n" in body:  # it separates the lines of a profile
         return None
@@ -95,7 +96,7 @@ def read_usual(body: bytes, settings: Settings) -> tuple[Rows, bytes] | None:
     are_usual = (
         len(lines) > 0
         and are_emails(emails)
-        and not are_planted(emails)
+        and not planted.may_touch(emails)
         and all(phone is None or PHONE.fullmatch(phone) for phone in phones)
         and max(map(len, lines)) <= settings.max_profile_bytes - 2 * MAX_EMAIL_LENGTH
     )

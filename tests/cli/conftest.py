@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Iterator
@@ -9,12 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import typer.main
 
 from exporter.cli.main import main
 from exporter.management.management import Management
 from tests.cli.serving import serving_api
 from tests.journeys.world import World
 from tests.management.managing import managed
+
+# Typer makes it anew for each call, out of every function of the command line: most of the time of these tests.
+_command = functools.cache(typer.main.get_command)
 
 
 @dataclass
@@ -36,6 +41,7 @@ class CommandLine:
 
     def __call__(self, *args: object, typed: str = "") -> Said:
         self._patch.setattr("sys.stdin", io.StringIO(typed))
+        self._patch.setattr("typer.main.get_command", _command)
         self._capture.readouterr()
         code = main([str(arg) for arg in args])
         said = self._capture.readouterr()

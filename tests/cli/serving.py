@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from exporter.http.identity import PRINCIPAL
-from exporter.http.routes import create_app
 from exporter.management.management import Management
-from tests.http.asking import Asking, principal
+from tests.http.asking import api_of, principal
 from tests.management.managing import ACTORS
 
 TOKENS = {actor.name.lower(): actor for actor in ACTORS}
@@ -20,7 +19,7 @@ NOT_PASSED_ON = ("host", "content-length", PRINCIPAL)
 @contextlib.contextmanager
 def serving_api(management: Management) -> Iterator[str]:
     """Yields the address. `Authorization: Bearer ada` is Ada."""
-    asking = Asking(create_app(lambda: management, is_trusted=lambda: True), management)
+    asking = api_of(management)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -318,7 +318,9 @@ SCHEDULES = st.sampled_from(
     paused=st.booleans(),
 )
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 def test_whatever_is_dumped_is_what_is_there(management: Management, **drawn: Any) -> None:
     app = management.as_(ADMIN)

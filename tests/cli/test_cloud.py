@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
 from exporter.storage.azure_blobs import BlobStore
 from sandbox.azurite import Azurite
+from tests.forking import exporter
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
@@ -55,11 +54,7 @@ def settings(azurite: Azurite) -> Iterator[dict[str, str]]:
 
 
 def run(settings: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "exporter", *args]
-    environment = {**os.environ, **settings, "COLUMNS": "160"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return exporter(*args, **settings, COLUMNS="160")
 
 
 def test_exports_and_connections_are_listed_without_secrets(settings: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
 from tests.journeys.world import LIST, SEGMENT, World, people
 from tests.management.managing import ADMIN, CONTRIBUTOR, NOBODY, VIEWER, add_export, connect
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 MAIN, EXPORT = "main-account", "high-value"
@@ -456,7 +457,10 @@ def test_what_a_terminal_would_act_on_is_not_printed(
             ("exports", "create", "X", *OPTIONS, "--at", "6"),
             "schedule.times.0: should be a time of day such as 06:00",
         ),
-        (("exports", "create", "X", *OPTIONS, "--id", "Ä"), "id: should be at most 64 small letters"),
+        (
+            ("exports", "create", "X", *OPTIONS, "--id", "Ä"),
+            "id: should be at most 64 small letters",
+        ),
         (
             ("exports", "create", "X", *OPTIONS[:4], "--email", "EMail"),
             "segments: needs at least one",
@@ -710,7 +714,7 @@ def test_completion_is_installed_for_the_script_alone(tmp_path: Path) -> None:
         "env": environment,
         "capture_output": True,
         "text": True,
-        "timeout": 60,
+        "timeout": LIMIT_S,
     }
     module = [sys.executable, "-m", "exporter"]
     refused = subprocess.run([*module, "--install-completion"], **options)
@@ -736,6 +740,11 @@ def test_script_completes_words_as_a_shell_asks() -> None:
     environment = {**os.environ, **asked, "VENV": str(Path(sys.executable).parents[1])}
     script = ROOT / "scripts" / "exporter"
     done = subprocess.run(
-        [script], cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=60
+        [script],
+        cwd=ROOT / "docs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
     assert done.stdout.split() == ["resume", "remove"], done

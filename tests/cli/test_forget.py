@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import requests
 
 from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
 from sandbox.klaviyo.settings import READONLY_KEY
+from tests.forking import exporter
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 LIST, ADA = "Y6nRLr", "ada@private.example"
@@ -26,7 +26,7 @@ def klaviyo() -> Iterator[tuple[Klaviyo, str]]:
     account = Klaviyo(Settings(job_seconds=0.1, limits=False))
     with serving(account) as url:
         requests.post(
-            f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=10
+            f"{url}/_sandbox/lists", json={"id": LIST, "name": "VIPs"}, timeout=LIMIT_S
         ).raise_for_status()
         yield account, url
 
@@ -34,11 +34,7 @@ def klaviyo() -> Iterator[tuple[Klaviyo, str]]:
 def run(
     *args: object, url: str, answer: str = "", key: str = FULL_KEY
 ) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "KLAVIYO_API_KEY": key, "KLAVIYO_BASE_URL": url, "COLUMNS": "120"}
-    command = [sys.executable, "-m", "exporter", *map(str, args)]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, input=answer, capture_output=True, text=True, timeout=60
-    )
+    return exporter(*args, typed=answer, KLAVIYO_API_KEY=key, KLAVIYO_BASE_URL=url, COLUMNS="120")
 
 
 def test_a_person_is_erased_here_and_on_request_in_klaviyo(

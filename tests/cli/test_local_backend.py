@@ -32,7 +32,6 @@ def _push(tmp_path: Path) -> Run:
         state=tmp_path / "state",
         base_url="http://127.0.0.1:9",
         revision="2026-07-15",
-        compress=False,
         limits=LOCAL_LIMITS,
         progress=lambda *_: None,
         tell=lambda _: None,

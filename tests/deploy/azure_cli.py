@@ -1,10 +1,10 @@
 """Stand-ins for `az` and `azd` that do on this machine what the documented commands do in Azure.
 
-    python -m tests.infra.azure_cli FOLDER az storage blob upload --auth-mode login ...
+    python -m tests.deploy.azure_cli FOLDER az storage blob upload --auth-mode login ...
 
-Blobs and queues are Azurite's, secrets the vault stand-in's. What else matters is kept in FOLDER/world.json: azd's
-values, and what was done. Commands and options are those of azure-cli 2.91.0, as far as documents and hooks use them
-(tried against its own parser, 2026-11-23); any other one is refused, as there.
+Blobs and queues are Azurite's, secrets the vault stand-in's. The rest is in FOLDER/world.json:
+azd's values, and what was done. Commands and options are those of azure-cli 2.91.0, as far as
+documents and hooks use them (compared with its own parser, 2026-11-23). All others are refused.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Refused(Exception):
 
 
 class World:
-    """What there is. `place` is where things really are: connection strings, the vault's address, outputs."""
+    """What exists. `place` says where: connection strings, the vault's address, outputs."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "world.json"
@@ -119,7 +119,7 @@ class World:
         return self.known[name]
 
     def check_role(self, account: str) -> None:
-        """A person gets at data only in an account that was deployed, and if the templates were told who operates."""
+        """A person can reach data only in a deployed account, and as the templates' operator."""
         names = [
             self.value(name)
             for name in ("SNAPSHOTS_ACCOUNT_NAME", "STATE_ACCOUNT_NAME", "VAULT_NAME")

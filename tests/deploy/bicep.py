@@ -24,7 +24,7 @@ class Expr(str):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One `resource`. `body` is what stands between its braces; a loop's or condition's body counts as its own."""
+    """One `resource`. `body` is what its braces hold, also within a loop or a condition."""
 
     file: str
     symbol: str

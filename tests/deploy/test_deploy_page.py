@@ -1,4 +1,4 @@
-"""What docs/how-to/deploy.md and operate.md say can be done as they say it, as far as that can be tried here."""
+"""docs/how-to/deploy.md and operate.md work as written, as far as that can be tried here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from exporter.definitions.export import Export
 from exporter.orchestration.results import LONGEST_WAIT_S
 from exporter.orchestration.timer import STALE_AFTER
 from exporter.sending import job_results
-from exporter.settings import ROWS, StepLimits
+from exporter.sending.limits import SendLimits
+from exporter.settings import StepLimits, specs
 from exporter.snapshots.paths import Layout, parse_blob_name
 from sandbox.host.blobs import POISON_QUEUE
 
@@ -139,7 +140,7 @@ def test_settings_that_the_pages_hand_over_are_ones_of_the_app() -> None:
     given = re.findall(r'EXPORTER_SETTINGS[` ][^"\n]*"([^"]+)"', DEPLOY + OPERATE)
     names = {pair.partition("=")[0] for text in given for pair in text.split(" ")}
     assert names == {"KLAVIYO_SHARE", "NOTICE_WEBHOOK_SECRET"}
-    assert names <= {row.name for row in ROWS}
+    assert names <= {row.name for row in specs()}
 
 
 def test_every_alert_is_explained() -> None:
@@ -153,7 +154,7 @@ def test_every_alert_is_explained() -> None:
 def test_times_of_a_stuck_run_are_those_of_the_code() -> None:
     section = OPERATE.partition("## A stuck run")[2].partition("## A poison message")[0]
     assert f"follows for {job_results.LONGEST_JOB.total_seconds() / 3600:.0f}" in section
-    assert job_results.LONGEST_POLL_S == 5 * 60
+    assert SendLimits().longest_poll_s == 5 * 60
     assert "every five minutes" in section
     assert f"Nothing moved for {STALE_AFTER.total_seconds() / 60:.0f} minutes" in section
     assert f"after {StepLimits().setbacks} times" in section

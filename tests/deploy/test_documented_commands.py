@@ -1,8 +1,8 @@
-"""Every command of the documents that can run here is run: page by page, block by block, as a reader would.
+"""Every documented command that can run here is run: page by page, block by block.
 
-`az`, `azd` and `git` are stand-ins (azure_cli.py), and `make` says what it would do: `make demo` and the others have
-tests of their own. Everything else is real: the shell, curl, the hooks, `python -m exporter`, and the app, in a host
-on Azurite, with Klaviyo and Key Vault as stand-ins. So what the pages promise is seen to come true.
+`az`, `azd` and `git` are stand-ins (azure_cli.py), and `make` prints what it would do: `make demo`
+and the others have tests of their own. Everything else is real: the shell, curl, the hooks,
+`python -m exporter`, and the app, in a host on Azurite, with Klaviyo and Key Vault as stand-ins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +28,8 @@ from sandbox import demo
 from sandbox.klaviyo import FULL_KEY
 from sandbox.processes import running, sandbox_command
 from tests.deploy.azure_cli import AZD, OPTIONS, Refused, _parse_az
+from tests.forking import forking
+from tests.waiting import LIMIT_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 LIST = "Y6nRLr"
@@ -112,10 +113,12 @@ class Reader:
             shlex.quote(sys.executable),
             shlex.quote(str(ROOT / "tests" / "infra" / "azure_cli.py")),
         )
+        fork = shlex.quote(str(forking().client(self.folder / "fork")))
         tools = {
-            "python": f'{place}exec {python} "$@"\n',
-            "az": f'exec {python} {helper} {shlex.quote(str(self.folder))} az "$@"\n',
-            "azd": f'exec {python} {helper} {shlex.quote(str(self.folder))} azd "$@"\n',
+            "python": f'{place}[ "$1 $2" != "-m exporter" ] || exec {fork} "$@"\n'
+            f'exec {python} "$@"\n',
+            "az": f'exec {fork} {helper} {shlex.quote(str(self.folder))} az "$@"\n',
+            "azd": f'exec {fork} {helper} {shlex.quote(str(self.folder))} azd "$@"\n',
             "git": '[ "$1" = pull ]\n',
             "make": f'exec {shutil.which("make")} --dry-run "$@"\n',
             "curl": f'exec {shutil.which("curl")} "$@"\n',
@@ -147,7 +150,7 @@ class Reader:
             input=typed,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=LIMIT_S,
         )
 
     def follow(
@@ -159,8 +162,10 @@ class Reader:
         before: Callable[[str], None] = lambda block: None,
         after: Callable[[str], None] = lambda block: None,
     ) -> list[str]:
-        """Run all blocks of a page; what each printed. `typed` gives the keys pressed while a block runs, `before` and
-        `after` are called around it."""
+        """Run all blocks of a page and return what each printed.
+
+        typed: the keys pressed while a block runs. before, after: called around each block.
+        """
         printed, functions = [], list[str]()
         for block in sorted(
             blocks(page), key=lambda block: "DELETE" in block
@@ -206,15 +211,15 @@ class Reader:
     def start_a_run_that_lasts(self) -> None:
         """Klaviyo never ends its jobs; the next ones it does."""
         settings = f"{self.stage.control_url}/settings"
-        requests.post(settings, json={"job_fate": "stuck"}, timeout=10).raise_for_status()
+        requests.post(settings, json={"job_fate": "stuck"}, timeout=LIMIT_S).raise_for_status()
         started = self.run("python -m exporter run high-value")
         assert started.returncode == 0, started.stderr
         state = f"{self.stage.control_url}/state"
         self._wait(
-            lambda: "processing" in requests.get(state, timeout=10).json()["jobs"],
+            lambda: "processing" in requests.get(state, timeout=LIMIT_S).json()["jobs"],
             "nothing was sent",
         )
-        requests.post(settings, json={"job_fate": "normal"}, timeout=10).raise_for_status()
+        requests.post(settings, json={"job_fate": "normal"}, timeout=LIMIT_S).raise_for_status()
 
     def _runs(self) -> list[str]:
         folders = self.stage.store.folders("runs/high-value/")
@@ -225,10 +230,11 @@ class Reader:
         ]
 
     def _wait(self, is_so: Callable[[], bool], else_: str) -> None:
-        deadline = time.monotonic() + 60
-        while not is_so():
-            assert time.monotonic() < deadline, f"{else_}: {self._runs()}, {self.members()}"
-            time.sleep(0.3)
+        wait_until(
+            is_so,
+            lambda: f"what never came: {else_}: {self._runs()}, {self.members()}",
+            every_s=0.1,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +247,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
                 "host", "--app", str(ROOT), "--port", "0", "--poll-seconds", "0.3", "--user", "none"
             )
             log = folder / "host.log"
-            with running(command, log=log, env=stage.environment, ready_s=60) as (_, ready):
+            with running(command, log=log, env=stage.environment) as (_, ready):
                 found: dict[str, Any] = ready
                 requests.post(
-                    f"{stage.control_url}/lists", json={"id": LIST, "name": "VIPs"}, timeout=10
+                    f"{stage.control_url}/lists", json={"id": LIST, "name": "VIPs"}, timeout=LIMIT_S
                 )
                 yield Reader(folder, stage, found["url"])
     finally:
@@ -353,7 +359,8 @@ class TestPages:
     def test_readme_and_contributing_name_commands_that_work(self, reader: Reader) -> None:
         reader.save(
             "vips.csv",
-            "EMail,FirstName,City,LoyaltyTier,LifetimeValue\nsixth@contoso.example,Vi,Cluj,gold,12.5\n",
+            "EMail,FirstName,City,LoyaltyTier,LifetimeValue\n"
+            "sixth@contoso.example,Vi,Cluj,gold,12.5\n",
         )
         reader.follow("README.md")
         reader.follow("CONTRIBUTING.md")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -16,47 +17,73 @@ from typing import Any
 import pytest
 
 from tests.deploy.test_package import package
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {"on_blob", "on_step", "on_poison", "on_tick", "health", "api"}
-# Flex Consumption gives an instance 0.8 GB of temporary storage (Microsoft Learn, "Azure Functions hosting options",
-# service limits, 2026), and plans of runs need room there, too. Measured: 120 MB installed, 40 MB in wheels.
+# Flex Consumption gives an instance 0.8 GB of temporary storage (Microsoft Learn, "Azure Functions
+# hosting options", service limits, 2026), and plans of runs need room there too. Measured: 120 MB
+# installed, 40 MB in wheels.
 MOST_MB = 300
-COLD_S = 1.0
-# Compiling, a busy machine and a slow disk: the best of three is held to twice the goal, its CPU time to the goal.
-UNDER_LOAD = 2
+# What importing the app may take of what its triggers cannot do without: Microsoft's own packages
+# for functions and blobs, in the same process just before. Measured: 0.15; with FastAPI 0.5. The
+# seconds are in `make bench`.
+MOST_TIMES = 0.4
 
 INDEX = """
 import json, os, sys, time
-wall, cpu = time.perf_counter(), time.process_time()
+before = time.process_time()
+import azure.functions, azurefunctions.extensions.bindings.blob
+least = time.process_time() - before
+before = time.process_time()
 import function_app
-wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-late = ("duckdb", "phonenumbers", "azure.monitor", "opentelemetry.sdk", "exporter.orchestration.dispatcher", "fastapi",
-        "starlette")
+more = time.process_time() - before
+late = ("duckdb", "phonenumbers", "azure.monitor", "opentelemetry.sdk",
+        "exporter.orchestration.engine", "fastapi", "starlette")
 heavy = [name for name in late if name in sys.modules]
-functions = {each.get_function_name(): each.get_trigger().type for each in function_app.app.get_functions()}
+found = function_app.app.get_functions()
+functions = {each.get_function_name(): each.get_trigger().type for each in found}
 import importlib, pkgutil, exporter
 for module in pkgutil.walk_packages(exporter.__path__, "exporter."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 from exporter import wiring
-wiring.cloud()
+wiring.engine()
 from azure.monitor.opentelemetry import configure_azure_monitor
 outside = [path for path in sys.path if path and "site-packages" not in path]
-print(json.dumps({"wall": wall, "cpu": cpu, "heavy": heavy, "functions": functions, "path": outside,
+print(json.dumps({"times": more / least, "heavy": heavy, "functions": functions, "path": outside,
     "modules": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
 ACCOUNT = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=bm9uZQ==;"
-    "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1;QueueEndpoint=http://127.0.0.1:9/devstoreaccount1"
+    "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1;"
+    "QueueEndpoint=http://127.0.0.1:9/devstoreaccount1"
 )
 
 pytestmark = pytest.mark.processes
 
 
+def packages(environment: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Ask uv (or pip, where scripts/setup found no uv) about the packages of an environment."""
+    python = str(environment / "bin" / "python")
+    if importlib.util.find_spec("uv"):
+        command = [sys.executable, "-m", "uv", "pip", words[0], "--python", python, *words[1:]]
+    else:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "--disable-pip-version-check",
+            *words,
+        ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """A virtual environment of requirements.txt alone, kept until that file or the constraints change."""
+    """An environment of requirements.txt alone, kept until that file or the constraints change."""
     pinned = b"".join(
         (ROOT / name).read_bytes() for name in ("requirements.txt", "constraints.txt")
     )
@@ -65,18 +92,12 @@ def environment() -> Path:
     folder = kept / f"{sys.version_info[0]}.{sys.version_info[1]}-{digest}"
     if not (folder / "whole").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-        install = [
-            str(folder / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
-        installed = subprocess.run(
-            [*install, "-r", "requirements.txt"], cwd=ROOT, capture_output=True, text=True
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+            check=True,
+            timeout=LIMIT_S,
         )
+        installed = packages(folder, "install", "--quiet", "-r", "requirements.txt")
         if installed.returncode and not os.environ.get("CI"):
             pytest.skip(f"requirements.txt could not be installed: {installed.stderr[-300:]}")
         assert installed.returncode == 0, installed.stderr
@@ -114,7 +135,7 @@ def start(environment: Path, deployed: Path) -> dict[str, Any]:
         env={**kept, **settings},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_S,
     )
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
@@ -147,11 +168,9 @@ def test_nothing_comes_from_this_checkout_or_its_tools(started: list[dict[str, A
     assert dev.isdisjoint(found["modules"])
 
 
-def test_cold_import_takes_less_than_a_second(started: list[dict[str, Any]]) -> None:
-    """Later starts count: the first one compiles. On the platform the package comes without compiled files, too,
-    but an instance imports on a machine of its own."""
-    assert min(each["cpu"] for each in started) < COLD_S
-    assert min(each["wall"] for each in started) < COLD_S * UNDER_LOAD
+def test_cold_import_adds_little_to_what_the_triggers_need(started: list[dict[str, Any]]) -> None:
+    """Of CPU, and later starts count: the first one compiles."""
+    assert min(each["times"] for each in started) < MOST_TIMES
 
 
 def test_cold_import_leaves_for_later_what_is_heavy(started: list[dict[str, Any]]) -> None:
@@ -159,27 +178,17 @@ def test_cold_import_leaves_for_later_what_is_heavy(started: list[dict[str, Any]
 
 
 def test_installed_packages_agree_with_each_other(environment: Path) -> None:
-    checked = subprocess.run(
-        [environment / "bin" / "python", "-m", "pip", "check"], capture_output=True, text=True
-    )
-    assert checked.returncode == 0, checked.stdout
+    checked = packages(environment, "check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_everything_together_leaves_room_on_an_instance(environment: Path, deployed: Path) -> None:
-    [packages] = environment.glob("lib/python*/site-packages")
-    own = (
-        "pip",
-        "setuptools",
-        "pip-",
-        "setuptools-",
-    )  # the environment's own, which are not deployed
+    [installed] = environment.glob("lib/python*/site-packages")
     files = [
         path
-        for folder in (packages, deployed)
+        for folder in (installed, deployed)
         for path in folder.rglob("*")
-        if path.is_file()
-        and path.suffix != ".pyc"
-        and not path.relative_to(folder).parts[0].startswith(own)
+        if path.is_file() and path.suffix != ".pyc"
     ]
     assert sum(path.stat().st_size for path in files) / 1e6 < MOST_MB
 
@@ -190,21 +199,10 @@ def test_only_what_is_pinned_is_installed(environment: Path) -> None:
         r"(?m)^([A-Za-z0-9][\w.-]*)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8")
     )
     versions = {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in pinned}
-    listed = subprocess.run(
-        [
-            environment / "bin" / "python",
-            "-m",
-            "pip",
-            "list",
-            "--format=json",
-            "--disable-pip-version-check",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    listed = packages(environment, "list", "--format=json")
     installed = {
         (re.sub(r"[-_.]+", "-", each["name"]).lower(), each["version"])
         for each in json.loads(listed.stdout)
     }
-    assert {each for each in installed - versions if each[0] not in ("pip", "setuptools")} == set()
+    assert installed - versions == set()
+    assert installed, "something is"

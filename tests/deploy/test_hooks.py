@@ -1,4 +1,4 @@
-"""The hook scripts, run by a real shell against stand-ins for az, azd and curl that write down what they were asked."""
+"""The hook scripts, in a real shell, with stand-ins for az, azd and curl that record calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.waiting import LIMIT_S
+
 ROOT = Path(__file__).parents[2]
 HOOKS = ROOT / "infra" / "hooks"
 KEY = "k+y/with=odd&signs=="
 
-# Each call is one JSON line in calls.jsonl; bodies given as @file are kept with it. Answers come from answers.json:
-# the first whose words are all in the command, taken from a list one after another; the last one stays.
+# Each call is one JSON line in calls.jsonl, with the bodies given as @file. Answers come
+# from answers.json: the first whose words are all in the command. Of a list, each answer is
+# given once and the last one again and again.
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys
 from pathlib import Path
@@ -43,7 +46,8 @@ ENVIRONMENT = {
     "AZURE_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000001",
     "APP_NAME": "func-test",
     "APP_URI": "https://func-test.azurewebsites.net",
-    "SNAPSHOTS_TOPIC_ID": "/subscriptions/s/resourceGroups/g/providers/Microsoft.EventGrid/systemTopics/t",
+    "SNAPSHOTS_TOPIC_ID": "/subscriptions/s/resourceGroups/g/providers"
+    "/Microsoft.EventGrid/systemTopics/t",
     "SNAPSHOTS_CONTAINER_NAME": "segments",
     "SNAPSHOTS_ACCOUNT_NAME": "stsnap",
     "HOOK_WAIT_S": "3",
@@ -79,7 +83,7 @@ class Shell:
             env=self.environ | environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
         )
 
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:
@@ -187,7 +191,8 @@ def test_subscription_sends_new_blobs_of_the_container_to_the_blob_trigger(shell
     (body,) = bodies.values()
     properties = json.loads(body)["properties"]
     assert properties["destination"]["properties"]["endpointUrl"] == (
-        "https://func-test.azurewebsites.net/runtime/webhooks/blobs?functionName=Host.Functions.on_blob"
+        "https://func-test.azurewebsites.net/runtime/webhooks/blobs"
+        "?functionName=Host.Functions.on_blob"
         "&code=k%2By%2Fwith%3Dodd%26signs%3D%3D"
     )
     assert properties["filter"] == {
@@ -236,7 +241,9 @@ def test_subscription_is_tried_again_when_the_webhook_did_not_answer_yet(shell: 
 
 
 def test_refusal_of_event_grid_is_shown_without_the_key(shell: Shell) -> None:
-    refusal = f"The attempt to validate https://f/runtime/webhooks/blobs?functionName=x&code={KEY.replace('&', '%26')} failed"
+    code = KEY.replace("&", "%26")
+    webhook = f"https://f/runtime/webhooks/blobs?functionName=x&code={code}"
+    refusal = f"The attempt to validate {webhook} failed"
     answers = [READY[0], ("rest put", [(1, refusal)])]
     ran = shell.run("event-subscription.sh", answers, **ENVIRONMENT | {"HOOK_PAUSE_S": "1"})
     assert ran.returncode == 1

@@ -1,4 +1,4 @@
-"""local.settings.sample.json: what `func start` needs to know. Core Tools themselves are not at hand."""
+"""local.settings.sample.json holds what `func start` needs. Core Tools are not run here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ VALUES = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
 TRIGGERS = """
 import json
 import function_app
-print(json.dumps([each.get_trigger().get_dict_repr() for each in function_app.app.get_functions()], default=str))
+triggers = [each.get_trigger().get_dict_repr() for each in function_app.app.get_functions()]
+print(json.dumps(triggers, default=str))
 """
 
 

@@ -19,8 +19,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def ignored(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a path is left out, by the rules of .gitignore as far as .funcignore uses them: later lines win, `!`
-    takes back, a `/` anywhere but at the end ties the pattern to the root, and a folder takes all that is in it."""
+    """Whether .funcignore leaves a path out.
+
+    Its rules are those of .gitignore, as far as it uses them: later lines win, `!` takes back, a
+    `/` anywhere but at the end ties the pattern to the root, a folder includes all that is in it.
+    """
     parts = path.split("/")
     for depth in range(1, len(parts) + 1):
         folder, result = "/".join(parts[:depth]), False
@@ -44,7 +47,7 @@ def patterns() -> list[str]:
 
 
 def project_files() -> list[str]:
-    """Every file of the project, committed or about to be; not what git ignores, which other tests look at."""
+    """Every file of the project, committed or new, without what git ignores."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -131,7 +134,7 @@ def test_package_holds_what_the_app_needs() -> None:
         ".azure/prod/.env",
         ".venv/bin/python",
         "node_modules/azurite/package.json",
-        ".exporter/runs/x/rejected.csv",  # where `push` keeps its state by default: rejected rows of real people
+        ".exporter/runs/x/rejected.csv",  # `push` keeps its state there: rows of real people
         ".demo/state",
     ],
 )
@@ -153,22 +156,14 @@ def test_package_is_small(copied: Path) -> None:
     assert sum(path.stat().st_size for path in copied.rglob("*") if path.is_file()) < 2_000_000
 
 
-def test_package_starts_by_itself_and_quickly(copied: Path) -> None:
-    """Flex Consumption gives an app 30 s to start; a cold import is held under one second of CPU."""
-    code = (
-        "import time; t = time.process_time(); import function_app; print(time.process_time() - t)"
-    )
+def test_package_starts_by_itself(copied: Path) -> None:
+    """What that takes is in tests/deploy/test_fresh_environment.py and in `make bench`."""
     environ = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV"))
     }
-    seconds = []
-    for _ in range(3):  # the first one compiles; the machine may be busy
-        ran = subprocess.run(
-            [sys.executable, "-c", code], cwd=copied, env=environ, capture_output=True, text=True
-        )
-        assert ran.returncode == 0, ran.stderr
-        seconds.append(float(ran.stdout))
-    assert min(seconds) < 1.0
+    command = [sys.executable, "-c", "import function_app"]
+    ran = subprocess.run(command, cwd=copied, env=environ, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_every_import_comes_with_requirements_txt(copied: Path) -> None:

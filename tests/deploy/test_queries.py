@@ -90,7 +90,7 @@ def test_some_comparisons_were_found_at_all() -> None:
 
 
 def test_no_line_of_ours_carries_a_stack_trace() -> None:
-    """It may quote another's text; and the queries look for our lines in traces, where those with one are not."""
+    """It may quote another's text, and it moves a line from `traces`, where queries look."""
     for path in (ROOT / "exporter").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"logger\.exception|exc_info=|stack_info=", text), path.name
@@ -101,10 +101,8 @@ def test_share_of_429_is_one_of_all_answers_and_compared_with_the_parameter() ->
     assert compared(query, r"(?<!_)\bname") == {telemetry.REQUESTS}
     assert "percent > {PERCENT}" in query
     alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
-    assert (
-        "replace(loadTextContent('../queries/rate-limited.kql'), '{PERCENT}', string(rateLimitedPercent))"
-        in alerts
-    )
+    query_text = "loadTextContent('../queries/rate-limited.kql')"
+    assert f"replace({query_text}, '{{PERCENT}}', string(rateLimitedPercent))" in alerts
 
 
 def test_every_query_has_its_alert() -> None:

@@ -1,4 +1,4 @@
-"""No secret is in the repository. What looks like one is either a documented test value or a mistake."""
+"""No secret is in the repository. What looks like one is a documented test value or a mistake."""
 
 from __future__ import annotations
 

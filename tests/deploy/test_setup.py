@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import LIMIT_S
+
 ROOT = Path(__file__).parents[2]
 # `python -m venv --clear DIR` takes its time and puts this same stub into the environment.
 PYTHON = """#!/bin/sh
@@ -60,7 +62,7 @@ def setup(clone: Path) -> subprocess.Popen[str]:
 
 def test_two_setups_at_once_make_everything_once(clone: Path) -> None:
     both = [setup(clone), setup(clone)]
-    said = [each.communicate(timeout=60)[1] for each in both]
+    said = [each.communicate(timeout=LIMIT_S)[1] for each in both]
     assert [each.returncode for each in both] == [0, 0], said
     notes = (clone / "notes").read_text().splitlines()
     assert (notes.count("-m venv --clear"), notes.count("npm")) == (1, 1)
@@ -72,8 +74,8 @@ def test_a_setup_that_was_killed_keeps_nobody_out(clone: Path) -> None:
     assert killed.stderr is not None
     killed.stderr.readline()  # it is at work
     killed.kill()
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=LIMIT_S)
     again = setup(clone)
-    assert again.communicate(timeout=60)[1]
+    assert again.communicate(timeout=LIMIT_S)[1]
     assert again.returncode == 0
     assert (clone / ".venv" / ".installed").exists()

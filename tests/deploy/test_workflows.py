@@ -1,4 +1,4 @@
-"""GitHub's workflows: nothing that can change under us, no right that is not needed, no strangers' text in a shell."""
+"""GitHub's workflows: all pinned, no right that is not needed, no stranger's text in a shell."""
 
 from __future__ import annotations
 

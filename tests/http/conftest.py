@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.http.routes import create_app
-from tests.http.asking import Asking
+from tests.http.asking import Asking, api_of
 from tests.journeys.world import World
 from tests.management.managing import managed
 
@@ -13,5 +12,4 @@ from tests.management.managing import managed
 @pytest.fixture
 def api(world: World) -> Asking:
     """The API of a world, under a platform that vouches for identities."""
-    management = managed(world)
-    return Asking(create_app(lambda: management, is_trusted=lambda: True), management)
+    return api_of(managed(world))

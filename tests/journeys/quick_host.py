@@ -5,15 +5,30 @@ A crash costs seconds, and finds many places to happen.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import sys
 
-from exporter.orchestration import lease
-from exporter.planning import batches
+from exporter import wiring
+from exporter.orchestration.engine import Engine
+from exporter.settings import from_env
 from sandbox import host
 
+
+@functools.cache
+def quick_engine() -> Engine:
+    """Build the engine with limits that no setting has."""
+    settings = from_env(os.environ)
+    plan = dataclasses.replace(
+        settings.limits.plan, batch_profiles=int(os.environ["TEST_BATCH_PROFILES"])
+    )
+    limits = dataclasses.replace(
+        settings.limits, lease_s=float(os.environ["TEST_LEASE_SECONDS"]), plan=plan
+    )
+    return wiring.build(dataclasses.replace(settings, limits=limits), os.environ)
+
+
 if __name__ == "__main__":
-    # Before the dispatcher is imported, which takes its defaults from there.
-    lease.LEASE_S = float(os.environ["TEST_LEASE_SECONDS"])
-    batches.MAX_BATCH_PROFILES = int(os.environ["TEST_BATCH_PROFILES"])
+    wiring.engine = quick_engine  # the triggers ask for it by this name
     sys.exit(host.main(sys.argv[1:]))

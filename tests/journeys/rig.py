@@ -22,7 +22,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,17 +29,18 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from exporter.runs.run.run import Run, Status
+from exporter.sending.sender.journal import Journal
 from pydantic import SecretStr
 
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.connection import Connection, Consent
 from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
-from exporter.runs.run import Run, Status
-from exporter.sending.journal import Journal
 from sandbox import demo, processes
 from sandbox.klaviyo import FULL_KEY, digest_of
 from sandbox.snapshots import ContainerWriter, Kind, Snapshot, write_snapshot
+from tests.waiting import LIMIT_S, wait_until
 
 LOCK_S = 1  # until a message of a host that died comes again
 LEASE_S = 2.0  # until another instance may go on
@@ -59,7 +59,7 @@ class Host:
 
     def tick(self) -> None:
         """Run the timer now."""
-        requests.post(f"{self.url}/admin/functions/on_tick", timeout=10).raise_for_status()
+        requests.post(f"{self.url}/admin/functions/on_tick", timeout=LIMIT_S).raise_for_status()
 
     def kill(self) -> None:
         self.process.kill()
@@ -130,15 +130,17 @@ class Case:
         found = store.read(f"runs/{self.export_id}/{names[0]}/run.json") if names else None
         return Run.model_validate_json(found.data) if found else None
 
-    def wait(self, *, limit_s: float = 90) -> Run:
+    def wait(self, *, limit_s: float = LIMIT_S) -> Run:
         """The run once it is closed."""
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            run = self.run()
-            if run is not None and not run.status.is_open:
-                return run
-            time.sleep(0.1)
-        raise AssertionError(f"the run did not end within {limit_s:.0f} s: {self.run()}")
+        wait_until(
+            lambda: (run := self.run()) is not None and not run.status.is_open,
+            lambda: f"the end of the run: {self.run()}",
+            every_s=0.1,
+            limit_s=limit_s,
+        )
+        run = self.run()
+        assert run is not None
+        return run
 
     def check(self) -> dict[str, Any]:
         """Compare the list and the report with what the snapshot should give; the report.
@@ -159,7 +161,7 @@ class Case:
         assert numbers == (self.snapshot.rows, duplicates, len(rejected)), report
         assert self.rejected(run) == rejected
         got = requests.get(
-            f"{self.rig.stage.control_url}/lists/{self.list_id}/digest", timeout=60
+            f"{self.rig.stage.control_url}/lists/{self.list_id}/digest", timeout=LIMIT_S
         ).json()
         assert got == digest_of(
             (None, _attributes(profile)) for profile in self.snapshot.expected_profiles()
@@ -178,10 +180,7 @@ class Case:
         run = self.run()
         assert run is not None
         return sorted(
-            one.at
-            for one in Journal(
-                self.rig.stage.store, run.folder + "journal.jsonl"
-            ).delivery.jobs.values()
+            one.at for one in Journal(self.rig.stage.store, run.folder).delivery.jobs.values()
         )
 
 
@@ -235,12 +234,12 @@ class Rig:
             **settings,
         }
         log = self.folder / f"host-{name}.log"
-        with processes.running(command, log=log, env=environment, ready_s=60) as (process, ready):
+        with processes.running(command, log=log, env=environment) as (process, ready):
             yield Host(process, ready["url"], log)
 
     def control(self, path: str, document: Any) -> None:
         requests.post(
-            f"{self.stage.control_url}/{path}", json=document, timeout=10
+            f"{self.stage.control_url}/{path}", json=document, timeout=LIMIT_S
         ).raise_for_status()
 
     def jobs(self) -> int:
@@ -249,7 +248,9 @@ class Rig:
 
     def state(self) -> dict[str, Any]:
         """What Klaviyo has seen."""
-        state: dict[str, Any] = requests.get(f"{self.stage.control_url}/state", timeout=10).json()
+        state: dict[str, Any] = requests.get(
+            f"{self.stage.control_url}/state", timeout=LIMIT_S
+        ).json()
         return state
 
     def addresses_in_logs(self) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from exporter.orchestration.engine import Engine
 from exporter.orchestration.timer import STALE_AFTER
+from exporter.planning.planner import PlanLimits
 from exporter.runs.run import Status
 from tests.journeys.killing import Killed, Killer, mortal, unrecorded_rows
 from tests.journeys.world import FOLDER, World, as_csv, assert_ended, people
@@ -33,8 +34,8 @@ MOST_EFFECTS = 45  # a run has a few less; the first test sees to that
 
 
 @pytest.fixture(autouse=True)
-def _three_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 4)
+def _three_batches(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=4))
 
 
 def set_up(world: World) -> None:

@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 import requests
 
+from sandbox import processes
 from sandbox.demo import LOOKS, demo_snapshot, wrong_numbers
+from tests.forking import exporter
+from tests.waiting import LIMIT_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.processes, pytest.mark.azurite]
 
 
-def demo(*args: str) -> subprocess.Popen[str]:
+def demo(*args: str, errors: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "sandbox", "demo", *args],
         cwd=ROOT,
         env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "120"},  # as on a terminal
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     )
 
 
-def test_two_demos_side_by_side_each_prove_their_list() -> None:
-    both = [
-        demo("--rows", rows, "--job-seconds", "0.5", "--settle-seconds", "0.5")
-        for rows in ("1000", "25000")
+@dataclass
+class Demo:
+    process: subprocess.Popen[str]
+    said: str  # on standard output
+    errors: Path
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, Demo]]:
+    """Two side by side, a small one that stays and one that ends, once each has proved its list."""
+    folder = tmp_path_factory.mktemp("demos")
+    with contextlib.ExitStack() as stack:
+        started = []
+        for args in (("--rows", "1000", "--stay"), ("--rows", "25000")):
+            errors = stack.enter_context((folder / args[1]).open("w"))
+            process = demo(*args, "--job-seconds", "0.5", "--settle-seconds", "0.5", errors=errors)
+            stack.callback(processes.stop, process)
+            started.append(process)
+        stays, ends = started
+        assert stays.stdout is not None
+        said = ""
+        while not said.endswith("}\n") and (line := stays.stdout.readline()):
+            said += line
+        yield (
+            Demo(stays, said, folder / "1000"),
+            Demo(ends, ends.communicate(timeout=LIMIT_S)[0], folder / "25000"),
+        )
+
+
+def test_two_demos_side_by_side_each_prove_their_list(both: tuple[Demo, Demo]) -> None:
+    assert [each.process.poll() for each in both] == [None, 0], [
+        each.errors.read_text() for each in both
     ]
-    said = [process.communicate(timeout=180) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert all("exactly what the snapshot should give" in errors for _, errors in said)
-    assert "25,000" in said[1][0]
-    for rows, (_, errors) in zip(("1000", "25000"), said, strict=True):
+    assert "25,000" in both[1].said
+    for rows, each in zip(("1000", "25000"), both, strict=True):
+        errors = each.errors.read_text()
+        assert "exactly what the snapshot should give" in errors
         bar = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", errors)
         assert "settle" in bar
         assert re.search(rf"Completed with warnings .* {rows}/{rows} ", bar)
@@ -49,7 +82,7 @@ def test_two_demos_side_by_side_each_prove_their_list() -> None:
 
 def test_a_demo_of_nothing_is_refused() -> None:
     process = demo("--rows", "0")
-    assert "at least one row" in process.communicate(timeout=60)[1]
+    assert "at least one row" in process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 2
 
 
@@ -67,72 +100,79 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     process = demo("--rows", "200000")
     children = _children_once_started(process)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
-    deadline = time.monotonic() + 10
-    while alive := [
-        child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-    ]:
-        assert time.monotonic() < deadline, alive
-        time.sleep(0.1)
+    wait_until(lambda: not _alive(children), lambda: f"the end of {_alive(children)}")
 
 
-def test_a_demo_that_stays_is_managed_over_http_by_different_users() -> None:
-    process = demo("--rows", "200", "--job-seconds", "0.2", "--settle-seconds", "0.2", "--stay")
+def test_a_demo_that_stays_is_managed_over_http_by_different_users(both: tuple[Demo, Demo]) -> None:
+    process = both[0].process
+    url = next(
+        json.loads(line)["url"] for line in both[0].said.splitlines() if line.startswith('{"url"')
+    )
     try:
-        assert process.stdout is not None
-        url = next(json.loads(line)["url"] for line in process.stdout if line.startswith('{"url"'))
         viewer = {"Authorization": "Bearer sandbox-viewer", "X-Exporter": "1"}
-        [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=30).json()["items"]
+        [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=LIMIT_S).json()[
+            "items"
+        ]
         assert (export["status"], export["connection_name"]) == (
             "Completed with warnings",
             "Klaviyo",
         )
         runs = f"{url}/api/exports/{export['id']}/runs"
-        assert requests.post(runs, headers=viewer, timeout=30).status_code == 403
+        assert requests.post(runs, headers=viewer, timeout=LIMIT_S).status_code == 403
         admin = {"X-Exporter": "1"}
         check = requests.post(
-            f"{url}/api/connections/klaviyo/check", headers=admin, timeout=60
+            f"{url}/api/connections/klaviyo/check", headers=admin, timeout=LIMIT_S
         ).json()
         assert check["details"]["check"]["ok"]
         [listed] = requests.get(
-            f"{url}/api/connections/klaviyo/lists", headers=admin, timeout=60
+            f"{url}/api/connections/klaviyo/lists", headers=admin, timeout=LIMIT_S
         ).json()["items"]
         assert (listed["id"], listed["flows"]) == (export["list_id"], [])
-        started = requests.post(runs, headers=admin, timeout=30)
+        started = requests.post(runs, headers=admin, timeout=LIMIT_S)
         assert started.status_code == 202
         run = started.headers["Location"]
-        deadline = time.monotonic() + 60
-        while requests.get(f"{url}{run}", headers=viewer, timeout=30).json()["is_open"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        address = f"{url}{run}"
+        wait_until(
+            lambda: not requests.get(address, headers=viewer, timeout=LIMIT_S).json()["is_open"],
+            "the end of the run",
+            every_s=0.2,
+        )
         assert [look(url, user, words).returncode for user, words in LOOKS] == [0, 0, 0, 1]
         assert (
-            requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=30).status_code == 403
+            requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=LIMIT_S).status_code
+            == 403
         )
-        assert requests.get(f"{url}{run}/rejected.csv", headers=admin, timeout=30).text.startswith(
-            '"source","line"'
-        )
+        assert requests.get(
+            f"{url}{run}/rejected.csv", headers=admin, timeout=LIMIT_S
+        ).text.startswith('"source","line"')
     finally:
         os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
 
 
 def look(url: str, user: str, words: str) -> subprocess.CompletedProcess[str]:
     """What a demo that stays proposes to type."""
-    environment = {**os.environ, "EXPORTER_TOKEN": f"sandbox-{user}"}
-    command = [sys.executable, "-m", "exporter", *words.split(), "--app", url]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return exporter(*words.split(), "--app", url, EXPORTER_TOKEN=f"sandbox-{user}")
 
 
 def _children_once_started(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Azurite, Klaviyo, vault and host, once all four are there."""
-    deadline = time.monotonic() + 60
-    while len(found := psutil.Process(process.pid).children(recursive=True)) < 4:
+
+    def children() -> list[psutil.Process]:
         assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
+        return psutil.Process(process.pid).children(recursive=True)
+
+    wait_until(lambda: len(children()) >= 4, "four children", every_s=0.1)
+    return children()
+
+
+def _alive(children: list[psutil.Process]) -> list[psutil.Process]:
+    alive = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                alive.append(child)
+    return alive

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from exporter.klaviyo.statuses import STATUSES
+from exporter.planning.planner import PlanLimits
 from exporter.runs.run import Status
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.limits import Tier
@@ -99,9 +100,9 @@ def test_nobody_listening_fails_the_run_with_advice(world: World) -> None:
     assert "firewall" in run.hint
 
 
-def test_a_read_time_out_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_time_out_is_repeated(world: World) -> None:
     """The batch may have been taken: it is sent again, which is harmless."""
-    monkeypatch.setattr("exporter.klaviyo.client.READ_S", 0.15)
+    world.client_options["read_s"] = 0.15
     world.fault("latency", seconds=0.5, after=3, times=2)
     _export(world)
     _assert_all_delivered(world)
@@ -124,8 +125,8 @@ def test_at_least_ten_batches_wait_for_their_answers_side_by_side(world: World) 
     assert world.stats()["max_concurrency"] >= 10
 
 
-def test_an_answer_without_end_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.klaviyo.client.MAX_ANSWER_BYTES", 100)
+def test_an_answer_without_end_is_given_up(world: World) -> None:
+    world.client_options["max_answer_bytes"] = 100
     _export(world)
     assert_ended(world, Status.FAILED)
 
@@ -276,11 +277,9 @@ def test_every_status_for_ever_ends_the_run_with_advice_and_within_reason(
 
 
 @pytest.mark.parametrize("headers", ["minute", "windows"])
-def test_klaviyos_limits_are_kept_without_a_429(
-    world: World, monkeypatch: pytest.MonkeyPatch, headers: str
-) -> None:
+def test_klaviyos_limits_are_kept_without_a_429(world: World, headers: str) -> None:
     """310 batches: two steady windows and the beginning of a third."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
+    world.restart(plan=PlanLimits(batch_profiles=2))
     world.settings(limits=True, rate_headers=headers)
     world.register()
     began = world.clock.now
@@ -294,10 +293,8 @@ def test_klaviyos_limits_are_kept_without_a_429(
     assert 120 <= sending_s <= 135, "150 at once, 150 more in each following minute"
 
 
-def test_windows_used_by_one_instance_are_known_to_the_next(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
+def test_windows_used_by_one_instance_are_known_to_the_next(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=2))
     world.settings(limits=True)
     world.restart(step_s=3)
     world.register()
@@ -315,10 +312,8 @@ def test_a_throttle_for_ever_is_asked_by_one_batch_at_a_time(world: World) -> No
     assert world.job_requests() <= 14 + 13 * 8
 
 
-def test_a_burst_of_another_tool_costs_a_handful_of_429s(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
+def test_a_burst_of_another_tool_costs_a_handful_of_429s(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=2))
     world.settings(limits=True)
     create = world.klaviyo.account.jobs.accept
 

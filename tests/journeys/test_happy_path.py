@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import pytest
@@ -24,36 +23,6 @@ def test_a_hand_dropped_file_fills_the_list(world: World) -> None:
     assert_ended(world, Status.SUCCESSFUL, delivered=30)
     assert world.emails() == {email for email, _ in people(30)}
     assert world.members()["p7@example.com"]["first_name"] == "Name7"
-
-
-def test_batches_are_sent_packed_where_the_setting_says_so(world: World) -> None:
-    bodies = []
-    compress = gzip.compress
-
-    def watched(body: bytes, *level: int) -> bytes:
-        bodies.append((len(body), len(packed := compress(body, *level))))
-        return packed
-
-    world.patch.setattr("gzip.compress", watched)
-    world.compress = True
-    world.register()
-    world.drop_people("a.csv", people(300))
-    world.deliver()
-    assert_ended(world, Status.SUCCESSFUL, delivered=300)
-    assert len(world.emails()) == 300
-    assert [packed < plain / 4 for plain, packed in bodies] == [True]
-
-
-def test_where_klaviyo_does_not_take_packed_batches_the_run_says_which_setting_to_change(
-    world: World,
-) -> None:
-    world.settings(gzip_bodies=False)
-    world.compress = True
-    world.register()
-    world.drop_people("a.csv", people(3))
-    world.deliver()
-    run = assert_ended(world, Status.FAILED, delivered=0)
-    assert "KLAVIYO_COMPRESS" in run.hint
 
 
 @pytest.mark.usefixtures("small_batches")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from exporter.definitions.export import Export
+from exporter.planning.planner import PlanLimits
 from exporter.planning.row_lists import REJECTED_COLUMNS
 from exporter.runs.run import Run, Status
 from tests.journeys.world import FOLDER, LIST, World, assert_ended, people
@@ -166,7 +167,7 @@ def test_profiles_that_did_not_join_a_list_of_many_members_are_a_warning(world: 
     world.register()
     world.drop_people("a.csv", people(100, first=1_000))
     world.deliver()
-    world.patch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10)
+    world.restart(plan=PlanLimits(batch_profiles=10))
     _join_nobody(world)
     _register(world, reconcile=True)
     world.drop_people("a.csv", people(40))
@@ -204,7 +205,7 @@ def test_a_list_that_klaviyo_does_not_tell_about_is_a_warning(world: World, matc
 
 
 def test_a_large_run_is_sampled_all_over(world: World) -> None:
-    world.patch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10)
+    world.restart(plan=PlanLimits(batch_profiles=10))
     _register(world, reconcile=True)
     world.drop_people("a.csv", people(1_000))
     world.deliver()

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-PATIENCE_S = 30
+PATIENCE_S = 300
 
 Json = dict[str, Any]
 

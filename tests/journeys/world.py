@@ -12,6 +12,7 @@ Nothing sleeps: waiting moves the clock. `World.again()` is a second instance on
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -75,7 +76,7 @@ class World:
         self.secrets = {"klaviyo-key": stand_in.FULL_KEY}
         self.secret_reads: list[str] = []
         self.limits = StepLimits(lease_s=100_000)  # nobody renews while a clock jumps
-        self.compress = False  # KLAVIYO_COMPRESS
+        self.client_options: dict[str, Any] = {}  # other time-outs and limits of the client
         self.queue = MemoryQueue(clock)
         self.errors: list[Exception] = []  # that came out of `handle`
         self.poisoned: list[Mapping[str, Any]] = []
@@ -102,8 +103,8 @@ class World:
         return build_engine(**(parts | changes))
 
     def restart(self, **limits: Any) -> None:
-        """A fresh instance, with other limits if given."""
-        self.limits = StepLimits(**({"lease_s": 100_000} | limits))
+        """A fresh instance, with other limits if given; the rest stay as they are."""
+        self.limits = dataclasses.replace(self.limits, **limits)
         self.engine = self.again()
 
     def client(self, key: SecretStr) -> Klaviyo:
@@ -111,9 +112,9 @@ class World:
             key,
             base_url=self.url,
             revision=REVISION,
-            compress=self.compress,
             sleep=self.clock.move,
             clock=self.clock,
+            **self.client_options,
         )
 
     def read_secret(self, name: str) -> SecretStr:

@@ -1,4 +1,4 @@
-"""Pacing: never over Klaviyo's windows, no slower than they allow, and every retry is in one table."""
+"""Pacing: never over Klaviyo's windows, and no slower than they allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.klaviyo.backoff import RETRIES, GiveUp, Outcome, Wait, decide
 from exporter.klaviyo.limits import BULK_IMPORT, RateLimits
 from exporter.klaviyo.rate_limit import (
     GUARD_S,
@@ -91,7 +90,7 @@ def test_a_hundred_sends_at_ten_a_second_take_less_than_ten_seconds() -> None:
 
 
 def test_a_thousand_imports_go_out_as_fast_as_any_sliding_window_allows() -> None:
-    """The 1,000th is number 99 of the seventh window: six minutes, and nine seconds at ten a second."""
+    """The 1,000th is number 99 of the seventh window: six minutes, and nine seconds."""
     sent = send_all(Pacer(BULK_IMPORT), 1000)
 
     best_s = 6 * 60 + 9
@@ -160,7 +159,7 @@ def test_the_stand_ins_fixed_windows_never_refuse_a_paced_import(pause_s: float)
 
 
 def test_alone_on_the_account_what_klaviyo_says_changes_nothing() -> None:
-    """Klaviyo's window is fixed and its count includes only what arrived: it never knows of more than we do."""
+    """Klaviyo's window is fixed and counts what arrived: it never knows more than we do."""
     pacer, now, window_began, counted = Pacer(BULK_IMPORT), START, START, 0
     sent = []
     for _ in range(1000):
@@ -569,93 +568,3 @@ def test_an_empty_document_is_a_pacer_that_sent_nothing() -> None:
 def test_a_document_that_no_pacer_wrote_is_refused(document: dict) -> None:
     with pytest.raises(ValueError):
         Pacer.from_json(document)
-
-
-# what to do after a failure
-
-HALF = 0.5
-
-
-@pytest.mark.parametrize(
-    ("attempt", "outcome", "elapsed_s", "retry_after_s", "answer"),
-    [
-        # Klaviyo's word wins, and is at least a second after a 429
-        (1, Outcome.RATE_LIMITED, 0, 7, Wait(7)),
-        (7, Outcome.RATE_LIMITED, 0, 7, Wait(7)),
-        (1, Outcome.RATE_LIMITED, 0, 0, Wait(1)),
-        (1, Outcome.SERVER_ERROR, 0, 0, Wait(0)),
-        (1, Outcome.SERVER_ERROR, 0, 20, Wait(20)),
-        # without it half of the backoff, as the jitter here says, which doubles up to its cap
-        (1, Outcome.RATE_LIMITED, 0, None, Wait(1.5)),
-        (2, Outcome.RATE_LIMITED, 0, None, Wait(2.5)),
-        (7, Outcome.RATE_LIMITED, 0, None, Wait(30.5)),
-        (1, Outcome.SERVER_ERROR, 0, None, Wait(0.5)),
-        (2, Outcome.SERVER_ERROR, 0, None, Wait(1)),
-        (5, Outcome.SERVER_ERROR, 0, None, Wait(8)),
-        (1, Outcome.EDGE_REFUSED, 0, None, Wait(10)),
-        (2, Outcome.EDGE_REFUSED, 0, None, Wait(17.5)),
-        (1, Outcome.NOT_CONNECTED, 0, None, Wait(0.25)),
-        (5, Outcome.NOT_CONNECTED, 0, None, Wait(4)),
-        (1, Outcome.NO_ANSWER, 65, None, Wait(0.5)),
-        (3, Outcome.NO_ANSWER, 180, None, Wait(2)),
-        (3, Outcome.UNREADABLE, 0, None, Wait(2)),
-        # attempts run out
-        (8, Outcome.RATE_LIMITED, 0, 1, GiveUp("rate limited: 8 of 8 attempts made")),
-        (6, Outcome.SERVER_ERROR, 0, None, GiveUp("server error: 6 of 6 attempts made")),
-        (3, Outcome.EDGE_REFUSED, 0, None, GiveUp("edge refused: 3 of 3 attempts made")),
-        (6, Outcome.NOT_CONNECTED, 0, None, GiveUp("not connected: 6 of 6 attempts made")),
-        (4, Outcome.NO_ANSWER, 0, None, GiveUp("no answer: 4 of 4 attempts made")),
-        (4, Outcome.UNREADABLE, 0, None, GiveUp("unreadable answer: 4 of 4 attempts made")),
-        (1, Outcome.REFUSED, 0, 5, GiveUp("refused: 1 of 1 attempts made")),
-        # time runs out, also before it has
-        (
-            2,
-            Outcome.RATE_LIMITED,
-            299,
-            2,
-            GiveUp("rate limited: the next attempt would be later than 300 s after the first"),
-        ),
-        (
-            1,
-            Outcome.RATE_LIMITED,
-            0,
-            3600,
-            GiveUp("rate limited: the next attempt would be later than 300 s after the first"),
-        ),
-        (
-            2,
-            Outcome.NO_ANSWER,
-            199.5,
-            None,
-            GiveUp("no answer: the next attempt would be later than 200 s after the first"),
-        ),
-    ],
-)
-def test_decide(
-    attempt: int,
-    outcome: Outcome,
-    elapsed_s: float,
-    retry_after_s: float | None,
-    answer: Wait | GiveUp,
-) -> None:
-    assert decide(attempt, outcome, elapsed_s, retry_after_s=retry_after_s, jitter=HALF) == answer
-
-
-@given(
-    st.integers(1, 50),
-    st.sampled_from(Outcome),
-    st.floats(0, 1000),
-    st.none() | st.floats(allow_nan=True, allow_infinity=True),
-    st.floats(0, 1, exclude_max=True),
-)
-def test_decide_never_waits_past_either_cap(
-    attempt: int, outcome: Outcome, elapsed_s: float, retry_after_s: float | None, jitter: float
-) -> None:
-    match decide(attempt, outcome, elapsed_s, retry_after_s=retry_after_s, jitter=jitter):
-        case Wait(seconds):
-            assert attempt < RETRIES[outcome].attempts
-            assert 0 <= seconds <= RETRIES[outcome].within_s - elapsed_s
-
-
-def test_every_outcome_has_its_row_in_the_retry_table() -> None:
-    assert RETRIES.keys() == set(Outcome)

@@ -297,8 +297,7 @@ def test_what_a_damaged_document_holds_is_not_told(world: World) -> None:
         assert found
         store.replace(folder + name, f'{{"kind": "{ADA}"}}\n'.encode(), etag=found.etag)
     run_id = folder.removeprefix("runs/").removesuffix("/")
-    journal = folder + "journal.jsonl"
-    for read in (lambda: world.engine.runs.run(run_id), lambda: Journal(store, journal)):
+    for read in (lambda: world.engine.runs.run(run_id), lambda: Journal(store, folder)):
         with pytest.raises(ConfigError, match="cannot be read") as raised:
             read()
         assert ADA not in "".join(traceback.format_exception(raised.value))

@@ -22,7 +22,7 @@ from exporter.runs.run_store import encode_listed
 from exporter.sending.journal import Journal
 from exporter.settings import StepLimits
 from exporter.storage.local_folder import FolderStore
-from exporter.storage.protocols import decode_message
+from exporter.storage.messages import decode_message
 from sandbox.klaviyo.settings import READ_SCOPES
 from sandbox.snapshots import Snapshot
 from tests.journeys.world import FOLDER, JOBS, World, as_csv, assert_ended, people
@@ -521,10 +521,7 @@ def test_what_is_wrong_with_a_document_is_said_without_quoting_it(world: World) 
     store = world.engine.store
     store.create("runs/vips/x/run.json", b'{"run_id": ["ada@example.com"]}')
     store.create("runs/vips/x/journal.jsonl", b'{"ada@example.com": 1}\n')
-    for read in (
-        lambda: world.engine.runs.run("vips/x"),
-        lambda: Journal(store, "runs/vips/x/journal.jsonl"),
-    ):
+    for read in (lambda: world.engine.runs.run("vips/x"), lambda: Journal(store, "runs/vips/x/")):
         with pytest.raises(DocumentUnreadable) as caught:
             read()
         assert caught.value.message.startswith("runs/vips/x/")

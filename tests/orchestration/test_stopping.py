@@ -17,6 +17,7 @@ from exporter.definitions.mapping import parse_mapping
 from exporter.orchestration.run_step import LOOK_S
 from exporter.orchestration.withdrawal import FRESH_S
 from exporter.runs.run import Status
+from exporter.sending.limits import SendLimits
 from exporter.storage.local_folder import FolderSnapshots
 from tests.journeys.world import CONNECTION, EXPORT, World, assert_ended, people
 
@@ -98,10 +99,8 @@ class _StopAt:
 
 
 @pytest.mark.parametrize("act", STOPS)
-def test_a_run_is_stopped_before_its_next_batch(
-    world: World, act: Callable[[World], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+def test_a_run_is_stopped_before_its_next_batch(world: World, act: Callable[[World], None]) -> None:
+    world.restart(send=SendLimits(in_flight=1))
     world.register()
     stop = _StopAt(world, 3, act)
     world.engine = world.again(open_klaviyo=stop)
@@ -116,9 +115,9 @@ def test_a_run_is_stopped_before_its_next_batch(
 
 @pytest.mark.parametrize("act", STOPS)
 def test_no_batch_leaves_later_than_0_3_s_after_the_withdrawal(
-    world: World, act: Callable[[World], None], monkeypatch: pytest.MonkeyPatch
+    world: World, act: Callable[[World], None]
 ) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+    world.restart(send=SendLimits(in_flight=1))
     world.register()
     stop = _StopAt(world, 25, act, seconds=0.1)
     world.engine = world.again(open_klaviyo=stop)
@@ -197,11 +196,9 @@ def test_a_paused_export_starts_no_run(world: World) -> None:
     assert world.runs() == []
 
 
-def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_mapping_ends_the_open_run_and_starts_a_new_one(world: World) -> None:
     """Started again by hand while the old one is sending on another instance."""
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+    world.restart(send=SendLimits(in_flight=1))
     world.register()
 
     def change(world: World) -> None:
@@ -243,9 +240,9 @@ def _created(world: World, by: str = "a test") -> Change:
 
 @pytest.mark.parametrize("kind", [Export, Connection])
 def test_a_run_does_not_go_on_for_another_that_took_the_id_of_what_was_removed(
-    world: World, kind: type[Export] | type[Connection], monkeypatch: pytest.MonkeyPatch
+    world: World, kind: type[Export] | type[Connection]
 ) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+    world.restart(send=SendLimits(in_flight=1))
 
     def make_anew(world: World) -> None:
         world.clock.move(1)
@@ -267,10 +264,8 @@ def test_a_run_does_not_go_on_for_another_that_took_the_id_of_what_was_removed(
     assert "removed" in run.message
 
 
-def test_a_run_goes_on_when_its_export_and_connection_were_edited(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+def test_a_run_goes_on_when_its_export_and_connection_were_edited(world: World) -> None:
+    world.restart(send=SendLimits(in_flight=1))
 
     def edit(world: World) -> None:
         _change_export(world, changed=_created(world, "another"), name="Other")

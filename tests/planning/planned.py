@@ -116,7 +116,10 @@ def _chunks(data: bytes | str | Iterable[bytes]) -> Iterable[bytes]:
 
 
 def as_csv(rows: Iterable[Sequence[str]], *, delimiter: str = ",", line_end: str = "\n") -> str:
-    """Write as csv.writer does, but quote every field with a line break, which it does only from Python 3.13 on."""
+    """Write as csv.writer does, but quote every field with a line break.
+
+    csv.writer does so only from Python 3.13 on.
+    """
 
     def field(value: str, width: int) -> str:
         special = any(one in value for one in ('"', delimiter, "\r", "\n")) or (

@@ -42,7 +42,7 @@ def test_report_shows_the_first_rows_of_each_reason_klaviyos_included(world: Wor
 def test_rows_of_a_job_that_klaviyo_lost_are_shown(world: World) -> None:
     world.settings(job_seconds=30 * HOUR)
     world.register()
-    world.drop_people("a.csv", people(12))
+    world.drop_people("a.csv", people(10))  # one job: of two either may be accepted first
     world.deliver()
     assert world.report()["examples"] == {
         "job_lost": [f"{FOLDER}a.csv:{line}" for line in (2, 3, 4)]

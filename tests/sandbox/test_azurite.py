@@ -6,7 +6,6 @@ import contextlib
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from azure.storage.queue import QueueClient
 
 from sandbox import azurite
 from sandbox.azurite import Azurite, running_azurite
+from tests.waiting import wait_until
 
 needs_azurite = pytest.mark.azurite
 
@@ -91,16 +91,18 @@ def test_data_in_a_location_outlive_the_emulator(tmp_path: Path):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a child with its parent")
 def test_emulator_dies_with_a_killed_parent(tmp_path: Path):
     program = (
-        "import sys, time, pathlib; from sandbox.azurite import running_azurite\n"
+        "import sys, pathlib; from sandbox.azurite import running_azurite\n"
         "with running_azurite(log=pathlib.Path(sys.argv[1])) as storage:\n"
-        "    print(storage.process.pid, flush=True); time.sleep(60)"
+        "    print(storage.process.pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "log")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    assert _ends_within(pid, seconds=10)
+    wait_until(lambda: _has_ended(pid), "the emulator's end")
 
 
 def test_missing_azurite_names_the_command_that_installs_it(
@@ -136,10 +138,3 @@ def _has_ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def _ends_within(pid: int, *, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not _has_ended(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return _has_ended(pid)

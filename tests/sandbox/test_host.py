@@ -39,9 +39,10 @@ from sandbox.host.routes import Router
 from sandbox.host.runner import EXIT_TIMED_OUT, Runner
 from sandbox.host.serve import EXIT_CUT_OFF, EXIT_NOT_LOADED
 from sandbox.processes import running, sandbox_command
+from tests import waiting
+from tests.waiting import LIMIT_S
 
 TOY_APP = Path(__file__).parent / "toy_app"
-PATIENCE_S = 15
 LOCK_S = 1  # so that a crash test need not wait for the real host's ten minutes
 
 on_azurite = [pytest.mark.processes, pytest.mark.azurite]
@@ -353,10 +354,7 @@ class Toy:
 
 
 def wait_until(condition: Callable[[], bool], what: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited for {what}\n{log.read_text()[-3000:]}"
-        time.sleep(0.05)
+    waiting.wait_until(condition, lambda: f"{what}\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture
@@ -389,7 +387,7 @@ class TestBlobTrigger:
             "hello",
         )
         host.process.terminate()
-        assert host.process.wait(PATIENCE_S) == 0
+        assert host.process.wait(LIMIT_S) == 0
         toy.start()
         toy.upload("eu/b.csv", "later")
         toy.wait_for_notes("on_blob", 2)
@@ -434,7 +432,7 @@ class TestBlobTrigger:
     def test_blob_is_delivered_again_when_its_host_was_killed(self, toy: Toy) -> None:
         toy.upload("a.csv", "crash once")
         first = toy.start()
-        assert first.process.wait(PATIENCE_S) == 9
+        assert first.process.wait(LIMIT_S) == 9
         assert not toy.notes("on_blob done")
         toy.start()
         toy.wait_for_notes("on_blob done")
@@ -517,7 +515,7 @@ class TestQueueTrigger:
     def test_message_comes_again_when_its_host_was_killed(self, toy: Toy) -> None:
         toy.send("crash once")
         first = toy.start()
-        assert first.process.wait(PATIENCE_S) == 9
+        assert first.process.wait(LIMIT_S) == 9
         toy.start()
         toy.wait_for_notes("step done")
         assert [note["tries"] for note in toy.notes("step")] == [1, 2]
@@ -603,7 +601,7 @@ class TestTimerTrigger:
 
         def run(name: str, **body: str) -> int:
             return requests.post(
-                f"{host.url}/admin/functions/{name}", json=body, timeout=10
+                f"{host.url}/admin/functions/{name}", json=body, timeout=LIMIT_S
             ).status_code
 
         assert [run("tick"), run("step", input="hello"), run("health"), run("nobody")] == [
@@ -631,7 +629,7 @@ class TestHttpTrigger:
             f"{url}/api/any/thing%20else?a=1&empty=&a=2",
             data=b"\x00body",
             headers=headers,
-            timeout=10,
+            timeout=LIMIT_S,
         )
         seen = answer.json()
         assert answer.status_code == 201
@@ -645,7 +643,7 @@ class TestHttpTrigger:
 
     def test_cookies_of_an_answer_stay_apart(self, url: str) -> None:
         with requests.Session() as session:
-            session.get(f"{url}/api/x", timeout=10)
+            session.get(f"{url}/api/x", timeout=LIMIT_S)
             assert session.cookies.get_dict() == {"a": "1", "b": "2"}
 
     @pytest.mark.parametrize(
@@ -660,15 +658,20 @@ class TestHttpTrigger:
         ],
     )
     def test_answers(self, url: str, method: str, path: str, status: int, text: str) -> None:
-        answer = requests.request(method, url + path, timeout=10)
+        answer = requests.request(method, url + path, timeout=LIMIT_S)
         assert (answer.status_code, answer.text) == (status, text)
 
     def test_bodies_may_be_large_up_to_the_real_limit(self, url: str) -> None:
         assert (
-            requests.post(f"{url}/api/x", data=bytes(30_000_000), timeout=30).json()["body_bytes"]
+            requests.post(f"{url}/api/x", data=bytes(30_000_000), timeout=LIMIT_S).json()[
+                "body_bytes"
+            ]
             == 30_000_000
         )
-        assert requests.post(f"{url}/api/x", data=bytes(105_000_000), timeout=30).status_code == 413
+        assert (
+            requests.post(f"{url}/api/x", data=bytes(105_000_000), timeout=LIMIT_S).status_code
+            == 413
+        )
 
 
 class TestStartAndStop:
@@ -680,7 +683,7 @@ class TestStartAndStop:
         toy.send("hello")  # its function prints
         toy.wait_for_notes("step done")
         host.process.terminate()
-        assert host.process.wait(PATIENCE_S) == 0
+        assert host.process.wait(LIMIT_S) == 0
         assert host.process.stdout is not None
         assert not host.process.stdout.read()
 
@@ -690,20 +693,24 @@ class TestStartAndStop:
         toy.send("sleep 0.7")
         toy.wait_for_notes("step")
         host.process.send_signal(signum)
-        time.sleep(0.2)
+        wait_until(
+            lambda: "Stopping: waiting" in toy.host_log.read_text(),
+            "the host's farewell",
+            toy.host_log,
+        )
         toy.send("late")
-        assert host.process.wait(PATIENCE_S) == 0
+        assert host.process.wait(LIMIT_S) == 0
         assert [note["text"] for note in toy.notes("step done")] == ["sleep 0.7"]
         [left] = toy.queues.get_queue_client(toy.queue).peek_messages(5)
         assert base64.b64decode(left.content) == b"late"
 
     def test_stop_cuts_off_what_runs_longer_than_the_grace_period(self, toy: Toy) -> None:
         host = toy.start("--grace-seconds", "0.2")
-        toy.send("sleep 2")
+        toy.send(f"sleep {LIMIT_S}")
         toy.wait_for_notes("step")
         host.process.terminate()
-        assert host.process.wait(1.5) == EXIT_CUT_OFF
-        toy.start()
+        assert host.process.wait(LIMIT_S / 2) == EXIT_CUT_OFF
+        toy.start("--grace-seconds", "0.2")
         toy.wait_for_notes("step", 2)
 
     def test_function_that_exceeds_its_timeout_ends_the_process(
@@ -713,8 +720,8 @@ class TestStartAndStop:
         document = json.loads((app / "host.json").read_text())
         (app / "host.json").write_text(json.dumps({**document, "functionTimeout": "00:00:00.5"}))
         host = toy.start(app=app)
-        toy.send("sleep 5")
-        assert host.process.wait(PATIENCE_S) == EXIT_TIMED_OUT
+        toy.send(f"sleep {LIMIT_S}")
+        assert host.process.wait(LIMIT_S / 2) == EXIT_TIMED_OUT
         assert "'Functions.step' exceeded functionTimeout" in toy.host_log.read_text()
 
     @pytest.mark.parametrize(
@@ -752,7 +759,7 @@ class TestStartAndStop:
             if kept is not None
         }
         ended = subprocess.run(
-            toy.command(), env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+            toy.command(), env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
         assert (ended.returncode, ended.stdout) == (EXIT_NOT_LOADED, "")
         for complaint in complaints:
@@ -769,7 +776,7 @@ def test_asgi_app_is_served_and_needs_no_storage(tmp_path: Path) -> None:
         _,
         ready,
     ):
-        answer = requests.post(f"{ready['url']}/any/where?x=1", data=b"hello", timeout=10)
+        answer = requests.post(f"{ready['url']}/any/where?x=1", data=b"hello", timeout=LIMIT_S)
     assert (answer.status_code, answer.text) == (202, "POST /any/where x=1 hello started")
 
 

@@ -70,13 +70,13 @@ def test_keys_can_be_added_and_revoked_while_running(klaviyo: Klaviyo) -> None:
     [
         ("2026-10-15", 200),
         ("2025-01-15", 200),
-        ("2024-10-15", 410),
+        ("2024-10-15", 200),
         ("2026-10-16", 400),
         ("", 400),
         ("new", 400),
     ],
 )
-def test_only_living_revisions_are_served(klaviyo: Klaviyo, revision: str, status: int) -> None:
+def test_only_known_revisions_are_served(klaviyo: Klaviyo, revision: str, status: int) -> None:
     response = klaviyo.call("GET", "/api/lists", revision=revision)
     assert response.status == status
     if status != 200:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from sandbox.klaviyo.messages import MEDIA_TYPE
 from sandbox.klaviyo.settings import REVISIONS
 from sandbox.klaviyo.testing import JOBS, job_body
 from sandbox.processes import running, sandbox_command
+from tests.waiting import LIMIT_S, wait_until
 
 HEADERS = {
     "Authorization": f"Klaviyo-API-Key {FULL_KEY}",
@@ -59,7 +59,7 @@ def fault(session: requests.Session, url: str, kind: str, **rule: Any) -> None:
 
 
 def submit(session: requests.Session, url: str) -> requests.Response:
-    return session.post(url + JOBS, data=orjson.dumps(job_body(["a@x.com"])), timeout=5)
+    return session.post(url + JOBS, data=orjson.dumps(job_body(["a@x.com"])), timeout=LIMIT_S)
 
 
 def taken(klaviyo: Klaviyo) -> int:
@@ -188,9 +188,7 @@ def test_jobs_complete_while_nobody_asks(
     session: requests.Session, url: str, klaviyo: Klaviyo
 ) -> None:
     submit(session, url)
-    deadline = time.monotonic() + 5
-    while klaviyo.account.profiles.count == 0 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: klaviyo.account.profiles.count, "the profile of the job")
     assert klaviyo.account.profiles.count == 1
 
 
@@ -249,7 +247,7 @@ def test_the_command_says_where_it_listens_and_stops_in_silence(
         settings = requests.get(f"{ready['control']}/settings").json()
         assert (settings["limits"], settings["bad_rows"]) == (False, "first")
         os.kill(process.pid, stop)
-        assert process.wait(5) == 0
+        assert process.wait(LIMIT_S) == 0
     assert log.read_text() == ""
     assert json.dumps(ready)
 
@@ -258,7 +256,7 @@ def test_the_command_says_where_it_listens_and_stops_in_silence(
 def test_the_bench_tells_how_many_jobs_a_second_the_stand_in_takes() -> None:
     command = [sys.executable, "scripts/bench.py", "stand-in", "--rows", "10000"]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=LIMIT_S
     )
     figures = json.loads(done.stdout)
     assert (figures["bench"], figures["rows"], figures["members"]) == ("stand-in", 10_000, 10_000)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sandbox.klaviyo.batches import Batch, read_batch, read_closely
 from sandbox.klaviyo.checks import LOCATION_FIELDS, TEXT_FIELDS
 from sandbox.klaviyo.messages import Refused
+from sandbox.klaviyo.planted import Planted
 from sandbox.klaviyo.profiles import Profiles
 from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.usual import read_usual
@@ -69,7 +70,7 @@ def test_both_readings_give_the_same_account_or_the_same_refusal(
     rows: list[dict[str, Any]], settings: Settings, ascii_only: bool
 ) -> None:
     body = _body(rows, ascii_only)
-    event("quick" if read_usual(body, settings) else "close")
+    event("quick" if read_usual(body, settings, Planted()) else "close")
     assert _account_of(read_batch, body, settings) == _account_of(read_closely, body, settings)
 
 
@@ -113,7 +114,7 @@ def test_a_usual_job_is_read_quickly() -> None:
         }
         for n in range(10)
     ]
-    assert read_usual(_body(rows, ascii_only=False), Settings()) is not None
+    assert read_usual(_body(rows), Settings(), Planted()) is not None
 
 
 def _body(rows: list[dict[str, Any]], ascii_only: bool = False) -> bytes:
@@ -128,7 +129,7 @@ def _body(rows: list[dict[str, Any]], ascii_only: bool = False) -> bytes:
 def _account_of(read: Any, body: bytes, settings: Settings) -> Any:
     """What an empty account knows after a job, or the refusal's words."""
     try:
-        batch: Batch = read(body, settings)
+        batch: Batch = read(body, settings, Planted())
     except Refused as refused:
         return [(each["detail"], each["source"]) for each in refused.errors]
     account = Profiles()

@@ -1,4 +1,4 @@
-"""What becomes of the import jobs that Klaviyo took: followed to the end, their errors joined back to the rows."""
+"""Import jobs are followed to their end, and their errors joined back to the rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from exporter.planning.planner import PlanLimits
 from exporter.runs.run import Status
+from exporter.sending.limits import SendLimits
 from sandbox.klaviyo.jobs import Job
 from sandbox.klaviyo.messages import Refused, error
 from tests.journeys.world import World, assert_ended, people
@@ -164,11 +166,9 @@ def test_a_job_whose_errors_cannot_be_read_ends_without_their_rows_and_holds_up_
 
 
 @pytest.mark.parametrize("page_s", [5, 25])
-def test_a_step_ends_itself_while_it_reads_the_errors_of_a_job(
-    world: World, monkeypatch: pytest.MonkeyPatch, page_s: float
-) -> None:
+def test_a_step_ends_itself_while_it_reads_the_errors_of_a_job(world: World, page_s: float) -> None:
     """40 pages, one job: in 480 s at most 19 of them can be read where each takes 25 s."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
+    world.restart(plan=PlanLimits(batch_profiles=10_000))
     _change_import_errors(world, lambda _: None, seconds=page_s)
     longest = _longest_step(world)
     world.register()
@@ -181,11 +181,9 @@ def test_a_step_ends_itself_while_it_reads_the_errors_of_a_job(
     assert named == 4_000 if page_s == 5 else 1_800 <= named < 4_000
 
 
-def test_errors_that_a_step_has_no_time_left_for_are_read_by_the_next(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_that_a_step_has_no_time_left_for_are_read_by_the_next(world: World) -> None:
     """Sending took nearly all of the step. The ten pages of the failed job take ten seconds."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 1_000)
+    world.restart(plan=PlanLimits(batch_profiles=1_000))
     _change_import_errors(world, lambda _: None, seconds=1)
 
     def slow(key: Any) -> Any:
@@ -244,10 +242,8 @@ def test_a_job_that_takes_hours_does_not_make_every_poll_read_the_whole_account(
     assert world.stats()["requests"]["GET /api/profile-bulk-import-jobs"] <= world.run().polls + 6
 
 
-def test_the_errors_of_many_jobs_are_read_within_klaviyos_limits(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 100)
+def test_the_errors_of_many_jobs_are_read_within_klaviyos_limits(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=100))
     world.settings(limits=True)
     bad = _async_bad(dict.fromkeys(range(0, 6_000, 100), "+async-fail"))
     bad |= _async_bad(dict.fromkeys(range(6_000, 6_100), "+async-fail"))
@@ -279,10 +275,8 @@ def test_two_errors_that_name_no_row_are_one_failure_where_klaviyo_counts_one(wo
     assert len(world.rows_of("rejected.csv")) == 1
 
 
-def test_failures_over_several_pages_are_all_read(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 1_000)
+def test_failures_over_several_pages_are_all_read(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=1_000))
     bad = _async_bad(dict.fromkeys(range(0, 500, 2), "+async-fail"))
     world.fault("status", match=GET_ERRORS, status=503, after=1, times=2)
     world.fault("throttle", match=GET_ERRORS, after=1)
@@ -297,8 +291,8 @@ def test_failures_over_several_pages_are_all_read(
     )
 
 
-def test_hundreds_of_jobs_cost_few_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2)
+def test_hundreds_of_jobs_cost_few_requests(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=2))
     world.settings(job_seconds=HOUR / 3)
     world.register()
     world.drop_people("a.csv", people(210))
@@ -382,7 +376,7 @@ def test_a_job_that_was_cancelled_in_klaviyo_is_reported_as_lost(world: World) -
 
 
 def test_a_job_that_never_ends_is_given_up_after_a_day(world: World) -> None:
-    world.patch.setattr("exporter.sending.job_results.LONGEST_POLL_S", HOUR)
+    world.restart(send=SendLimits(longest_poll_s=HOUR))
     _set_fates(world, {1: "stuck"})
     world.register()
     began = world.clock.now
@@ -420,11 +414,9 @@ def test_jobs_that_end_in_another_order_are_all_counted(world: World) -> None:
     assert_ended(world, Status.SUCCESSFUL, delivered=100)
 
 
-def test_a_whole_job_that_failed_fits_the_journal(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """10,000 import errors with long words are one line of the journal, and an append takes 4 MiB."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
+def test_a_whole_job_that_failed_fits_the_journal(world: World) -> None:
+    """10,000 import errors with long words are one line of the journal; an append takes 4 MiB."""
+    world.restart(plan=PlanLimits(batch_profiles=10_000))
     _change_import_errors(world, lambda each: each.update({"detail": "不正な値です " * 60}))
     world.register()
     world.drop_people(

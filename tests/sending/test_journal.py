@@ -15,8 +15,8 @@ from exporter.sending.journal import Journal
 from exporter.storage.local_folder import FolderStore
 from exporter.storage.protocols import MAX_APPEND_BYTES
 
-RUN = "vips/1"
-FILE = "runs/vips/1/journal.jsonl"
+RUN = "runs/vips/1/"
+FILE = RUN + "journal.jsonl"
 NOW = datetime(2026, 9, 21, tzinfo=UTC)
 
 

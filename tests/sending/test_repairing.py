@@ -1,4 +1,4 @@
-"""A batch that Klaviyo refuses because of single rows: these end as rejected, everything else is delivered."""
+"""Klaviyo refuses a batch for single rows: these are rejected, all others are delivered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from exporter.planning.planner import PlanLimits
 from exporter.runs.run import Status
+from exporter.sending.limits import SendLimits
 from sandbox.klaviyo.messages import Refused, error
 from tests.journeys.world import JOBS, World, assert_ended, people
 
@@ -21,8 +23,8 @@ BAD = {
 
 
 @pytest.fixture(autouse=True)
-def _batches_of_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 50)
+def _batches_of_fifty(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=50))
 
 
 def _refuses_with(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
@@ -64,8 +66,8 @@ def test_bad_rows_anywhere_are_found(world: World, named: str, seed: int) -> Non
     _assert_exactly_rejected(world, bad)
 
 
-def test_ten_bad_rows_among_nine_thousand(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 3_000)
+def test_ten_bad_rows_among_nine_thousand(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=3_000))
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(0, 9_000, 901)}
     world.settings(bad_rows="none", limits=True)
     world.register()
@@ -131,11 +133,9 @@ def test_rows_that_klaviyo_names_by_a_number_it_was_never_sent_are_not_believed(
     assert_ended(world, Status.SUCCESSFUL, delivered=20)
 
 
-def test_refusals_tell_how_much_of_the_minute_others_have_left(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Halving alone, beside a tool that used most of the account's minute: refusals are all that says so."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 1_000)
+def test_refusals_tell_how_much_of_the_minute_others_have_left(world: World) -> None:
+    """Another tool used most of the account's minute, and only refusals say so."""
+    world.restart(plan=PlanLimits(batch_profiles=1_000))
     world.settings(bad_rows="none", limits=True)
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(64)}
     limits, of_others = world.klaviyo.limits, [140]
@@ -192,7 +192,7 @@ def test_a_row_found_by_halving_keeps_klaviyos_words(world: World) -> None:
 def test_a_run_that_gives_up_names_the_attribute_and_nothing_that_klaviyo_quotes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.sending.sender.REPAIRS", 1)
+    world.restart(send=SendLimits(repairs=1))
     _refuses_with(monkeypatch, "'Ada Lovelace' is no name")
     world.settings(bad_rows="first")
     world.register()
@@ -203,10 +203,8 @@ def test_a_run_that_gives_up_names_the_attribute_and_nothing_that_klaviyo_quotes
     assert "Ada" not in run.message + run.hint
 
 
-def test_a_limit_on_size_that_nothing_is_below_is_no_matter_of_rows(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.SPLITS", 0)
+def test_a_limit_on_size_that_nothing_is_below_is_no_matter_of_rows(world: World) -> None:
+    world.restart(send=SendLimits(splits=0))
     world.fault("status", match=JOBS, status=413, times=None)
     world.register()
     world.drop_people("a.csv", people(ROWS))
@@ -217,11 +215,8 @@ def test_a_limit_on_size_that_nothing_is_below_is_no_matter_of_rows(
     assert world.job_requests() <= 6 * 20 + 15
 
 
-def test_rows_that_are_refused_without_end_end_the_run(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.MOST_REFUSED", 100)
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+def test_rows_that_are_refused_without_end_end_the_run(world: World) -> None:
+    world.restart(send=SendLimits(most_refused=100, in_flight=1))
     world.register()
     world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
     world.deliver()
@@ -229,11 +224,9 @@ def test_rows_that_are_refused_without_end_end_the_run(
     assert "150 were found by 3 refusals" in run.message
 
 
-def test_a_refusal_of_everything_without_a_name_ends_within_its_budget(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when Klaviyo changes its mind about a field: halving 300 rows one by one would never end."""
-    monkeypatch.setattr("exporter.sending.sender.REPAIRS", 40)
+def test_a_refusal_of_everything_without_a_name_ends_within_its_budget(world: World) -> None:
+    """As when Klaviyo starts to refuse a field: halving 300 rows one by one would never end."""
+    world.restart(send=SendLimits(repairs=40))
     world.settings(bad_rows="none")
     world.register()
     world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
@@ -245,13 +238,10 @@ def test_a_refusal_of_everything_without_a_name_ends_within_its_budget(
     assert world.report()["rejected"] == len(world.rows_of("rejected.csv"))
 
 
-def test_the_budget_of_repairs_is_the_runs_however_many_steps_it_takes(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_budget_of_repairs_is_the_runs_however_many_steps_it_takes(world: World) -> None:
     """Under Klaviyo's limits a step ends long before it has spent the budget."""
-    monkeypatch.setattr("exporter.sending.sender.REPAIRS", 100)
     world.settings(bad_rows="none", limits=True)
-    world.restart(step_s=3)
+    world.restart(step_s=3, send=SendLimits(repairs=100))
     world.register()
     world.drop_people("a.csv", [(f"p{n}+sync-fail@example.com", "x") for n in range(ROWS)])
     world.deliver(most=2_000)
@@ -261,10 +251,8 @@ def test_the_budget_of_repairs_is_the_runs_however_many_steps_it_takes(
     assert f"{world.report()['rejected']} were found" in world.run().message
 
 
-def test_a_bad_row_in_every_batch_is_no_reason_to_give_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.REPAIRS", 1)
+def test_a_bad_row_in_every_batch_is_no_reason_to_give_up(world: World) -> None:
+    world.restart(send=SendLimits(repairs=1))
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(10, ROWS, 50)}
     world.register()
     world.drop_people("a.csv", people(ROWS, planted=bad))
@@ -276,7 +264,7 @@ def test_thousands_of_refused_rows_with_long_words_fit_the_journal(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One append of a blob takes 4 MiB; so many rows with Klaviyo's words in full would be more."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 10_000)
+    world.restart(plan=PlanLimits(batch_profiles=10_000))
     _refuses_with(monkeypatch, "Ungültig, 不正な値 " * 40)
     world.register()
     addresses = (
@@ -288,13 +276,10 @@ def test_thousands_of_refused_rows_with_long_words_fit_the_journal(
     assert world.errors == []
 
 
-def test_a_repair_that_is_cut_off_by_the_end_of_a_step_goes_on_in_the_next(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.sending.sender.IN_FLIGHT", 1)
+def test_a_repair_that_is_cut_off_by_the_end_of_a_step_goes_on_in_the_next(world: World) -> None:
     bad = {place: f"bad{place}+sync-fail@example.com" for place in range(3, 60, 9)}
     world.settings(bad_rows="none", limits=True)
-    world.restart(step_s=2)
+    world.restart(step_s=2, send=SendLimits(in_flight=1))
     world.register()
     world.drop_people("a.csv", people(60, planted=bad))
     world.deliver(most=2_000)
@@ -313,11 +298,9 @@ def test_a_throttled_repair_is_complete(world: World) -> None:
 
 
 @pytest.mark.parametrize("named", ["all", "first"])
-def test_klaviyos_pointers_are_understood_wherever_a_batch_begins(
-    world: World, named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DuckDB works on 2,048 rows at a time, and one that is nearly empty may come out behind the next."""
-    monkeypatch.setattr("exporter.planning.batches.MAX_BATCH_PROFILES", 2_000)
+def test_klaviyos_pointers_are_understood_wherever_a_batch_begins(world: World, named: str) -> None:
+    """DuckDB works on 2,048 rows at a time; a nearly empty chunk may come out after the next."""
+    world.restart(plan=PlanLimits(batch_profiles=2_000))
     bad = {place: f"bad{place}+sync-fail@example.com" for place in (2_010, 2_500, 3_990)}
     failing = {place: f"bad{place}+async-fail@example.com" for place in (2_020, 3_000)}
     world.settings(bad_rows=named)

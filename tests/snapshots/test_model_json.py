@@ -1,4 +1,4 @@
-"""model.json is read leniently: what it says is used, what it does not say or says oddly changes nothing."""
+"""model.json is read leniently: what it says is used, what is missing or odd changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.reading.dialect import Dialect
-from exporter.snapshots.model_json import TableModel, parse_table
+from exporter.snapshots.model_json import (
+    TableModel,
+    located_blobs,
+    parse_table,
+    table_of_blobs,
+)
 
 FOLDER = "CustomerInsights_0f3c1a52/KlaviyoFeed/VIPs/2026/03/14/0615/"
 HOST = "https://examplestorage.blob.core.windows.net/klaviyo-feed/"
@@ -201,17 +206,78 @@ def test_locations_are_compared_without_regard_to_case_and_to_how_accents_are_wr
     assert found.dialect_of(folder + "Évry_1.csv").delimiter == ";"
 
 
-def test_partition_that_is_not_named_has_the_dialect_of_the_last_that_is():
-    table = model()["entities"][0]
-    older, newer = (dict(table["partitions"][0]) for _ in range(2))
-    older["fileFormatSettings"] = {"delimiter": ";"}
-    newer["location"], newer["fileFormatSettings"] = HOST + "x.csv", {"delimiter": "|"}
-    found = parsed(model(partitions=[older, newer]))
+def entry(path: str, **settings: Any) -> dict[str, Any]:
+    return {"name": path, "location": HOST + path, "fileFormatSettings": settings}
+
+
+@pytest.mark.parametrize(
+    ("path", "delimiter"),
+    [
+        ("D/VIPs/2026/03/14/0615/VIPs_1.csv", ";"),  # its own entry
+        ("D/VIPs/2026/03/15/0615/VIPs_2.csv", "\t"),  # that of an older refresh
+        ("D/VIPs/2026/03/15/0615/VIPs_1.csv", None),  # those of two older refreshes, which differ
+        ("home/ada/VIPs/2026/03/14/0615/VIPs_1.csv", ";"),  # a copy of the folder
+        ("home/ada/vips_2.csv", "\t"),  # a copy of the file, in another case
+        ("home/ada/VIPs_1.csv", None),  # two entries have its name, and differ
+        ("home/ada/VIPs_9.csv", None),  # no entry has its name, and all differ
+        ("VIPs_2.csv.csv", None),  # a part of a name does not count
+    ],
+)
+def test_a_partition_is_written_as_the_entry_with_the_longest_common_end_says(
+    path: str, delimiter: str | None
+):
+    entries = [
+        entry("D/VIPs/2026/03/14/0615/VIPs_1.csv", delimiter=";"),
+        entry("D/VIPs/2026/03/13/0615/VIPs_1.csv", delimiter="|"),
+        entry("D/VIPs/2026/03/14/0615/VIPs_2.csv", delimiter="\t"),
+    ]
+    for some in (entries, entries[::-1]):
+        found = parsed(model(partitions=some))
+        assert found
+        assert found.dialect_of(path).delimiter == delimiter
+        assert found.dialect_of(path).columns == ("CustomerId", "EMail")
+
+
+def test_a_partition_without_an_entry_is_written_as_all_entries_agree():
+    entries = [entry(f"D/VIPs/VIPs_{number}.csv", delimiter=";") for number in (1, 2)]
+    found = parsed(model(partitions=entries))
     assert found
-    assert found.dialect_of("another.csv").delimiter == "|"
+    assert found.dialect_of("another.csv").delimiter == ";"
     without = parsed(model(partitions=[]))
     assert without
     assert without.dialect_of("another.csv") == Dialect(columns=("CustomerId", "EMail"))
+
+
+# A model.json that is not where the layout has it
+
+
+@pytest.mark.parametrize("name", ["VIPs", "Something else"])
+def test_a_table_is_found_by_the_location_of_its_partitions(name: str):
+    data = json.dumps(model({"delimiter": ";"}, name=name)).encode()
+    blob = FOLDER + "VIPs_1.csv"
+    found = table_of_blobs(data, ["other.csv", blob], container="klaviyo-feed")
+    assert found
+    assert found.dialect_of(blob).delimiter == ";"
+    assert located_blobs(data, container="klaviyo-feed") == {blob}
+
+
+@pytest.mark.parametrize(
+    ("location", "container"),
+    [
+        (HOST + FOLDER + "VIPs_2.csv", "klaviyo-feed"),
+        (HOST + FOLDER + "VIPs_1.csv", "another-container"),
+        (None, "klaviyo-feed"),
+    ],
+)
+def test_a_table_is_not_found_by_files_that_are_not_its_own(location: Any, container: str):
+    data = json.dumps(model(location=location)).encode()
+    assert table_of_blobs(data, [FOLDER + "VIPs_1.csv"], container=container) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"entities": [1, {}]}'])
+def test_no_model_locates_nothing(data: bytes):
+    assert located_blobs(data) == frozenset()
+    assert table_of_blobs(data, ["a.csv"]) is None
 
 
 @pytest.mark.parametrize(
@@ -266,10 +332,22 @@ def test_any_unicode_encoding_is_understood(encoding: str):
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"\x00", b"{", b"\xff\xfe", b"\xff\xfe\x00", b"null", b"{}" * 2, b"[" * 100_000, b'{"a":' * 100_000,
-        b"\xef\xbb\xbf", b'{"entities": [' + b"9" * 5000 + b"]}", b'{"entities": NaN}', b"PK\x03\x04", b"<html>",
+        b"",
+        b"\x00",
+        b"{",
+        b"\xff\xfe",
+        b"\xff\xfe\x00",
+        b"null",
+        b"{}" * 2,
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xef\xbb\xbf",
+        b'{"entities": [' + b"9" * 5000 + b"]}",
+        b'{"entities": NaN}',
+        b"PK\x03\x04",
+        b"<html>",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_model_says_nothing(data: bytes):
     assert parse_table(data, "VIPs") is None
 
@@ -290,9 +368,20 @@ values = st.recursive(
     max_leaves=6,
 )
 keys = st.sampled_from(
-    ["entities", "tables", "name", "attributes", "partitions", "location", "fileFormatSettings", "columnHeaders",
-     "delimiter", "encoding", "quoteStyle"]
-)  # fmt: skip
+    [
+        "entities",
+        "tables",
+        "name",
+        "attributes",
+        "partitions",
+        "location",
+        "fileFormatSettings",
+        "columnHeaders",
+        "delimiter",
+        "encoding",
+        "quoteStyle",
+    ]
+)
 odd_models = st.recursive(
     values | st.just("VIPs"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=6),

@@ -8,16 +8,17 @@ from threading import Barrier
 from typing import TypeVar
 
 from exporter.errors import StoreMoved
+from tests.waiting import LIMIT_S
 
 T = TypeVar("T")
 
 
 def at_once(times: int, work: Callable[[int], T]) -> tuple[list[T], list[StoreMoved]]:
-    """Call work(0), work(1), ... together; the answers of the winners, and what the losers were told."""
+    """Call work(0), work(1), ... at once. Returns the winners' answers and the losers' errors."""
     start = Barrier(times)
 
     def one(number: int) -> T | StoreMoved:
-        start.wait(timeout=30)
+        start.wait(timeout=LIMIT_S)
         try:
             return work(number)
         except StoreMoved as lost:

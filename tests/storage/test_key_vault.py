@@ -1,4 +1,4 @@
-"""Vault: the real SecretClient against the stand-in; every failure says what to do and shows no secret."""
+"""The real SecretClient against the stand-in: a failure says what to do and shows no secret."""
 
 from __future__ import annotations
 

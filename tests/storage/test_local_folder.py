@@ -20,6 +20,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from exporter.errors import AlreadyThere, ConfigError, ExporterError, StoreMoved
 from exporter.storage.local_folder import ABANDONED_AFTER_S, PRIVATE, FolderStore
 from exporter.storage.protocols import complete_lines
+from tests.waiting import LIMIT_S
 
 PROJECT = Path(__file__).parents[2]
 
@@ -31,14 +32,15 @@ def root(tmp_path: Path) -> Path:
 
 def start(script: str, root: Path) -> subprocess.Popen[bytes]:
     """Run a script with `store` in another Python."""
-    begin = "import os, signal, sys\nfrom pathlib import Path\nfrom exporter.storage import local_folder as module\n"
+    begin = "import os, signal, sys\nfrom pathlib import Path\n"
+    begin += "from exporter.storage import local_folder as module\n"
     begin += "store = module.FolderStore(Path(sys.argv[1]))\n"
     command = [sys.executable, "-c", begin + script, str(root)]
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=LIMIT_S)
     assert not errors, errors.decode()
     return process.returncode, said
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from exporter.errors import AlreadyThere, ConfigError, StoreMoved
 from exporter.storage.azure_blobs import BlobStore
+from exporter.storage.blob_names import MAX_NAME_CHARACTERS, MAX_SEGMENT_BYTES
 from exporter.storage.local_folder import FolderStore
-from exporter.storage.protocols import (
-    MAX_APPEND_BYTES,
-    MAX_NAME_CHARACTERS,
-    MAX_SEGMENT_BYTES,
-    NotThere,
-    Store,
-    complete_lines,
-)
+from exporter.storage.protocols import MAX_APPEND_BYTES, NotThere, Store, complete_lines
 from tests.storage.racing import at_once
 
 RUN = "runs/vips/20260824T1433-1a2b/run.json"
@@ -26,10 +22,16 @@ LOG = "runs/vips/20260824T1433-1a2b/events.jsonl"
 
 
 @pytest.fixture(params=["folder", pytest.param("blob", marks=pytest.mark.azurite)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Store]:
+    """Opens the same store with other limits."""
     if request.param == "folder":
-        return FolderStore(tmp_path / "state")
-    return BlobStore(request.getfixturevalue("container"))
+        return partial(FolderStore, tmp_path / "state")
+    return partial(BlobStore, request.getfixturevalue("container"))
+
+
+@pytest.fixture
+def store(open_store: Callable[..., Store]) -> Store:
+    return open_store()
 
 
 class TestDocuments:
@@ -58,10 +60,9 @@ class TestDocuments:
             assert found.data == data
 
     def test_what_is_larger_than_any_document_of_ours_is_not_read(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, open_store: Callable[..., Store]
     ) -> None:
-        for module in ("protocols", "local_folder", "azure_blobs"):
-            monkeypatch.setattr(f"exporter.storage.{module}.MAX_DOCUMENT_BYTES", 10)
+        store = open_store(max_document_bytes=10)
         store.create("a", b"1" * 10)
         store.create("b", b"1" * 11)
         assert store.read("a") is not None
@@ -103,7 +104,7 @@ class TestDocuments:
             store.replace("never/there", b"second", etag=etag)
 
     def test_no_etag_ever_comes_back(self, store: Store) -> None:
-        """Else a writer that slept would take the content of earlier for the version that it knows."""
+        """Else a writer that slept would take an earlier content for the version that it knows."""
         etags = [store.create(RUN, b"same")]
         for _ in range(20):
             etags.append(store.replace(RUN, b"same", etag=etags[-1]))
@@ -169,9 +170,10 @@ class TestNames:
     @pytest.mark.parametrize(
         "name",
         [
-            "", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "./a", ".store/lock", "a/.b", "a.",
-            "a\\b", "a\nb", "a\0", "a\x7f", "a\x85b", "\udc80", "a" * (MAX_SEGMENT_BYTES + 1),
-            "ü" * MAX_SEGMENT_BYTES, "a/" * (MAX_NAME_CHARACTERS // 2) + "a",
+            "", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "./a", ".store/lock",
+            "a/.b", "a.", "a\\b", "a\nb", "a\0", "a\x7f", "a\x85b", "\udc80",
+            "a" * (MAX_SEGMENT_BYTES + 1), "ü" * MAX_SEGMENT_BYTES,
+            "a/" * (MAX_NAME_CHARACTERS // 2) + "a",
         ],
     )  # fmt: skip
     def test_a_name_that_is_none_is_refused_everywhere(

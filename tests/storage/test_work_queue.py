@@ -12,7 +12,8 @@ from azure.storage.queue import QueueClient, QueueServiceClient
 
 from exporter.storage.azure_queue import AzureQueue
 from exporter.storage.local_folder import MemoryQueue
-from exporter.storage.protocols import MAX_DELAY_S, MAX_MESSAGE_BYTES, WorkQueue
+from exporter.storage.messages import MAX_DELAY_S, MAX_MESSAGE_BYTES
+from exporter.storage.protocols import WorkQueue
 
 
 @dataclass

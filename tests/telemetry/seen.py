@@ -30,7 +30,7 @@ class _Kept(SpanExporter):
 
 
 class _Lines(logging.Handler):
-    """RunStore as lines with fields, and as Application Insights would get them: message and attributes."""
+    """Records as lines with fields, and as Application Insights gets them: message, attributes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,11 @@
-"""No secret and no personal datum reaches log lines, records, spans or metrics, whether runs go well or fail."""
+"""No secret and no personal data reach logs, spans or metrics, whether runs succeed or fail."""
 
 from __future__ import annotations
 
+import contextlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -11,6 +13,8 @@ from pydantic import SecretStr
 from exporter.errors import ExporterError, Transient
 from exporter.klaviyo.client import Klaviyo
 from exporter.logs import UnexpectedError, discreet
+from exporter.storage.local_folder import FolderStore
+from exporter.storage.protocols import Document
 from sandbox.klaviyo import FULL_KEY
 from tests.journeys.world import EXPORT, FOLDER, REVISION, World, as_csv
 from tests.telemetry.seen import Seen
@@ -26,8 +30,8 @@ MAPPING = {
 }
 HEADER = ("EMail", "FirstName", "Telephone", "City", "Note", "Value")
 OTHER_KEY = "pk_another_0123456789abcdef"
-# Parts of every cell, so that a part of it is found, too; none of them is a word of ours, and those of digits are so
-# long that no time, port or random id holds them by chance.
+# Parts of every cell, so that a part of a cell is found too. None of them is a word of ours, and
+# the digits are so many that no time, port or random id holds them by chance.
 TRACES = (
     "quillon",
     "ludmilla",
@@ -102,7 +106,8 @@ def a_damaged_file(world: World) -> None:
     drop(
         world,
         persons(),
-        tail=b'quillon@private.example,"Ludmilla\nquillon\x00,\xff\xfe,Zwettl,hazelnut,8123498765\n"x"y',
+        tail=b'quillon@private.example,"Ludmilla\nquillon\x00,\xff\xfe,Zwettl,hazelnut,'
+        b'8123498765\n"x"y',
     )
 
 
@@ -239,22 +244,41 @@ def test_our_own_errors_leave_the_trigger_without_what_caused_them() -> None:
     assert found_in("".join(traceback.format_exception(raised.value))) == []
 
 
-@pytest.mark.parametrize(
-    ("part", "line"),
-    [("_start_if_due", "export not started"), ("_clear_out", "housekeeping failed")],
-)
-def test_what_the_timer_could_not_do_is_told_without_anothers_text(
-    world: World, seen: Seen, monkeypatch: pytest.MonkeyPatch, part: str, line: str
-) -> None:
-    def fails(*_: object, **__: object) -> None:
+class FailingStore(FolderStore):
+    """Fails where its folder of one kind is read, because of an error that quotes an address."""
+
+    def __init__(self, root: Path, fails_at: str) -> None:
+        super().__init__(root)
+        self._fails_at = fails_at
+
+    def read(self, name: str) -> Document | None:
+        self._check(name)
+        return super().read(name)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        self._check(prefix)
+        return super().folders(prefix)
+
+    def _check(self, name: str) -> None:
+        if not name.startswith(self._fails_at):
+            return
         try:
             int("quillon@private.example")
         except ValueError as exc:
             raise Transient("storage is not available") from exc
 
+
+@pytest.mark.parametrize(
+    ("fails_at", "line"),
+    [("schedules/", "export not started"), (f"runs/{EXPORT}/", "housekeeping failed")],
+)
+def test_what_the_timer_could_not_do_is_told_without_anothers_text(
+    world: World, seen: Seen, fails_at: str, line: str
+) -> None:
     world.register()
-    monkeypatch.setattr(f"exporter.orchestration.timer.{part}", fails)
-    world.engine.timer.tick()
+    engine = world.again(store=FailingStore(world.folder / "state", fails_at))
+    with contextlib.suppress(Transient):  # of other parts that read the same
+        engine.timer.tick()
     told = seen.text()
     assert f"{line} export={EXPORT} cause=storage is not available" in told
     assert found_in(told) == []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
+from exporter.runs.run.run import Status
 from opentelemetry import trace
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
@@ -16,9 +18,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from exporter import telemetry
 from exporter.logs import FieldFormatter, RunIdFilter, bound_run, show_fields
-from exporter.runs.run import Status
 from tests.journeys.world import World, assert_ended, people
 from tests.telemetry.seen import Seen
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -31,29 +33,34 @@ def parents(spans: list[ReadableSpan]) -> set[int]:
     return {span.parent.span_id if span.parent else 0 for span in spans}
 
 
-def test_a_run_is_one_trace_of_steps_phases_and_requests(world: World, seen: Seen) -> None:
+def test_every_span_bears_its_run_and_is_below_its_step(world: World, seen: Seen) -> None:
     world.register()
     world.drop_people("a.csv", people(30))
     world.deliver()
     run = assert_ended(world, Status.SUCCESSFUL, delivered=30)
-    assert {span.context.trace_id for span in seen.spans} == {seen.spans[0].context.trace_id}
     steps, phases, requested = seen.named("step"), seen.named("phase"), seen.requests()
     assert {attributes(span)["run_id"] for span in seen.spans} == {run.run_id}
     assert [attributes(span)["step"] for span in steps] == list(range(len(steps)))
     order = [attributes(span)["phase"] for span in phases]
     assert order == ["plan", "send", *["confirm"] * (len(order) - 3), "finish"]
-    [whole] = seen.named("run")
-    assert whole.parent is None
-    assert parents(steps) == {whole.context.span_id}
     assert parents(phases) <= {span.context.span_id for span in steps}
     assert parents(requested) <= {span.context.span_id for span in phases}
+
+
+def test_a_closed_run_has_a_span_from_creation_to_end(world: World, seen: Seen) -> None:
+    world.register()
+    world.drop_people("a.csv", people(30))
+    world.deliver()
+    run = assert_ended(world, Status.SUCCESSFUL, delivered=30)
+    [whole] = seen.named("run")
+    assert whole.parent is None
+    assert whole.start_time is not None
+    assert run.finished_at is not None
+    assert whole.start_time / 1e9 == pytest.approx(run.created_at.timestamp())
+    assert (whole.end_time or 0) / 1e9 == pytest.approx(run.finished_at.timestamp())
     told = attributes(whole)
-    assert (told["status"], told["rows"], told["delivered"], told["jobs"]) == (
-        "Successful",
-        30,
-        30,
-        3,
-    )
+    names = ("run_id", "status", "rows", "delivered", "jobs")
+    assert [told[name] for name in names] == [run.run_id, "Successful", 30, 30, 3]
 
 
 def test_requests_tell_batch_endpoint_and_status(world: World, seen: Seen) -> None:
@@ -150,28 +157,25 @@ def test_a_failed_run_and_what_failed_in_it_are_marked_by_kind(world: World, see
     assert planned.events == ()  # an exception event would hold its text and a stack
 
 
-def test_a_step_is_linked_to_the_invocation_that_it_came_with(seen: Seen) -> None:
+def test_a_step_is_below_the_invocation_that_brought_its_message(seen: Seen) -> None:
     with (
         trace.get_tracer("host").start_as_current_span("invocation") as invocation,
         telemetry.step("vips/1", 0),
     ):
         pass
     [step] = seen.named("step")
-    assert [link.context.trace_id for link in step.links] == [
-        invocation.get_span_context().trace_id
-    ]
-    assert step.context.trace_id != invocation.get_span_context().trace_id
+    assert parents([step]) == {invocation.get_span_context().span_id}
 
 
 def test_automatic_instrumentation_does_not_see_our_requests(world: World, seen: Seen) -> None:
-    """It records whole addresses. The app settings keep it off; this holds should somebody turn it on."""
+    """It records whole addresses. The app's settings turn it off, but somebody may turn it on."""
     RequestsInstrumentor().instrument()
     URLLib3Instrumentor().instrument()
     try:
         client = world.client(world.read_secret("klaviyo-key"))
         assert client.profiles_by_email(["ada.lovelace@example.com"]) == {}
         ours = [span.name for span in seen.spans]
-        requests.get(world.url + "/api/lists?probe=1", timeout=10)  # what it does otherwise
+        requests.get(world.url + "/api/lists?probe=1", timeout=LIMIT_S)  # what it does otherwise
         theirs = [span.to_json() for span in seen.spans[len(ours) :]]
     finally:
         RequestsInstrumentor().uninstrument()
@@ -262,13 +266,29 @@ def test_threads_that_send_log_under_their_run(world: World, seen: Seen) -> None
     assert [f"run_id={run.run_id}" in line for line in again] == [True]
 
 
-def test_telemetry_costs_next_to_nothing_a_request(seen: Seen) -> None:
-    """A million profiles are a hundred batches: some 300 requests, phases and steps."""
-    started = time.perf_counter()
-    for number in range(300):
+def test_telemetry_costs_next_to_nothing_a_request(world: World, seen: Seen) -> None:
+    """A tenth of the asking thread's CPU for the smallest request to this machine."""
+
+    def told(number: int) -> None:
         with telemetry.request(
             "POST", "https://a.klaviyo.com", "/api/profile-bulk-import-jobs"
         ) as exchange:
             telemetry.carrying(lambda: None, batch=number)()
             exchange.status = 202
-    assert time.perf_counter() - started < 1  # measured: 0.03 s with the SDK, 0.006 s without
+
+    with requests.Session() as session:
+        asked_s = _cpu_s(
+            lambda number: session.get(f"{world.url}/_sandbox/settings", timeout=LIMIT_S).close()
+        )
+    assert _cpu_s(told) < asked_s / 2
+
+
+def _cpu_s(work: Callable[[int], None]) -> float:
+    """The least of three: what else goes on only ever adds."""
+    spent = []
+    for _ in range(3):
+        before = time.thread_time()
+        for number in range(100):
+            work(number)
+        spent.append(time.thread_time() - before)
+    return min(spent)

@@ -1,0 +1,273 @@
+"""Read partitions, and stage their rows while reading goes on.
+
+    bytes --reading--> pieces of clean CSV --staged_rows (SQL)--> rows-00000.parquet, rows-00001...
+
+A piece is at most 12 MB, and two are staged at a time, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import duckdb
+
+from exporter.definitions.mapped_fields import MappedField, ResolvedMapping, resolve
+from exporter.definitions.mapping import MappingDocument
+from exporter.errors import SnapshotUnreadable
+from exporter.planning.limits import PlanLimits
+from exporter.planning.plan import PlannedPiece, SourceNote, rows_name
+from exporter.planning.row_lists import RejectedRows
+from exporter.planning.staged_rows import RawPiece, stage
+from exporter.reading.parquet import ParquetFile, damaged_parquet, save_parquet
+from exporter.reading.partition import read_partition
+from exporter.reading.pieces import Piece, read_csv_call
+from exporter.reading.source import PartitionSource, open_partition
+
+# Pieces staged at a time: reading keeps two busy, a third only takes memory.
+_STAGERS = 2
+# With more, a piece is staged by itself: DuckDB takes 0.8 MB for a field and 0.2 MB for a column.
+_MOST_FIELDS_BESIDE = 40
+_MOST_COLUMNS_BESIDE = 120
+
+
+class Staging:
+    """Stages the partitions of a snapshot, one after the other.
+
+    Afterwards `pieces`, `notes` and `fields` say what was staged, and `unread_rows` how many rows
+    could not be read at all.
+    """
+
+    def __init__(
+        self,
+        mapping: MappingDocument,
+        pool: StagingPool,
+        rejected: RejectedRows,
+        *,
+        database: duckdb.DuckDBPyConnection,
+        work: Path,
+        limits: PlanLimits,
+    ) -> None:
+        """work: a folder for what is only needed while staging."""
+        self.notes: list[SourceNote] = []
+        self.unread_rows = 0
+        self._culture = mapping.culture
+        self._named_columns = mapping.named_columns()
+        self._mapping = SnapshotMapping(mapping)
+        self._pool = pool
+        self._rejected = rejected
+        self._database = database
+        self._work = work
+        self._limits = limits
+        work.mkdir(exist_ok=True)
+
+    @property
+    def pieces(self) -> list[PlannedPiece]:
+        return self._pool.pieces
+
+    @property
+    def fields(self) -> tuple[MappedField, ...]:
+        return self._mapping.fields
+
+    def stage(self, source: PartitionSource) -> None:
+        """Stage one partition; it is the next one of the plan's sources."""
+        is_parquet, chunks = open_partition(source)
+        note = self._parquet(source, chunks) if is_parquet else self._csv(source, chunks)
+        self.notes.append(note)
+
+    def _csv(self, source: PartitionSource, chunks: Iterable[bytes]) -> SourceNote:
+        culture = self._culture or source.dialect.culture
+        pieces_before = len(self.pieces)
+        read = read_partition(
+            chunks,
+            folder=self._work,
+            name=source.name,
+            declared=source.dialect,
+            expected=self._named_columns,
+            on_rejected=lambda line: self._rejected.add(
+                source.name, line.line, line.reason, line.text, detail=line.detail
+            ),
+            piece_bytes=self._limits.piece_bytes,
+        )
+        with contextlib.closing(read):
+            if read.columns:
+                may_show = not read.header.is_guess
+                mapping = self._mapping.resolve(
+                    read.columns, source.name, may_show=may_show, culture=culture
+                )
+                for piece in read:
+                    self._pool.submit(len(self.notes), _raw_csv(piece, len(read.columns)), mapping)
+            self._pool.wait()
+        staged_rows = sum(piece.rows for piece in self.pieces[pieces_before:])
+        unread_rows = read.rejected.total()
+        self.unread_rows += unread_rows
+        return SourceNote(
+            name=source.name,
+            lines=read.lines,
+            rows=staged_rows + unread_rows,
+            delimiter=read.delimiter,
+            encoding=read.encoding,
+            columns=read.columns,
+            header=read.header.why,
+            culture=culture or "",
+        )
+
+    def _parquet(self, source: PartitionSource, chunks: Iterable[bytes]) -> SourceNote:
+        """Stage a Parquet partition in slices. Its rows are its lines: the first is line 1."""
+        path = self._work / f"{len(self.notes):05d}.parquet"
+        file = save_parquet(self._database.cursor(), source.name, chunks, path)
+        mapping = self._mapping.resolve(file.columns, source.name)
+        with _damage_is_named(source.name):
+            for first in range(0, file.rows, self._limits.parquet_rows):
+                raw = _raw_slice(file, first, self._limits.parquet_rows)
+                self._pool.submit(len(self.notes), raw, mapping)
+            self._pool.wait()
+        path.unlink()
+        return SourceNote(
+            name=source.name,
+            lines=file.rows,
+            rows=file.rows,
+            delimiter="",
+            columns=file.columns,
+            header="A Parquet file names its columns itself.",
+        )
+
+
+def _raw_slice(file: ParquetFile, first: int, most: int) -> RawPiece:
+    return RawPiece(
+        table=file.slice_as_text(first, most),
+        columns=len(file.columns),
+        lines=min(file.rows - first, most),
+        line_breaks=((1, first + 1),),
+    )
+
+
+def _raw_csv(piece: Piece, columns: int) -> RawPiece:
+    return RawPiece(
+        table=read_csv_call(piece, [f"c{position}" for position in range(columns)]),
+        columns=columns,
+        lines=piece.lines,
+        path=piece.path,
+        has_huge_rows=piece.has_huge_records,
+        line_breaks=piece.line_breaks,
+    )
+
+
+@contextlib.contextmanager
+def _damage_is_named(source: str) -> Iterator[None]:
+    """Raise SnapshotUnreadable for what DuckDB cannot read, but not for want of memory or disk."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as exc:
+        if os.strerror(errno.ENOSPC) in str(exc):
+            raise
+        raise damaged_parquet(source) from exc
+
+
+class SnapshotMapping:
+    """A mapping resolved for one partition after the other, to the same fields in each of them."""
+
+    def __init__(self, document: MappingDocument) -> None:
+        self.fields: tuple[MappedField, ...] = ()
+        self._document = document
+
+    def resolve(
+        self,
+        columns: Sequence[str],
+        source: str,
+        *,
+        may_show: bool = True,
+        culture: str | None = None,
+    ) -> ResolvedMapping:
+        """Resolve the mapping for a partition, whose columns may stand in an order of their own."""
+        resolved = resolve(self._document, columns, may_show=may_show, culture=culture)
+        if not self.fields:
+            self.fields = resolved.fields
+        by_name = {(field.group, field.name): field for field in resolved.fields}
+        order = [(field.group, field.name) for field in self.fields]
+        if set(order) != set(by_name):
+            raise SnapshotUnreadable(
+                f"the columns of {source} differ from those of the partitions before it",
+                hint='With `properties: "*"`, all partitions of a snapshot need the same columns.',
+            )
+        return replace(resolved, fields=tuple(by_name[name] for name in order))
+
+
+class StagingPool:
+    """Stages pieces in threads of its own, two at a time.
+
+    `pieces` holds those that were waited for. progress: told the rows staged so far.
+    finished_file: called for each file of staged rows. Both are called from several threads.
+    """
+
+    def __init__(
+        self,
+        database: duckdb.DuckDBPyConnection,
+        folder: Path,
+        *,
+        keep_rows: bool,
+        progress: Callable[[int], None],
+        finished_file: Callable[[Path], None],
+    ) -> None:
+        self.pieces: list[PlannedPiece] = []
+        self._database = database
+        self._folder = folder
+        self._keep_rows = keep_rows
+        self._progress = progress
+        self._finished_file = finished_file
+        self._staged_rows, self._counting = 0, threading.Lock()
+        self._threads = ThreadPoolExecutor(_STAGERS, thread_name_prefix="stage")
+        self._staging: deque[tuple[int, Future[int]]] = deque()  # source, rows
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def submit(self, source: int, raw: RawPiece, mapping: ResolvedMapping) -> None:
+        """Stage a piece of a source as soon as there is room for it."""
+        is_wide = raw.columns > _MOST_COLUMNS_BESIDE or len(mapping.fields) > _MOST_FIELDS_BESIDE
+        is_alone = raw.has_huge_rows or is_wide
+        self.wait(until=0 if is_alone else _STAGERS - 1)
+        number = len(self.pieces) + len(self._staging)
+        self._staging.append((source, self._threads.submit(self._stage, number, raw, mapping)))
+        if is_alone:
+            self.wait()
+
+    def wait(self, *, until: int = 0) -> None:
+        """Wait until so many pieces are being staged at most. Raises what staging raised."""
+        while len(self._staging) > until:
+            source, rows = self._staging.popleft()
+            self.pieces.append(PlannedPiece(source=source, rows=rows.result()))
+
+    def _stage(self, number: int, raw: RawPiece, mapping: ResolvedMapping) -> int:
+        """Stage a piece and delete its file. Returns its rows."""
+        target = self._folder / rows_name(number)
+        with contextlib.closing(self._database.cursor()) as cursor:
+            rows = stage(
+                cursor, raw, mapping, number=number, keep_rows=self._keep_rows, target=target
+            )
+        if raw.path:
+            raw.path.unlink()
+        self._finished_file(target)
+        with self._counting:
+            self._staged_rows += rows
+            self._progress(self._staged_rows)
+        return rows
