@@ -91,7 +91,7 @@ def _wait(app: App, started: RunView) -> RunView:
         while view.is_open:
             time.sleep(POLL_S)
             view = app.run(started.id)
-            progress(view.phase, view.accepted or 0, view.counts.profiles)
+            progress(view.phase, view.accepted or 0, view.counts.profiles if view.counts else 0)
     return view
 
 
@@ -126,8 +126,8 @@ def _row(view: RunView) -> dict[str, Any]:
         "run": view.id,
         "status": view.status,
         "created": view.created_at.isoformat(timespec="seconds"),
-        "delivered": view.counts.delivered,
-        "rejected": sum(view.counts.rejected.values()),
+        "delivered": view.counts.delivered if view.counts else None,
+        "rejected": sum(view.counts.rejected.values()) if view.counts else None,
         "message": view.message,
     }
 

@@ -20,6 +20,7 @@ from exporter.management.audit import Audit
 from exporter.management.roles import Action, Actor
 from exporter.management.views import is_shared
 from exporter.orchestration.lease import lease_name
+from exporter.planning.limits import PlanLimits
 from exporter.runs.run import run_folder
 from exporter.storage.protocols import Store
 
@@ -32,7 +33,7 @@ AnyDocument = TypeVar("AnyDocument", Connection, Export)
 class ManagementLimits:
     """How much memory and reading one answer may cost."""
 
-    memory_mb: int = 96  # DuckDB's share while it plans or counts
+    plan: PlanLimits = PlanLimits()
     pacer_share: float = 1.0  # of Klaviyo's limits, for the time that a run would take
     counted_bytes: int = 64_000_000  # read at most to count members for one answer: about a second
 

@@ -22,7 +22,7 @@ from exporter.management.roles import Action
 from exporter.management.runs import newest_runs
 from exporter.management.segments import columns_of
 from exporter.management.views import ExportView
-from exporter.planning.planner import PlanLimits, make_plan
+from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
 from exporter.runs.run_store import RunStore
@@ -155,13 +155,12 @@ class Exports:
         if show_values:
             self.access.export(Action.READ_ROWS, export_id)
         manifest = self.container.freeze_newest(export)
-        memory_mb = self.limits.memory_mb
+        limits = self.limits.plan
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             sources = [self.container.source(part) for part in manifest.partitions]
-            limits = PlanLimits(memory_mb=memory_mb)
             plan = make_plan(sources, export.mapping, folder, limits=limits)
-            reader = PlanReader(plan, folder, list_id=export.list_id, memory_mb=memory_mb)
+            reader = PlanReader(plan, folder, list_id=export.list_id, memory_mb=limits.memory_mb)
             try:
                 return plan_summary(
                     plan,

@@ -6,12 +6,13 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.export import Export
-from exporter.errors import Conflict, ExporterError, Invalid, Unknown
+from exporter.errors import Conflict, DocumentUnreadable, ExporterError, Invalid, Unknown
 from exporter.management import views
 from exporter.management.access import Access
 from exporter.management.app import Rows
@@ -84,20 +85,13 @@ class Runs:
         elif not places and not self.catalog.find(Export, export_id):
             raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
         shown = places[: check_limit(limit)]
-        items = [
-            views.run_view(run)
-            for place in shown
-            if (run := self.run_store.readable(f"{export_id}/{place.name}"))
-        ]
+        found = (self._run_in_list(f"{export_id}/{each.name}", each.created_at) for each in shown)
+        items = [view for view in found if view]
         return Page[RunView](items=items, next=str(shown[-1]) if len(shown) < len(places) else None)
 
     def run(self, run_id: str) -> RunView:
-        """Show one run; of an open one also how many profiles Klaviyo has accepted."""
-        run = self._permitted_run(Action.SEE_RUNS, run_id)
-        accepted = run.counts.accepted
-        if run.status.is_open:
-            accepted = self.run_store.journal(run).delivery.accepted_profiles
-        return views.run_view(run, accepted=accepted)
+        """Show one run."""
+        return self._run_view(self._permitted_run(Action.SEE_RUNS, run_id))
 
     def report(self, run_id: str) -> dict[str, Any]:
         """Show the report of a closed run, as `runs/report.py` writes it."""
@@ -138,7 +132,20 @@ class Runs:
         with self.access.recording_of(Action.CANCEL_RUN, f"runs/{run_id}"):
             # No name: what goes into the run is logged. The record of changes says who it was.
             self.run_store.cancel(run_id, why="cancelled by a person")
-        return views.run_view(run)
+        return self._run_view(run)
+
+    def _run_in_list(self, run_id: str, at: datetime) -> RunView | None:
+        """Show a run among others, a damaged one too. None for a run that retention removed now."""
+        try:
+            run = self.run_store.run(run_id)
+            return self._run_view(run) if run else None
+        except DocumentUnreadable as exc:
+            return views.damaged_run_view(run_id, at=at, problem=exc)
+
+    def _run_view(self, run: Run) -> RunView:
+        """Show a run; of an open one, how far it has come is read from its journal."""
+        delivery = self.run_store.journal(run).delivery if run.status.is_open else None
+        return views.run_view(run, delivery=delivery)
 
     def _start(self, export: Export) -> RunView:
         if export.connection is None:

@@ -17,14 +17,17 @@ from exporter.definitions.definition import Change
 from exporter.definitions.export import Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import Schedule
-from exporter.errors import Invalid, Problem
+from exporter.errors import DocumentUnreadable, Invalid, Problem
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management.roles import Action, Actor, may
+from exporter.rejection_reasons import RejectReason
 from exporter.runs.run import DELIVERED as DELIVERED
 from exporter.runs.run import Counts, Run
+from exporter.sending.delivery import Delivery
 
 PAGE, MAX_PAGE = 50, 200  # items of a page: unless somebody says otherwise, and at most
 NO_CURSOR = Problem("cursor", "is not a valid cursor; use the `next` value of the previous page")
+DAMAGED = "Damaged"  # the status of what cannot be read
 NOT_STARTED = "Not started"  # of an export without a run: Customer Insights' own word
 
 _CONNECTION_ACTIONS = (
@@ -100,7 +103,12 @@ class SegmentView(_View):
 
 
 class RunView(_View):
-    """A run. accepted: profiles that Klaviyo has accepted so far, where that was looked up."""
+    """A run.
+
+    counts: None for a run that ended before its files were read. accepted: profiles that Klaviyo
+    accepted. confirmed: those of them that Klaviyo says it imported. unknown: those whose result
+    Klaviyo has not told. problem: why the run's document cannot be read; then little is known.
+    """
 
     id: str
     export: str
@@ -116,10 +124,13 @@ class RunView(_View):
     started_at: datetime | None
     sent_at: datetime | None
     finished_at: datetime | None
-    counts: Counts
+    counts: Counts | None
     message: str
     hint: str
     accepted: int | None = None
+    confirmed: int | None = None
+    unknown: int | None = None
+    problem: str = ""
 
 
 class ExportView(_View):
@@ -309,7 +320,20 @@ def saved(view: ExportView, etag: str) -> ExportView:
     return view.model_copy(update={"etag": etag.strip('"')})
 
 
-def run_view(run: Run, *, accepted: int | None = None) -> RunView:
+def run_view(run: Run, *, delivery: Delivery | None = None) -> RunView:
+    """Show a run. delivery: what became of an open run's batches so far."""
+    counts: Counts | None = run.counts
+    accepted = confirmed = unknown = None
+    if run.plan or run.counts.rows:
+        accepted, confirmed, failed = run.counts.accepted, run.counts.delivered, 0
+        if delivery:
+            accepted, confirmed = delivery.accepted_profiles, delivery.confirmed_profiles()
+            failed = delivery.failed_profiles()
+        else:
+            failed = run.counts.rejected.get(RejectReason.FAILED_IN_KLAVIYO, 0)
+        unknown = max(accepted - confirmed - failed, 0)
+    elif not run.status.is_open:
+        counts = None
     return RunView(
         id=run.run_id,
         export=run.export,
@@ -325,10 +349,37 @@ def run_view(run: Run, *, accepted: int | None = None) -> RunView:
         started_at=run.started_at,
         sent_at=run.sent_at,
         finished_at=run.finished_at,
-        counts=run.counts,
+        counts=counts,
         message=run.message,
         hint=run.hint,
         accepted=accepted,
+        confirmed=confirmed,
+        unknown=unknown,
+    )
+
+
+def damaged_run_view(run_id: str, *, at: datetime, problem: DocumentUnreadable) -> RunView:
+    """Show a run whose document cannot be read. at: when it was created, as far as is known."""
+    export_id = run_id.partition("/")[0]
+    return RunView(
+        id=run_id,
+        export=export_id,
+        export_name=export_id,
+        because="",
+        status=DAMAGED,
+        phase="",
+        is_open=False,
+        list_id="",
+        snapshots=[],
+        exported_at=at,
+        created_at=at,
+        started_at=None,
+        sent_at=None,
+        finished_at=None,
+        counts=None,
+        message=problem.message,
+        hint=problem.hint,
+        problem=problem.message,
     )
 
 

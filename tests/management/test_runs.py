@@ -16,7 +16,8 @@ from exporter.management.history import newest_first
 from exporter.management.management import Management
 from exporter.runs.run import Run, Status
 from exporter.storage.protocols import Document
-from tests.journeys.world import FOLDER, World, as_csv, people
+from sandbox.klaviyo import FULL_KEY
+from tests.journeys.world import FOLDER, SEGMENT, World, as_csv, people
 from tests.management.managing import (
     ADMIN,
     CONTRIBUTOR,
@@ -129,8 +130,88 @@ def test_while_a_run_is_open_its_profiles_are_known_once_it_is_planned(
     world.drop_people("a.csv", people(25, planted={1: "nobody"}))
     world.deliver(until=lambda: world.accepted_rows() > 0)
     view = management.as_(VIEWER).run(world.run("high-value").run_id)
-    assert (view.is_open, view.accepted) == (True, 24)
+    assert (view.is_open, view.accepted, view.confirmed, view.unknown) == (True, 24, 0, 24)
+    assert view.counts is not None
     assert (view.counts.rows, view.counts.profiles, view.counts.delivered) == (25, 24, 0)
+    [listed] = management.as_(VIEWER).runs("high-value").items
+    assert listed == view
+
+
+def numbers(management: Management) -> tuple[str, int | None, int | None, int | None]:
+    """(status, accepted, confirmed, unknown) of the only run, which both ways of asking tell."""
+    app = management.as_(VIEWER)
+    [view] = app.runs("high-value").items
+    assert app.run(view.id) == view
+    return view.status, view.accepted, view.confirmed, view.unknown
+
+
+def test_accepted_confirmed_and_unknown_are_three_numbers_of_a_run_that_delivered(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(25, planted={1: "x+async-fail@example.com"}))
+    world.deliver()
+    assert numbers(management) == ("Completed with warnings", 25, 24, 0)
+
+
+@pytest.mark.parametrize("how", ["cancel", "fail"])
+def test_what_klaviyo_goes_on_with_after_a_run_ended_early_is_unknown(
+    world: World, management: Management, how: str
+) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(25))
+    world.deliver(until=lambda: world.accepted_rows() > 0)
+    if how == "cancel":
+        management.as_(ADMIN).cancel_run(world.run("high-value").run_id)
+    else:
+        world.settings(revoke=[FULL_KEY])
+    world.deliver()
+    status = "Canceled" if how == "cancel" else "Failed"
+    assert numbers(management) == (status, 25, 0, 25)
+
+
+def test_a_run_that_failed_before_its_file_was_read_shows_no_zeros(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.settings(revoke=[FULL_KEY])
+    world.drop_people("a.csv", people(25))
+    world.deliver()
+    assert numbers(management) == ("Failed", None, None, None)
+    assert management.as_(VIEWER).runs("high-value").items[0].counts is None
+
+
+def test_an_empty_file_was_read_and_shows_its_zeros(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.put(f"segments/{SEGMENT}/a.csv", as_csv([]))
+    world.clock.move(3_600)
+    management.as_(ADMIN).run_export("high-value")
+    world.deliver()
+    view = management.as_(VIEWER).runs("high-value").items[0]
+    assert view.counts is not None
+    assert (view.status, view.counts.rows, view.accepted) == ("Failed", 0, 0)
+
+
+def test_a_damaged_run_shows_in_the_list_as_damaged(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    for number in range(2):
+        world.clock.move(90)
+        world.drop_people("a.csv", people(3 + number))
+        world.deliver()
+    app, store = management.as_(VIEWER), world.engine.store
+    newest, older = app.runs("high-value").items
+    found = store.read(f"runs/{newest.id}/run.json")
+    assert found is not None
+    store.replace(f"runs/{newest.id}/run.json", b"{", etag=found.etag)
+    damaged, other = app.runs("high-value").items
+    assert (damaged.id, damaged.status, damaged.counts) == (newest.id, "Damaged", None)
+    assert "run.json cannot be read" in damaged.problem
+    assert other == older
 
 
 def test_report_and_rejected_rows_are_read(world: World, management: Management) -> None:
