@@ -70,13 +70,17 @@ class ConnectionDetails(_View):
 
 
 class ConnectionView(_View):
-    """A connection. may: the names of the actions that the person who asks may do on it."""
+    """A connection. may: the names of the actions that the person who asks may do on it.
+
+    problem: why its document cannot be read; then only its id is known.
+    """
 
     id: str
     name: str
     type: str
     may: list[str]
     details: ConnectionDetails | None = None
+    problem: str = ""
 
 
 class ListView(_View):
@@ -137,7 +141,8 @@ class ExportView(_View):
     """An export: the columns that Customer Insights shows for its own, and the rest.
 
     status: of its last run, else "Not started". refreshed: when a run last delivered. warnings:
-    what somebody who has just saved it should know.
+    what somebody who has just saved it should know. problem: why its document cannot be read;
+    then only its id is known, and it does not run.
     """
 
     id: str
@@ -156,13 +161,14 @@ class ExportView(_View):
     list_id: str
     list_name: str
     segments: list[str]
-    mapping: MappingDocument
+    mapping: MappingDocument | None  # None only where the document cannot be read
     max_profiles: int | None
     keep_rejected_rows: bool
     reconcile: bool
     last_run: RunView | None
     warnings: list[str]
     etag: str
+    problem: str = ""
 
 
 class StartedView(_View):
@@ -174,11 +180,15 @@ class StartedView(_View):
 
 
 class ActorView(_View):
-    """The person who asks."""
+    """The person who asks. may: the names of the actions that the role allows at all.
+
+    Some of them may be allowed only over connections that are shared with contributors.
+    """
 
     id: str
     name: str
     role: str
+    may: list[str] = []
 
 
 class ConsentView(_View):
@@ -312,6 +322,47 @@ def export_view(
         last_run=run_view(last) if last else None,
         warnings=list(warnings),
         etag=etag.strip('"'),
+    )
+
+
+def damaged_connection_view(connection_id: str, problem: DocumentUnreadable) -> ConnectionView:
+    """Show a connection whose document cannot be read."""
+    return ConnectionView(
+        id=connection_id,
+        name=connection_id,
+        type="klaviyo",
+        may=[],
+        problem=f"{problem.message}. {problem.hint}",
+    )
+
+
+def damaged_export_view(export_id: str, problem: DocumentUnreadable) -> ExportView:
+    """Show an export whose document cannot be read."""
+    return ExportView(
+        id=export_id,
+        name=export_id,
+        connection=None,
+        connection_name=None,
+        type="klaviyo",
+        status=DAMAGED,
+        schedule=Schedule(on="off"),
+        schedule_text="",
+        refreshed=None,
+        created=None,
+        changed=None,
+        may=[],
+        paused=False,
+        list_id="",
+        list_name="",
+        segments=[],
+        mapping=None,
+        max_profiles=None,
+        keep_rejected_rows=False,
+        reconcile=False,
+        last_run=None,
+        warnings=[],
+        etag="",
+        problem=f"{problem.message}. {problem.hint}",
     )
 
 
