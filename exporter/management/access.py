@@ -183,25 +183,25 @@ class Access:
         find: Callable[[], tuple[AnyDocument, str]],
         update: Mapping[str, Any],
         *,
-        first: Callable[[], None] = lambda: None,
+        first: Callable[[], None] | None = None,
     ) -> tuple[AnyDocument, str]:
         """Change some fields of a document as it is now; the changed document and its ETag.
 
-        Tries again if somebody else was faster. Saves and records nothing if nothing changes.
-        find: reads the document, if the actor may change it. first: what must happen once before
-        the document is saved.
+        Tries again if somebody else was faster. find: reads the document, if the actor may change
+        it. first: what must happen once before the document is saved. Without it, a change that
+        changes nothing is neither saved nor recorded.
         """
-        done_first = False
+        is_done = False
         for remaining in reversed(range(SAVE_ATTEMPTS)):
             old, current = find()
             new = old.model_copy(update=update)
-            if is_unchanged(old, new):
+            if first is None and is_unchanged(old, new):
                 return old, current
             try:
                 with self.recording(action, old, new):
-                    if not done_first:
+                    if first is not None and not is_done:
                         first()
-                        done_first = True
+                        is_done = True
                     return new, self.catalog.replace(new, etag=current)
             except EditConflict:
                 if not remaining:

@@ -258,7 +258,7 @@ class Connections:
         update: Mapping[str, Any],
         *,
         secret: str | None = None,
-        first: Callable[[], None] = lambda: None,
+        first: Callable[[], None] | None = None,
     ) -> ConnectionView:
         """Change some fields of a connection as it is now; `first` happens once, before.
 
