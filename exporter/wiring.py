@@ -58,9 +58,7 @@ def management() -> Management:
             fall_forward=settings.klaviyo_fall_forward,
             patience_s=PATIENCE_S,
         ),
-        limits=ManagementLimits(
-            memory_mb=parts.limits.plan.memory_mb, pacer_share=parts.limits.pacer_share
-        ),
+        limits=ManagementLimits(plan=parts.limits.plan, pacer_share=parts.limits.pacer_share),
     )
 
 

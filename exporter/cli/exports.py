@@ -155,6 +155,7 @@ def _changed(seen: ExportView, options: ExportOptions, schedule: ScheduleOptions
 
     form: dict[str, Any] = {}
     if options.email or options.mapping:
+        assert seen.mapping is not None  # a damaged export is shown in lists alone
         mapping = seen.mapping.model_dump(mode="json", exclude_defaults=True)
         form["mapping"] = read_mapping(options.email, options.mapping, mapping)
     kept = seen.schedule.model_dump(mode="json", exclude_defaults=True)
@@ -280,7 +281,11 @@ def dump(
     from exporter.cli import applying
 
     with open_app(app) as it:
-        views = [it.export(each) for each in exports] if exports else it.exports()
+        views = (
+            [it.export(each) for each in exports]
+            if exports
+            else [each for each in it.exports() if not each.problem]
+        )
     print(applying.dump(views), end="")
 
 
@@ -350,6 +355,7 @@ def _print(view: ExportView, as_json: bool) -> None:
 
 def _lines(view: ExportView) -> list[tuple[str, Any]]:
     document = as_json_document(view)
+    assert view.mapping is not None  # a damaged export is shown in lists alone
     return [
         ("Export", view.id),
         ("Name", view.name),

@@ -107,7 +107,8 @@ def wait_for(
         sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_LOOK_S)
         view = app.run(started.id)
-        accepted, profiles = view.accepted or 0, view.counts.profiles
+        accepted = view.accepted or 0
+        profiles = view.counts.profiles if view.counts else 0
         if view.phase in ("plan", "send"):
             show(view.phase, accepted, profiles)
         else:  # how many jobs are over is not known here
@@ -151,8 +152,8 @@ def _row(view: RunView) -> dict[str, Any]:
         "run": view.id,
         "status": view.status,
         "created": view.created_at.isoformat(timespec="seconds"),
-        "delivered": view.counts.delivered,
-        "rejected": sum(view.counts.rejected.values()),
+        "delivered": view.counts.delivered if view.counts else None,
+        "rejected": sum(view.counts.rejected.values()) if view.counts else None,
         "message": view.message,
     }
 

@@ -110,8 +110,11 @@ def try_key(client: KlaviyoAccount, *, now: datetime) -> Check:
     skew_s = (now - account.asked_at).total_seconds() if account.asked_at else None
     missing = [scope for scope in NEEDED if scopes.get(scope) is False]
     message, hint = "", ""
+    unknown = [scope for scope in NEEDED if scopes.get(scope) is None]
     if missing:
         message, hint = f"the key lacks {', '.join(missing)}", ScopeMissing.hint
+        if unknown:
+            message += f"; it is not known whether it has {', '.join(unknown)}"
     elif message := retirement_warning(client.revision, now.date()):
         hint = RevisionRetired.hint
     elif skew_s is not None and abs(skew_s) > SKEW_S:
