@@ -4,4 +4,4 @@ The folders stand in the order of a snapshot's way: docs/architecture.md follows
 list.
 """
 
-VERSION = "0.1.0"  # as in pyproject.toml
+VERSION = "0.1.0"  # of the app and of the installable package

@@ -5,7 +5,7 @@ One process imports it, and forks for every command.
 A command is a process of its own all the same, with its own arguments, folder, environment and
 files, and ends when its threads have. What reads the environment while it is imported is imported
 anew. That the real `python -m exporter` starts, is interrupted and is killed is tested with real
-ones (tests/entrypoints).
+ones (tests/journeys).
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
-    "exporter.cli.main",
-    "exporter.storage.azure_blobs",
-    "exporter.storage.azure_queue",
-    "exporter.wiring",
     "exporter.cli.local_backend",
-    "exporter.orchestration.engine",
+    "exporter.cli.remote_backend",
+    "exporter.http.routes",
+    "exporter.storage.azure_blobs",
+    "exporter.wiring",
     "typer.main",
     "rich.table",
 )

@@ -1,4 +1,4 @@
-"""Exports as a file: what would have to change for them to be as the file says, and the file that they are.
+"""Exports as a file: find what must change to make them as the file says, and write the file.
 
     exports:
       - id: high-value                  # without one, the export of this name, or a new one
@@ -7,25 +7,25 @@
         list: High value                # a list's id, or its name
         segments: [HighValue]
         mapping: {email: EMail}
-        schedule: {on: arrival}         # as without it
-        max_profiles: 100000            # without it: no maximum
-        keep_rejected_rows: true        # without it: they are not kept
-        reconcile: true                 # without it: members are not compared
-        paused: true                    # without it: as it is; a new one is not paused
+        schedule: {on: arrival}         # the default
+        max_profiles: 100000            # default: no maximum
+        keep_rejected_rows: true        # default: false
+        reconcile: true                 # default: false
+        paused: true                    # default: not changed; false for a new one
 
-`plan` reads everything and writes nothing; it raises Invalid, with all that is wrong, before the first change. What is
-not in the file stays, unless it is to be pruned.
+`plan` reads everything and writes nothing. It raises Invalid, with all problems, before the first
+change. Exports that are not in the file stay, unless they are to be pruned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-import yaml
-
+from exporter.cli.yaml_files import dump_yaml, parse_yaml
 from exporter.errors import Invalid, NotAllowed, Problem
 from exporter.management.forms import ExportForm, NewExportForm, parse
 from exporter.management.roles import Action
@@ -64,81 +64,36 @@ class Edit:
     seen: ExportView | None = None  # None: it is made
 
     def to_json(self) -> dict[str, Any]:
+        """Give the edit as a program reads it."""
         fields = [
             {"field": path, "before": before, "after": after} for path, before, after in self.fields
         ]
-        return {
-            "change": str(self.kind),
-            "export": self.seen.id if self.seen else None,
-            "name": self.name,
-        } | ({"fields": fields})
+        export = self.seen.id if self.seen else None
+        return {"change": str(self.kind), "export": export, "name": self.name, "fields": fields}
 
 
 # Reading and writing the file
 
 
 def read(text: str) -> list[dict[str, Any]]:
-    """The exports of a file. Raises Invalid."""
-    try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - made from the safe one
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise Invalid(
-            Problem(
-                "file", f"is no YAML{where}: {getattr(exc, 'problem', '') or 'it cannot be read'}"
-            )
-        ) from exc
-    if (
-        not isinstance(document, dict)
-        or set(document) != {EXPORTS}
-        or not isinstance(document[EXPORTS], list)
-    ):
-        raise Invalid(
-            Problem("file", "should hold the one key exports:, and under it a list of exports")
-        )
-    wrong = [
-        number for number, each in enumerate(document[EXPORTS], 1) if not isinstance(each, dict)
-    ]
+    """Read the exports of a file. Raises Invalid."""
+    document = parse_yaml(text, "file")
+    is_right = isinstance(document, dict) and set(document) == {EXPORTS}
+    if not is_right or not isinstance(document[EXPORTS], list):
+        words = "should hold the one key `exports:`, and under it a list of exports"
+        raise Invalid(Problem("file", words))
+    exports: list[dict[str, Any]] = document[EXPORTS]
+    wrong = [number for number, each in enumerate(exports, 1) if not isinstance(each, dict)]
     if wrong:
-        raise Invalid(
-            *(Problem(f"exports.{number}", "should be keys and values") for number in wrong)
-        )
-    return list(document[EXPORTS])
+        words = "should be keys and values"
+        raise Invalid(*(Problem(f"exports.{number}", words) for number in wrong))
+    return exports
 
 
 def dump(views: Sequence[ExportView]) -> str:
-    """The file that these exports are; applying it to them changes nothing."""
+    """Write the file of these exports. To apply it to them changes nothing."""
     listed = [{"id": view.id, **_document(_form_of(view))} for view in views]
-    return yaml.safe_dump({EXPORTS: listed}, sort_keys=False, allow_unicode=True, width=120)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without its surprises: 18:30 is no number, on and off are no booleans, a key may be there once."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in found
-        if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
-    ]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    keys = [key.value for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key} is there twice", node.start_mark
-            )
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    return dump_yaml({EXPORTS: listed}, width=120)
 
 
 # Comparing
@@ -147,38 +102,38 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def plan(
     app: Exports, documents: Sequence[Mapping[str, Any]], *, prune: bool = False
 ) -> list[Edit]:
-    """What must change, in the order in which it is done: removals, then the order of the file. Writes nothing.
+    """Find what must change, in the order of doing: removals, then the order of the file.
 
-    Raises Invalid with every problem of every export, and NotAllowed.
+    Writes nothing. Raises Invalid with every problem of every export, and NotAllowed.
     """
-    planning = _Planning(app)
-    edits, kept = list[Edit](), set[str]()
+    now = _Now(app)
+    drafts, problems = list[_Draft](), list[Problem]()
     for number, document in enumerate(documents, 1):
         label = str(document.get("id") or document.get("name") or f"exports.{number}")[:120]
+        draft = _Draft(label=label, seen=now.find(document))
+        drafts.append(draft)
         try:
-            edit, seen = planning.edit(document)
+            draft.form = now.form(document, draft.seen)
         except Invalid as exc:
-            planning.problems += [
-                Problem(f"{label}.{each.field}", each.message) for each in exc.problems
-            ]
-            seen = planning.find(document)
-        else:
-            edits += [edit] if edit else []
-        if seen and seen.id in kept:
-            planning.problems.append(Problem(label, "is in the file twice"))
-        kept |= {seen.id} if seen else set()
-    removed = [view for view in planning.views if prune and view.id not in kept]
-    planning.check_names(edits, {view.id for view in removed})
-    if planning.problems:
-        raise Invalid(*planning.problems)
-    edits[:0] = [_removal(view) for view in removed]
+            problems += [Problem(f"{label}.{each.field}", each.message) for each in exc.problems]
+    kept = {draft.seen.id for draft in drafts if draft.seen}
+    removed = [view for view in now.views if prune and view.id not in kept]
+    staying = [view for view in now.views if view not in removed]
+    problems += [*_exports_twice(drafts), *_names_taken(drafts, staying)]
+    if problems:
+        raise Invalid(*problems)
+    edits = [_removal(view) for view in removed]
+    edits += [edit for draft in drafts if (edit := _edit(draft))]
     for edit in edits:
         _check_may(edit)
     return edits
 
 
 def apply(app: Exports, edits: Sequence[Edit]) -> Iterator[ExportView | None]:
-    """Do it, edit by edit; yields what each saved. An export that changed since raises EditConflict."""
+    """Make the edits one by one; yields what each saved.
+
+    Raises EditConflict for an export that changed since.
+    """
     for edit in edits:
         if edit.seen is None:
             assert edit.form is not None
@@ -191,7 +146,7 @@ def apply(app: Exports, edits: Sequence[Edit]) -> Iterator[ExportView | None]:
 
 
 def _save(app: Exports, seen: ExportView, form: NewExportForm) -> ExportView:
-    """Settings, then resume; but pause before: a run must not start on settings that are to be looked at first."""
+    """Save the settings, then resume. But pause first: no run may start on unchecked settings."""
     etag, saved = seen.etag, seen
     if form.paused and not seen.paused:
         saved = app.pause_export(seen.id, paused=True)
@@ -206,7 +161,7 @@ def _save(app: Exports, seen: ExportView, form: NewExportForm) -> ExportView:
 
 
 def find_list(lists: Sequence[ListView], wanted: str) -> str:
-    """The id of a list that is given by id or name. Raises Invalid."""
+    """Find the ID of a list that is given by ID or name. Raises Invalid."""
     if any(each.id == wanted for each in lists):
         return wanted
     named = [each.id for each in lists if each.name == wanted]
@@ -215,100 +170,110 @@ def find_list(lists: Sequence[ListView], wanted: str) -> str:
         return named[0]
     if named:
         raise Invalid(
-            Problem(LIST, f"several lists have this name: give one of the ids {', '.join(named)}")
+            Problem(LIST, f"several lists have this name. Give one of the IDs {', '.join(named)}.")
         )
     raise Invalid(
         Problem(
             LIST,
-            f"the account has no list {wanted[:120]}: give an id or a name as Klaviyo shows it",
+            f"the account has no list {wanted[:120]}. Give an ID or a name as Klaviyo shows it.",
         )
     )
 
 
-class _Planning:
-    """What is there now, asked for once."""
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    """One export of the file: what there is of it now, and what it asks for (None: it is wrong)."""
+
+    label: str
+    seen: ExportView | None
+    form: NewExportForm | None = None
+
+
+class _Now:
+    """What there is now, asked for once."""
 
     def __init__(self, app: Exports) -> None:
         self._app = app
         self.views = app.exports()
-        self.problems: list[Problem] = []
         self._connections = [connection.id for connection in app.connections()]
         self._lists: dict[str, list[ListView]] = {}
 
     def find(self, document: Mapping[str, Any]) -> ExportView | None:
-        """The export that a document is about."""
+        """Find the export that a document is about."""
         given_id, name = document.get("id"), str(document.get("name", "")).strip().casefold()
-        if given_id is not None:
-            return next((view for view in self.views if view.id == given_id), None)
-        return next((view for view in self.views if view.name.casefold() == name), None)
+        for view in self.views:
+            if view.id == given_id or (given_id is None and view.name.casefold() == name):
+                return view
+        return None
 
-    def edit(self, document: Mapping[str, Any]) -> tuple[Edit | None, ExportView | None]:
-        """What becomes of a document's export, None for nothing. Raises Invalid."""
-        seen = self.find(document)
-        form = self._form(document, seen)
-        before = _document(_form_of(seen)) if seen else {}
-        fields = tuple(_differences(before, _document(form)))
-        if seen and not fields:
-            return None, seen
-        return Edit(
-            kind=Kind.EDIT if seen else Kind.CREATE,
-            name=form.name,
-            fields=fields,
-            form=form,
-            seen=seen,
-        ), seen
-
-    def _form(self, document: Mapping[str, Any], seen: ExportView | None) -> NewExportForm:
+    def form(self, document: Mapping[str, Any], seen: ExportView | None) -> NewExportForm:
+        """Read a document. Raises Invalid."""
         given = dict(document)
         if "list_id" in given:
-            raise Invalid(Problem("list_id", "is called list here, and takes an id or a name"))
-        wanted, connection_id = given.pop(LIST, None), given.get("connection")
+            raise Invalid(Problem("list_id", "is called list here, and takes an ID or a name"))
+        wanted = given.pop(LIST, None)
         if not isinstance(wanted, str) or not wanted.strip():
-            raise Invalid(Problem(LIST, "is missing: give the id or the name of a Klaviyo list"))
-        if connection_id is not None and connection_id not in self._connections:
-            raise Invalid(
-                Problem(
-                    "connection",
-                    f"there is none of this id that you may use: {connection_id!s:.64}",
-                )
-            )
-        is_as_before = seen is not None and (seen.connection, seen.list_id) == (
-            connection_id,
-            wanted,
-        )
-        if connection_id is not None and not is_as_before:
-            if connection_id not in self._lists:
-                self._lists[connection_id] = self._app.lists(connection_id)
-            wanted = find_list(self._lists[connection_id], wanted)
+            raise Invalid(Problem(LIST, "is missing. Give the ID or the name of a Klaviyo list."))
+        given["list_id"] = self._list_id(given.get("connection"), wanted, seen)
         if seen:
             given = {"paused": seen.paused, **given, "id": seen.id}
         try:
-            return parse(NewExportForm, {**given, "list_id": wanted})
+            return parse(NewExportForm, given)
         except Invalid as exc:
-            fields = (LIST if each.field == "list_id" else each.field for each in exc.problems)
-            raise Invalid(
-                *(
-                    Problem(field, each.message)
-                    for field, each in zip(fields, exc.problems, strict=True)
-                )
-            ) from None
+            raise Invalid(*map(_as_in_the_file, exc.problems)) from None
 
-    def check_names(self, edits: Sequence[Edit], removed: set[str]) -> None:
-        """Each id and name once: in the file, and against what is there when it is saved."""
-        forms = [edit.form for edit in edits if edit.form]
-        for edit in edits:
-            if edit.form is None:
-                continue
-            label, name = edit.form.id or edit.form.name, edit.form.name.casefold()
-            own = edit.seen.id if edit.seen else None
-            taken = any(
-                view.name.casefold() == name and view.id not in (own, *removed)
-                for view in self.views
-            )
-            if taken or sum(form.name.casefold() == name for form in forms) > 1:
-                self.problems.append(Problem(f"{label}.name", "is taken; choose another"))
-            if edit.form.id and sum(form.id == edit.form.id for form in forms) > 1:
-                self.problems.append(Problem(f"{label}.id", "is in the file twice"))
+    def _list_id(self, connection: Any, wanted: str, seen: ExportView | None) -> str:
+        """Find the list's ID. A list that stays as it is needs no Klaviyo."""
+        if connection is None:
+            return wanted
+        if connection not in self._connections:
+            words = f"You may use no connection with this ID: {connection!s:.64}"
+            raise Invalid(Problem("connection", words))
+        if seen and (seen.connection, seen.list_id) == (connection, wanted):
+            return wanted
+        if connection not in self._lists:
+            self._lists[connection] = self._app.lists(connection)
+        return find_list(self._lists[connection], wanted)
+
+
+def _as_in_the_file(problem: Problem) -> Problem:
+    return Problem(LIST, problem.message) if problem.field == "list_id" else problem
+
+
+def _exports_twice(drafts: Sequence[_Draft]) -> Iterator[Problem]:
+    """Find exports and IDs that are in the file twice."""
+    seen: set[str] = set()
+    for draft in drafts:
+        form_id = draft.form.id if draft.form else None
+        export_id = draft.seen.id if draft.seen else form_id
+        if export_id in seen:
+            yield Problem(draft.label, "is in the file twice")
+        if export_id:
+            seen.add(export_id)
+
+
+def _names_taken(drafts: Sequence[_Draft], staying: Sequence[ExportView]) -> Iterator[Problem]:
+    """Find names that are in the file twice, or belong to an export that stays."""
+    names = Counter(draft.form.name.casefold() for draft in drafts if draft.form)
+    for draft in drafts:
+        if draft.form is None:
+            continue
+        name, own = draft.form.name.casefold(), draft.seen.id if draft.seen else None
+        others = (view.name.casefold() for view in staying if view.id != own)
+        if names[name] > 1 or name in others:
+            yield Problem(f"{draft.label}.name", "is taken. Choose another name.")
+
+
+def _edit(draft: _Draft) -> Edit | None:
+    """Give what becomes of an export, None for nothing."""
+    form, seen = draft.form, draft.seen
+    assert form is not None
+    before = _document(_form_of(seen)) if seen else {}
+    fields = tuple(_differences(before, _document(form)))
+    if seen and not fields:
+        return None
+    kind = Kind.EDIT if seen else Kind.CREATE
+    return Edit(kind=kind, name=form.name, fields=fields, form=form, seen=seen)
 
 
 def _removal(view: ExportView) -> Edit:
@@ -317,14 +282,14 @@ def _removal(view: ExportView) -> Edit:
 
 
 def _check_may(edit: Edit) -> None:
-    """Told before the first change; the app checks each again."""
+    """Refuse before the first change; the app checks each again."""
     action = Action.EDIT_EXPORT if edit.kind is Kind.EDIT else Action.REMOVE_EXPORT
     if edit.seen and action.name.lower() not in edit.seen.may:
-        raise NotAllowed(f"you may not {edit.kind} {edit.name}")
+        raise NotAllowed(f"You may not {edit.kind} {edit.name}.")
 
 
 def _form_of(view: ExportView) -> NewExportForm:
-    """The form that would make an export as it is."""
+    """Give the form that would make an export as it is."""
     kept = {name: getattr(view, name) for name in NewExportForm.model_fields}
     return NewExportForm.model_construct(**kept)
 
@@ -336,7 +301,7 @@ def _settings(form: NewExportForm) -> ExportForm:
 
 
 def _document(form: NewExportForm) -> dict[str, Any]:
-    """A form as in a file, without what goes without saying."""
+    """Write a form as in a file, without defaults."""
     dumped = form.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
     dumped["schedule"] = {"on": form.schedule.on, **dumped.get("schedule", {})}
     return {
@@ -347,7 +312,7 @@ def _document(form: NewExportForm) -> dict[str, Any]:
 
 
 def _differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(path, before, after) of each value that differs; None for what is not there."""
+    """Give (path, before, after) of each value that differs; None for what is not there."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
             yield from _differences(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))
@@ -360,13 +325,12 @@ def _differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str,
 
 
 def as_text(edits: Sequence[Edit]) -> str:
-    """The edits for a person: a line an export, and one a field."""
+    """Write the edits for a person: a line an export, and one a field."""
     signs = {Kind.CREATE: "+", Kind.EDIT: "~", Kind.REMOVE: "-"}
     lines = []
     for edit in edits:
-        lines.append(
-            f"{signs[edit.kind]} {edit.kind} {edit.name}{f' ({edit.seen.id})' if edit.seen else ''}"
-        )
+        known_as = f" ({edit.seen.id})" if edit.seen else ""
+        lines.append(f"{signs[edit.kind]} {edit.kind} {edit.name}{known_as}")
         lines += [f"    {path}: {_change(before, after)}" for path, before, after in edit.fields]
     return "\n".join(lines) or "Nothing to change."
 

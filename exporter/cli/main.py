@@ -1,12 +1,17 @@
-"""The command line: `python -m exporter ...`. Another front door onto service.py and management.py.
+"""The command line: `python -m exporter ...`, or `segment-exporter ...` once installed.
 
-laptop.py        push, plan, suggest, forget
-connections.py   connections ..., lists
-exports.py       exports ..., segments
-runs.py          run, runs, report, cancel, whoami
-shared.py        what they have in common
+push.py, plan.py, forget.py     push; plan and suggest; forget
+connections.py                  connections ..., lists
+exports.py, applying.py         exports ..., segments; exports from a file
+runs.py                         run, runs, report, cancel, whoami
+backends.py                     what a command works on: local_backend.py, remote_backend.py, or
+                                the app's own store
 
-Exit codes: 0 ok, 1 failed, 2 misused. Reports go to standard output, progress, questions and errors to standard error.
+Exit codes: 0 ok, 1 failed, 2 misused. Reports go to standard output; progress, questions and
+errors to standard error.
+
+`--help` and each Tab import the modules of the commands. So these import at the top only what is
+quick to import, and everything else inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -15,30 +20,30 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
-from exporter.cli import connections, exports, files, runs
-from exporter.cli.options import errors
+from exporter.cli import connections, exports, forget, plan, push, runs
+from exporter.cli.printing import say
 from exporter.errors import ConfigError, ExporterError, Invalid, Unknown
 from exporter.logs import kind_and_place
 
 MISUSE = (ConfigError, Invalid, Unknown)
 CTRL_C = 130  # what typer makes of it
+# A shell completes one word; of `python -m exporter` it would complete "python".
+ONE_WORD = ("exporter", "segment-exporter")
 
 app = typer.Typer(
     help="Makes a Klaviyo list equal to a Customer Insights segment.",
     no_args_is_help=True,
-    add_completion=sys.argv[0]
-    == "exporter",  # scripts/exporter; of `python -m exporter` a shell would complete "python"
+    add_completion=Path(sys.argv[0]).name in ONE_WORD,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(files.push)
-app.command()(files.plan)
-app.command()(files.suggest)
-
-# On a deployed app: over its API (--app), or on its store with the same settings as its own (docs/configuration.md).
+app.command()(push.push)
+app.command()(plan.plan)
+app.command()(plan.suggest)
 app.add_typer(connections.group, name="connections")
 app.add_typer(exports.group, name="exports")
 app.command()(connections.lists)
@@ -48,56 +53,60 @@ app.command()(runs.runs)
 app.command()(runs.report)
 app.command()(runs.cancel)
 app.command()(runs.whoami)
-app.command()(files.forget)
+app.command()(forget.forget)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; errors become a sentence and what to do. args: those of the process if None."""
+    """Run the command line; an error becomes a sentence and what to do."""
     logging.getLogger().addHandler(logging.NullHandler())  # the report says it all
     try:
         code = int(app(args, standalone_mode=False) or 0)
         return _interrupted() if code == CTRL_C else code
     except ExporterError as exc:
-        if isinstance(exc, Invalid):
-            for problem in exc.problems:
-                errors.print(
-                    f"Error: {problem.field}: {problem.message}", style="red", markup=False
-                )
-        else:
-            errors.print(f"Error: {exc.message}", style="red", markup=False)
-        if exc.hint:
-            errors.print(f"Do: {exc.hint}", markup=False)
-        return 2 if isinstance(exc, MISUSE) else 1
+        return _refused(exc)
     except typer.Abort:
         return _interrupted()
     except Exception as exc:
-        if hasattr(exc, "show") and hasattr(
-            exc, "exit_code"
-        ):  # click's own: a wrong option, a missing argument
-            exc.show()
+        if hasattr(exc, "show") and hasattr(exc, "exit_code"):
+            exc.show()  # click's own: a wrong option, a missing argument
             return 2
         if os.environ.get("EXPORTER_DEBUG"):
             raise
-        message, hint = _unforeseen(exc)
-        errors.print(f"Error: {message}", style="red", markup=False)
-        errors.print(f"Do: {hint}", markup=False)
+        _say_error(*_unforeseen(exc))
         return 1
 
 
+def _refused(error: ExporterError) -> int:
+    if isinstance(error, Invalid):
+        for problem in error.problems:
+            _say_error(f"{problem.field}: {problem.message}")
+    else:
+        _say_error(error.message)
+    if error.hint:
+        say(f"Do: {error.hint}")
+    return 2 if isinstance(error, MISUSE) else 1
+
+
 def _interrupted() -> int:
-    errors.print("Interrupted.")
+    say("Interrupted.")
     return 1
 
 
+def _say_error(message: str, hint: str = "") -> None:
+    say(f"Error: {message}", style="red")
+    if hint:
+        say(f"Do: {hint}")
+
+
 def _unforeseen(exc: Exception) -> tuple[str, str]:
-    """What went wrong and what to do, without the error's own words: they may hold a row or a key."""
+    """Say what went wrong and what to do, without its words: they may hold personal data."""
+    if isinstance(exc, ModuleNotFoundError) and exc.name:
+        message = f"The Python package {exc.name} is not installed."
+        return message, f"{sys.executable} -m pip install -r requirements.txt"
     if isinstance(exc, OSError) and exc.filename and exc.strerror:
-        return (
-            f"{exc.filename}: {exc.strerror}",
-            "Check the path, its permissions and the free space there.",
-        )
-    message = f"a defect of the exporter: {kind_and_place(exc)}"
+        hint = "Check the path, its permissions and the free space there."
+        return f"{exc.filename}: {exc.strerror}", hint
     return (
-        message,
-        "Open an issue with this line. EXPORTER_DEBUG=1 shows more, which may hold data of persons.",
+        f"A defect of the exporter: {kind_and_place(exc)}",
+        "Open an issue with this line. EXPORTER_DEBUG=1 shows more, which may be personal data.",
     )

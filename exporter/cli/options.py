@@ -1,36 +1,18 @@
-"""What the commands have in common: the app that they are about, options, questions, tables."""
+"""The options that several commands take. Quick to import: `--help` and each Tab need them."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
-import yaml
-from pydantic import BaseModel, SecretStr
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
-from exporter.cli import local_backend
-from exporter.cli.remote_backend import RemoteApp, user_token
-from exporter.definitions.mapping import MappingDocument, parse_mapping
 from exporter.errors import ConfigError
-from exporter.management.app import App
-from exporter.management.roles import Actor, Role
-
-errors = Console(stderr=True, highlight=False)
-WHOLE = ("id", "run", "export")  # columns that are copied into the next command
-PIPED_COLUMNS = 240  # where no terminal says how wide it is
-MAX_KEY_CHARACTERS = 1_000
-MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 
 AppUrl = Annotated[
     str,
@@ -38,13 +20,14 @@ AppUrl = Annotated[
         "--app",
         metavar="URL",
         envvar="EXPORTER_APP",
-        help="Ask the deployed app there, as the person who is signed in; else work on its store.",
+        help="Use the deployed app at this address, as the person who is signed in. "
+        "Without it, the command works on the app's own storage.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 State = Annotated[
     Path | None,
-    typer.Option("--state", metavar="DIR", help="Where `push` keeps runs, instead of an app's."),
+    typer.Option("--state", metavar="DIR", help="Use the folder where `push` keeps its runs."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Email = Annotated[
@@ -55,196 +38,153 @@ MappingFile = Annotated[
 ]
 
 
-@contextmanager
-def using(url: str, state: Path | None = None) -> Iterator[App]:
-    """The app at an address, the folder where `push` keeps runs, or the app whose settings are in the environment.
+def is_alone(context: typer.Context, *names: str) -> bool:
+    """Tell whether a group is called without one of its commands.
 
-    There, whoever reaches storage and vault may do everything: they could do so without us.
+    names: options of the group, which have no effect before a command. Raises ConfigError then.
     """
-    actor = Actor(id="command-line", name=_user(), role=Role.ADMIN)
-    if state:
-        yield local_backend.management(state).as_(actor)
-    elif url:
-        remote = RemoteApp(url, _token)
-        try:
-            yield remote
-        finally:
-            remote.close()
-    else:
-        from exporter import wiring
-
-        yield wiring.management().as_(actor)
-
-
-def _token() -> SecretStr:
-    given = os.environ.get("EXPORTER_TOKEN", "")
-    return SecretStr(given) if given else user_token(os.environ.get("AUTH_CLIENT_ID", ""))
-
-
-def _user() -> str:
-    """Who the Azure CLI says is signed in: for the record of changes, not a proof."""
-    folder = Path(os.environ.get("AZURE_CONFIG_DIR") or Path.home() / ".azure")
-    try:
-        profile = json.loads((folder / "azureProfile.json").read_text(encoding="utf-8-sig"))
-        names = [each["user"]["name"] for each in profile["subscriptions"] if each.get("isDefault")]
-        return str(names[0])[:120]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return "command line"
-
-
-def only_alone(context: typer.Context, *names: str) -> bool:
-    """Whether a group is called without a command of it. Its own options before a command would do nothing: misuse."""
     if context.invoked_subcommand is None:
         return True
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
+            command = context.invoked_subcommand
             raise ConfigError(
-                f"options of {context.info_name} stand before {context.invoked_subcommand}",
-                hint=f"Put them behind {context.invoked_subcommand}.",
+                f"Options of {context.info_name} stand before {command}.",
+                hint=f"Put the options behind {command}.",
             )
     return False
 
 
-# Asking
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """When an export runs."""
+
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="WHEN", help="arrival, schedule, demand or off.")
+    ] = None
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", metavar="HH:MM", help="A time of day. Can be repeated."),
+    ] = None
+    day: Annotated[
+        list[str] | None,
+        typer.Option("--day", metavar="DAY", help="Only on this day. Can be repeated."),
+    ] = None
+    cron: Annotated[
+        str | None,
+        typer.Option("--cron", metavar="EXPRESSION", help="A cron expression of five fields."),
+    ] = None
+    time_zone: Annotated[
+        str | None, typer.Option("--time-zone", metavar="NAME", help="Such as Europe/Bucharest.")
+    ] = None
+
+    def change(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Give a schedule's document with these options. Times of day and cron exclude each other.
+
+        A schedule on arrival or on demand has neither; `off` keeps them for later.
+        """
+        changed = dict(document)
+        has_no_times = self.on in ("arrival", "demand")
+        if self.at or self.day or has_no_times:
+            changed.pop("cron", None)
+        if self.cron or has_no_times:
+            changed.pop("times", None)
+            changed.pop("days", None)
+        given = {
+            "times": self.at,
+            "days": self.day,
+            "cron": self.cron,
+            "time_zone": self.time_zone,
+        }
+        changed |= {field: value for field, value in given.items() if value}
+        if self.on or self.at or self.cron:
+            changed["on"] = self.on or "schedule"
+        return changed
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Go on, or end with code 1. Where nobody can be asked, that is misuse."""
-    if yes:
-        return
-    typer.echo(
-        f"{question} [y/N]: ", err=True, nl=False
-    )  # typer's own leaves a blank on standard output
-    answer = sys.stdin.readline()
-    if not answer:
-        raise ConfigError(
-            "nobody answered, so nothing was done",
-            hint="Answer y, or give --yes (agree: --version).",
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What an export says, but for its name and its schedule. None: not given."""
+
+    connection: Annotated[
+        str | None, typer.Option("--connection", metavar="ID", help="A connection's ID.")
+    ] = None
+    list_name: Annotated[
+        str | None, typer.Option("--list", metavar="LIST", help="The Klaviyo list, by ID or name.")
+    ] = None
+    segments: Annotated[
+        list[str] | None,
+        typer.Option("--segment", metavar="NAME", help="A segment. Can be repeated."),
+    ] = None
+    email: Email = ""
+    mapping: MappingFile = None
+    max_profiles: Annotated[
+        int | None,
+        typer.Option("--max-profiles", metavar="N", help="Send nothing if more. 0: no maximum."),
+    ] = None
+    keep_rejected_rows: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-rejected-rows/--no-keep-rejected-rows",
+            help="Put each rejected row itself into rejected.csv.",
+        ),
+    ] = None
+    reconcile: Annotated[
+        bool | None,
+        typer.Option("--reconcile/--no-reconcile", help="Compare the list's members at the end."),
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        """Give the form's fields that are the same here and there."""
+        given: dict[str, Any] = {
+            "segments": self.segments or None,
+            "connection": self.connection,
+            "keep_rejected_rows": self.keep_rejected_rows,
+            "reconcile": self.reconcile,
+        }
+        fields = {name: value for name, value in given.items() if value is not None}
+        if self.max_profiles is not None:
+            fields["max_profiles"] = self.max_profiles or None
+        return fields
+
+
+def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take options in groups: a parameter whose type is a dataclass of options.
+
+    Typer sees each field of the dataclass as an option of the command.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {
+        name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)
+    }
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            parameters += _options_of(groups[parameter.name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            given[name] = group(**{field: given.pop(field) for field in fields})
+        command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=field.default,
+            annotation=hints[field.name],
         )
-    if answer.strip().lower() not in ("y", "yes"):
-        errors.print("Nothing was done.")
-        raise typer.Exit(1)
-
-
-def read_key(*, from_stdin: bool) -> SecretStr:
-    """A Klaviyo key, typed without echo or from standard input: never from the command line, which others can see."""
-    if from_stdin:
-        key = sys.stdin.read(MAX_KEY_CHARACTERS).strip()
-    elif sys.stdin.isatty():
-        key = str(typer.prompt("Klaviyo private key", hide_input=True, err=True)).strip()
-    else:
-        key = ""
-    if not key:
-        raise ConfigError(
-            "no key was given", hint="Type it at the prompt, or pipe it in with --key-stdin."
-        )
-    return SecretStr(key)
-
-
-def read_mapping(
-    email: str, file: Path | None, base: dict[str, Any] | None = None
-) -> MappingDocument:
-    """A mapping of a file, and of --email, which goes before. base: what --email alone is a change of."""
-    if file is None and not email:
-        raise ConfigError(
-            "no column for the e-mail address", hint="Give --email COLUMN or --mapping FILE.yaml."
-        )
-    document: Any = base or {}
-    if file is not None:
-        try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-            raise ConfigError(
-                f"{file} cannot be read: {type(exc).__name__}", hint="Give a YAML file."
-            ) from exc
-        if not isinstance(document, dict):
-            raise ConfigError(f"{file} is no mapping", hint="Write lines such as `email: EMail`.")
-    return parse_mapping({**document, **({"email": email} if email else {})})
-
-
-# Printing
-
-
-def print_json(document: Any) -> None:
-    print(json.dumps(document, ensure_ascii=False, indent=1))
-
-
-def as_json_document(view: BaseModel) -> dict[str, Any]:
-    return dict(view.model_dump(mode="json"))
-
-
-def print_document(
-    document: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool
-) -> None:
-    if as_json:
-        print_json(document)
-    else:
-        print(as_text(document))
-
-
-def print_rows(rows: Sequence[dict[str, Any]], columns: Iterable[str], as_json: bool) -> None:
-    """A table of some columns, or everything as JSON."""
-    if as_json:
-        print_json(list(rows))
-        return
-    columns = [
-        column
-        for column in columns
-        if not rows or any(row.get(column) not in (None, "") for row in rows)
+        for field in dataclasses.fields(group)
     ]
-    table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for column in columns:
-        table.add_column(column, no_wrap=column in WHOLE, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(shown(row.get(column))) for column in columns))
-    is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    Console(highlight=False, width=PIPED_COLUMNS if is_piped else None).print(table)
-
-
-def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
-    """A line for each field that there is."""
-    for name, value in fields:
-        if value not in (None, "", [], {}):
-            print(f"{name:14}{shown(value)}")
-
-
-def shown(value: Any) -> str:
-    """A value in a line for a person, without what a terminal would act on."""
-    match value:
-        case None:
-            text = ""
-        case bool():
-            text = "yes" if value else "no"
-        case list():
-            text = ", ".join(map(str, value))
-        case str() if found := MOMENT.fullmatch(value):
-            text = f"{found[1]} {found[2]} UTC"
-        case _:
-            text = str(value)
-    return "".join(one if one.isprintable() else " " for one in text)
-
-
-def print_warnings(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        errors.print(f"Warning: {warning}", style="yellow", markup=False)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error; nothing where that is no terminal."""
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=None)
-            bar.update(tasks[phase], completed=done, total=total or None)
-
-        yield show

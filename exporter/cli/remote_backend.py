@@ -1,6 +1,6 @@
-"""A deployed app over its HTTP API (docs/openapi.json): the same methods, values and errors as on its store.
+"""A deployed app over its HTTP API (docs/openapi.json): methods, values and errors as on its store.
 
-Who asks is decided by the token, what they may by the app.
+The token says who asks; the app decides what they may do.
 """
 
 from __future__ import annotations
@@ -45,32 +45,47 @@ from exporter.management.views import (
 )
 from exporter.runs.run import RUN_ID
 
-# Azure ends a request after 230 s: https://learn.microsoft.com/azure/azure-functions/functions-scale#timeout, 2026-11.
+# Azure ends a request after 230 s (2026-11):
+# https://learn.microsoft.com/azure/azure-functions/functions-scale#timeout
 CONNECT_S, ANSWER_S = 15, 240  # the second is also for a whole answer
 MAX_ANSWER_BYTES = 64_000_000  # the app's own are at most 50 MB, a list of rows
 PIECE_BYTES = 65_536
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CUSTOM = {"X-Exporter": "1"}  # the API wants it: no page of another site can send it
-SIGN_IN = "Sign in with `az login` as somebody with a role in this app, or give a token in EXPORTER_TOKEN."
+SIGN_IN = (
+    "Sign in with `az login` as somebody with a role in this app, or set EXPORTER_TOKEN to a token."
+)
 
 Value = TypeVar("Value")
 
 
 class RemoteApp:
-    """The app at an address, as whoever the token is of."""
+    """The app at an address, used by the person whose token it is."""
 
-    def __init__(self, url: str, token: Callable[[], SecretStr]) -> None:
-        """token: asked once, with the first request. Raises ConfigError for an address that a token must not go to."""
+    def __init__(
+        self,
+        url: str,
+        token: Callable[[], SecretStr],
+        *,
+        page: int = MAX_PAGE,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """token: asked once, with the first request. page: items of a list asked for at once.
+
+        Raises ConfigError for an address that a token must not be sent to.
+        """
         if not _is_safe(url):
             raise ConfigError(
-                "the app's address must begin with https://", hint="Give --app https://YOUR-APP..."
+                "The app's address must begin with https://.",
+                hint="Give --app https://YOUR-APP...",
             )
+        self._page, self._max_answer_bytes, self._clock = page, max_answer_bytes, clock
         self._url, self._token = url.rstrip("/") + "/api", token
         self._session = requests.Session()
         self._session.headers.update(CUSTOM)
-        self._session.auth = (
-            self._sign
-        )  # requests would put what a .netrc has in the place of a mere header
+        # Not a mere header: requests would replace it by what a .netrc has.
+        self._session.auth = self._sign
         self._given: SecretStr | None = None
 
     def close(self) -> None:
@@ -183,7 +198,7 @@ class RemoteApp:
         return self._ask(dict[str, Any], "GET", _run(run_id) + "/report")
 
     def rows(self, run_id: str, kind: Rows) -> Iterator[bytes]:
-        return _pieces(self._send("GET", _run(run_id) + f"/{kind}.csv"))
+        return self._pieces(self._send("GET", _run(run_id) + f"/{kind}.csv"))
 
     def cancel_run(self, run_id: str) -> RunView:
         return self._ask(RunView, "POST", _run(run_id) + "/cancel")
@@ -200,20 +215,20 @@ class RemoteApp:
         self, kind: type[Value], method: str, path: str, body: Any = None, **options: Any
     ) -> Value:
         """Send a request and read its answer."""
-        content = b"".join(_pieces(self._send(method, path, body, **options)))
+        content = b"".join(self._pieces(self._send(method, path, body, **options)))
         try:
             return TypeAdapter(kind).validate_json(content)
         except ValidationError as exc:
             raise ExporterError(
-                "the app's answer cannot be read",
+                "The app's answer cannot be read.",
                 hint="Use the command line of the version that is deployed.",
             ) from exc
 
     def _all(self, kind: type[Value], path: str) -> list[Value]:
-        """A list that comes in pages."""
+        """Ask for all pages of a list."""
         found, cursor = list[Value](), ""
         while True:
-            params = {"limit": MAX_PAGE, "cursor": cursor}
+            params = {"limit": self._page, "cursor": cursor}
             page = self._ask(Page[kind], "GET", path, params=params)  # type: ignore[valid-type]
             found += page.items
             if not page.next:
@@ -229,7 +244,7 @@ class RemoteApp:
         etag: str = "",
         params: dict[str, Any] | None = None,
     ) -> requests.Response:
-        """Send a request; its answer, to be read, if it is a success, else the error that the app told of."""
+        """Send a request and give its answer, to be read. Raises the error that the app told of."""
         try:
             answer = self._session.request(
                 method,
@@ -243,67 +258,70 @@ class RemoteApp:
             )
         except requests.RequestException as exc:
             raise Transient(
-                f"{self._url} does not answer ({type(exc).__name__})",
+                f"{self._url} does not answer ({type(exc).__name__}).",
                 hint="Check the address, and try again.",
             ) from exc
         if answer.ok and not answer.is_redirect:
             return answer
-        raise _error(answer, b"".join(_pieces(answer)))
+        raise _error(answer, b"".join(self._pieces(answer)))
 
-
-def _pieces(answer: requests.Response) -> Iterator[bytes]:
-    """The body of an answer as it comes, unless it is too long or takes too long."""
-    size, deadline = 0, time.monotonic() + ANSWER_S
-    try:
-        with answer:
-            while piece := answer.raw.read1(PIECE_BYTES, decode_content=True):
-                size += len(piece)
-                if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                    raise ExporterError(
-                        "the app's answer has no end", hint="Check the app's address."
-                    )
-                yield piece
-    except (OSError, urllib3.exceptions.HTTPError) as exc:
-        raise Transient(
-            f"the app's answer broke off ({type(exc).__name__})", hint="Try again."
-        ) from exc
+    def _pieces(self, answer: requests.Response) -> Iterator[bytes]:
+        """Give the body of an answer as it comes, unless it is too long or takes too long."""
+        size, deadline = 0, self._clock() + ANSWER_S
+        try:
+            with answer:
+                while piece := answer.raw.read1(PIECE_BYTES, decode_content=True):
+                    size += len(piece)
+                    if size > self._max_answer_bytes or self._clock() > deadline:
+                        raise ExporterError(
+                            "The app's answer has no end.", hint="Check the app's address."
+                        )
+                    yield piece
+        except (OSError, urllib3.exceptions.HTTPError) as exc:
+            raise Transient(
+                f"The app's answer broke off ({type(exc).__name__}).", hint="Try again."
+            ) from exc
 
 
 def user_token(client_id: str) -> SecretStr:
-    """The token of whoever is signed in on this machine, for the app's registration. Raises ConfigError."""
+    """Get the token of who is signed in here, for the app's registration. Raises ConfigError."""
     from azure.core.exceptions import ClientAuthenticationError
     from azure.identity import AzureCliCredential, ChainedTokenCredential, DefaultAzureCredential
 
     if not client_id:
-        hint = 'Give it: export AUTH_CLIENT_ID="$(azd env get-value AUTH_CLIENT_ID)". Or a token in EXPORTER_TOKEN.'
-        raise ConfigError("which application people sign in to is not known", hint=hint)
+        hint = (
+            'Run: export AUTH_CLIENT_ID="$(azd env get-value AUTH_CLIENT_ID)". '
+            "Or set EXPORTER_TOKEN to a token."
+        )
+        raise ConfigError("The application that people sign in to is not known.", hint=hint)
     scope = f"api://{client_id}/.default"
-    # The command line's own first: it is a person's, and the app's registration knows the Azure CLI.
+    # The Azure CLI's own first: it is a person's, and the app's registration knows it.
     with ChainedTokenCredential(
         AzureCliCredential(), DefaultAzureCredential(exclude_cli_credential=True)
     ) as found:
         try:
             return SecretStr(found.get_token(scope).token)
         except ClientAuthenticationError as exc:
-            raise ConfigError("nobody is signed in", hint=SIGN_IN) from exc
+            raise ConfigError("Nobody is signed in.", hint=SIGN_IN) from exc
 
 
 def _is_safe(url: str) -> bool:
-    """Whether a token may be sent there: over https, or no further than this machine."""
+    """Tell whether a token may be sent there: over https, or no further than this machine."""
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and (
-            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-        )
+        if parts.scheme == "http":
+            return parts.hostname in LOOPBACK
+        return parts.scheme == "https" and bool(parts.hostname)
     except ValueError:
         return False
 
 
 def _body(form: BaseModel) -> dict[str, Any]:
-    """A form as JSON. A key is masked in it."""
-    return form.model_dump(mode="json", exclude_none=True) | (
-        {"connection": form.connection} if isinstance(form, ExportForm) else {}
-    )
+    """Write a form as JSON. A key is masked in it."""
+    body = form.model_dump(mode="json", exclude_none=True)
+    if isinstance(form, ExportForm):
+        body["connection"] = form.connection  # None: detached
+    return body
 
 
 def _connection(connection_id: str) -> str:
@@ -315,7 +333,7 @@ def _export(export_id: str) -> str:
 
 
 def _id(given: str, kind: str) -> str:
-    """An id as part of a path. What can be none is not sent: it might mean another path."""
+    """Give an ID as part of a path. Anything else is not sent: it might mean another path."""
     if not re.fullmatch(ID_PATTERN, given):
         raise Unknown(f"there is no {kind} {given[:200]}", hint=f"Look at the list of {kind}s.")
     return given
@@ -329,7 +347,7 @@ def _run(run_id: str) -> str:
 
 
 def _classes() -> dict[str, type[ExporterError]]:
-    """Our errors by the names that problem documents have for them."""
+    """Give our errors by the names that problem documents have for them."""
     found, waiting = dict[str, type[ExporterError]](), [ExporterError]
     while waiting:
         kind = waiting.pop()
@@ -339,7 +357,7 @@ def _classes() -> dict[str, type[ExporterError]]:
 
 
 def _error(answer: requests.Response, content: bytes) -> ExporterError:
-    """What the app, or the platform before it, said."""
+    """Give what the app, or the platform before it, said."""
     try:
         document = json.loads(content)
         detail, hint = str(document["detail"]), str(document.get("hint", ""))
@@ -364,16 +382,18 @@ def _error(answer: requests.Response, content: bytes) -> ExporterError:
 
 
 def _error_of_platform(answer: requests.Response) -> ExporterError:
-    """An answer that is no problem document: it is not the app's own."""
+    """Read an answer that is not a problem document: it is not the app's own."""
     status = answer.status_code
     if status == requests.codes.unauthorized or answer.is_redirect:
-        return ConfigError("the app does not know who you are", hint=SIGN_IN)
+        return ConfigError("The app does not know who you are.", hint=SIGN_IN)
     if status == requests.codes.forbidden:
-        return NotAllowed("the app does not let you in")
+        return NotAllowed("The app does not let you in.")
     if status == requests.codes.not_found:
-        return ConfigError("no segment exporter answers there", hint="Check the app's address.")
+        return ConfigError(
+            "There is no segment exporter at this address.", hint="Check the app's address."
+        )
     if status == requests.codes.too_many_requests or status >= requests.codes.server_error:
-        return Transient(f"the app could not answer ({status})", hint="Try again in a minute.")
+        return Transient(f"The app could not answer ({status}).", hint="Try again in a minute.")
     return ExporterError(
-        f"the app answered {status}, which it never says", hint="Check the app's address."
+        f"The app answered with an unexpected status ({status}).", hint="Check the app's address."
     )

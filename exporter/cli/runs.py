@@ -4,59 +4,65 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.options import (
-    AppUrl,
-    Json,
-    State,
+from exporter.cli.backends import open_app
+from exporter.cli.options import AppUrl, Json, State
+from exporter.cli.printing import (
     as_json_document,
-    errors,
     print_document,
     print_json,
     print_rows,
     progress_bar,
-    using,
+    say,
 )
-from exporter.cli.wording import report_as_text
 from exporter.errors import ConfigError
-from exporter.management.app import App, Rows
-from exporter.management.views import DELIVERED, MAX_PAGE, RunView
-from exporter.runs.run import Status
 
-POLL_S = 2.0
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs` lists it.")]
+    from exporter.cli.printing import Progress
+    from exporter.management.app import App, Rows
+    from exporter.management.views import RunView
+
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.25, 2.0  # between two looks at a run that is waited for
+PAGE = 200  # runs asked for at once: the most that the app gives
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's ID, as `runs` lists it.")]
 
 
 def run(
-    export: Annotated[str, typer.Argument(metavar="[EXPORT]", help="An export's id.")] = "",
+    export: Annotated[str, typer.Argument(metavar="[EXPORT]", help="An export's ID.")] = "",
     every: Annotated[
-        bool, typer.Option("--all", help="Every export with an active schedule.")
+        bool, typer.Option("--all", help="Run every export with an active schedule.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Follow the run to its end; code 1 if it is no success.")
+        bool, typer.Option("--wait", help="Follow the run to its end. Exit code 1 if it fails.")
     ] = False,
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
-    """Start a run on the newest snapshots; the app does the work.
+    """Start a run on the newest snapshots. The app does the work.
 
     Example: python -m exporter run high-value
     """
+    from exporter.cli.wording import report_as_text
+    from exporter.runs.run import DELIVERED, Status
+
     if bool(export) == every or (every and wait):
         raise ConfigError(
-            "one export, or --all (which does not --wait)",
-            hint="python -m exporter exports lists them.",
+            "Give one export, or --all. --wait is for one export only.",
+            hint="python -m exporter exports lists the exports.",
         )
-    with using(app) as it:
+    with open_app(app) as it:
         if every:
             _run_all(it, as_json)
             return
         started = it.run_export(export)
-        ended = _wait(it, started) if wait else None
+        ended = wait_for(it, started) if wait else None
         if ended and not as_json:
             print(report_as_text(it.report(ended.id)))
     shown = ended or started
@@ -85,19 +91,31 @@ def _run_all(app: App, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _wait(app: App, started: RunView) -> RunView:
-    with progress_bar() as progress:
-        view = started
-        while view.is_open:
-            time.sleep(POLL_S)
-            view = app.run(started.id)
-            progress(view.phase, view.accepted or 0, view.counts.profiles)
+def wait_for(
+    app: App,
+    started: RunView,
+    *,
+    show: Progress | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RunView:
+    """Follow a run to its end. show: told its progress, instead of a bar."""
+    if show is None:
+        with progress_bar() as bar:
+            return wait_for(app, started, show=bar, sleep=sleep)
+    view, pause_s = started, FIRST_LOOK_S
+    while view.is_open:
+        sleep(pause_s)
+        pause_s = min(pause_s * 2, LONGEST_LOOK_S)
+        view = app.run(started.id)
+        show(view.phase, view.accepted or 0, view.counts.profiles)
     return view
 
 
 def runs(
-    export: Annotated[str, typer.Argument(metavar="EXPORT", help="An export's id.")],
-    limit: Annotated[int, typer.Option(min=1, help="Only so many.")] = sys.maxsize,
+    export: Annotated[str, typer.Argument(metavar="EXPORT", help="An export's ID.")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the newest N. Default: all.")
+    ] = None,
     state: State = None,
     app: AppUrl = "",
     as_json: Json = False,
@@ -106,19 +124,21 @@ def runs(
 
     Example: python -m exporter runs high-value --limit 10
     """
-    with using(app, state) as it:
-        found, cursor = list[RunView](), ""
-        while len(found) < limit:
-            page = it.runs(export, limit=min(limit - len(found), MAX_PAGE), cursor=cursor)
-            found += page.items
-            if not page.next:
-                break
-            cursor = page.next
-    print_rows(
-        [_row(one) for one in found],
-        ("run", "status", "created", "delivered", "rejected", "message"),
-        as_json,
-    )
+    with open_app(app, state) as it:
+        rows = [_row(view) for view in islice(_newest(it, export, limit), limit)]
+    columns = ("run", "status", "created", "delivered", "rejected", "message")
+    print_rows(rows, columns, as_json)
+
+
+def _newest(app: App, export: str, limit: int | None) -> Iterator[RunView]:
+    """Give the runs of an export, newest first, by pages no longer than needed."""
+    size, cursor = min(limit or PAGE, PAGE), ""
+    while True:
+        page = app.runs(export, limit=size, cursor=cursor)
+        yield from page.items
+        if not page.next:
+            return
+        cursor = page.next
 
 
 def _row(view: RunView) -> dict[str, Any]:
@@ -137,7 +157,7 @@ def report(
     rows: Annotated[
         str,
         typer.Option(
-            metavar="KIND", help="The CSV of rejected (it names people) or duplicates instead."
+            metavar="KIND", help="Print the CSV of rejected (it names people) or duplicates."
         ),
     ] = "",
     state: State = None,
@@ -148,10 +168,12 @@ def report(
 
     Example: python -m exporter report high-value/20260824T1433Z-1a2b3c4d5e
     """
+    from exporter.cli.wording import report_as_text
+
     kinds: dict[str, Rows] = {"rejected": "rejected", "duplicates": "duplicates"}
     if rows and rows not in kinds:
-        raise ConfigError(f"--rows: {rows} is no choice", hint="Give rejected or duplicates.")
-    with using(app, state) as it:
+        raise ConfigError(f"--rows cannot be {rows}.", hint="Choose rejected or duplicates.")
+    with open_app(app, state) as it:
         if rows:
             for chunk in it.rows(run_id, kinds[rows]):
                 sys.stdout.buffer.write(chunk)
@@ -160,21 +182,21 @@ def report(
 
 
 def cancel(run_id: Run, app: AppUrl = "") -> None:
-    """Stop a run: no batch leaves later than 0.3 s from now.
+    """Stop a run. No batch is sent after 0.3 s.
 
     Example: python -m exporter cancel high-value/20260824T1433Z-1a2b3c4d5e
     """
-    with using(app) as it:
+    with open_app(app) as it:
         it.cancel_run(run_id)
-    errors.print("No batch leaves later than 0.3 s from now. The run ends within minutes.")
+    say("No batch is sent after 0.3 s from now. The run ends within minutes.")
 
 
 def whoami(app: AppUrl = "", as_json: Json = False) -> None:
-    """Say who you are to the app, and with which role.
+    """Say who you are to the app, and which role you have.
 
     Example: python -m exporter whoami
     """
-    with using(app) as it:
+    with open_app(app) as it:
         document = as_json_document(it.whoami())
     if as_json:
         print_json(document)

@@ -2,125 +2,175 @@
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from exporter.planning.plan import NEWEST_BY
 from exporter.rejection_reasons import MESSAGES, RejectReason
 
+Line = tuple[str, Any]
+
 MAX_FILES = 5  # told of in a text
+MAX_PATH = 60  # characters of a file's path in a text
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: 1 row, 2 rows."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def report_as_text(document: dict[str, Any]) -> str:
-    """The report for a person at a terminal."""
-    out = io.StringIO()
-    lines = [
-        ("Status", document["status"]),
-        ("", document["message"]),
-        ("Do", document["hint"]),
-        ("Run", document["run"]),
-        ("List", f"{document['list']}{_members(document.get('list_members'))}"),
-        ("Rows", f"{document['rows']:,}"),
-        ("Delivered", f"{document['delivered']:,} in {document['jobs']:,} import jobs"),
-        ("Duplicates", f"{document['duplicates']:,}"),
-        ("Rejected", f"{document['rejected']:,}"),
-        *(("Note", note) for note in document.get("notes", [])),
+    """Write the report of a run for a person at a terminal."""
+    jobs = counted(document["jobs"], "import job")
+    return _text(
+        [
+            ("Status", document["status"]),
+            ("", document["message"]),
+            ("Do", document["hint"]),
+            ("Run", document["run"]),
+            ("Export", document.get("export")),
+            ("List", f"{document['list']}{_members(document.get('list_members'))}"),
+            ("Began", _moment(document.get("created_at"))),
+            ("Ended", _end(document)),
+            ("Rows", f"{document['rows']:,}"),
+            ("Delivered", f"{document['delivered']:,} in {jobs}"),
+            ("Duplicates", f"{document['duplicates']:,}"),
+            ("Rejected", f"{document['rejected']:,}"),
+            *(("Note", note) for note in document.get("notes", [])),
+            *_reasons(document),
+            *_files(document["files"]),
+        ]
+    )
+
+
+def plan_as_text(summary: dict[str, Any]) -> str:
+    """Write a dry run for a person at a terminal."""
+    pace = f"about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace"
+    return _text(
+        [
+            ("Would fail", summary["message"]),
+            ("Do", summary["hint"]),
+            ("Rows", f"{summary['rows']:,}"),
+            ("To send", counted(summary["profiles"], "profile")),
+            ("Jobs", f"{summary['jobs']:,}, {pace}"),
+            ("Duplicates", f"{summary['duplicates']:,}"),
+            ("Rejected", f"{summary['rejected']:,}"),
+            *_reasons(summary),
+            ("Identifier", summary["identifier"]),
+            *(("Mapping", line) for line in summary["mapping"]),
+            *_files(summary["files"]),
+            *(("Sample", json.dumps(sample, ensure_ascii=False)) for sample in summary["samples"]),
+        ]
+    )
+
+
+def erasure_as_text(document: dict[str, Any]) -> str:
+    """Write what was erased where, for a person at a terminal. Holds no address."""
+    lines: list[Line] = [
+        ("Erased", f"{each['name']}: {each['what']}") for each in document["erased"]
     ]
-    for name, value in lines:
-        if value:
-            out.write(f"{name:12}{value}\n")
-    _write_reasons(out, document)
-    _write_files(out, document["files"])
-    return out.getvalue()
+    is_open = "may hold the person until it closes"
+    is_left = "names the person or cannot be read. Correct it by hand."
+    lines += [("Open", f"{run}: {is_open}") for run in document["open_runs"]]
+    lines += [("Left", f"{name}: {is_left}") for name in document["left"]]
+    asked = [f"connection {name}" for name in document["klaviyo_asked"]]
+    lines += [("Klaviyo", f"{each}: asked to delete the profile") for each in asked]
+    for each in document["klaviyo_failed"]:
+        words = f"connection {each['connection']}: {each['message']} {each['hint']}".rstrip()
+        lines.append(("Failed", words))
+    if document["open_runs"]:
+        lines.append(("Do", "Wait for these runs or cancel them. Then forget the person again."))
+    return _text(lines).rstrip("\n") or "Nothing was found."
+
+
+def _text(lines: Sequence[Line]) -> str:
+    """Write the lines that have a value, with their names in a column."""
+    return "".join(f"{name:12}{value}\n" for name, value in lines if value)
 
 
 def _members(count: int | None) -> str:
-    return "" if count is None else f", {count:,} members by Klaviyo's count"
+    return "" if count is None else f", {counted(count, 'member')} by Klaviyo's count"
 
 
-def _write_reasons(out: io.StringIO, document: dict[str, Any]) -> None:
-    for reason, number in sorted(document["rejected_by_reason"].items()):
+def _moment(text: str | None) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC" if text else ""
+
+
+def _end(document: dict[str, Any]) -> str:
+    began, ended = document.get("created_at"), document.get("finished_at")
+    if not began or not ended:
+        return _moment(ended)
+    seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+    return f"{_moment(ended)}, after {_duration(seconds)}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _reasons(document: dict[str, Any]) -> Iterator[Line]:
+    """Give why rows were rejected and cells left out, what costs most first."""
+    for reason, number in _by_cost(document["rejected_by_reason"]):
         examples = _examples(document["examples"].get(reason))
-        out.write(f"  {number:>9,}  {MESSAGES[RejectReason(reason)]}{examples}\n")
-    for attribute, number in sorted(document["cells_left_out"].items()):
-        examples = _examples(document.get("cells_left_out_examples", {}).get(attribute))
-        out.write(f"  {number:>9,}  {_left_out(attribute)}{examples}\n")
+        yield f"{number:>10,}", f"{MESSAGES[RejectReason(reason)]}{examples}"
+    all_examples = document.get("cells_left_out_examples", {})
+    for attribute, number in _by_cost(document["cells_left_out"]):
+        examples = _examples(all_examples.get(attribute))
+        yield f"{number:>10,}", f"{_left_out(attribute)}{examples}"
+
+
+def _by_cost(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
 
 
 def _left_out(attribute: str) -> str:
     if attribute == NEWEST_BY:
-        return "cells of the newest_by column are no moment and no number: their rows count as the oldest"
+        return (
+            "cells in the newest_by column are neither a date nor a number: their rows count as "
+            "the oldest"
+        )
     return f"cells for {attribute} could not be read and were left out"
 
 
-def _write_files(out: io.StringIO, files: list[dict[str, Any]]) -> None:
-    """How the first files were read; the document has all."""
+def _examples(lines: list[str] | None) -> str:
+    """Give the first rows, each as file:line."""
+    if not lines:
+        return ""
+    shortened = [_shortened(line) for line in lines]
+    return f"  e.g. {', '.join(shortened)}"
+
+
+def _shortened(path: str) -> str:
+    """Leave out the middle of a long path: its end says which file and line it is."""
+    if len(path) <= MAX_PATH:
+        return path
+    head = MAX_PATH // 3
+    return f"{path[:head]}...{path[-(MAX_PATH - head - 3) :]}"
+
+
+def _files(files: list[dict[str, Any]]) -> Iterator[Line]:
+    """Tell how the first files were read; the document has all."""
     for file in files[:MAX_FILES]:
-        out.write(
-            f"File        {file['name']}: {file['rows']:,} rows. {file['header']}{_written(file)}{_culture(file)}\n"
-        )
+        rows = counted(file["rows"], "row")
+        yield "File", f"{_shortened(file['name'])}: {rows}. {file['header']}{_written(file)}"
     if len(files) > MAX_FILES:
-        out.write(f"            and {len(files) - MAX_FILES:,} more\n")
+        yield "", f"and {len(files) - MAX_FILES:,} more"
 
 
 def _written(file: dict[str, Any]) -> str:
-    """Delimiter and encoding. A Parquet file has neither; reports of old runs do not know the encoding."""
-    delimiter, encoding = file["delimiter"], file.get("encoding")
-    if not delimiter:
-        return ""
-    return f" Delimiter {DELIMITER_NAMES.get(delimiter, repr(delimiter))}{f', encoding {encoding}' if encoding else ''}."
-
-
-def _examples(lines: list[str] | None) -> str:
-    return f"  e.g. {', '.join(lines)}" if lines else ""
-
-
-def _culture(file: dict[str, Any]) -> str:
-    return f" Dates and numbers are read as in {file['culture']}." if file.get("culture") else ""
-
-
-def erasure_as_text(document: dict[str, Any]) -> str:
-    """What was erased where, for a person at a terminal. Holds no address."""
-    lines = [f"Erased      {each['name']}: {each['what']}" for each in document["erased"]]
-    lines += [
-        f"Open        {run}: may hold the person until it closes" for run in document["open_runs"]
-    ]
-    lines += [
-        f"Left        {name}: names the person or cannot be read, mend it by hand"
-        for name in document["left"]
-    ]
-    lines += [
-        f"Klaviyo     connection {name}: asked to delete the profile"
-        for name in document["klaviyo_asked"]
-    ]
-    for each in document["klaviyo_failed"]:
-        lines.append(
-            f"Failed      connection {each['connection']}: {each['message']} {each['hint']}".rstrip()
-        )
-    if document["open_runs"]:
-        lines.append(
-            "Do          Wait for these runs or cancel them, then forget the person again."
-        )
-    return "\n".join(lines) or "Nothing was found."
-
-
-def plan_as_text(summary: dict[str, Any]) -> str:
-    """A dry run for a person at a terminal."""
-    out = io.StringIO()
-    if summary["message"]:
-        out.write(f"Would fail  {summary['message']}\nDo          {summary['hint']}\n")
-    out.write(f"Rows        {summary['rows']:,}\nTo send     {summary['profiles']:,} profiles\n")
-    out.write(
-        f"Jobs        {summary['jobs']:,}, about {summary['seconds_at_klaviyos_pace']:,} s at Klaviyo's pace\n"
-    )
-    out.write(f"Duplicates  {summary['duplicates']:,}\nRejected    {summary['rejected']:,}\n")
-    _write_reasons(out, summary)
-    out.write(f"Identifier  {summary['identifier']}\n")
-    for line in summary["mapping"]:
-        out.write(f"Mapping     {line}\n")
-    _write_files(out, summary["files"])
-    for sample in summary["samples"]:
-        out.write(f"Sample      {json.dumps(sample, ensure_ascii=False)}\n")
-    return out.getvalue()
+    """Say how a file is written: a Parquet file has no delimiter, an old report no encoding."""
+    delimiter, encoding, culture = file["delimiter"], file.get("encoding"), file.get("culture")
+    words = ""
+    if delimiter:
+        words += f" Delimiter {DELIMITER_NAMES.get(delimiter, repr(delimiter))}"
+        words += f", encoding {encoding}." if encoding else "."
+    if culture:
+        words += f" Dates and numbers are read as in {culture}."
+    return words

@@ -18,7 +18,7 @@ from tests.cli.serving import serving_api
 from tests.journeys.world import World
 from tests.management.managing import managed
 
-# Typer makes it anew for each call, out of every function of the command line: most of the time of these tests.
+# Typer makes it anew for each call, out of every function: most of the time of these tests.
 _command = functools.cache(typer.main.get_command)
 
 

@@ -1,4 +1,4 @@
-"""Exports from a file: what is checked before anything is changed, and that the file and what is there agree after."""
+"""Exports from a file: what is checked first, and that the file and what is there agree after."""
 
 from __future__ import annotations
 
@@ -163,7 +163,11 @@ def test_pausing_and_settings_come_together(vips: str, both: CommandLine, file: 
         ("list: VIPs", "list: Nope", "high-value.list: the account has no list Nope"),
         ("list: VIPs", "list_id: VIPs", "high-value.list_id: is called list here"),
         ("    list: VIPs\n", "", "high-value.list: is missing"),
-        ("connection: main-account", "connection: nowhere", "high-value.connection: there is none"),
+        (
+            "connection: main-account",
+            "connection: nowhere",
+            "high-value.connection: You may use no connection",
+        ),
         ("    connection: null\n", "", "Everybody.connection: is missing"),
         ("connection: main-account", "connection: [main-account]", "high-value.connection: "),
         ("[06:00, 18:30]", "[6 o'clock]", "high-value.schedule.times.0"),
@@ -173,17 +177,17 @@ def test_pausing_and_settings_come_together(vips: str, both: CommandLine, file: 
         ("name: Everybody", "id: high-value\n    name: Everybody", "is in the file twice"),
         ("name: Everybody", "nam: Everybody", "exports.2.nam: there is no such field"),
         ("id: high-value", "id: High Value", "High Value.id"),
-        ("id: high-value", "id: high-value\n    id: other", "the key id is there twice"),
+        ("id: high-value", "id: high-value\n    id: other", "the key id is written twice"),
         ("list: LIST01", "list: no id", "Everybody.list"),
-        ("exports:", "export:", "should hold the one key exports"),
-        ("exports:", "exports: [a]\nx:", "should hold the one key exports"),
-        ("mapping:\n", "mapping: [\n", "is no YAML at line"),
+        ("exports:", "export:", "should hold the one key `exports:`"),
+        ("exports:", "exports: [a]\nx:", "should hold the one key `exports:`"),
+        ("mapping:\n", "mapping: [\n", "is not valid YAML at line"),
         (
             "  - id: high-value",
             "  - just words\n  - id: high-value",
             "exports.1: should be keys and values",
         ),
-        ("id: high-value", "id: !!python/object/apply:os.getcwd []", "is no YAML"),
+        ("id: high-value", "id: !!python/object/apply:os.getcwd []", "is not valid YAML"),
     ],
 )
 def test_one_wrong_field_changes_nothing_and_is_named(
@@ -242,7 +246,7 @@ def test_one_edit_that_one_may_not_make_stops_all_of_them(
     line.be("cem")
     before = dict(world.text_of_state())
     said = line("exports", "apply", "-f", file, "--prune", "--yes")
-    assert (said.code, "you may not remove Administrators' own" in said.err) == (1, True), said
+    assert (said.code, "You may not remove Administrators' own" in said.err) == (1, True), said
     assert dict(world.text_of_state()) == before
     line.ok("exports", "apply", "-f", file, "--yes")
 
@@ -261,7 +265,8 @@ def test_some_exports_can_be_dumped(vips: str, both: CommandLine, file: Path) ->
     assert both.ok("exports", "dump", "everybody").out == (
         "exports:\n- id: everybody\n  name: Everybody\n  connection: null\n  list: LIST01\n"
         "  segments:\n  - All\n  - More\n"
-        "  mapping:\n    email: EMail\n    properties: '*'\n  schedule:\n    'on': 'off'\n  paused: true\n"
+        "  mapping:\n    email: EMail\n    properties: '*'\n"
+        "  schedule:\n    'on': 'off'\n  paused: true\n"
     )
 
 

@@ -88,5 +88,5 @@ def test_run_queues_a_run_that_can_be_watched_and_cancelled(settings: dict[str, 
 )
 def test_what_does_not_exist_is_said(settings: dict[str, str], args: tuple[str, ...]) -> None:
     done = run(settings, *args)
-    assert (done.returncode, "there is no" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "there is no" in done.stderr.lower()) == (2, True), done.stderr
     assert "Traceback" not in done.stderr

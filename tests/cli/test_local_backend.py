@@ -10,7 +10,6 @@ import pytest
 from pydantic import SecretStr
 
 from exporter.cli import local_backend
-from exporter.cli.files import LOCAL_LIMITS
 from exporter.definitions.mapping import parse_mapping
 from exporter.errors import ConfigError
 from exporter.runs.run import Run, Status
@@ -23,16 +22,14 @@ def _push(tmp_path: Path) -> Run:
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for file in files:
         file.write_text(f"EMail\n{file.stem}@example.com\n")
+    mapping = parse_mapping({"email": "EMail"})
     _, run = local_backend.push(
         files,
-        list_id="LIST01",
-        mapping=parse_mapping({"email": "EMail"}),
-        keep_rejected_rows=False,
+        local_backend.export_to("LIST01", mapping, keep_rejected_rows=False),
         key=SecretStr("pk_x"),
+        klaviyo=local_backend.klaviyo_of({"KLAVIYO_BASE_URL": "http://127.0.0.1:9"}),
         state=tmp_path / "state",
-        base_url="http://127.0.0.1:9",
-        revision="2026-07-15",
-        limits=LOCAL_LIMITS,
+        limits=local_backend.LIMITS,
         progress=lambda *_: None,
         tell=lambda _: None,
     )

@@ -1,4 +1,4 @@
-"""Over HTTP every error is what it is on the store, and what is no answer of the app is said to be none."""
+"""Over HTTP each error is the one of the store; an answer that is not the app's is told as such."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -40,7 +41,9 @@ PAGE = {"Content-Type": "text/html"}
 
 
 @contextlib.contextmanager
-def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[RemoteApp]:
+def answering(
+    status: int, headers: dict[str, str], body: bytes, **options: Any
+) -> Iterator[RemoteApp]:
     """An app at an address where every request is answered so."""
     seen: list[str] = []
 
@@ -60,7 +63,8 @@ def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[Rem
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    app = RemoteApp(f"http://127.0.0.1:{server.server_address[1]}/", lambda: SecretStr("token-1"))
+    url = f"http://127.0.0.1:{server.server_address[1]}/"
+    app = RemoteApp(url, lambda: SecretStr("token-1"), **options)
     try:
         yield app
         assert set(seen) == {"Bearer token-1"}
@@ -114,7 +118,8 @@ def test_wrong_fields_come_out_as_they_went_in() -> None:
             (
                 404,
                 {},
-                b'{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not Found"}',
+                b'{"type": "about:blank", "title": "Not Found", "status": 404, '
+                b'"detail": "Not Found"}',
             ),
             Unknown,
             "version",
@@ -134,10 +139,9 @@ def test_what_is_no_answer_of_the_app_names_a_remedy(
     assert says in caught.value.hint
 
 
-def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.cli.remote_backend.MAX_ANSWER_BYTES", 100_000)
+def test_an_answer_without_end_is_not_read_to_it() -> None:
     for status in (200, 500):
-        with answering(status, {}, b" " * 1_000_000) as app:
+        with answering(status, {}, b" " * 1_000_000, max_answer_bytes=100_000) as app:
             for ask in (
                 app.exports,
                 lambda app=app: list(app.rows("vips/20260824T1433Z-1a2b3c4d5e", "rejected")),
@@ -146,12 +150,10 @@ def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch
                     ask()
 
 
-def test_an_answer_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "exporter.cli.remote_backend.time.monotonic", itertools.count(0, 100).__next__
-    )
+def test_an_answer_that_takes_too_long_is_given_up() -> None:
+    clock = itertools.count(0, 100).__next__
     with (
-        answering(200, {}, b" " * 1_000_000) as app,
+        answering(200, {}, b" " * 1_000_000, clock=clock) as app,
         pytest.raises(ExporterError, match="has no end"),
     ):
         app.exports()

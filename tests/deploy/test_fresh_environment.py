@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
 from tests.deploy.test_package import package
 from tests.waiting import LIMIT_S
 
@@ -206,3 +208,65 @@ def test_only_what_is_pinned_is_installed(environment: Path) -> None:
     }
     assert installed - versions == set()
     assert installed, "something is"
+
+
+@pytest.fixture(scope="module")
+def installed(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout in an environment of its own, on top of the pinned packages.
+
+    Nothing else may be installed: what the wheel asks for must be there already.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
+    built = subprocess.run(
+        [*command, "--no-deps", "--wheel-dir", str(folder), str(ROOT)],
+        capture_output=True,
+        text=True,
+    )
+    if built.returncode and not os.environ.get("CI"):
+        pytest.skip(f"the package could not be built: {built.stderr[-300:]}")
+    assert built.returncode == 0, built.stderr
+    [wheel] = folder.glob("*.whl")
+    fresh = folder / "environment"
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "venv", "--without-pip", fresh], check=True, timeout=LIMIT_S)
+    [pinned], [own] = (each.glob("lib/python*/site-packages") for each in (environment, fresh))
+    (own / "pinned.pth").write_text(f"{pinned}\n")
+    command = [sys.executable, "-m", "pip", "--python", str(fresh / "bin" / "python")]
+    install = [*command, "install", "--quiet", "--no-index", str(wheel)]
+    installed = subprocess.run(install, capture_output=True, text=True)
+    assert installed.returncode == 0, installed.stderr
+    return fresh
+
+
+def test_installed_package_holds_the_product_alone(installed: Path) -> None:
+    [folder] = installed.glob("lib/python*/site-packages")
+    found = {path.name for path in folder.iterdir() if path.is_dir()}
+    version = re.search(r'VERSION = "(.+?)"', (ROOT / "exporter/__init__.py").read_text("utf-8"))
+    assert version is not None
+    assert found == {"exporter", f"segment_exporter-{version[1]}.dist-info"}
+    deployed = {name for name in package() if name.startswith("exporter/")}
+    assert deployed == {
+        path.relative_to(folder).as_posix()
+        for path in (folder / "exporter").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+def test_installed_command_pushes_a_file_to_klaviyo(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "vips.csv").write_text("EMail\nada@example.com\n")
+    with serving(Klaviyo(Settings(job_seconds=0.1, limits=False))) as url:
+        requests.post(
+            f"{url}/_sandbox/lists", json={"id": "Y6nRLr", "name": "VIPs"}, timeout=LIMIT_S
+        )
+        args = ["push", "vips.csv", "--list", "Y6nRLr", "--email", "EMail", "--json"]
+        pushed = subprocess.run(
+            [installed / "bin" / "segment-exporter", *args],
+            cwd=tmp_path,
+            env={"KLAVIYO_API_KEY": FULL_KEY, "KLAVIYO_BASE_URL": url, "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+    assert pushed.returncode == 0, pushed.stderr
+    assert json.loads(pushed.stdout)["delivered"] == 1

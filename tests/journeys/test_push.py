@@ -1,7 +1,4 @@
-"""`python -m exporter`, as a person at a laptop uses it.
-
-Real processes against the stand-in Klaviyo.
-"""
+"""`python -m exporter` as a person at a laptop uses it: real processes, the stand-in Klaviyo."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ import duckdb
 import pytest
 import requests
 
+from exporter.cli import local_backend
 from exporter.cli import main as cli
-from exporter.cli.files import LOCAL_LIMITS
 from exporter.errors import ConfigError
 from exporter.klaviyo.base_url import BASE_URL, REVISION
 from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
@@ -243,7 +240,10 @@ def test_a_setting_that_is_empty_takes_its_default(
         )
         == 2
     )
-    assert (taken["base_url"], taken["revision"]) == (BASE_URL, REVISION)
+    assert (taken["klaviyo"].keywords["base_url"], taken["klaviyo"].keywords["revision"]) == (
+        BASE_URL,
+        REVISION,
+    )
 
 
 def test_plan_says_what_a_run_would_do_and_sends_nothing(klaviyo: str, vips: Path) -> None:
@@ -272,10 +272,10 @@ def test_a_defect_is_one_sentence_without_data_and_a_traceback_only_on_request(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("ada@example.com pk_secret")
 
-    monkeypatch.setattr("exporter.cli.files.make_plan", broken)
+    monkeypatch.setattr("exporter.planning.planner.make_plan", broken)
     assert cli.main(["plan", str(vips), "--email", "EMail"]) == 1
     said = capsys.readouterr().err
-    assert re.search(r"ValueError in .*< laptop\.py:\d+", " ".join(said.split()))
+    assert re.search(r"ValueError in .*< plan\.py:\d+", " ".join(said.split()))
     assert "issue" in said
     assert not any(word in said for word in ("ada@", "pk_secret", "Traceback"))
     monkeypatch.setenv("EXPORTER_DEBUG", "1")
@@ -303,7 +303,7 @@ def test_push_says_why_it_waits_and_what_to_do_once_interrupted(vips: Path, tmp_
 
 
 def test_a_push_that_somebody_waits_for_gives_up_within_minutes() -> None:
-    waits_s = sum(2.0**tries for tries in range(1, LOCAL_LIMITS.setbacks + 1))
+    waits_s = sum(2.0**tries for tries in range(1, local_backend.LIMITS.setbacks + 1))
     assert waits_s < 60
 
 

@@ -98,8 +98,7 @@ def test_report_says_how_each_file_was_read(world: World) -> None:
     assert [file["header"] for file in report["files"]] == [header, header]
     text = report_as_text(report)
     assert (
-        f"File        {FOLDER}a.csv: 1 rows. {header} Delimiter semicolon, encoding utf-8.\n"
-        in text
+        f"File        {FOLDER}a.csv: 1 row. {header} Delimiter semicolon, encoding utf-8.\n" in text
     )
     assert "Delimiter tab, encoding utf-16-le.\n" in text
 

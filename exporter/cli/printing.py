@@ -1,0 +1,139 @@
+"""Print what the commands have to say: documents and tables on standard output, the rest not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+
+WHOLE = ("id", "run", "export")  # columns that are copied into the next command
+PIPED_COLUMNS = 240  # where no terminal says how wide it is
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
+CONTRACT = {"schema": 1}  # of documents that programs read
+
+Progress = Callable[[str, int, int], None]
+
+
+def say(sentence: str, *, style: str | None = None) -> None:
+    """Print a sentence on standard error."""
+    _errors().print(sentence, style=style, markup=False)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print each warning on standard error."""
+    for warning in warnings:
+        say(f"Warning: {warning}", style="yellow")
+
+
+def is_utf8(stream: Any) -> bool:
+    """Tell whether a stream can take every letter."""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def print_json(document: Any) -> None:
+    """Print a document for a program, whatever the encoding of standard output."""
+    print(json.dumps(document, ensure_ascii=not is_utf8(sys.stdout), indent=1))
+
+
+def as_json_document(view: BaseModel) -> dict[str, Any]:
+    """Give what a program reads of a view."""
+    return dict(view.model_dump(mode="json"))
+
+
+def print_document(
+    document: dict[str, Any], as_text: Callable[[dict[str, Any]], str], as_json: bool
+) -> None:
+    """Print a document as JSON, or as text for a person."""
+    if as_json:
+        print_json(document)
+    else:
+        print(as_text(document))
+
+
+def print_rows(rows: Sequence[dict[str, Any]], columns: Iterable[str], as_json: bool) -> None:
+    """Print everything as JSON, or a table of those columns that are not empty."""
+    if as_json:
+        print_json(list(rows))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    filled = [name for name in columns if not rows or any(_is_filled(row, name) for row in rows)]
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for name in filled:
+        table.add_column(name, no_wrap=name in WHOLE, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(shown(row.get(name))) for name in filled))
+    _output().print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """Print a line for each field that has a value."""
+    for name, value in fields:
+        if value not in (None, "", [], {}):
+            print(f"{name:14}{shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """Write a value in one line for a person, without what a terminal would act on."""
+    match value:
+        case None:
+            text = ""
+        case bool():
+            text = "yes" if value else "no"
+        case list():
+            text = ", ".join(map(str, value))
+        case str() if found := MOMENT.fullmatch(value):
+            text = f"{found[1]} {found[2]} UTC"
+        case _:
+            text = str(value)
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show progress as a bar on standard error; show nothing where that is not a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    console = _errors()
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=None)
+            bar.update(tasks[phase], completed=done, total=total or None)
+
+        yield show
+
+
+def _is_filled(row: dict[str, Any], name: str) -> bool:
+    return row.get(name) not in (None, "")
+
+
+def _errors() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _output() -> Console:
+    from rich.console import Console
+
+    is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=PIPED_COLUMNS if is_piped else None)
