@@ -42,6 +42,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "ad signed-in-user show": (),
     "ad sp create": ("--id",),
     "ad sp show": ("--id",),
+    "ad user show": ("--id",),
     "ad sp update": ("--id", "--set"),
     "bicep build": ("--file", "--stdout"),
     "functionapp keys list": ("--resource-group", "--name"),
@@ -134,6 +135,8 @@ def az(world: World, words: list[str]) -> str:
     command, options = _parse_az(words)
     world.done.append(f"az {command}")
     match command:
+        case "ad user show":
+            return "admin-1"
         case "ad signed-in-user show":
             return "person-1"
         case "ad sp show" if options.id == "0bfc4568-a4ba-4c58-bd3e-5d3e76bd7fff":

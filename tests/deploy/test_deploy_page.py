@@ -101,12 +101,21 @@ def test_options_are_those_of_the_parameters_file() -> None:
     elsewhere = {
         "AZURE_ENV_NAME",
         "AZURE_LOCATION",
+        "CUSTOMER_INSIGHTS_ADMIN_OBJECT_ID",
+        "CUSTOMER_INSIGHTS_ADMIN_TYPE",
         "CUSTOMER_INSIGHTS_OBJECT_ID",
         "OPERATOR_OBJECT_ID",
         "OPERATOR_TYPE",
     }
     assert listed == set(re.findall(r"\$\{([A-Z_]+)", parameters)) - elsewhere
     assert [name for name in elsewhere if name not in DEPLOY and name != "AZURE_ENV_NAME"] == []
+
+
+def test_owner_alone_is_not_said_to_make_the_connection() -> None:
+    """It has no right on data, and shared keys are off."""
+    step = DEPLOY.partition("## 7.")[2].partition("\n## ")[0]
+    assert "*Owner* does not" in " ".join(step.split())
+    assert "CUSTOMER_INSIGHTS_ADMIN_OBJECT_ID" in step
 
 
 def test_application_id_of_customer_insights_is_written_the_same_everywhere() -> None:

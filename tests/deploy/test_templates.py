@@ -67,8 +67,10 @@ FORBIDDEN = (
 
 # From the documentation of the built-in roles, written down here a second time on purpose.
 ROLE_IDS = {
+    "reader": "acdd72a7-3385-48ef-bd42-f606fba81ae7",
     "storageBlobDataOwner": "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
     "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+    "storageBlobDelegator": "db58b8e5-c6ad-4a2a-8342-4190687cbf4a",
     "storageQueueDataContributor": "974c5e8b-45b9-4653-ba55-5f855dd0fb88",
     "storageTableDataContributor": "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3",
     "keyVaultSecretsUser": "4633458b-17de-408a-b874-0445c86b69e6",
@@ -83,6 +85,9 @@ ROLES = {
         "roles.storageBlobDataContributor",
         "container",
     ),
+    ("snapshots.bicep", "customerInsightsSigns"): ("roles.storageBlobDelegator", "usedAccount"),
+    ("snapshots.bicep", "adminWrites"): ("roles.storageBlobDataContributor", "container"),
+    ("snapshots.bicep", "adminFinds"): ("roles.reader", "usedAccount"),
     ("snapshots.bicep", "appReads"): ("roles.storageBlobDataOwner", "container"),
     ("snapshots.bicep", "appQueues"): ("roles.storageQueueDataContributor", "usedAccount"),
     ("snapshots.bicep", "operatorWrites"): ("roles.storageBlobDataContributor", "container"),
@@ -92,6 +97,14 @@ ROLES = {
     ("state.bicep", "operatorQueues"): ("roles.storageQueueDataContributor", "account"),
     ("vault.bicep", "appReads"): ("appRole", "usedVault"),
     ("vault.bicep", "operatorStores"): ("roles.keyVaultSecretsOfficer", "usedVault"),
+}
+
+
+TYPE_OF = {
+    "appPrincipalId": "ServicePrincipal",
+    "customerInsightsObjectId": "ServicePrincipal",
+    "customerInsightsAdminObjectId": "customerInsightsAdminType",
+    "operatorObjectId": "operatorType",
 }
 
 
@@ -237,8 +250,58 @@ def test_roles_are_given_to_whom_and_where_it_was_decided() -> None:
         assert name == f"guid({each.body['scope']}.id, {properties['principalId']}, {role[1]})", (
             each
         )
-        assert properties["principalType"] in ("ServicePrincipal", "operatorType")
+        assert properties["principalType"] == TYPE_OF[properties["principalId"]]
     assert given == ROLES
+
+
+def test_customer_insights_may_write_where_shared_keys_are_off() -> None:
+    """With them off it signs with a user delegation key, which is asked for at the account.
+
+    Microsoft's page names both rights: Contributor on the container, Delegator on the account.
+    """
+    given = {
+        (role, on)
+        for (file, symbol), (role, on) in ROLES.items()
+        if symbol.startswith("customerInsights") and file == "snapshots.bicep"
+    }
+    assert given == {
+        ("roles.storageBlobDataContributor", "container"),
+        ("roles.storageBlobDelegator", "usedAccount"),
+    }
+
+
+def test_who_makes_the_connection_there_reaches_the_content_and_finds_the_account() -> None:
+    given = {role for (_, symbol), (role, _) in ROLES.items() if symbol.startswith("admin")}
+    assert given == {"roles.storageBlobDataContributor", "roles.reader"}
+
+
+def test_one_person_with_both_tasks_is_not_given_the_same_right_twice() -> None:
+    """Azure refuses a second assignment of the same role, person and scope."""
+    assert "var adminIsOperator = customerInsightsAdminObjectId == operatorObjectId" in (
+        template("snapshots.bicep").source
+    )
+    conditions = {each.symbol: each.condition for each in template("snapshots.bicep").resources}
+    assert conditions["adminWrites"] == (
+        "(!empty(customerInsightsAdminObjectId) && !adminIsOperator)"
+    )
+
+
+def test_operator_is_who_deploys_unless_somebody_is_named() -> None:
+    assert " ".join(MAIN.variables["operatorId"].split()) == (
+        "empty(operatorObjectId) ? deployer().objectId"
+        " : operatorObjectId == 'none' ? '' : operatorObjectId"
+    )
+    for name in ("snapshots", "state", "vault"):
+        assert MAIN.modules[name]["params"]["operatorObjectId"] == "operatorId"
+    assert MAIN.modules["snapshots"]["params"]["customerInsightsObjectId"] == (
+        "customerInsightsObjectId == 'none' ? '' : customerInsightsObjectId"
+    )
+
+
+@pytest.mark.parametrize("option", ["SNAPSHOTS_ACCOUNT", "VAULT"])
+def test_what_is_there_without_its_resource_group_is_refused_in_words(option: str) -> None:
+    start = f"fail('EXISTING_{option} needs EXISTING_{option.removesuffix('_ACCOUNT')}_RESOURCE"
+    assert start in MAIN.source
 
 
 def test_app_may_store_keys_only_by_a_flag() -> None:
@@ -397,6 +460,8 @@ def test_what_an_option_switches_is_written_out_also_where_it_is_off() -> None:
     assert options - there == {
         ("!empty(operatorObjectId)", "roleAssignments"),
         ("!empty(customerInsightsObjectId)", "roleAssignments"),
+        ("!empty(customerInsightsAdminObjectId)", "roleAssignments"),
+        ("!empty(customerInsightsAdminObjectId) && !adminIsOperator", "roleAssignments"),
         ("!empty(email)", "actionGroups"),
         ("!empty(snapshotsAccountId)", "metricAlerts"),
     }
