@@ -151,9 +151,11 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str], app: Path, log: Path) -> None:
         self._process = process
         self._log = log
-        self._ask(
+        begun = self._ask(
             worker_init_request={"function_app_directory": str(app), "host_version": "4.1040.0"}
         )
+        self.version = str(begun["worker_metadata"]["worker_version"])
+        self.python = str(begun["worker_metadata"]["runtime_version"])
         metadata = self._ask(functions_metadata_request={"function_app_directory": str(app)})
         self.functions = [
             IndexedFunction(
@@ -220,7 +222,9 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running_worker(app: Path, *, env: Mapping[str, str], log: Path) -> Iterator[Worker]:
+def running_worker(
+    app: Path, *, env: Mapping[str, str], log: Path, python: Path = Path(sys.executable)
+) -> Iterator[Worker]:
     """Load `app` in a worker of its own, with `env` added to the environment, logging to `log`.
 
     Raises WorkerError when the worker refuses the app.
@@ -228,7 +232,7 @@ def running_worker(app: Path, *, env: Mapping[str, str], log: Path) -> Iterator[
     app = app.resolve()
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(app)],
+            [str(python), "-P", __file__, str(app)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
