@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 RUN_ID = "run_id"
 FIELDS = (
-    *("export", "segment", "phase", "batch", "job_id", "attempt", "wait_s"),
+    *("export", "exports", "segment", "phase", "batch", "job_id", "attempt", "wait_s"),
     *("endpoint", "requests", "throttled", "jobs", "waited_s", "seconds"),
     *("status", "outcome", "cause", "missing", "profiles", "rows"),
 )

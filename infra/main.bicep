@@ -46,7 +46,7 @@ param existingVaultResourceGroup string = ''
 @description('Resource id of a Log Analytics workspace that is there; empty makes one.')
 param existingWorkspaceId string = ''
 
-@description('Client id of the app registration that people sign in to; infra/hooks/app-registration.sh makes it. Empty: no sign-in.')
+@description('Client id of the app registration that people sign in to; infra/hooks/app_registration.py makes it. Empty: no sign-in.')
 param authClientId string = ''
 
 @description('Whether the app may store Klaviyo keys itself (Key Vault Secrets Officer instead of Secrets User).')

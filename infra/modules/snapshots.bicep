@@ -202,7 +202,7 @@ resource operatorQueues 'Microsoft.Authorization/roleAssignments@2022-04-01' = i
   }
 }
 
-// The subscription to this topic is made after deployment, by infra/hooks/event-subscription.sh: its webhook answers
+// The subscription to this topic is made after deployment, by infra/hooks/event_subscription.py: its webhook answers
 // only once the code runs.
 resource topic 'Microsoft.EventGrid/systemTopics@2025-02-15' = if (empty(existingTopicName)) {
   name: newTopicName

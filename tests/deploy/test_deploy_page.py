@@ -113,20 +113,20 @@ def test_options_are_those_of_the_parameters_file() -> None:
 
 def test_owner_alone_is_not_said_to_make_the_connection() -> None:
     """It has no right on data, and shared keys are off."""
-    step = DEPLOY.partition("## 7.")[2].partition("\n## ")[0]
+    step = DEPLOY.partition("\n## 6.")[2].partition("\n## ")[0]
     assert "*Owner* does not" in " ".join(step.split())
     assert "CUSTOMER_INSIGHTS_ADMIN_OBJECT_ID" in step
 
 
 def test_application_id_of_customer_insights_is_written_the_same_everywhere() -> None:
     main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
-    prepare = (ROOT / "infra" / "hooks" / "prepare.sh").read_text(encoding="utf-8")
-    ids = set(re.findall(r"0bfc4568-[0-9a-f-]{27}", DEPLOY + main + prepare))
+    check = (ROOT / "infra" / "hooks" / "check_subscription.py").read_text(encoding="utf-8")
+    ids = set(re.findall(r"0bfc4568-[0-9a-f-]{27}", DEPLOY + main + check))
     assert ids == {"0bfc4568-a4ba-4c58-bd3e-5d3e76bd7fff"}
 
 
 def test_variables_of_the_pipeline_are_those_of_the_workflow() -> None:
-    workflow = (ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github" / "workflows" / "azure-dev.yml").read_text(encoding="utf-8")
     section = DEPLOY.partition("## From GitHub")[2].partition("## What a month costs")[0]
     for name in (
         "AZURE_CLIENT_ID",
