@@ -17,6 +17,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from types import SimpleNamespace
 from typing import Any
 
 PATIENCE_S = 300
+TO_HOST = "to the host: "  # before each line that the host would get
 
 Json = dict[str, Any]
 
@@ -172,6 +174,10 @@ class Worker:
                     "metadata": {"name": function.name},
                 }
             )
+
+    def lines(self) -> list[str]:
+        """Return what the child has logged so far."""
+        return self._log.read_text(encoding="utf-8").splitlines()
 
     def invoke(self, name: str, given: Input) -> Outcome:
         """Run a function once, as the host does."""
@@ -456,6 +462,12 @@ async def serve_library(app: Path, answers: int) -> None:
 
     protos = message_classes()
     sys.path.insert(0, str(app))
+    # As the worker's process, around the library, does: what reaches the root is the host's, which
+    # sends it to Application Insights. Here it goes into the log.
+    to_host = logging.StreamHandler()
+    to_host.setFormatter(logging.Formatter(f"{TO_HOST}%(message)s"))
+    logging.getLogger().addHandler(to_host)
+    logging.getLogger().setLevel(logging.INFO)
     library.start_threadpool_executor()
     for line in sys.stdin:
         [(name, body)] = json.loads(line).items()
