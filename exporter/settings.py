@@ -201,6 +201,13 @@ class Settings:
         "Whether people are who App Service authentication says, where it is on. Else the API "
         "refuses everybody.",
     )
+    sign_in_client_id: str = _setting(
+        "SIGN_IN_CLIENT_ID",
+        "",
+        str,
+        "The app registration that people sign in to. By it the app knows that authentication is "
+        "on where the platform sets no flag of its own.",
+    )
     work_folder: Path = _setting(
         "WORK_FOLDER",
         # One for each user of the machine.

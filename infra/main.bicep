@@ -106,7 +106,8 @@ param rateLimitedPercent int = 5
 @allowed([512, 2048, 4096])
 param instanceMemoryMB int = 2048
 
-@minValue(40)
+@description('Instances there may be. Flex Consumption has refused less than 40.')
+@minValue(1)
 @maxValue(1000)
 param maximumInstanceCount int = 40
 

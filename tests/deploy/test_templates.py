@@ -385,6 +385,17 @@ def test_site_runs_python_3_13_on_flex_consumption_with_the_apps_identity() -> N
     assert site["properties"]["httpsOnly"] is True
 
 
+def test_an_instance_answers_several_requests_at_a_time() -> None:
+    """Python's default is one: a page that asks for six things would start six instances."""
+    config = only("Microsoft.Web/sites")["properties"]["functionAppConfig"]
+    assert config["scaleAndConcurrency"]["triggers"] == {"http": {"perInstanceConcurrency": 8}}
+
+
+def test_private_endpoints_are_made_one_after_the_other() -> None:
+    """Several at a time for one account have been refused."""
+    assert "@batchSize(1)\nresource privateEndpoints '" in template("network.bicep").source
+
+
 def test_azd_finds_the_site_and_the_group() -> None:
     services = yaml.safe_load((ROOT / "azure.yaml").read_text(encoding="utf-8"))["services"]
     # Built on the platform: wheels of this machine need not fit there.
