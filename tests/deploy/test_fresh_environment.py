@@ -273,6 +273,15 @@ def test_build_for_another_python_fails_in_words(python: str, tmp_path: Path) ->
     assert "azure-functions" in built.stdout + built.stderr
 
 
+def test_package_is_made_by_the_python_that_it_is_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pip asks the Python on which it runs what a marker means."""
+    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    assert prebuilt.main() == 1
+    assert "run me with Python 3.13; this is 3.12" in capsys.readouterr().err
+
+
 def test_worker_is_the_one_that_tests_use() -> None:
     """Without the pin the platform takes a release of its own."""
     for name in ("azure-functions", "azure-functions-runtime"):
