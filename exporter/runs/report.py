@@ -133,7 +133,7 @@ def append_left_out(target: Path, reader: PlanReader, delivery: Delivery) -> Exa
                 del examples[name][MAX_EXAMPLES:]
                 message = f"Klaviyo refused it: {omission.words}"
                 reason = str(RejectReason.REFUSED_BY_KLAVIYO)
-                lines.append((safe_cell(source), line, safe_cell(name), reason, message))
+                lines.append((safe_cell(source), line, safe_cell(name), reason, safe_cell(message)))
         _write_lines(target, lines)
     return examples
 

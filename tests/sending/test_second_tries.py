@@ -234,3 +234,37 @@ def test_a_refusal_about_the_account_is_found_beside_phone_numbers_too(world: Wo
     assert "The account is closed." in run.message
     assert world.rows_of("rejected.csv") == []
     assert world.job_requests() <= 30
+
+
+def test_a_refused_property_keeps_its_value_where_empty_cells_clear(
+    world: World, outcome: str
+) -> None:
+    body = {
+        "data": {
+            "type": "profile",
+            "attributes": {"email": "p4@example.com", "properties": {"tier": "silver"}},
+        }
+    }
+    world.klaviyo.call("POST", "/api/profile-import", body)
+    plant(world, 4, "properties/tier", outcome=outcome, times=1)
+    tier = {"column": "Tier", "empty": "clear"}
+    world.register(mapping={"email": "EMail", "properties": {"tier": tier, "city": "City"}})
+    rows = [(f"p{number}@example.com", 'Bo"nn', "gold") for number in range(6)]
+    world.drop(f"{FOLDER}a.csv", as_csv(rows, ("EMail", "City", "Tier")))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=6)
+    members = world.members()
+    assert members["p4@example.com"]["properties"] == {"tier": "silver", "city": 'Bo"nn'}
+    assert members["p5@example.com"]["properties"] == {"tier": "gold", "city": 'Bo"nn'}
+
+
+def test_identifiers_that_tell_profiles_apart_are_never_left_out(
+    world: World, outcome: str
+) -> None:
+    plant(world, 4, "external_id", outcome=outcome, error=DUPLICATE)
+    world.register(mapping={"identifier": "external_id", "email": "EMail", "external_id": "Id"})
+    rows = [(f"p{number}@example.com", f"id-{number}") for number in range(6)]
+    world.drop(f"{FOLDER}a.csv", as_csv(rows, ("EMail", "Id")))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=6)
+    assert lacking(world) == [("6", "email")]
