@@ -77,7 +77,9 @@ class Attempt:
             try:
                 with lease.kept(held, pacer=pacer.to_json):
                     return self._take(step)
-            except (LeaseHeld, StoreMoved) as exc:
+            except LeaseHeld as exc:
+                return Again(step_message(step.run), exc.retry_after_s or SOON_S, exc.message)
+            except StoreMoved as exc:
                 return Again(step_message(step.run), SOON_S, exc.message)
             except ExporterError as exc:
                 error = exc

@@ -24,6 +24,7 @@ from exporter.orchestration.run_step import Collaborators, Klaviyo
 from exporter.orchestration.start_run import RunStarter
 from exporter.orchestration.timer import Timer
 from exporter.orchestration.withdrawal import Withdrawal
+from exporter.orchestration.work_places import WorkPlaces
 from exporter.runs.notices import Notice, Notices
 from exporter.runs.plan_store import PlanStore
 from exporter.runs.run_store import RunStore
@@ -101,6 +102,7 @@ def build_engine(
         runs=runs,
         plans=plans,
         withdrawal=Withdrawal(catalog, runs),
+        places=WorkPlaces(clock=clock),
         read_secret=read_secret,
         open_klaviyo=open_klaviyo,
         limits=limits,
