@@ -3,6 +3,7 @@
 # make bench           measurements as JSON lines          make chaos   kills the host a hundred times
 # make fuzz            damaged snapshots by the thousand
 # make docs            write the code's tables into docs   make lock    pin what a full installation needs
+# make laptop          what the command line and the stand-in Klaviyo need: no Node
 # make supply          wheels for the platform, known holes, secrets in the tree: needs the package index
 
 PY = $(or $(VENV),.venv)/bin/python
@@ -10,10 +11,13 @@ ROWS ?= 5000
 WORKERS ?= 4
 export VENV PYTHON
 
-.PHONY: setup demo test check docs bench chaos fuzz supply lock clean
+.PHONY: setup laptop demo test check docs bench chaos fuzz supply lock clean
 
 setup:
 	@scripts/setup
+
+laptop:
+	@scripts/setup laptop
 
 demo: setup
 	@$(PY) -m sandbox demo --rows $(ROWS) $(ARGS)

@@ -206,8 +206,15 @@ class BatchRefused(KlaviyoRejected):
     words: what Klaviyo said where it named no row, for the row that turns out to be the cause.
     """
 
-    def __init__(self, message: str, *, rows: Sequence[RowRefusal] = (), words: str = "") -> None:
-        super().__init__(message, status=400)
+    def __init__(
+        self,
+        message: str,
+        *,
+        rows: Sequence[RowRefusal] = (),
+        words: str = "",
+        status: int = 400,
+    ) -> None:
+        super().__init__(message, status=status)
         self.rows = tuple(rows)
         self.words = words
 

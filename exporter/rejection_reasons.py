@@ -28,6 +28,7 @@ class RejectReason(StrEnum):
     EMAIL_TOO_LONG = "email_too_long"
     EMAIL_MAILTO = "email_mailto"
     EMAIL_SPACE = "email_space"
+    EMAIL_INVISIBLE = "email_invisible"
     EMAIL_LOCAL_PART = "email_local_part"
     EMAIL_DOMAIN = "email_domain"
     EMAIL_MALFORMED = "email_malformed"
@@ -58,6 +59,9 @@ MESSAGES = {
     ),
     RejectReason.EMAIL_MAILTO: "the cell holds a link (mailto:), not an address",
     RejectReason.EMAIL_SPACE: "the address holds a blank",
+    RejectReason.EMAIL_INVISIBLE: (
+        "the address holds a character that nobody can see; type the address again"
+    ),
     RejectReason.EMAIL_LOCAL_PART: ("the part before the @ holds a character that Klaviyo refuses"),
     RejectReason.EMAIL_DOMAIN: "Klaviyo does not accept the domain after the @",
     RejectReason.EMAIL_MALFORMED: "the cell does not hold an e-mail address",

@@ -109,13 +109,13 @@ class StepLimits:
         "SETTLE_SECONDS",
         "120",
         _between(0, 3600),
-        "A snapshot's folder counts as complete when nothing in it changed for this long.",
+        "A snapshot counts as complete when none of its files changed for this long.",
     )
     patience_s: float = _setting(
         "PATIENCE_SECONDS",
         "3600",
         _between(0, 86_400),
-        "How long partitions that model.json names are waited for before the run fails.",
+        "How long after the last change missing or empty partitions are waited for.",
     )
     step_s: float = _setting(
         "STEP_SECONDS",
@@ -219,6 +219,13 @@ class Settings:
         REVISION,
         parse_revision,
         "The dated API revision that the app speaks. Klaviyo serves each for two years.",
+    )
+    klaviyo_fall_forward: bool = _setting(
+        "KLAVIYO_FALL_FORWARD",
+        "false",
+        _flag,
+        "Whether Klaviyo may answer as a newer revision once it has retired this one. Its answers "
+        "may then have another form. Else runs fail and say so.",
     )
 
 

@@ -55,11 +55,10 @@ def management() -> Management:
             key,
             base_url=settings.klaviyo_base_url,
             revision=settings.klaviyo_revision,
+            fall_forward=settings.klaviyo_fall_forward,
             patience_s=PATIENCE_S,
         ),
-        limits=ManagementLimits(
-            memory_mb=parts.limits.plan.memory_mb, pacer_share=parts.limits.pacer_share
-        ),
+        limits=ManagementLimits(plan=parts.limits.plan, pacer_share=parts.limits.pacer_share),
     )
 
 
@@ -112,6 +111,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Engine:
             key,
             base_url=settings.klaviyo_base_url,
             revision=settings.klaviyo_revision,
+            fall_forward=settings.klaviyo_fall_forward,
             patience_s=LONG_PAUSE_S,
         ),
         work=open_work(settings.work_folder),

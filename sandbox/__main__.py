@@ -15,6 +15,7 @@ COMMANDS = {
     "host": ("sandbox.host", "the functions host: runs function_app.py"),
     "snapshot": ("sandbox.snapshots", "make a segment snapshot of synthetic people"),
     "demo": ("sandbox.demo", "the whole app on these stand-ins, from blob to list"),
+    "drop": ("sandbox.demo.dropping", "drop a file into the demo that stays, and see the list"),
 }
 
 

@@ -194,7 +194,7 @@ class _Now:
 
     def __init__(self, app: Exports) -> None:
         self._app = app
-        self.views = app.exports()
+        self.views = [view for view in app.exports() if not view.problem]
         self._connections = [connection.id for connection in app.connections()]
         self._lists: dict[str, list[ListView]] = {}
 

@@ -229,7 +229,13 @@ def remove(
 
 
 def lists(
-    connection: Id,
+    connection: Annotated[
+        str,
+        typer.Argument(
+            metavar="[CONNECTION]",
+            help="A connection's ID. Without it, the account of the key in KLAVIYO_API_KEY.",
+        ),
+    ] = "",
     create: Annotated[str, typer.Option(metavar="NAME", help="Make a list with this name.")] = "",
     app: AppUrl = "",
     as_json: Json = False,
@@ -240,6 +246,15 @@ def lists(
     """
     from exporter.management.forms import ListForm, parse
 
+    if not connection:
+        if create:
+            hint = "Create the list in Klaviyo, or give a connection."
+            raise ConfigError("--create needs a connection.", hint=hint)
+        from exporter.cli.local_backend import lists_of_key
+
+        rows = [as_json_document(each) for each in lists_of_key()]
+        print_rows(rows, ("id", "name", "opt_in_process", "flows"), as_json)
+        return
     with open_app(app) as it:
         if create:
             found = [it.create_list(connection, parse(ListForm, {"name": create}).name)]

@@ -44,6 +44,7 @@ COLUMNS = (
     "id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created",
     "changed", "may",
 )  # fmt: skip
+LEAST_NEEDED = ("type", "created", "changed", "connection", "may", "refreshed")
 
 
 @group.callback()
@@ -64,7 +65,8 @@ def list_exports(app: AppUrl = "", as_json: Json = False) -> None:
     """
     with open_app(app) as it:
         documents = [_document(view) for view in it.exports()]
-    print_rows(documents if as_json else [*map(_row, documents)], COLUMNS, as_json)
+    rows = documents if as_json else [*map(_row, documents)]
+    print_rows(rows, COLUMNS, as_json, least=LEAST_NEEDED)
 
 
 @group.command()
@@ -153,6 +155,7 @@ def _changed(seen: ExportView, options: ExportOptions, schedule: ScheduleOptions
 
     form: dict[str, Any] = {}
     if options.email or options.mapping:
+        assert seen.mapping is not None  # a damaged export is shown in lists alone
         mapping = seen.mapping.model_dump(mode="json", exclude_defaults=True)
         form["mapping"] = read_mapping(options.email, options.mapping, mapping)
     kept = seen.schedule.model_dump(mode="json", exclude_defaults=True)
@@ -278,7 +281,11 @@ def dump(
     from exporter.cli import applying
 
     with open_app(app) as it:
-        views = [it.export(each) for each in exports] if exports else it.exports()
+        views = (
+            [it.export(each) for each in exports]
+            if exports
+            else [each for each in it.exports() if not each.problem]
+        )
     print(applying.dump(views), end="")
 
 
@@ -348,6 +355,7 @@ def _print(view: ExportView, as_json: bool) -> None:
 
 def _lines(view: ExportView) -> list[tuple[str, Any]]:
     document = as_json_document(view)
+    assert view.mapping is not None  # a damaged export is shown in lists alone
     return [
         ("Export", view.id),
         ("Name", view.name),

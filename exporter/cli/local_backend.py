@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,13 +19,14 @@ from pydantic import SecretStr
 
 from exporter.cli.snapshot_files import dialect_of
 from exporter.definitions.connection import Connection, Consent
-from exporter.definitions.export import Export
+from exporter.definitions.export import LIST_ID_PATTERN, Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import Schedule
-from exporter.errors import ConfigError, ExporterError, SecretUnavailable
+from exporter.errors import ConfigError, ExporterError, ScopeMissing, SecretUnavailable
 from exporter.klaviyo.client import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management.management import Management
+from exporter.management.views import ListView, list_view
 from exporter.orchestration import lease
 from exporter.orchestration.engine import Engine, build_engine
 from exporter.orchestration.results import step_message
@@ -41,6 +43,7 @@ Tell = Callable[[str], None]
 OpenKlaviyo = Callable[..., Klaviyo]
 
 CONNECTION = "push"
+LIST_ID = r"[A-Za-z0-9]{6}"  # as Klaviyo makes them
 TRIES = 5  # host.json, maxDequeueCount
 WORTH_TELLING_S = 1.0  # a shorter wait is not told
 WORK = ".work"  # plans in use, in the state's folder; no name of the store begins with a dot
@@ -251,7 +254,43 @@ def klaviyo_of(environ: Mapping[str, str]) -> OpenKlaviyo:
         Klaviyo,
         base_url=setting("KLAVIYO_BASE_URL", environ),
         revision=setting("KLAVIYO_REVISION", environ),
+        fall_forward=setting("KLAVIYO_FALL_FORWARD", environ),
     )
+
+
+def lists_of_key() -> list[ListView]:
+    """Give the lists of the account whose key is in the environment, by name."""
+    key = EnvironmentSecrets().read(CONNECTION)
+    with klaviyo_of(os.environ)(key) as client:
+        try:
+            found = list(client.lists(with_flows=True))
+        except ScopeMissing:  # of flows
+            found = list(client.lists())
+    return sorted(map(list_view, found), key=lambda view: (view.name.casefold(), view.id))
+
+
+def find_list(wanted: str) -> str:
+    """Find the ID of a list that is given by ID or name. Raises ConfigError.
+
+    What looks like an ID is taken as one, without asking Klaviyo. The text is not repeated in an
+    error: it may be a key.
+    """
+    if re.fullmatch(LIST_ID, wanted):
+        return wanted
+    hint = "Give the ID, such as Y6nRLr, or the name. `lists` shows both."
+    if wanted.startswith("pk_") or "/" in wanted:
+        raise ConfigError("--list must be a Klaviyo list's ID or name.", hint=hint)
+    key = EnvironmentSecrets().read(CONNECTION)
+    with klaviyo_of(os.environ)(key) as client:
+        ids = [each.id for each in client.lists(wanted)]
+    if len(ids) > 1:
+        several = f"Give one of the IDs {', '.join(ids)}."
+        raise ConfigError("Several lists have this name.", hint=several)
+    if not ids and re.fullmatch(LIST_ID_PATTERN, wanted):
+        return wanted
+    if not ids:
+        raise ConfigError("The account has no list with this ID or name.", hint=hint)
+    return ids[0]
 
 
 def export_to(list_id: str, mapping: MappingDocument, *, keep_rejected_rows: bool) -> Export:

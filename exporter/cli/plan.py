@@ -11,7 +11,8 @@ import typer
 
 from exporter.cli.backends import open_app
 from exporter.cli.options import AppUrl, Email, Json, MappingFile
-from exporter.cli.printing import as_json_document, print_document, progress_bar
+from exporter.cli.printing import as_json_document, print_document
+from exporter.cli.progress import show_progress
 from exporter.errors import ConfigError, Unknown
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def plan(
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
-    """Say what a run or a push would do. Nothing is sent, nothing is changed.
+    """Say what a run or a push would do. Nothing is sent or changed. Exit code 1 if it would fail.
 
     Example: python -m exporter plan vips.csv --email EMail
     """
@@ -49,6 +50,8 @@ def plan(
         files = [Path(file) for file in what]
         summary = _plan_files(files, read_mapping(email, mapping), show_values=show_values)
     print_document(summary, plan_as_text, as_json)
+    if summary["message"]:
+        raise typer.Exit(1)
 
 
 def _plan_files(
@@ -63,7 +66,7 @@ def _plan_files(
 
     sources = [source_of(file) for file in data_files(paths)]
     limits = local_backend.limits_of(os.environ).plan
-    with tempfile.TemporaryDirectory() as name, progress_bar() as progress:
+    with tempfile.TemporaryDirectory() as name, show_progress() as progress:
         folder = Path(name)
         planned = make_plan(
             sources,

@@ -6,8 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,12 +18,17 @@ PIPED_COLUMNS = 240  # where no terminal says how wide it is
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 CONTRACT = {"schema": 1}  # of documents that programs read
 
-Progress = Callable[[str, int, int], None]
+
+def error_console() -> Console:
+    """Give the terminal, or the file, that standard error is."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 def say(sentence: str, *, style: str | None = None) -> None:
     """Print a sentence on standard error."""
-    _errors().print(sentence, style=style, markup=False)
+    error_console().print(sentence, style=style, markup=False)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
@@ -58,21 +62,44 @@ def print_document(
         print(as_text(document))
 
 
-def print_rows(rows: Sequence[dict[str, Any]], columns: Iterable[str], as_json: bool) -> None:
-    """Print everything as JSON, or a table of those columns that are not empty."""
+def print_rows(
+    rows: Sequence[dict[str, Any]],
+    columns: Iterable[str],
+    as_json: bool,
+    *,
+    least: Sequence[str] = (),
+) -> None:
+    """Print everything as JSON, or a table of those columns that are not empty.
+
+    least: columns to leave out where the terminal is too narrow, the least needed first.
+    """
     if as_json:
         print_json(list(rows))
         return
     from rich.table import Table
     from rich.text import Text
 
+    console = _output()
     filled = [name for name in columns if not rows or any(_is_filled(row, name) for row in rows)]
+    for name in least:
+        if _narrowest(rows, filled) > console.width and name in filled:
+            filled.remove(name)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for name in filled:
         table.add_column(name, no_wrap=name in WHOLE, overflow="fold")
     for row in rows:
         table.add_row(*(Text(shown(row.get(name))) for name in filled))
-    _output().print(table)
+    console.print(table)
+
+
+def _narrowest(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> int:
+    """Give the width in which a table fits without breaking a word."""
+    width = 0
+    for name in columns:
+        cells = [name, *(shown(row.get(name)) for row in rows)]
+        words = cells if name in WHOLE else [word for cell in cells for word in cell.split()]
+        width += max(map(len, words)) + 1
+    return width - 1
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
@@ -98,38 +125,8 @@ def shown(value: Any) -> str:
     return "".join(one if one.isprintable() else " " for one in text)
 
 
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """Show progress as a bar on standard error; show nothing where that is not a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    console = _errors()
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=None)
-            bar.update(tasks[phase], completed=done, total=total or None)
-
-        yield show
-
-
 def _is_filled(row: dict[str, Any], name: str) -> bool:
     return row.get(name) not in (None, "")
-
-
-def _errors() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
 
 
 def _output() -> Console:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exporter.cli.options import Email, Json, MappingFile
-from exporter.cli.printing import print_document, progress_bar, say
-from exporter.errors import ConfigError
+from exporter.cli.printing import print_document, say
+from exporter.cli.progress import show_progress
 
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Files, or a folder of them: one snapshot.")
 ]
-ListId = Annotated[str, typer.Option("--list", metavar="ID", help="The Klaviyo list to fill.")]
+List = Annotated[
+    str, typer.Option("--list", metavar="LIST", help="The Klaviyo list to fill, by ID or name.")
+]
 StateFolder = Annotated[
     Path, typer.Option("--state", metavar="DIR", help="Keep runs here. An open run goes on.")
 ]
@@ -28,7 +29,7 @@ KeepRows = Annotated[
 
 def push(
     files: Files,
-    list_id: ListId,
+    wanted_list: List,
     email: Email = "",
     mapping: MappingFile = None,
     state: StateFolder = Path(".exporter"),
@@ -43,20 +44,15 @@ def push(
     from exporter.cli.snapshot_files import data_files
     from exporter.cli.wording import report_as_text
     from exporter.cli.yaml_files import read_mapping
-    from exporter.definitions.export import LIST_ID_PATTERN
     from exporter.runs.run import DELIVERED
 
-    if not re.fullmatch(LIST_ID_PATTERN, list_id):  # not repeated: it may be a key
-        raise ConfigError(
-            "--list must be a Klaviyo list ID, such as Y6nRLr.",
-            hint="Copy the ID: it follows /list/ in the address of the list.",
-        )
+    document = read_mapping(email, mapping)
     export = local_backend.export_to(
-        list_id, read_mapping(email, mapping), keep_rejected_rows=keep_rejected_rows
+        local_backend.find_list(wanted_list), document, keep_rejected_rows=keep_rejected_rows
     )
     key = local_backend.EnvironmentSecrets().read(local_backend.CONNECTION)
     try:
-        with progress_bar() as progress:
+        with show_progress() as progress:
             report, run = local_backend.push(
                 data_files(files),
                 export,
@@ -70,7 +66,7 @@ def push(
     except KeyboardInterrupt:
         say("Interrupted. What Klaviyo accepted is recorded: the same command goes on from there.")
         raise typer.Exit(1) from None
-    print_document(report, report_as_text, as_json)
     say(f"Files       {state / run.folder}")
+    print_document(report, report_as_text, as_json)
     if run.status not in DELIVERED:
         raise typer.Exit(1)

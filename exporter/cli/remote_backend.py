@@ -33,6 +33,7 @@ from exporter.management.views import (
     MAX_PAGE,
     PAGE,
     ActorView,
+    AuditView,
     ConnectionView,
     ConsentView,
     ExportView,
@@ -93,6 +94,10 @@ class RemoteApp:
 
     def whoami(self) -> ActorView:
         return self._ask(ActorView, "GET", "/me")
+
+    def changes(self, *, limit: int = PAGE, cursor: str = "") -> Page[AuditView]:
+        params = {"limit": limit, "cursor": cursor}
+        return self._ask(Page[AuditView], "GET", "/audit", params=params)
 
     def consent_text(self) -> ConsentView:
         return self._ask(ConsentView, "GET", "/consent")

@@ -16,15 +16,15 @@ from exporter.cli.printing import (
     print_document,
     print_json,
     print_rows,
-    progress_bar,
     say,
 )
-from exporter.errors import ConfigError
+from exporter.cli.progress import show_progress
+from exporter.errors import ConfigError, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exporter.cli.printing import Progress
+    from exporter.cli.progress import Progress
     from exporter.management.app import App, Rows
     from exporter.management.views import RunView
 
@@ -100,14 +100,20 @@ def wait_for(
 ) -> RunView:
     """Follow a run to its end. show: told its progress, instead of a bar."""
     if show is None:
-        with progress_bar() as bar:
+        with show_progress() as bar:
             return wait_for(app, started, show=bar, sleep=sleep)
     view, pause_s = started, FIRST_LOOK_S
     while view.is_open:
         sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_LOOK_S)
         view = app.run(started.id)
-        show(view.phase, view.accepted or 0, view.counts.profiles)
+        accepted = view.accepted or 0
+        profiles = view.counts.profiles if view.counts else 0
+        if view.phase in ("plan", "send"):
+            show(view.phase, accepted, profiles)
+        else:  # how many jobs are over is not known here
+            show("send", accepted, profiles)
+            show("confirm", 0, 0)
     return view
 
 
@@ -127,7 +133,7 @@ def runs(
     with open_app(app, state) as it:
         rows = [_row(view) for view in islice(_newest(it, export, limit), limit)]
     columns = ("run", "status", "created", "delivered", "rejected", "message")
-    print_rows(rows, columns, as_json)
+    print_rows(rows, columns, as_json, least=("created", "message"))
 
 
 def _newest(app: App, export: str, limit: int | None) -> Iterator[RunView]:
@@ -146,8 +152,8 @@ def _row(view: RunView) -> dict[str, Any]:
         "run": view.id,
         "status": view.status,
         "created": view.created_at.isoformat(timespec="seconds"),
-        "delivered": view.counts.delivered,
-        "rejected": sum(view.counts.rejected.values()),
+        "delivered": view.counts.delivered if view.counts else None,
+        "rejected": sum(view.counts.rejected.values()) if view.counts else None,
         "message": view.message,
     }
 
@@ -164,11 +170,11 @@ def report(
     app: AppUrl = "",
     as_json: Json = False,
 ) -> None:
-    """Print the report of a run.
+    """Print the report of a run, or how far an open run is.
 
     Example: python -m exporter report high-value/20260824T1433Z-1a2b3c4d5e
     """
-    from exporter.cli.wording import report_as_text
+    from exporter.cli.wording import open_run_as_text, report_as_text
 
     kinds: dict[str, Rows] = {"rejected": "rejected", "duplicates": "duplicates"}
     if rows and rows not in kinds:
@@ -178,7 +184,15 @@ def report(
             for chunk in it.rows(run_id, kinds[rows]):
                 sys.stdout.buffer.write(chunk)
             return
-        print_document(it.report(run_id), report_as_text, as_json)
+        try:
+            document = it.report(run_id)
+        except Unknown:
+            view = it.run(run_id)
+            if not view.is_open:
+                raise
+            print_document(as_json_document(view), open_run_as_text, as_json)
+            return
+    print_document(document, report_as_text, as_json)
 
 
 def cancel(run_id: Run, app: AppUrl = "") -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from exporter.cli.progress import name_of
 from exporter.planning.plan import NEWEST_BY
 from exporter.rejection_reasons import MESSAGES, RejectReason
 
@@ -38,10 +39,30 @@ def report_as_text(document: dict[str, Any]) -> str:
             ("Rows", f"{document['rows']:,}"),
             ("Delivered", f"{document['delivered']:,} in {jobs}"),
             ("Duplicates", f"{document['duplicates']:,}"),
-            ("Rejected", f"{document['rejected']:,}"),
+            ("Rejected", _rejected(document)),
             *(("Note", note) for note in document.get("notes", [])),
             *_reasons(document),
             *_files(document["files"]),
+        ]
+    )
+
+
+def open_run_as_text(view: dict[str, Any]) -> str:
+    """Write how far an open run is, for a person at a terminal."""
+    counts = view["counts"]
+    accepted, profiles = view["accepted"] or 0, counts["profiles"]
+    sent = f"{accepted:,} of {counted(profiles, 'profile')}" if profiles else ""
+    return _text(
+        [
+            ("Status", f"{view['status']} (open)"),
+            ("Phase", name_of(view["phase"])),
+            ("Waits for", view["message"]),
+            ("Do", view["hint"]),
+            ("Run", view["id"]),
+            ("Export", view["export_name"]),
+            ("List", view["list_id"]),
+            ("Began", _moment(view["created_at"])),
+            ("Accepted", sent),
         ]
     )
 
@@ -89,6 +110,14 @@ def erasure_as_text(document: dict[str, Any]) -> str:
 def _text(lines: Sequence[Line]) -> str:
     """Write the lines that have a value, with their names in a column."""
     return "".join(f"{name:12}{value}\n" for name, value in lines if value)
+
+
+def _rejected(document: dict[str, Any]) -> str:
+    """Give the number, and the command that lists the rows."""
+    number = f"{document['rejected']:,}"
+    if not document["rejected"]:
+        return number
+    return f"{number} (to list them: report {document['run']} --rows rejected)"
 
 
 def _members(count: int | None) -> str:

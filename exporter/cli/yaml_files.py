@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from exporter.cli.printing import is_utf8
 from exporter.errors import ConfigError, Invalid, Problem
 
 if TYPE_CHECKING:
@@ -63,8 +65,9 @@ def read_mapping(
 
 
 def dump_yaml(document: Any, **options: Any) -> str:
-    """Write a document as YAML, with its keys in the order given."""
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, **options))
+    """Write a document as YAML for standard output, with its keys in the order given."""
+    is_plain = is_utf8(sys.stdout)  # else letters are escaped: the file is read as UTF-8
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=is_plain, **options))
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from exporter.definitions.mapping import (
     printable,
 )
 from exporter.errors import MappingError
-from exporter.names import comparable
+from exporter.names import positions_of
 from exporter.reading.dialect import UNKNOWN, Culture, culture_of
 
 MANY_NAMES, LONGEST_NAME = 50, 100  # of columns, in a sentence: a file may have thousands of them
@@ -49,19 +49,30 @@ def resolve(
     mapping: MappingDocument,
     columns: Sequence[str],
     *,
+    file: str = "the snapshot",
+    repeated: Collection[str] = (),
     may_show: bool = True,
     culture: str | None = None,
 ) -> ResolvedMapping:
-    """Find the mapping's columns in a snapshot: by exact name, else whatever their case and blanks.
+    """Find the mapping's columns in a file: by exact name, else by one that differs in form only.
 
-    culture: of the snapshot's dates and numbers.
-    Raises MappingError. It names the missing columns, and those that are there only if they
-    `may_show`: what was merely taken for a header may be a person's data.
+    file: for messages. repeated: names that several columns of the file bear.
+    culture: of the file's dates and numbers.
+    Raises MappingError, for names that are not there and for names that fit several columns. It
+    lists the columns that are there only if they `may_show`: what was merely taken for a header
+    may be a person's data.
     """
-    found = _Columns(columns)
+    found = _Columns(columns, repeated)
     fields = [*_attributes(mapping, found), *_location(mapping, found)]
     fields += _properties(mapping, found, used={field.column for field in fields})
     newest_by = found.position(mapping.newest_by) if mapping.newest_by else None
+    if found.ambiguous:
+        candidates = "; ".join(f"{name!r} fits {fits}" for name, fits in found.ambiguous.items())
+        raise MappingError(
+            f"{file} has several columns of the same name: {candidates}",
+            hint="Name the column in the mapping exactly as the file does."
+            " Rename columns in the file if their names are equal.",
+        )
     if found.missing:
         there = (
             f"The columns are {_listed(columns)}."
@@ -69,7 +80,7 @@ def resolve(
             else "To see what the first line holds, run: python -m exporter suggest FILE"
         )
         raise MappingError(
-            f"the snapshot has no column {_listed(found.missing)}",
+            f"{file} has no column {_listed(found.missing)}",
             hint=f"Correct the mapping. {there}",
         )
     return ResolvedMapping(
@@ -82,20 +93,26 @@ def resolve(
 
 
 class _Columns:
-    """Finds columns by name, and remembers the names that it did not find."""
+    """Finds columns by name, and remembers the names that fit none of them, or several."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], repeated: Collection[str]) -> None:
         self.names = names
         self.missing: list[str] = []
+        self.ambiguous: dict[str, str] = {}
+        self._repeated = repeated
 
     def position(self, name: str) -> int:
-        for key in (str, comparable):
-            for position, column in enumerate(self.names):
-                if key(column) == key(name):
-                    return position
-        if name not in self.missing:
-            self.missing.append(name)
-        return -1
+        found = positions_of(name, self.names)
+        if not found:
+            if name not in self.missing:
+                self.missing.append(name)
+            return -1
+        fitting = [self.names[position] for position in found]
+        if len(fitting) > 1:
+            self.ambiguous[name] = _listed(fitting)
+        elif fitting[0] in self._repeated:
+            self.ambiguous[name] = f"several columns {fitting[0]!r}"
+        return found[0]
 
 
 def _attributes(mapping: MappingDocument, columns: _Columns) -> Iterator[MappedField]:

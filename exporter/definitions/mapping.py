@@ -16,6 +16,7 @@ profiles. Pure.
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
 from collections.abc import Iterator
 from enum import StrEnum
@@ -26,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from exporter.errors import MappingError
 from exporter.reading.dialect import is_culture
+from exporter.reading.text_encoding import is_encoding
 
 IDENTIFIERS = ("email", "phone_number", "external_id")
 ATTRIBUTES = (*IDENTIFIERS, "first_name", "last_name", "organization", "title", "image", "locale")
@@ -92,6 +94,7 @@ class MappingDocument(BaseModel):
     phone_region: str | None = None
     newest_by: str | None = None
     culture: str | None = None  # of dates and numbers in CSV files; else the one of model.json
+    encoding: str | None = None  # of CSV files; else that of model.json, else UTF-8
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +151,13 @@ class MappingDocument(BaseModel):
         if culture is not None and not is_culture(culture):
             raise ValueError(f"{culture!r} must be a culture, such as en-US, en-GB or de-DE")
         return culture
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        if encoding is not None and not is_encoding(encoding):
+            raise ValueError(f"{encoding!r} must be an encoding, such as utf-8 or windows-1252")
+        return encoding
 
     @model_validator(mode="after")
     def _has_identifier(self) -> Self:
@@ -210,7 +220,16 @@ def _problems(error: ValidationError) -> Iterator[str]:
             continue  # properties were given as rules, so nobody meant "*"
         key = ".".join(_keys(one["loc"])) or "mapping"
         message = _MESSAGES.get(one["type"], one["msg"])
+        if one["type"] == "extra_forbidden":
+            message += _did_you_mean(one["loc"])
         yield f"{key}: {message}".replace(_PYDANTIC_PREFIX, "")
+
+
+def _did_you_mean(loc: tuple[int | str, ...]) -> str:
+    """Suggest the key that a person may have meant; "" if none is like it."""
+    known = PropertyRule.model_fields if loc[0] == "properties" else MappingDocument.model_fields
+    near = difflib.get_close_matches(str(loc[-1]).lower(), known, n=1)
+    return f". Did you mean {near[0]}?" if near else ""
 
 
 def _keys(loc: tuple[int | str, ...]) -> Iterator[str]:

@@ -109,6 +109,7 @@ class Klaviyo:
         *,
         base_url: str = BASE_URL,
         revision: str = REVISION,
+        fall_forward: bool = False,
         patience_s: float = math.inf,
         connect_s: float = CONNECT_S,
         read_s: float = READ_S,
@@ -121,6 +122,7 @@ class Klaviyo:
     ) -> None:
         """Check what was given; no request is made yet.
 
+        fall_forward: Klaviyo may answer as another revision once it has retired ours.
         patience_s: no request is repeated later than this after its first attempt, whatever the
         retry table says, because a person is waiting.
         Raises KeyRefused for a key that no header can carry, ConfigError for an address or a
@@ -139,6 +141,8 @@ class Klaviyo:
         self._jitter = jitter
         self._pacers: dict[str, Pacer] = {}
         self._session = _session(_checked("KLAVIYO_REVISION", addresses.parse_revision, revision))
+        if not fall_forward:
+            self._session.headers[addresses.OPT_OUT_HEADER] = "1"
         for name in ("urllib3.connectionpool", "urllib3.util.retry"):
             logging.getLogger(name).addFilter(_hide_queries)
 
@@ -573,6 +577,8 @@ def _session(revision: str) -> requests.Session:
     session.headers.update(
         {"Accept": MEDIA_TYPE, "revision": revision, "User-Agent": f"segment-exporter/{VERSION}"}
     )
+    # Without it Klaviyo answers a retired revision as a younger one, maybe in another shape.
+    session.headers["X-Klaviyo-Revision-Fall-Forward-Opt-Out"] = "1"
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # the edge's; we need none
     return session
 

@@ -111,6 +111,11 @@ class ErrorItem:
     pointer: str
     parameter: str
 
+    @property
+    def words(self) -> list[str]:
+        """Title and detail, as far as there are any and they differ."""
+        return [each for each in dict.fromkeys((self.title, self.detail)) if each]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -139,7 +144,15 @@ class Answer:
 
     @property
     def retry_after_s(self) -> float | None:
-        return _number(self.headers.get("Retry-After"))
+        """The time that Klaviyo asks us to wait: from the header, else from the text of a 429."""
+        header = self.headers.get("Retry-After") or ""
+        if (seconds := _number(header)) is not None:
+            return seconds
+        if (moment := _http_date(header)) is not None:
+            told_at = _http_date(self.headers.get("Date")) or datetime.now(UTC)
+            return max(0.0, (moment - told_at).total_seconds())
+        texts = [text for error in self.errors for text in (error.detail, error.title)]
+        return _seconds_in(" ".join(texts)) if self.status == 429 else None
 
     @property
     def rate(self) -> RateInfo:
@@ -176,6 +189,13 @@ class Answer:
         reference = f", error {self.request_id}" if self.request_id else ""
         return f"{sentence} ({self.status}{reference})."
 
+    def says_why(self, sentence: str) -> str:
+        """Return a message with Klaviyo's own title and detail, for an error that ends a run."""
+        given = self.errors[0].words if self.errors else []
+        words = filter(None, map(self.safe_words, given))
+        told = " ".join(each if each[-1] in ".!?" else f"{each}." for each in words)
+        return f"{self.says(sentence)} Klaviyo says: {told}" if told else self.says(sentence)
+
     def safe_words(self, words: Any, *, most: int = 200) -> str:
         """Return Klaviyo's words without the addresses, telephone numbers and key in them."""
         if not isinstance(words, str):
@@ -188,6 +208,9 @@ class Answer:
         return _LIKE_A_NUMBER.sub("[number]", named)[:most]
 
 
+_DURATION = re.compile(
+    r"(?<![\d.])(\d{1,6}(?:\.\d{1,6})?)\s*(s|secs?|seconds?|mins?|minutes?)\b", re.IGNORECASE
+)
 _MINUTE = re.compile(r"(?<![\d.])(\d{1,9})\s*;\s*w\s*=\s*60(?!\d)")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ERROR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -376,6 +399,18 @@ def _text(value: Any) -> str:
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _seconds_in(text: str) -> float | None:
+    """Return the time in "Expected available in 12 seconds."; None if there is none.
+
+    Klaviyo names it in the text only, at times (klaviyo-api-node issue 66).
+    """
+    found = _DURATION.search(text)
+    if not found:
+        return None
+    unit_s = 60.0 if found[2].lower().startswith("m") else 1.0
+    return float(found[1]) * unit_s
 
 
 def _http_date(header: str | None) -> datetime | None:

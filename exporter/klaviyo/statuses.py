@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from exporter.errors import (
     BatchRefused,
@@ -25,12 +25,16 @@ EDGE_HINT = (
     "that many share in the cloud: give the app an address of its own (NAT gateway), or ask "
     "Klaviyo to let this one in."
 )
+REJECTED_HINT = (
+    "Look at this account in Klaviyo. Klaviyo's support knows the request by the error's ID."
+)
 
 
 class NotFound(KlaviyoRejected):
     """Klaviyo itself says 404, and not about a list."""
 
 
+DUPLICATE_PROFILE = "duplicate_profile"  # klaviyo-api-php issue 63
 _LIST_POINTER = "/data/relationships/list"
 _ABOUT_THE_KEY = re.compile(r"authenticat|api[ _-]?key|private[ _-]?key|credential", re.IGNORECASE)
 _ABOUT_THE_REVISION = re.compile(r"\brevision\b", re.IGNORECASE)
@@ -54,9 +58,14 @@ def _refused_import(answer: Answer) -> ExporterError:
             return _revision_refused(answer)
         if _ABOUT_THE_KEY.search(words):
             return _key_refused(answer)
+    return _batch_refused(answer, rows)
+
+
+def _batch_refused(answer: Answer, rows: Sequence[RowRefusal]) -> ExporterError:
     first = answer.errors[0]
     words = answer.safe_words(first.detail) or answer.safe_words(first.title)
-    return BatchRefused(answer.says("Klaviyo refused the batch"), rows=rows, words=words)
+    sentence = answer.says("Klaviyo refused the batch")
+    return BatchRefused(sentence, rows=rows, words=words, status=answer.status)
 
 
 def _refused_question(answer: Answer) -> ExporterError:
@@ -89,11 +98,11 @@ def _refused_rows(answer: Answer) -> tuple[RowRefusal, ...]:
 
 def _revision_refused(answer: Answer) -> ExporterError:
     sentence = "Klaviyo does not take this API revision"
-    return RevisionRetired(answer.says(sentence), status=answer.status)
+    return RevisionRetired(answer.says_why(sentence), status=answer.status)
 
 
 def _key_refused(answer: Answer) -> ExporterError:
-    return KeyRefused(answer.says("Klaviyo refused the API key"))
+    return KeyRefused(answer.says_why("Klaviyo refused the API key"))
 
 
 def _forbidden(answer: Answer) -> ExporterError:
@@ -105,41 +114,48 @@ def _forbidden(answer: Answer) -> ExporterError:
             hint=EDGE_HINT,
             retry_after_s=answer.retry_after_s,
         )
-    return ScopeMissing(
-        answer.says(f"The Klaviyo key may not do this, it needs {answer.call.scopes}")
-    )
+    sentence = f"The Klaviyo key may not do this, it needs {answer.call.scopes}"
+    return ScopeMissing(answer.says_why(sentence))
 
 
 def _not_found(answer: Answer) -> ExporterError:
+    status = answer.status
     if not answer.errors:
         sentence = "There is no Klaviyo API at this address"
-        return KlaviyoRejected(answer.says(sentence), hint=BASE_URL_HINT, status=answer.status)
+        return KlaviyoRejected(answer.says(sentence), hint=BASE_URL_HINT, status=status)
     if not (answer.call.list_id or answer.call.is_import):
-        return NotFound(
-            answer.says("Klaviyo does not have what was asked for"), status=answer.status
-        )
+        sentence = "Klaviyo does not have what was asked for"
+        return NotFound(answer.says_why(sentence), status=status)
     name = f"The list {answer.call.list_id}" if answer.call.list_id else "The list of this import"
-    return ListGone(
-        answer.says(f"{name} does not exist in this Klaviyo account"), status=answer.status
-    )
+    sentence = f"{name} does not exist in this Klaviyo account"
+    return ListGone(answer.says_why(sentence), status=status)
 
 
 def _rejected(answer: Answer) -> ExporterError:
-    hint = BASE_URL_HINT if 300 <= answer.status < 400 else ""
-    sentence = "Klaviyo rejected the request"
-    return KlaviyoRejected(answer.says(sentence), hint=hint, status=answer.status)
+    """Any other refusal. Rows of an import that it points at are refused as by a 400."""
+    if answer.call.is_import and (rows := _refused_rows(answer)):
+        return _batch_refused(answer, rows)
+    is_redirect = 300 <= answer.status < 400
+    return KlaviyoRejected(
+        answer.says_why("Klaviyo rejected the request"),
+        hint=BASE_URL_HINT if is_redirect else REJECTED_HINT,
+        status=answer.status,
+    )
 
 
 def _conflict(answer: Answer) -> ExporterError:
-    return KlaviyoRejected(
-        answer.says("Klaviyo reports a conflict between profiles"), status=answer.status
-    )
+    """409: profiles of an import are in conflict with others, or something else is."""
+    is_about_profiles = any(each.code == DUPLICATE_PROFILE for each in answer.errors)
+    rows = _refused_rows(answer)
+    if answer.call.is_import and (rows or is_about_profiles):
+        return _batch_refused(answer, rows)
+    sentence = "Klaviyo reports a conflict between profiles"
+    return KlaviyoRejected(answer.says_why(sentence), hint=REJECTED_HINT, status=answer.status)
 
 
 def _retired(answer: Answer) -> ExporterError:
-    return RevisionRetired(
-        answer.says("Klaviyo has retired this API revision"), status=answer.status
-    )
+    sentence = "Klaviyo has retired this API revision"
+    return RevisionRetired(answer.says_why(sentence), status=answer.status)
 
 
 def _too_large(answer: Answer) -> ExporterError:
@@ -163,11 +179,12 @@ def _server_error(answer: Answer) -> ExporterError:
 
 
 # Source: "Rate limits, status codes, and errors", developers.klaviyo.com; 524 and 525 from the
-# incident of 2026-05-05 (klaviyo-api-node issue 62), 408 and 414 from HTTP itself. `error_for`
-# decides the others.
+# incident of 2026-05-05 (klaviyo-api-node issue 62), 402, 408, 414, 422 and 451 from HTTP itself.
+# `error_for` decides the others.
 STATUSES: Mapping[int, Callable[[Answer], ExporterError]] = {
     400: _bad_request,
     401: _key_refused,
+    402: _rejected,
     403: _forbidden,
     404: _not_found,
     405: _rejected,
@@ -177,7 +194,9 @@ STATUSES: Mapping[int, Callable[[Answer], ExporterError]] = {
     413: _too_large,
     414: _rejected,
     415: _rejected,
+    422: _rejected,
     429: _rate_limited,
+    451: _rejected,
     500: _server_error,
     502: _server_error,
     503: _server_error,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,12 +14,21 @@ from exporter.definitions.catalog import Catalog
 from exporter.definitions.connection import Connection
 from exporter.definitions.definition import Change
 from exporter.definitions.export import Export
-from exporter.errors import ConfigError, Conflict, EditConflict, Invalid, Problem, Unknown
+from exporter.errors import (
+    ConfigError,
+    Conflict,
+    DocumentUnreadable,
+    EditConflict,
+    Invalid,
+    Problem,
+    Unknown,
+)
 from exporter.management import roles
 from exporter.management.audit import Audit
 from exporter.management.roles import Action, Actor
 from exporter.management.views import is_shared
 from exporter.orchestration.lease import lease_name
+from exporter.planning.limits import PlanLimits
 from exporter.runs.run import run_folder
 from exporter.storage.protocols import Store
 
@@ -32,7 +41,7 @@ AnyDocument = TypeVar("AnyDocument", Connection, Export)
 class ManagementLimits:
     """How much memory and reading one answer may cost."""
 
-    memory_mb: int = 96  # DuckDB's share while it plans or counts
+    plan: PlanLimits = PlanLimits()
     pacer_share: float = 1.0  # of Klaviyo's limits, for the time that a run would take
     counted_bytes: int = 64_000_000  # read at most to count members for one answer: about a second
 
@@ -112,6 +121,20 @@ class Access:
         except ConfigError:
             return None
 
+    def damaged(
+        self, kind: type[AnyDocument], readable: Iterable[str]
+    ) -> Iterator[tuple[str, DocumentUnreadable]]:
+        """Find the documents of a kind that cannot be read. readable: the ids of those that can."""
+        folder, known = "connections/" if kind is Connection else "exports/", set(readable)
+        for name in self.store.names(folder):
+            document_id = name.removeprefix(folder).removesuffix(".json")
+            if document_id in known:
+                continue
+            try:
+                self.catalog.find(kind, document_id)
+            except DocumentUnreadable as exc:
+                yield document_id, exc
+
     # Names and ids
 
     def exports_by_connection(self) -> dict[str, list[str]]:
@@ -160,22 +183,25 @@ class Access:
         find: Callable[[], tuple[AnyDocument, str]],
         update: Mapping[str, Any],
         *,
-        first: Callable[[], None] = lambda: None,
+        first: Callable[[], None] | None = None,
     ) -> tuple[AnyDocument, str]:
         """Change some fields of a document as it is now; the changed document and its ETag.
 
         Tries again if somebody else was faster. find: reads the document, if the actor may change
-        it. first: what must happen once before the document is saved.
+        it. first: what must happen once before the document is saved. Without it, a change that
+        changes nothing is neither saved nor recorded.
         """
-        done_first = False
+        is_done = False
         for remaining in reversed(range(SAVE_ATTEMPTS)):
             old, current = find()
             new = old.model_copy(update=update)
+            if first is None and is_unchanged(old, new):
+                return old, current
             try:
                 with self.recording(action, old, new):
-                    if not done_first:
+                    if first is not None and not is_done:
                         first()
-                        done_first = True
+                        is_done = True
                     return new, self.catalog.replace(new, etag=current)
             except EditConflict:
                 if not remaining:
@@ -216,6 +242,11 @@ class Access:
     ) -> contextlib.AbstractContextManager[None]:
         """Record what the actor does, around the block that does it. what: such as exports/vips."""
         return self.audit.recording(self.actor, action, what, before=before, after=after)
+
+
+def is_unchanged(old: Connection | Export, new: Connection | Export) -> bool:
+    """Tell whether two versions of a document differ in nothing but who changed it, and when."""
+    return new.model_copy(update={"changed": old.changed}) == old
 
 
 def check_etag(document: Connection | Export, current: str, etag: str) -> None:

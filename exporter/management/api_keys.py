@@ -20,9 +20,11 @@ from exporter.errors import (
     KeyRefused,
     ListGone,
     Problem,
+    RevisionRetired,
     ScopeMissing,
     SecretUnavailable,
 )
+from exporter.klaviyo.base_url import retirement_warning
 from exporter.klaviyo.responses import Account, KlaviyoList
 
 NEEDED = ("accounts:read", "lists:read", "lists:write", "profiles:read", "profiles:write")
@@ -108,8 +110,13 @@ def try_key(client: KlaviyoAccount, *, now: datetime) -> Check:
     skew_s = (now - account.asked_at).total_seconds() if account.asked_at else None
     missing = [scope for scope in NEEDED if scopes.get(scope) is False]
     message, hint = "", ""
+    unknown = [scope for scope in NEEDED if scopes.get(scope) is None]
     if missing:
         message, hint = f"the key lacks {', '.join(missing)}", ScopeMissing.hint
+        if unknown:
+            message += f"; it is not known whether it has {', '.join(unknown)}"
+    elif message := retirement_warning(client.revision, now.date()):
+        hint = RevisionRetired.hint
     elif skew_s is not None and abs(skew_s) > SKEW_S:
         message = f"this app's clock and Klaviyo's differ by {abs(skew_s):.0f} s"
         hint = "Runs work all the same, but their times do not match Klaviyo's."

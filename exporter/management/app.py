@@ -14,6 +14,7 @@ from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionF
 from exporter.management.views import (
     PAGE,
     ActorView,
+    AuditView,
     ConnectionView,
     ConsentView,
     ExportView,
@@ -33,6 +34,7 @@ class App(Protocol):
     """What a person can do."""
 
     def whoami(self) -> ActorView: ...
+    def changes(self, *, limit: int = PAGE, cursor: str = "") -> Page[AuditView]: ...
     def consent_text(self) -> ConsentView: ...
 
     def connections(self) -> list[ConnectionView]: ...

@@ -40,14 +40,22 @@ class Connections:
     keys: Keys
 
     def connections(self) -> list[ConnectionView]:
-        """List the connections that the actor may use, by name."""
+        """List the connections that the actor may use, by name.
+
+        Who may see all of them also sees those that cannot be read.
+        """
         self.access.check(Action.SEE_CONNECTIONS)
         uses = self.access.exports_by_connection()
+        found = list(self.catalog.every(Connection))
         seen = [
             self._connection_view(connection, etag, uses.get(connection.id, []))
-            for connection, etag in self.catalog.every(Connection)
+            for connection, etag in found
             if self.access.may(Action.SEE_CONNECTIONS, shared=is_shared(connection))
         ]
+        if self.access.may(Action.SEE_CONNECTIONS, shared=False):
+            readable = [connection.id for connection, _ in found]
+            for connection_id, problem in self.access.damaged(Connection, readable):
+                seen.append(views.damaged_connection_view(connection_id, problem))
         return sorted(seen, key=lambda view: view.name.casefold())
 
     def connection(self, connection_id: str) -> ConnectionView:
@@ -92,8 +100,14 @@ class Connections:
     def edit_connection(
         self, connection_id: str, form: ConnectionForm, *, etag: str
     ) -> ConnectionView:
-        """Replace the settings; exports keep working. etag: of the version that the person saw."""
+        """Replace the settings; exports keep working. etag: of the version that the person saw.
+
+        Repeating an edit changes nothing, and needs no current version.
+        """
         old, current = self.access.connection(Action.EDIT_CONNECTION, connection_id)
+        kept = (old.name, old.used_by, old.secret)
+        if (form.name, form.used_by, form.secret or old.secret) == kept:
+            return self._connection_view(old, current, self._exports_of(connection_id))
         check_etag(old, current, etag)
         self.access.check_name(Connection, form.name, but=connection_id)
         update: dict[str, Any] = {
@@ -132,12 +146,17 @@ class Connections:
         )
 
     def agree(self, connection_id: str, version: str) -> ConnectionView:
-        """Agree to the text of consent.py, in the version that was shown."""
-        self.access.connection(Action.CONSENT, connection_id)
+        """Agree to the text of consent.py, in the version that was shown.
+
+        An agreement that the same person repeats stays as it was given.
+        """
+        connection, etag = self.access.connection(Action.CONSENT, connection_id)
         if version != consent.VERSION:
             wanted = f"the text has the version {consent.VERSION}; read it and agree to that"
             raise Invalid(Problem("version", wanted))
-        actor = self.access.actor
+        actor, before = self.access.actor, connection.consent
+        if before and (before.by_id, before.version) == (actor.id, version):
+            return self._connection_view(connection, etag, self._exports_of(connection_id))
         given = Consent(by=actor.name, by_id=actor.id, at=self.access.now(), version=version)
         return self._change_connection(Action.CONSENT, connection_id, {"consent": given})
 
@@ -239,7 +258,7 @@ class Connections:
         update: Mapping[str, Any],
         *,
         secret: str | None = None,
-        first: Callable[[], None] = lambda: None,
+        first: Callable[[], None] | None = None,
     ) -> ConnectionView:
         """Change some fields of a connection as it is now; `first` happens once, before.
 

@@ -15,14 +15,14 @@ from exporter.definitions.mapped_fields import resolve
 from exporter.errors import ExporterError, MappingError, ScopeMissing
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management import views
-from exporter.management.access import Access, ManagementLimits, check_etag
+from exporter.management.access import Access, ManagementLimits, check_etag, is_unchanged
 from exporter.management.api_keys import Keys
 from exporter.management.forms import ExportForm, NewExportForm
 from exporter.management.roles import Action
 from exporter.management.runs import newest_runs
 from exporter.management.segments import columns_of
 from exporter.management.views import ExportView
-from exporter.planning.planner import PlanLimits, make_plan
+from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
 from exporter.runs.run_store import RunStore
@@ -51,10 +51,10 @@ class Exports:
         connections = {
             connection.id: connection for connection, _ in self.catalog.every(Connection)
         }
-        seen = [
-            self._export_view(export, etag, connections=connections)
-            for export, etag in self.catalog.every(Export)
-        ]
+        found = list(self.catalog.every(Export))
+        seen = [self._export_view(export, etag, connections=connections) for export, etag in found]
+        for export_id, problem in self.access.damaged(Export, [export.id for export, _ in found]):
+            seen.append(views.damaged_export_view(export_id, problem))
         return sorted(seen, key=lambda view: view.name.casefold())
 
     def export(self, export_id: str) -> ExportView:
@@ -82,9 +82,13 @@ class Exports:
             return views.saved(view, self.catalog.create(export))
 
     def edit_export(self, export_id: str, form: ExportForm, *, etag: str) -> ExportView:
-        """Replace the settings. etag: of the version that the person saw."""
+        """Replace the settings. etag: of the version that the person saw.
+
+        Repeating an edit changes nothing, and needs no current version.
+        """
         old, current = self.access.export(Action.EDIT_EXPORT, export_id)
-        check_etag(old, current, etag)
+        if any(getattr(old, name) != value for name, value in _fields(form).items()):
+            check_etag(old, current, etag)
         connection = self.access.named_connection(Action.EDIT_EXPORT, form.connection)
         self.access.check_name(Export, form.name, but=export_id)
         found = self.keys.find_list(connection, form.list_id)
@@ -93,7 +97,10 @@ class Exports:
             list_name = found.name
         update = {**_fields(form), "list_name": list_name, "changed": self.access.change()}
         new = old.model_copy(update=update)
-        view = self._export_view(new, warnings=self._warnings(new, connection, found))
+        warnings = self._warnings(new, connection, found)
+        if is_unchanged(old, new):
+            return self._export_view(old, current, warnings=warnings)
+        view = self._export_view(new, warnings=warnings)
         with self.access.recording(Action.EDIT_EXPORT, old, new):
             return views.saved(view, self.catalog.replace(new, etag=current))
 
@@ -155,13 +162,12 @@ class Exports:
         if show_values:
             self.access.export(Action.READ_ROWS, export_id)
         manifest = self.container.freeze_newest(export)
-        memory_mb = self.limits.memory_mb
+        limits = self.limits.plan
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             sources = [self.container.source(part) for part in manifest.partitions]
-            limits = PlanLimits(memory_mb=memory_mb)
             plan = make_plan(sources, export.mapping, folder, limits=limits)
-            reader = PlanReader(plan, folder, list_id=export.list_id, memory_mb=memory_mb)
+            reader = PlanReader(plan, folder, list_id=export.list_id, memory_mb=limits.memory_mb)
             try:
                 return plan_summary(
                     plan,

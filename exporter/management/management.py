@@ -61,7 +61,8 @@ class ActorsApp(Connections, Exports, Runs, Segments):
         """Say who the actor is."""
         self.access.check(Action.SEE_API)
         actor = self.access.actor
-        return ActorView(id=actor.id, name=actor.name, role=str(actor.role))
+        allowed = [action.name.lower() for action in Action if self.access.may(action, shared=True)]
+        return ActorView(id=actor.id, name=actor.name, role=str(actor.role), may=allowed)
 
     def consent_text(self) -> ConsentView:
         """Show the text that an administrator agrees to for each connection."""

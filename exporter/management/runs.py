@@ -6,16 +6,17 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.export import Export
-from exporter.errors import Conflict, ExporterError, Invalid, Unknown
+from exporter.errors import Conflict, DocumentUnreadable, ExporterError, Invalid, Unknown
 from exporter.management import views
 from exporter.management.access import Access
 from exporter.management.app import Rows
+from exporter.management.history import Place, newest_first
 from exporter.management.roles import Action
 from exporter.management.views import (
     DELIVERED,
@@ -28,7 +29,7 @@ from exporter.management.views import (
 )
 from exporter.orchestration.start_run import RunStarter
 from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
-from exporter.runs.run import RUN_ID, Run, RunName, run_folder
+from exporter.runs.run import RUN_ID, Run, RunName
 from exporter.runs.run_store import RunStore
 from exporter.storage.protocols import NotThere, Store
 
@@ -77,27 +78,20 @@ class Runs:
         cursor: `next` of the previous page.
         """
         self.access.check(Action.SEE_RUNS)
-        every = _run_names(self.store, export_id)
-        if cursor and not RunName.parse(cursor) and cursor not in every:
-            raise Invalid(NO_CURSOR)
-        names = [name for name in every if not cursor or _age(name) < _age(cursor)]
-        if not names and not self.catalog.find(Export, export_id) and not cursor:
+        places = newest_first(self.store, self.run_store, export_id)
+        if cursor:
+            after = _parse_cursor(cursor)
+            places = [place for place in places if place < after]
+        elif not places and not self.catalog.find(Export, export_id):
             raise Unknown(f"there is no export {export_id}", hint="Look at the list of exports.")
-        shown = names[: check_limit(limit)]
-        items = [
-            views.run_view(run)
-            for name in shown
-            if (run := self.run_store.readable(f"{export_id}/{name}"))
-        ]
-        return Page[RunView](items=items, next=shown[-1] if len(shown) < len(names) else None)
+        shown = places[: check_limit(limit)]
+        found = (self._run_in_list(f"{export_id}/{each.name}", each.created_at) for each in shown)
+        items = [view for view in found if view]
+        return Page[RunView](items=items, next=str(shown[-1]) if len(shown) < len(places) else None)
 
     def run(self, run_id: str) -> RunView:
-        """Show one run; of an open one also how many profiles Klaviyo has accepted."""
-        run = self._permitted_run(Action.SEE_RUNS, run_id)
-        accepted = run.counts.accepted
-        if run.status.is_open:
-            accepted = self.run_store.journal(run).delivery.accepted_profiles
-        return views.run_view(run, accepted=accepted)
+        """Show one run."""
+        return self._run_view(self._permitted_run(Action.SEE_RUNS, run_id))
 
     def report(self, run_id: str) -> dict[str, Any]:
         """Show the report of a closed run, as `runs/report.py` writes it."""
@@ -138,7 +132,20 @@ class Runs:
         with self.access.recording_of(Action.CANCEL_RUN, f"runs/{run_id}"):
             # No name: what goes into the run is logged. The record of changes says who it was.
             self.run_store.cancel(run_id, why="cancelled by a person")
-        return views.run_view(run)
+        return self._run_view(run)
+
+    def _run_in_list(self, run_id: str, at: datetime) -> RunView | None:
+        """Show a run among others, a damaged one too. None for a run that retention removed now."""
+        try:
+            run = self.run_store.run(run_id)
+            return self._run_view(run) if run else None
+        except DocumentUnreadable as exc:
+            return views.damaged_run_view(run_id, at=at, problem=exc)
+
+    def _run_view(self, run: Run) -> RunView:
+        """Show a run; of an open one, how far it has come is read from its journal."""
+        delivery = self.run_store.journal(run).delivery if run.status.is_open else None
+        return views.run_view(run, delivery=delivery)
 
     def _start(self, export: Export) -> RunView:
         if export.connection is None:
@@ -173,26 +180,21 @@ def newest_runs(store: Store, run_store: RunStore, export_id: str) -> list[Run]:
     Skipped runs in between are not read.
     """
     runs: list[Run] = []
-    for name in _run_names(store, export_id):
-        if runs and (found := RunName.parse(name)) and found.is_skipped:
+    for place in newest_first(store, run_store, export_id):
+        if runs and (found := RunName.parse(place.name)) and found.is_skipped:
             continue
-        if run := run_store.readable(f"{export_id}/{name}"):
+        if run := run_store.readable(f"{export_id}/{place.name}"):
             runs.append(run)
         if len(runs) == NEWEST_RUNS or (runs and runs[-1].status in DELIVERED):
             break
     return runs
 
 
-def _run_names(store: Store, export_id: str) -> list[str]:
-    """List the folder names of an export's runs, newest first."""
-    if not RUN_ID.fullmatch(f"{export_id}/x"):
-        return []
-    return sorted(store.folders(run_folder(export_id)), key=_age, reverse=True)
-
-
-def _age(name: str) -> tuple[RunName, str]:
-    """Sort folder names of runs: the snapshot's time, then the attempt. Other names come first."""
-    return RunName.parse(name) or RunName(datetime.min.replace(tzinfo=UTC)), name
+def _parse_cursor(cursor: str) -> Place:
+    try:
+        return Place.parse(cursor)
+    except ValueError:
+        raise Invalid(NO_CURSOR) from None
 
 
 def _chunks(path: Path, folder: tempfile.TemporaryDirectory[str]) -> Iterator[bytes]:

@@ -90,7 +90,7 @@ class Segments:
         with tempfile.TemporaryDirectory() as name:
             for part in parts:
                 source = self.container.source(part)
-                rows += count_rows(source, Path(name), memory_mb=self.limits.memory_mb)
+                rows += count_rows(source, Path(name), memory_mb=self.limits.plan.memory_mb)
         save_members(self.store, {ref: (parts, rows)})
         return rows
 

@@ -17,14 +17,17 @@ from exporter.definitions.definition import Change
 from exporter.definitions.export import Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import Schedule
-from exporter.errors import Invalid, Problem
+from exporter.errors import DocumentUnreadable, Invalid, Problem
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management.roles import Action, Actor, may
+from exporter.rejection_reasons import RejectReason
 from exporter.runs.run import DELIVERED as DELIVERED
 from exporter.runs.run import Counts, Run
+from exporter.sending.delivery import Delivery
 
 PAGE, MAX_PAGE = 50, 200  # items of a page: unless somebody says otherwise, and at most
 NO_CURSOR = Problem("cursor", "is not a valid cursor; use the `next` value of the previous page")
+DAMAGED = "Damaged"  # the status of what cannot be read
 NOT_STARTED = "Not started"  # of an export without a run: Customer Insights' own word
 
 _CONNECTION_ACTIONS = (
@@ -67,13 +70,17 @@ class ConnectionDetails(_View):
 
 
 class ConnectionView(_View):
-    """A connection. may: the names of the actions that the person who asks may do on it."""
+    """A connection. may: the names of the actions that the person who asks may do on it.
+
+    problem: why its document cannot be read; then only its id is known.
+    """
 
     id: str
     name: str
     type: str
     may: list[str]
     details: ConnectionDetails | None = None
+    problem: str = ""
 
 
 class ListView(_View):
@@ -100,7 +107,12 @@ class SegmentView(_View):
 
 
 class RunView(_View):
-    """A run. accepted: profiles that Klaviyo has accepted so far, where that was looked up."""
+    """A run.
+
+    counts: None for a run that ended before its files were read. accepted: profiles that Klaviyo
+    accepted. confirmed: those of them that Klaviyo says it imported. unknown: those whose result
+    Klaviyo has not told. problem: why the run's document cannot be read; then little is known.
+    """
 
     id: str
     export: str
@@ -116,17 +128,21 @@ class RunView(_View):
     started_at: datetime | None
     sent_at: datetime | None
     finished_at: datetime | None
-    counts: Counts
+    counts: Counts | None
     message: str
     hint: str
     accepted: int | None = None
+    confirmed: int | None = None
+    unknown: int | None = None
+    problem: str = ""
 
 
 class ExportView(_View):
     """An export: the columns that Customer Insights shows for its own, and the rest.
 
     status: of its last run, else "Not started". refreshed: when a run last delivered. warnings:
-    what somebody who has just saved it should know.
+    what somebody who has just saved it should know. problem: why its document cannot be read;
+    then only its id is known, and it does not run.
     """
 
     id: str
@@ -145,13 +161,14 @@ class ExportView(_View):
     list_id: str
     list_name: str
     segments: list[str]
-    mapping: MappingDocument
+    mapping: MappingDocument | None  # None only where the document cannot be read
     max_profiles: int | None
     keep_rejected_rows: bool
     reconcile: bool
     last_run: RunView | None
     warnings: list[str]
     etag: str
+    problem: str = ""
 
 
 class StartedView(_View):
@@ -163,11 +180,15 @@ class StartedView(_View):
 
 
 class ActorView(_View):
-    """The person who asks."""
+    """The person who asks. may: the names of the actions that the role allows at all.
+
+    Some of them may be allowed only over connections that are shared with contributors.
+    """
 
     id: str
     name: str
     role: str
+    may: list[str] = []
 
 
 class ConsentView(_View):
@@ -304,12 +325,66 @@ def export_view(
     )
 
 
+def damaged_connection_view(connection_id: str, problem: DocumentUnreadable) -> ConnectionView:
+    """Show a connection whose document cannot be read."""
+    return ConnectionView(
+        id=connection_id,
+        name=connection_id,
+        type="klaviyo",
+        may=[],
+        problem=f"{problem.message}. {problem.hint}",
+    )
+
+
+def damaged_export_view(export_id: str, problem: DocumentUnreadable) -> ExportView:
+    """Show an export whose document cannot be read."""
+    return ExportView(
+        id=export_id,
+        name=export_id,
+        connection=None,
+        connection_name=None,
+        type="klaviyo",
+        status=DAMAGED,
+        schedule=Schedule(on="off"),
+        schedule_text="",
+        refreshed=None,
+        created=None,
+        changed=None,
+        may=[],
+        paused=False,
+        list_id="",
+        list_name="",
+        segments=[],
+        mapping=None,
+        max_profiles=None,
+        keep_rejected_rows=False,
+        reconcile=False,
+        last_run=None,
+        warnings=[],
+        etag="",
+        problem=f"{problem.message}. {problem.hint}",
+    )
+
+
 def saved(view: ExportView, etag: str) -> ExportView:
     """Complete a view that was made before saving its export, so that nothing fails afterwards."""
     return view.model_copy(update={"etag": etag.strip('"')})
 
 
-def run_view(run: Run, *, accepted: int | None = None) -> RunView:
+def run_view(run: Run, *, delivery: Delivery | None = None) -> RunView:
+    """Show a run. delivery: what became of an open run's batches so far."""
+    counts: Counts | None = run.counts
+    accepted = confirmed = unknown = None
+    if run.plan or run.counts.rows:
+        accepted, confirmed, failed = run.counts.accepted, run.counts.delivered, 0
+        if delivery:
+            accepted, confirmed = delivery.accepted_profiles, delivery.confirmed_profiles()
+            failed = delivery.failed_profiles()
+        else:
+            failed = run.counts.rejected.get(RejectReason.FAILED_IN_KLAVIYO, 0)
+        unknown = max(accepted - confirmed - failed, 0)
+    elif not run.status.is_open:
+        counts = None
     return RunView(
         id=run.run_id,
         export=run.export,
@@ -325,10 +400,37 @@ def run_view(run: Run, *, accepted: int | None = None) -> RunView:
         started_at=run.started_at,
         sent_at=run.sent_at,
         finished_at=run.finished_at,
-        counts=run.counts,
+        counts=counts,
         message=run.message,
         hint=run.hint,
         accepted=accepted,
+        confirmed=confirmed,
+        unknown=unknown,
+    )
+
+
+def damaged_run_view(run_id: str, *, at: datetime, problem: DocumentUnreadable) -> RunView:
+    """Show a run whose document cannot be read. at: when it was created, as far as is known."""
+    export_id = run_id.partition("/")[0]
+    return RunView(
+        id=run_id,
+        export=export_id,
+        export_name=export_id,
+        because="",
+        status=DAMAGED,
+        phase="",
+        is_open=False,
+        list_id="",
+        snapshots=[],
+        exported_at=at,
+        created_at=at,
+        started_at=None,
+        sent_at=None,
+        finished_at=None,
+        counts=None,
+        message=problem.message,
+        hint=problem.hint,
+        problem=problem.message,
     )
 
 

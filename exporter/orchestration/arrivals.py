@@ -89,7 +89,7 @@ class Arrivals:
         except NotASnapshot as exc:
             logger.info("blob ignored", extra={"cause": exc.message})
             return
-        delay_s = 0.0 if ref.is_one_file else self._container.settle_s
+        delay_s = self._container.settle_s
         logger.info("blob noted", extra={"segment": ref.segment, "wait_s": delay_s})
         self.queue_check(blob_name, delay_s=delay_s)
 

@@ -44,6 +44,7 @@ class PlannedPiece(BaseModel):
 
     source: int
     rows: int
+    fields: int | None = None  # staged, if later partitions have more; None: all of the plan
 
 
 class Span(BaseModel):

@@ -39,7 +39,10 @@ class PlanReader:
         self.plan = plan
         self.folder = folder
         self._files = StagedFiles(
-            folder=folder, pieces=plan.pieces, sources=[note.name for note in plan.sources]
+            folder=folder,
+            pieces=plan.pieces,
+            sources=[note.name for note in plan.sources],
+            fields=len(plan.fields),
         )
         self._database = open_database(folder, memory_mb=memory_mb)
         self._before, self._after = (part.encode() for part in profiles.envelope(list_id))
@@ -123,7 +126,9 @@ class PlanReader:
 
     def _rows(self, batch: PlannedBatch) -> str:
         """SQL: the batch's staged rows in order."""
-        return " UNION ALL ".join(
+        # By name where pieces have different columns: their order differs then.
+        fields = {self.plan.pieces[span.piece].fields for span in batch.spans}
+        return (" UNION ALL " if len(fields) == 1 else " UNION ALL BY NAME ").join(
             f"SELECT * FROM {self._files.rows_of(span.piece)}"
             f" WHERE file_row_number >= {span.first} AND file_row_number < {span.last}"
             f" AND reason IS NULL{self._no_duplicates(span)}"

@@ -29,12 +29,29 @@ PLACEHOLDERS = (
     "test@test.com", "no-email@no-email.com", "noreply@noreply.com", "unknown@unknown.com",
     "a@a.com",
 )  # fmt: skip
-WHITESPACE = " \t\r\n\u00a0"
+# Blanks and marks that nobody sees: spaces of any width, direction marks, joiners, the BOM.
+# Unicode 16: White_Space, and what is Default_Ignorable_Code_Point below U+10000.
+ASCII_BLANKS = " \t\r\n\v\f"
+_UNSEEN_RANGES = (
+    (0x0080, 0x00A0), (0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160),
+    (0x1680, 0x1680), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2000, 0x200F), (0x2028, 0x202F),
+    (0x205F, 0x206F), (0x2800, 0x2800), (0x3000, 0x3000), (0x3164, 0x3164), (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB),
+)  # fmt: skip
+UNSEEN = "".join(chr(code) for low, high in _UNSEEN_RANGES for code in range(low, high + 1))
+BLANKS = ASCII_BLANKS + UNSEEN
+_UNSEEN_PATTERN = "".join(rf"\x{{{low:04X}}}-\x{{{high:04X}}}" for low, high in _UNSEEN_RANGES)
 
 
 def trimmed(column: str) -> str:
-    """SQL: the cell without the blanks around it."""
-    return f"trim({column}, {literal(WHITESPACE)})"
+    """SQL: the cell without the blanks and unseen marks around it.
+
+    Most cells are ASCII, where there are few to look for.
+    """
+    ascii_only = f"trim({column}, {literal(ASCII_BLANKS)})"
+    any_blanks = f"trim({column}, {literal(BLANKS)})"
+    has_ascii_only = f"strlen({column}) = length({column})"
+    return f"CASE WHEN {has_ascii_only} THEN {ascii_only} ELSE {any_blanks} END"
 
 
 def blank_to_null(column: str) -> str:
@@ -64,9 +81,14 @@ def is_usual_email(column: str) -> str:
 def normalized_email(column: str, is_usual: str) -> str:
     """SQL: the address trimmed and in lower case, as Klaviyo compares them; NULL if blank.
 
-    is_usual: see `is_usual_email`.
+    Only ASCII is put in lower case: other letters would become another address, as the Kelvin sign
+    becomes a k. is_usual: see `is_usual_email`.
     """
-    return f"CASE WHEN {is_usual} THEN {column} ELSE nullif(lower({trimmed(column)}), '') END"
+    text = trimmed(column)
+    return (
+        f"CASE WHEN {is_usual} THEN {column} WHEN {is_ascii(text)} THEN nullif(lower({text}), '')"
+        f" ELSE nullif({text}, '') END"
+    )
 
 
 def only_good(value: str, reason: str) -> str:
@@ -81,7 +103,8 @@ def email_reason(email: str, is_usual: str) -> str:
     is_placeholder = f"strlen({email}) <= {longest} AND {email} IN ({placeholders})"
     is_short = f"length({email}) <= {MAX_LABEL_CHARS}"
     is_good = matches(email, EMAIL_PATTERN)
-    has_good_domain = matches(email, f"[^@]+@{_DOMAIN}")
+    has_good_domain = matches(f"lower({email})", f"[^@]+@{_DOMAIN}")
+    has_unseen = f"regexp_matches({email}, '[{_UNSEEN_PATTERN}]')"
     has_long_label = f"regexp_matches({email}, '@.*[^.]{{{MAX_LABEL_CHARS + 1}}}')"
     has_long_local_part = f"strpos({email}, '@') > {MAX_LOCAL_PART_CHARS} + 1"
     cases = [
@@ -92,6 +115,7 @@ def email_reason(email: str, is_usual: str) -> str:
         (f"starts_with({email}, 'mailto:')", RejectReason.EMAIL_MAILTO),
         (f"length({email}) > {MAX_EMAIL_CHARS}", RejectReason.EMAIL_TOO_LONG),
         (f"regexp_matches({email}, '\\s')", RejectReason.EMAIL_SPACE),
+        (has_unseen, RejectReason.EMAIL_INVISIBLE),
         (f"NOT {matches(email, '[^@]+@[^@]+')}", RejectReason.EMAIL_MALFORMED),
         (f"NOT {is_good} AND {has_good_domain}", RejectReason.EMAIL_LOCAL_PART),
         (has_long_local_part, RejectReason.EMAIL_LOCAL_PART),

@@ -20,15 +20,24 @@ Place = tuple[str, int]  # source, and line in it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedFiles:
-    """The staged rows of a plan. sources: the names of the partitions, by their number."""
+    """The staged rows of a plan. sources: the names of the partitions, by their number.
+
+    fields: how many fields the plan has. Pieces of partitions that lack some are given NULL there.
+    """
 
     folder: Path
     pieces: Sequence[PlannedPiece]
     sources: Sequence[str]
+    fields: int = 0
 
     def rows_of(self, piece: int) -> str:
         """SQL: the rows of a piece, with `file_row_number`, their position in it."""
-        return f"read_parquet({self._path(piece)}, file_row_number = true)"
+        rows = f"read_parquet({self._path(piece)}, file_row_number = true)"
+        staged = self.pieces[piece].fields
+        if staged is None or staged >= self.fields:
+            return rows
+        lacking = (f"NULL::VARCHAR AS f{position}" for position in range(staged, self.fields))
+        return f"(SELECT *, {', '.join(lacking)} FROM {rows})"
 
     def all_rows(self) -> str:
         """SQL: the rows of all pieces in order; there must be a piece."""

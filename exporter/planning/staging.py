@@ -12,9 +12,9 @@ import errno
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +23,7 @@ import duckdb
 
 from exporter.definitions.mapped_fields import MappedField, ResolvedMapping, resolve
 from exporter.definitions.mapping import MappingDocument
-from exporter.errors import SnapshotUnreadable
+from exporter.names import comparable, positions_of
 from exporter.planning.limits import PlanLimits
 from exporter.planning.plan import PlannedPiece, SourceNote, rows_name
 from exporter.planning.row_lists import RejectedRows
@@ -61,6 +61,7 @@ class Staging:
         self.notes: list[SourceNote] = []
         self.unread_rows = 0
         self._culture = mapping.culture
+        self._encoding = mapping.encoding
         self._named_columns = mapping.named_columns()
         self._mapping = SnapshotMapping(mapping)
         self._pool = pool
@@ -91,22 +92,30 @@ class Staging:
             chunks,
             folder=self._work,
             name=source.name,
-            declared=source.dialect,
+            declared=replace(source.dialect, culture=culture),
+            encoding=self._encoding,
             expected=self._named_columns,
             on_rejected=lambda line: self._rejected.add(
                 source.name, line.line, line.reason, line.text, detail=line.detail
             ),
             piece_bytes=self._limits.piece_bytes,
         )
+        notes = [read.header.why]
         with contextlib.closing(read):
             if read.columns:
-                may_show = not read.header.is_guess
                 mapping = self._mapping.resolve(
-                    read.columns, source.name, may_show=may_show, culture=culture
+                    read.columns,
+                    source.name,
+                    repeated=read.header.repeated,
+                    may_show=not read.header.is_guess,
+                    culture=culture,
                 )
+                notes.append(mapping.note)
                 for piece in read:
-                    self._pool.submit(len(self.notes), _raw_csv(piece, len(read.columns)), mapping)
+                    raw = _raw_csv(piece, mapping.columns)
+                    self._pool.submit(len(self.notes), raw, mapping.resolved)
             self._pool.wait()
+        notes += read.notes
         staged_rows = sum(piece.rows for piece in self.pieces[pieces_before:])
         unread_rows = read.rejected.total()
         self.unread_rows += unread_rows
@@ -117,7 +126,7 @@ class Staging:
             delimiter=read.delimiter,
             encoding=read.encoding,
             columns=read.columns,
-            header=read.header.why,
+            header=" ".join(filter(None, notes)),
             culture=culture or "",
         )
 
@@ -125,11 +134,11 @@ class Staging:
         """Stage a Parquet partition in slices. Its rows are its lines: the first is line 1."""
         path = self._work / f"{len(self.notes):05d}.parquet"
         file = save_parquet(self._database.cursor(), source.name, chunks, path)
-        mapping = self._mapping.resolve(file.columns, source.name)
+        mapping = self._mapping.resolve(file.columns, source.name, repeated=file.repeated)
         with _damage_is_named(source.name):
             for first in range(0, file.rows, self._limits.parquet_rows):
-                raw = _raw_slice(file, first, self._limits.parquet_rows)
-                self._pool.submit(len(self.notes), raw, mapping)
+                raw = _raw_slice(file, mapping.columns, first, self._limits.parquet_rows)
+                self._pool.submit(len(self.notes), raw, mapping.resolved)
             self._pool.wait()
         path.unlink()
         return SourceNote(
@@ -138,14 +147,14 @@ class Staging:
             rows=file.rows,
             delimiter="",
             columns=file.columns,
-            header="A Parquet file names its columns itself.",
+            header=f"A Parquet file names its columns itself. {mapping.note}".strip(),
         )
 
 
-def _raw_slice(file: ParquetFile, first: int, most: int) -> RawPiece:
+def _raw_slice(file: ParquetFile, columns: int, first: int, most: int) -> RawPiece:
     return RawPiece(
-        table=file.slice_as_text(first, most),
-        columns=len(file.columns),
+        table=file.slice_as_text(first, most, columns=columns),
+        columns=columns,
         lines=min(file.rows - first, most),
         line_breaks=((1, first + 1),),
     )
@@ -175,8 +184,25 @@ def _damage_is_named(source: str) -> Iterator[None]:
         raise damaged_parquet(source) from exc
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionMapping:
+    """A snapshot's mapping resolved for one partition.
+
+    columns: of the partition, and behind them one empty column for each that it lacks. note: a
+    sentence about columns that only some partitions have.
+    """
+
+    resolved: ResolvedMapping
+    columns: int
+    note: str = ""
+
+
 class SnapshotMapping:
-    """A mapping resolved for one partition after the other, to the same fields in each of them."""
+    """A mapping resolved for one partition after the other, to the same fields in each of them.
+
+    With `properties: "*"` a partition may lack columns of those before it, or have more: the fields
+    are those of all partitions so far.
+    """
 
     def __init__(self, document: MappingDocument) -> None:
         self.fields: tuple[MappedField, ...] = ()
@@ -187,21 +213,61 @@ class SnapshotMapping:
         columns: Sequence[str],
         source: str,
         *,
+        repeated: Collection[str] = (),
         may_show: bool = True,
         culture: str | None = None,
-    ) -> ResolvedMapping:
+    ) -> PartitionMapping:
         """Resolve the mapping for a partition, whose columns may stand in an order of their own."""
-        resolved = resolve(self._document, columns, may_show=may_show, culture=culture)
+        resolved = resolve(
+            self._document,
+            columns,
+            file=source,
+            repeated=repeated,
+            may_show=may_show,
+            culture=culture,
+        )
         if not self.fields:
             self.fields = resolved.fields
-        by_name = {(field.group, field.name): field for field in resolved.fields}
-        order = [(field.group, field.name) for field in self.fields]
-        if set(order) != set(by_name):
-            raise SnapshotUnreadable(
-                f"the columns of {source} differ from those of the partitions before it",
-                hint='With `properties: "*"`, all partitions of a snapshot need the same columns.',
-            )
-        return replace(resolved, fields=tuple(by_name[name] for name in order))
+            return PartitionMapping(resolved, len(columns))
+        left: dict[tuple[str, str], MappedField] = {
+            (field.group, field.name): field for field in resolved.fields
+        }
+        fields, lacking = [], 0
+        for wanted in self.fields:
+            found = left.pop(self._key_of(wanted, left), None)
+            if found is None:
+                found = replace(wanted, column=len(columns) + lacking)
+                lacking += 1
+            fields.append(replace(found, name=wanted.name))
+        new = tuple(left.values())
+        self.fields += new
+        resolved = replace(resolved, fields=(*fields, *new))
+        return PartitionMapping(resolved, len(columns) + lacking, _describe(lacking, len(new)))
+
+    def _key_of(self, wanted: MappedField, left: Collection[tuple[str, str]]) -> tuple[str, str]:
+        """Name the field of a partition that is the wanted one: it may differ in form if no other
+        fits.
+        """
+        exact = (wanted.group, wanted.name)
+        if exact in left:
+            return exact
+        here = [name for group, name in left if group == wanted.group]
+        before = [field.name for field in self.fields if field.group == wanted.group]
+        found = positions_of(wanted.name, here)
+        if len(found) != 1 or here[found[0]] in before:
+            return exact
+        is_only_one = [comparable(name) for name in before].count(comparable(wanted.name)) == 1
+        return (wanted.group, here[found[0]]) if is_only_one else exact
+
+
+def _describe(lacking: int, new: int) -> str:
+    """Give a sentence for the report on columns that not all partitions have."""
+    sentences = []
+    if lacking:
+        sentences.append(f"It lacks {lacking:,} of the columns before it: they were left empty.")
+    if new:
+        sentences.append(f"It has {new:,} columns more than the partitions before it.")
+    return " ".join(sentences)
 
 
 class StagingPool:
@@ -228,7 +294,7 @@ class StagingPool:
         self._finished_file = finished_file
         self._staged_rows, self._counting = 0, threading.Lock()
         self._threads = ThreadPoolExecutor(_STAGERS, thread_name_prefix="stage")
-        self._staging: deque[tuple[int, Future[int]]] = deque()  # source, rows
+        self._staging: deque[tuple[int, int, Future[int]]] = deque()  # source, fields, rows
 
     def __enter__(self) -> Self:
         return self
@@ -247,15 +313,17 @@ class StagingPool:
         is_alone = raw.has_huge_rows or is_wide
         self.wait(until=0 if is_alone else _STAGERS - 1)
         number = len(self.pieces) + len(self._staging)
-        self._staging.append((source, self._threads.submit(self._stage, number, raw, mapping)))
+        rows = self._threads.submit(self._stage, number, raw, mapping)
+        self._staging.append((source, len(mapping.fields), rows))
         if is_alone:
             self.wait()
 
     def wait(self, *, until: int = 0) -> None:
         """Wait until so many pieces are being staged at most. Raises what staging raised."""
         while len(self._staging) > until:
-            source, rows = self._staging.popleft()
-            self.pieces.append(PlannedPiece(source=source, rows=rows.result()))
+            source, fields, rows = self._staging.popleft()
+            piece = PlannedPiece(source=source, rows=rows.result(), fields=fields)
+            self.pieces.append(piece)
 
     def _stage(self, number: int, raw: RawPiece, mapping: ResolvedMapping) -> int:
         """Stage a piece and delete its file. Returns its rows."""

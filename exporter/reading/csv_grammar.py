@@ -25,6 +25,7 @@ from exporter.reading.text_encoding import LF, NUL, UNDECODABLE
 from exporter.rejection_reasons import RejectReason
 
 MAX_RECORD_BYTES = 16_000_000  # a longer record is rejected; one buffer more may pass
+LOOKAHEAD_FIELDS = 64  # how many fields beyond the last column may belong to a record
 
 QUOTE = b'"'
 _QUOTED_ON_A_LINE = rb'"[^"\r\n]*+(?:""[^"\r\n]*+)*+"'
@@ -44,8 +45,12 @@ def why_rejected(cells: Sequence[bytes], width: int) -> tuple[RejectReason, str]
     return reason, f"{len(cells)} of {width} columns"
 
 
-def good_records_pattern(delimiter: str, width: int, quoting: bool) -> re.Pattern[bytes]:
+def good_records_pattern(
+    delimiter: str, width: int, quoting: bool, *, empty_ends: int = 0
+) -> re.Pattern[bytes]:
     """Match the longest run of good records of `width` fields. It may match nothing.
+
+    empty_ends: how many empty fields follow them in every record.
 
     Records without any quote are tried first: most are, and they cost least. A field that begins
     with spaces and a quote is left to `RecordParser`, because DuckDB would take it for quoted. So
@@ -53,14 +58,16 @@ def good_records_pattern(delimiter: str, width: int, quoting: bool) -> re.Patter
     single empty field is a blank line.
     """
     d = re.escape(delimiter.encode())
-    ends = delimiter.encode() + b"\r\n\x00\xff"
-    text, begin, inside = _all_but(QUOTE + ends), _all_but(b' "' + ends), _all_but(ends) + b"*+"
-    plain = text + (b"++" if width == 1 else b"*+")
+    stop = delimiter.encode() + b"\r\n\x00\xff"
+    text, begin, inside = _all_but(QUOTE + stop), _all_but(b' "' + stop), _all_but(stop) + b"*+"
+    is_single = width + empty_ends == 1
+    plain = text + (b"++" if is_single else b"*+")
     quoted = rb'"[^"\x00\xff]*+(?:""[^"\x00\xff]*+)*+"'
     loose = rb"%s%s| ++(?:%s%s)?+" % (begin, inside, begin, inside)
-    field = rb"(?>%s|%s%s)" % (quoted, loose, b"" if width == 1 else b"|")
+    field = rb"(?>%s|%s%s)" % (quoted, loose, b"" if is_single else b"|")
     fields = [plain, field] if quoting else [plain]
-    records = [rb"(?>%s\r?\n)" % d.join([one] * width) for one in fields]
+    ends = (d + rb'(?:"")?+' if quoting else d) * empty_ends
+    records = [rb"(?>%s%s\r?\n)" % (d.join([one] * width), ends) for one in fields]
     return re.compile(rb"(?!\xef\xbb\xbf)(?:%s)*+" % b"|".join(records))
 
 

@@ -25,6 +25,26 @@ _POINT = re.compile("cy|en|fil|ga|he|hi|ja|ko|ms|mt|sw|ta|te|th|ur|zh")
 _OTHERWISE = re.compile("de-(ch|li)|it-ch|en-za|es-(419|cu|do|gt|hn|mx|ni|pa|pe|pr|sv|us)")
 
 
+# The Windows ("ANSI") code pages in which Excel saves CSV, by language; zh-Hant differs from zh.
+# Source: Microsoft, National Language Support, "Code Page Identifiers".
+_CODE_PAGES = {
+    "cp1250": "bs|cs|hr|hu|pl|ro|sk|sl|sq|sr",
+    "cp1251": "be|bg|kk|ky|mk|mn|ru|tg|tt|uk",
+    "cp1252": "af|br|ca|cy|da|de|en|es|eu|fi|fil|fo|fr|ga|gl|id|is|it|lb|ms|nb|nl|nn|no|pt|sv|sw",
+    "cp1253": "el",
+    "cp1254": "az|tr|uz",
+    "cp1255": "he",
+    "cp1256": "ar|fa|ur",
+    "cp1257": "et|lt|lv",
+    "cp1258": "vi",
+    "cp874": "th",
+    "cp932": "ja",
+    "cp949": "ko",
+    "gbk": "zh",
+}
+_TRADITIONAL_CHINESE = re.compile("zh-(hant(-.+)?|tw|hk|mo)")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """How a partition is written. None: nothing says so.
@@ -74,3 +94,15 @@ def culture_of(name: str | None) -> Culture:
         day_first=not _MONTH_FIRST.fullmatch(place),
         decimal=("," if has_comma else ".") if is_known else None,
     )
+
+
+def code_page_of(name: str | None) -> str | None:
+    """Give Python's name of the Windows code page of a culture; None where it is not known."""
+    if not name or not is_culture(name):
+        return None
+    key = name.replace("_", "-").casefold()
+    if _TRADITIONAL_CHINESE.fullmatch(key):
+        return "cp950"
+    language = key.partition("-")[0]
+    found = (page for page, languages in _CODE_PAGES.items() if language in languages.split("|"))
+    return next(found, None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from exporter.reading.csv_grammar import (
+    LOOKAHEAD_FIELDS,
     BrokenRecord,
     Record,
     RecordParser,
@@ -15,10 +16,10 @@ from exporter.reading.csv_grammar import (
     why_rejected,
 )
 from exporter.reading.line_buffer import LineBuffer, Span
+from exporter.reading.row_widths import BLANKS
 from exporter.rejection_reasons import RejectReason
 
 MAX_SHOWN_CHARS = 10_000  # of a rejected record
-LOOKAHEAD_FIELDS = 64  # how many fields beyond the last column may belong to a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,11 @@ class RejectedLine:
 
 
 class GoodRecords:
-    """Iterates over the good records of a buffer, as spans of `width` columns in source order.
+    """Iterates over the good records of a buffer, as spans in source order.
 
-    Every other record is counted in `rejected` and handed to `on_rejected`. Blank lines are
-    passed over.
+    Good are records of `width` fields. drift: records of so many fields are good as well; those
+    beyond `width` must be empty. Every other record is counted in `rejected` and handed to
+    `on_rejected`. Blank lines are passed over.
     """
 
     def __init__(
@@ -48,22 +50,29 @@ class GoodRecords:
         buffer: LineBuffer,
         *,
         width: int,
+        drift: int | None = None,
         delimiter: str,
         quoting: bool,
         on_rejected: Callable[[RejectedLine], None],
     ) -> None:
         self.rejected: Counter[RejectReason] = Counter()
         self._buffer = buffer
+        self.widths = (max(width, 1),) if drift is None else (drift, max(width, 1))
         self._width = width
         self._on_rejected = on_rejected
-        self._good_records = good_records_pattern(delimiter, max(width, 1), quoting)
-        most_fields = max(width, 1) + LOOKAHEAD_FIELDS
+        self._good_records = [
+            good_records_pattern(
+                delimiter, min(one, max(width, 1)), quoting, empty_ends=max(one - width, 0)
+            )
+            for one in self.widths
+        ]
+        most_fields = max(*self.widths, 1) + LOOKAHEAD_FIELDS
         self._parser = RecordParser(delimiter, quoting, most_fields=most_fields)
 
     def __iter__(self) -> Iterator[Span]:
         buffer = self._buffer
         while buffer.has_more():
-            end = end_of_match(self._good_records, buffer.data, buffer.at)
+            end = max(end_of_match(one, buffer.data, buffer.at) for one in self._good_records)
             if end > buffer.at:
                 yield buffer.take(end)
             elif not buffer.skip_blank_lines():
@@ -89,12 +98,17 @@ class GoodRecords:
                 return None
             case Record(cells, end):
                 span = buffer.take(end)
-                flaw = why_rejected(cells, self._width)
+                flaw = self._flaw(cells)
                 if flaw is None:
                     return Span(self._parser.write(cells), span.line, span.lines)
                 text = _start_of(span.data)
                 self._reject(RejectedLine(span.line, *flaw, lines=span.lines, text=text))
                 return None
+
+    def _flaw(self, cells: list[bytes]) -> tuple[RejectReason, str] | None:
+        """Say why a well-formed record is not good, with the detail; None for a good one."""
+        has_drifted = len(cells) in self.widths and not b"".join(cells[self._width :]).strip(BLANKS)
+        return why_rejected(cells, len(cells) if has_drifted else self._width)
 
     def _reject(self, rejected: RejectedLine) -> None:
         self.rejected[rejected.reason] += 1

@@ -1,8 +1,9 @@
 """Pieces: files of clean CSV that hold a partition's good records and that DuckDB reads.
 
 A piece is strict CSV: UTF-8 without byte-order mark or NUL, LF line ends, doubled quotes, no
-header, and the same number of fields in every record. A CRLF inside quotes has become LF; nothing
-else inside a field has changed. `read_csv_call` gives the options that a piece is read with.
+header, and the same number of fields in every record, unless the rows have drifted (see
+`row_widths`). A CRLF inside quotes has become LF; nothing else inside a field has changed.
+`read_csv_call` gives the options that a piece is read with.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ class Piece:
 
     line_breaks: (line of the piece, line of the source), sorted. Between two of them both count in
     step. longest_line_bytes: no record is longer (DuckDB refuses one above its max_line_size).
-    lines: of the piece, line ends inside quotes included.
+    lines: of the piece, line ends inside quotes included. fields: the most that a record has.
+    is_uneven: some records have fewer.
     """
 
     path: Path
     delimiter: str
     lines: int
+    fields: int
+    is_uneven: bool
     longest_line_bytes: int
     line_breaks: tuple[tuple[int, int], ...]
 
@@ -58,22 +62,27 @@ def source_line(line_breaks: Sequence[tuple[int, int]], piece_line: int) -> int:
 def read_csv_call(piece: Piece, columns: Sequence[str]) -> str:
     """Give the SQL that reads a piece: `read_csv(...)` with one VARCHAR for each of `columns`.
 
+    Records with fewer fields than there are columns end in NULL. Fields beyond the columns are
+    empty, and follow as x0, x1, ...
+
     parallel=false: with threads, DuckDB guesses where a record begins in the middle of a file, and
     fails on long quoted texts that hold lines of their own (seen with 2.0.0). It also keeps the
     rows in order. DuckDB reads an empty field, quoted or not, as NULL.
     """
-    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
+    beyond = [f"x{number}" for number in range(piece.fields - len(columns))]
+    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in (*columns, *beyond))
+    uneven = piece.is_uneven or piece.fields < len(columns)
     longest = max(piece.longest_line_bytes, 2_000_000)
     return (
         f"read_csv({literal(str(piece.path))}, auto_detect=false, header=false,"
         f" delim={literal(piece.delimiter)}, quote='\"', escape='\"', new_line='\\n',"
         f" parallel=false, max_line_size={longest}, buffer_size={2 * longest},"
-        f" columns={{{types}}})"
+        f"{' null_padding=true,' if uneven else ''} columns={{{types}}})"
     )
 
 
 class PieceWriter:
-    """Writes spans of records to one piece after another."""
+    """Writes spans of records to one piece after another. widths: of the records."""
 
     def __init__(
         self,
@@ -81,12 +90,14 @@ class PieceWriter:
         partition: str,
         delimiter: str,
         *,
+        widths: Sequence[int],
         piece_bytes: int = PIECE_BYTES,
         line_breaks: int = MAX_LINE_BREAKS,
     ) -> None:
         stem = re.sub(r"[^A-Za-z0-9.-]", "_", partition)[-60:]
         self._path = folder / f"{stem}-{zlib.crc32(partition.encode()):08x}"
         self._delimiter = delimiter
+        self._widths = widths
         self._piece_bytes = piece_bytes
         self._line_breaks = line_breaks
         self._number = 0
@@ -125,6 +136,8 @@ class PieceWriter:
             path=piece.path,
             delimiter=self._delimiter,
             lines=piece.line - 1,
+            fields=max(self._widths),
+            is_uneven=len(self._widths) > 1,
             longest_line_bytes=piece.longest,
             line_breaks=tuple(piece.breaks),
         )

@@ -12,10 +12,11 @@ import codecs
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 from exporter.errors import SnapshotUnreadable
-from exporter.reading.dialect import Dialect
+from exporter.reading.dialect import Dialect, code_page_of
 
 BUFFER_BYTES = 1_000_000
 HEAD_BYTES = 4_096  # enough to tell what a file is
@@ -40,6 +41,11 @@ _MARKUP = re.compile(rb"\s*<(?:!|\?|[a-z][^,;\t|]*>)", re.IGNORECASE)
 # Without the control characters that serve as delimiters.
 _NOT_TEXT = re.compile(rb"[\x00\x02-\x08\x0e-\x1a\xff]")
 _JSON = re.compile(rb'\s*(?:\{\s*"|\[\s*[\[{"])')
+
+# Beside letters, people write these with a word processor.
+_USUAL_SIGNS = "\u00a0‘’‚“”„–—…€°«»"
+
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = (
@@ -71,14 +77,32 @@ def is_parquet(first_bytes: bytes) -> bool:
     return bool(re.match(rb"PAR1(?![\s -~])", first_bytes))
 
 
+@dataclass(slots=True)
+class FoundEncoding:
+    """The encoding that a file is read in. `note`: why it is not the expected one.
+
+    Known when all was read: bytes that are not UTF-8 may come late.
+    """
+
+    name: str
+    note: str = ""
+
+
 def decode(
-    chunks: Iterable[bytes], encoding: str | None, *, name: str
-) -> tuple[Iterator[bytes], str]:
+    chunks: Iterable[bytes],
+    declared: str | None,
+    *,
+    name: str,
+    encoding: str | None = None,
+    culture: str | None = None,
+) -> tuple[Iterator[bytes], FoundEncoding]:
     """Unpack gzip and turn any encoding into UTF-8 without a byte-order mark.
 
-    Also gives the encoding's name. A byte-order mark wins over the declared encoding. So do zero
-    bytes in the first letters, which show UTF-16. With neither mark nor declaration the file is
-    UTF-8. Bytes that the encoding does not know become UNDECODABLE.
+    A byte-order mark wins over all else. So do zero bytes in the first letters, which show UTF-16.
+    Then comes `encoding`, which a person gave, then what model.json `declared`, then UTF-8. A file
+    that should be UTF-8 and is not is read in the code page of the `culture`, if its bytes would be
+    letters there, unless a person said otherwise.
+    Bytes that the encoding does not know become UNDECODABLE.
     Raises SnapshotUnreadable for an unknown encoding, and for files that are not text.
     """
     head, source = peek(split(chunks))
@@ -90,36 +114,56 @@ def decode(
             f"{name} is {what or 'a Parquet file'}, not CSV",
             hint="Export it as CSV, plain or packed with gzip.",
         )
-    mark, codec = _encoding_of(head, encoding, name)
-    text = _drop(source, len(mark))
-    return (_checked_utf8(text) if codec == "utf-8" else _transcoded(text, codec, name)), codec
+    mark, codec = _encoding_of(head, encoding or declared, name)
+    text, found = _drop(source, len(mark)), FoundEncoding(codec)
+    if codec != "utf-8":
+        return _transcoded(text, codec, name), found
+    code_page = None if mark or encoding else code_page_of(culture)
+    if code_page is None:
+        return _checked_utf8(text), found
+    return _utf8_or_code_page(text, code_page, found, culture or "", name), found
 
 
 def table_text(
-    chunks: Iterable[bytes], declared: Dialect, name: str
-) -> tuple[bytes, Iterator[bytes], str]:
-    """Decode, refuse what is not a table, and turn CR into LF in a file without any LF.
+    chunks: Iterable[bytes], declared: Dialect, name: str, *, encoding: str | None = None
+) -> tuple[bytes, Iterator[bytes], FoundEncoding]:
+    """Decode, refuse what is not a table, and make LF or CRLF of odd line ends.
 
-    Gives the beginning, an iterator over all, and the name of the file's encoding.
+    Odd are CR in a file without any LF, and CR CR LF at the end of the first line.
+    Gives the beginning of at most BUFFER_BYTES, an iterator over all, and the encoding.
     """
-    decoded, encoding = decode(chunks, declared.encoding, name=name)
+    decoded, found = decode(
+        chunks, declared.encoding, name=name, encoding=encoding, culture=declared.culture
+    )
     head, text = peek(decoded, BUFFER_BYTES)
     head = head[:BUFFER_BYTES]
-    _refuse_other_text(head[:HEAD_BYTES], declared, name)
+    _refuse_other_text(head[:HEAD_BYTES], encoding or declared.encoding, name)
     if b"\r" in head and LF not in head:
-        return head.replace(b"\r", LF), (chunk.replace(b"\r", LF) for chunk in text), encoding
-    return head, text, encoding
+        return head.replace(b"\r", LF), (chunk.replace(b"\r", LF) for chunk in text), found
+    if re.match(rb"[^\r\n]*+\r\r\n", head):
+        return head.replace(b"\r\r\n", b"\r\n"), _with_crlf(text), found
+    return head, text, found
 
 
-def _refuse_other_text(head: bytes, declared: Dialect, name: str) -> None:
+def _with_crlf(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Turn CR CR LF into CRLF: a text that went through two conversions of line ends has them."""
+    rest = b""
+    for chunk in chunks:
+        data = rest + chunk
+        cut = len(data) - len(data[-2:]) + len(data[-2:].rstrip(b"\r"))
+        rest = data[cut:]
+        yield data[:cut].replace(b"\r\r\n", b"\r\n")
+    yield rest
+
+
+def _refuse_other_text(head: bytes, encoding: str | None, name: str) -> None:
     for pattern, what in ((_MARKUP, "an HTML or XML page"), (_JSON, "a JSON document")):
         if pattern.match(head):
             raise SnapshotUnreadable(
                 f"{name} is {what}, not CSV", hint="Look at how the file was made, and export CSV."
             )
     if len(head) >= 512 and 3 * len(_NOT_TEXT.findall(head)) > len(head):
-        encoding = declared.encoding or "utf-8"
-        raise _wrong_encoding(name, f"the file is not text in the encoding {encoding}")
+        raise _wrong_encoding(name, f"the file is not text in the encoding {encoding or 'utf-8'}")
 
 
 def peek(chunks: Iterator[bytes], size: int = HEAD_BYTES) -> tuple[bytes, Iterator[bytes]]:
@@ -195,14 +239,27 @@ def _utf16_without_mark(head: bytes) -> str | None:
 
 
 def _known_codec(encoding: str, name: str) -> str:
-    """Give Python's name of an encoding. Refuse what Python does not know as one of text."""
-    wanted = encoding.strip().lower()
     try:
-        codec = codecs.lookup(_ENCODING_NAMES.get(wanted, wanted)).name
-        codecs.getincrementaldecoder(codec)
-        b"a".decode(codec, _MARK)
+        return codec_of(encoding)
     except (LookupError, ValueError) as exc:
         raise _wrong_encoding(name, f"the encoding {encoding!r} is not known") from exc
+
+
+def is_encoding(name: str) -> bool:
+    """Tell whether files can be read in an encoding of this name."""
+    try:
+        codec_of(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def codec_of(encoding: str) -> str:
+    """Give Python's name of an encoding of text. Raises LookupError or ValueError for others."""
+    wanted = encoding.strip().lower()
+    codec = codecs.lookup(_ENCODING_NAMES.get(wanted, wanted)).name
+    codecs.getincrementaldecoder(codec)
+    b"a".decode(codec, _MARK)
     return _ENCODING_NAMES.get(codec, codec)
 
 
@@ -229,6 +286,49 @@ def _check(data: bytes, *, final: bool) -> tuple[bytes, int]:
         return text.encode("utf-8", _MARK), used
 
 
+def _utf8_or_code_page(
+    chunks: Iterator[bytes], code_page: str, found: FoundEncoding, culture: str, name: str
+) -> Iterator[bytes]:
+    """Read UTF-8, or the code page if the first bytes that are not ASCII are letters there only."""
+    for chunk in chunks:
+        if chunk.isascii():
+            yield chunk
+            continue
+        begin = _BEYOND_ASCII.search(chunk)
+        at = begin.start() if begin else 0
+        yield chunk[:at]
+        sample, rest = peek(chain([chunk[at:]], chunks), BUFFER_BYTES)
+        sample = sample[:BUFFER_BYTES]
+        if _is_utf8(sample):
+            yield from _checked_utf8(rest)
+        elif _holds_letters(sample, code_page):
+            found.name = code_page
+            shown = code_page.replace("cp125", "Windows-125")
+            found.note = (
+                f"The file is not in UTF-8. It was read as {shown}, the code page of {culture}."
+            )
+            yield from _transcoded(rest, code_page, name)
+        else:
+            yield from _checked_utf8(rest)
+        return
+
+
+def _is_utf8(sample: bytes) -> bool:
+    """Tell whether more characters beyond ASCII are UTF-8 than bytes are not."""
+    marked, _ = codecs.utf_8_decode(sample, _MARK, False)
+    bad = marked.count("\udcff")
+    good = sum(not one.isascii() for one in marked) - bad
+    return good > bad
+
+
+def _holds_letters(sample: bytes, code_page: str) -> bool:
+    """Tell whether nearly all bytes beyond ASCII are letters in a code page, or usual signs."""
+    text = codecs.getincrementaldecoder(code_page)(_MARK).decode(sample)
+    others = [one for one in text if not one.isascii()]
+    letters = sum(one.isalpha() or one in _USUAL_SIGNS for one in others)
+    return any(map(str.isalpha, others)) and 10 * letters >= 9 * len(others)
+
+
 def _transcoded(chunks: Iterator[bytes], codec: str, name: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(codec)(_MARK)
     try:
@@ -241,7 +341,8 @@ def _transcoded(chunks: Iterator[bytes], codec: str, name: str) -> Iterator[byte
 
 def _wrong_encoding(name: str, flaw: str) -> SnapshotUnreadable:
     return SnapshotUnreadable(
-        f"{name}: {flaw}", hint="Export as UTF-8, or declare the file's own encoding."
+        f"{name}: {flaw}",
+        hint="Export as UTF-8, or name the encoding: --encoding, or encoding in the mapping.",
     )
 
 

@@ -22,12 +22,11 @@ def count(plan: Plan, delivery: Delivery) -> Counts:
     ):
         if number:
             rejected[reason] = rejected.get(reason, 0) + number
-    ended = sum(delivery.jobs[job].profiles for job in delivery.ended)
     return Counts(
         rows=plan.rows,
         profiles=plan.profiles,
         accepted=delivery.accepted_profiles,
-        delivered=ended - delivery.failed_profiles() - unconfirmed,
+        delivered=delivery.confirmed_profiles(),
         duplicates=plan.duplicates,
         rejected=rejected,
         dropped=plan.dropped,

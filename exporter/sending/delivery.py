@@ -278,6 +278,11 @@ class Delivery:
         end = self.ended[job]
         return max(self.jobs[job].profiles - end.failed - end.completed, 0)
 
+    def confirmed_profiles(self) -> int:
+        """Count the profiles that Klaviyo says it imported."""
+        ended = sum(self.jobs[job].profiles for job in self.ended)
+        return ended - self.failed_profiles() - self.unconfirmed_profiles()
+
     def unconfirmed_profiles(self) -> int:
         return sum(self.unconfirmed(job) for job in self.ended)
 

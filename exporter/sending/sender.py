@@ -15,10 +15,11 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Protocol
 
 from exporter import telemetry
@@ -52,6 +53,12 @@ SIZE_HINT = (
     "A proxy or firewall between the app and Klaviyo may limit the size of requests. Raise its "
     "limit to 5 MB, or let requests to Klaviyo pass it by. Then run the export again."
 )
+ACCOUNT_HINT = (
+    "Klaviyo refuses rows from all over the file for the same reason. So the cause is the account, "
+    "the list or the mapping, not these people. Look at the account in Klaviyo, then run the "
+    "export again."
+)
+PROBES = 5  # single rows, spread over the first batch that is refused without a name
 # For longer no place is kept: the step ends, and comes back through the queue.
 LONG_PAUSE_S = 5.0
 _AHEAD = 3  # bodies built before their turn: a slow one does not slow down the pace
@@ -78,6 +85,16 @@ class _Task:
     key: int = 0  # which of the keys read so far it was sent with
     began_at: float = 0.0  # of the first attempt; 0 = not yet
     not_before: float = 0.0
+    is_probe: bool = False  # one row, sent alone to see whether rows are the cause at all
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """A row that was refused alone, while nothing of the run was accepted."""
+
+    batch: int
+    position: int
+    words: str
 
 
 class Sender:
@@ -119,6 +136,9 @@ class Sender:
         self._key = 0
         self._refused_attributes: Counter[str] = Counter()  # this step
         self._splits = 0  # this step
+        self._open_probes = 0
+        self._has_probed = False  # this step
+        self._suspects: list[_Suspect] = []  # all for the same words, and not recorded yet
         self.repairs = repairs  # with those of this step
         self.failures = 0  # requests to be tried again
         self.pause_s = 0.0  # until anything may be sent again, where that is why `send` ended
@@ -134,7 +154,7 @@ class Sender:
         failure: Exception | None = None
         with ThreadPoolExecutor(self._limits.in_flight, thread_name_prefix="send") as pool:
             try:
-                while not failure and self._has_work() and self._may_go_on(deadline):
+                while not failure and self._may_go_on(deadline):
                     self._check()
                     self._launch(pool)
                     failure = self._collect()
@@ -146,13 +166,17 @@ class Sender:
                 failure = self._land() or failure
         if failure:
             raise failure
-        return not (self._tasks or self._ready)
+        is_done = not (self._tasks or self._ready)
+        self._judge_suspects(is_done=is_done)
+        return is_done
 
     def _may_go_on(self, deadline: float) -> bool:
-        return self._clock() < deadline and not self._should_yield()
+        has_work = bool(self._tasks or self._ready or self._flying)
+        has_time = self._clock() < deadline and not self._should_yield()
+        return has_work and has_time and not self._is_account_refused()
 
     def _pause(self) -> float:
-        """Return for how long Klaviyo lets nothing be sent, because it refused or did not answer.
+        """Return for how long nothing can be sent, because Klaviyo refused or did not answer.
 
         Our own pace is no such pause: the next turn may be most of a minute away.
         """
@@ -161,9 +185,6 @@ class Sender:
             return self._pacer.shut_s(now)
         later = min((task.not_before for task in self._tasks), default=now)
         return max(later - now, self._pacer.shut_s(now))
-
-    def _has_work(self) -> bool:
-        return bool(self._tasks or self._ready or self._flying)
 
     # Requests
 
@@ -217,7 +238,7 @@ class Sender:
         now = self._clock()
         for _ in range(len(self._tasks)):
             task = self._tasks.popleft()
-            if task.not_before <= now:
+            if task.not_before <= now and (task.is_probe or not self._open_probes):
                 self._ready.append((task, self._body(task)))
                 return True
             self._tasks.append(task)
@@ -244,6 +265,8 @@ class Sender:
                 events += self._answer(task, future)
             except Exception as exc:  # noqa: BLE001 - `send` raises it once all is recorded
                 failure = failure or exc
+        if self._suspects and any(isinstance(event, BatchAccepted) for event in events):
+            events += self._take_suspects()
         self._journal.append(events)
         if events:
             self._progress(self._journal.delivery.accepted_profiles)
@@ -272,6 +295,7 @@ class Sender:
         self._throttles_before = min(self._throttles_before, self._pacer.throttles)
 
     def _accepted(self, task: _Task, job: ImportJob) -> Event:
+        self._open_probes -= task.is_probe
         telemetry.job(telemetry.ACCEPTED_JOB)
         return BatchAccepted(
             batch=task.batch.number,
@@ -307,7 +331,8 @@ class Sender:
         rows = {positions[row.index]: row for row in error.rows if row.index < len(positions)}
         self._spend_repair(error)
         if not rows:
-            return self._halve(task, error.words or error.message)
+            return self._search(task, error.words or error.message)
+        self._open_probes -= task.is_probe
         self._refused_attributes.update(row.attribute for row in rows.values())
         if len(rows) < len(positions):
             self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
@@ -316,14 +341,77 @@ class Sender:
         )
         return [RowsRefused(batch=task.batch.number, said=said)]
 
+    def _search(self, task: _Task, words: str) -> list[Event]:
+        """Look for the row that is the cause, unless it is the account."""
+        positions = self._positions(task)
+        if len(positions) == 1 and self._is_unproven():
+            self._open_probes -= task.is_probe
+            return self._suspect(_Suspect(task.batch.number, positions[0], words))
+        if len(positions) > 1 and self._is_unproven() and not self._has_probed:
+            self._has_probed = True
+            self._probe(task, positions)
+            return []
+        return self._halve(task, words)
+
     def _halve(self, task: _Task, words: str) -> list[Event]:
         positions = self._positions(task)
         if len(positions) == 1:
-            return [RowsRefused(batch=task.batch.number, said=grouped([(positions[0], words)]))]
+            self._open_probes -= task.is_probe
+            return [_refused(_Suspect(task.batch.number, positions[0], words))]
         middle = positions[len(positions) // 2]
         for first, last in ((middle, task.last), (task.first, middle)):
-            self._tasks.appendleft(replace(task, first=first, last=last, attempt=1, began_at=0.0))
+            self._put_back(task, first, last)
         return []
+
+    def _put_back(self, task: _Task, first: int, last: int, *, is_probe: bool = False) -> None:
+        part = replace(task, first=first, last=last, attempt=1, began_at=0.0, is_probe=is_probe)
+        self._tasks.appendleft(part)
+
+    # Is it a row at all?
+
+    def _probe(self, task: _Task, positions: Sequence[int]) -> None:
+        """Send rows from all over a task alone, before anything else; the rest waits."""
+        count = min(PROBES, len(positions))
+        step = (len(positions) - 1) / max(count - 1, 1)
+        probes = sorted({positions[round(number * step)] for number in range(count)})
+        ends = [task.first - 1, *probes, task.last]
+        for before, after in pairwise(ends):
+            if after - before > 1:
+                self._put_back(task, before + 1, after)
+        for position in reversed(probes):
+            self._put_back(task, position, position + 1, is_probe=True)
+        self._open_probes = len(probes)
+
+    def _is_unproven(self) -> bool:
+        """Say whether nothing shows yet that Klaviyo accepts rows, or refuses single ones."""
+        delivery = self._journal.delivery
+        return not delivery.jobs and not delivery.refused
+
+    def _suspect(self, found: _Suspect) -> list[Event]:
+        """Keep a refused row in mind; record all of them when their words differ."""
+        self._suspects.append(found)
+        is_same = found.words == self._suspects[0].words
+        return [] if is_same else self._take_suspects()
+
+    def _take_suspects(self) -> list[Event]:
+        found, self._suspects = self._suspects, []
+        return [_refused(each) for each in found]
+
+    def _is_account_refused(self) -> bool:
+        return len(self._suspects) >= PROBES and self._is_unproven()
+
+    def _judge_suspects(self, *, is_done: bool) -> None:
+        """Blame the account, or record the rows. Neither, if some rows are still to be sent."""
+        is_everything = is_done and len(self._suspects) > 1
+        if self._is_account_refused() or is_everything:
+            words = self._suspects[0].words
+            raise KlaviyoRejected(
+                f"Klaviyo accepts no row, not even alone. Klaviyo says: {words}",
+                hint=ACCOUNT_HINT,
+                status=400,
+            )
+        if is_done:
+            self._journal.append(self._take_suspects())
 
     def _positions(self, task: _Task) -> list[int]:
         """Return the positions that a task's request held, in its order."""
@@ -381,3 +469,8 @@ class Sender:
             raise error
         not_before = now + verdict.seconds
         self._tasks.appendleft(replace(task, attempt=task.attempt + 1, not_before=not_before))
+
+
+def _refused(suspect: _Suspect) -> Event:
+    said = grouped([(suspect.position, suspect.words)])
+    return RowsRefused(batch=suspect.batch, said=said)

@@ -1,8 +1,8 @@
 """Whether a snapshot is complete. Pure.
 
-Customer Insights writes several CSV files, and no marker says that it has finished. So a folder
-counts as complete when nothing in it has changed for a while and every file that model.json names
-in it has arrived.
+Customer Insights writes several CSV files, and no marker says that it has finished. Those who write
+a single file may write it in several parts. So a snapshot counts as complete when none of its
+files has changed for a while, none is empty, and every file that model.json names has arrived.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from exporter.storage.protocols import BlobInfo
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The snapshot is complete: these are its partitions, by name."""
+    """Nothing of the snapshot is still arriving: these are its partitions, by name.
+
+    empty: the names of those that stayed empty for the whole time of patience. Such a snapshot can
+    be read, but never counts as complete.
+    """
 
     partitions: tuple[BlobInfo, ...]
+    empty: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +68,22 @@ def completeness(
 
     named: names, without folder, of the files that model.json lists in this folder. model.json may
     list none, or the files of an older refresh.
+    quiet_s: for how long nothing may have changed. patience_s: how long after the last change files
+    that are named or empty are waited for.
     """
     partitions = tuple(blob for blob in blobs if ref.holds(blob.name))
     if not partitions:
         return Gone()
-    if ref.is_one_file:
-        return Settled(partitions)
     # Never negative: with a clock behind the storage's, the wait must not grow beyond `quiet_s`.
     quiet_for = max(now - max(blob.modified_at for blob in partitions), timedelta())
     if quiet_for < timedelta(seconds=quiet_s):
         return NotYet(quiet_s - quiet_for.total_seconds(), "partitions may still be arriving")
     arrived = {comparable(blob.name.removeprefix(ref.prefix)) for blob in partitions}
     missing = sorted({name for name in named if comparable(name) not in arrived})
-    if not missing:
-        return Settled(partitions)
+    empty = tuple(blob.name for blob in partitions if not blob.size_bytes)
     if quiet_for < timedelta(seconds=patience_s):
-        return NotYet(max(quiet_s, 1), f"model.json names {len(missing)} more partitions")
-    return NeverCame(tuple(missing))
+        if missing:
+            return NotYet(max(quiet_s, 1), f"model.json names {len(missing)} more partitions")
+        if empty:
+            return NotYet(max(quiet_s, 1), f"{len(empty)} partitions are still empty")
+    return NeverCame(tuple(missing)) if missing else Settled(partitions, empty)

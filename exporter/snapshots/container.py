@@ -23,7 +23,7 @@ from exporter.reading.dialect import Dialect
 from exporter.reading.partition import read_partition
 from exporter.reading.source import PartitionSource
 from exporter.snapshots.completeness import Completeness, NotYet, Settled, completeness
-from exporter.snapshots.manifest import Manifest, ManifestPartition
+from exporter.snapshots.manifest import Manifest, ManifestPartition, note_on_empty
 from exporter.snapshots.model_json import MAX_MODEL_BYTES, TableModel, parse_table
 from exporter.snapshots.paths import Layout, NotASnapshot, SnapshotRef, parse_blob_name
 from exporter.storage.protocols import BlobInfo, Snapshots
@@ -216,9 +216,9 @@ class SnapshotContainer:
         found = self.newest_of_each(export.segments, [export.mapping])
         if not any(found.values()):
             raise NoSnapshot(
-                f"no snapshot of {', '.join(export.segments)} has arrived yet",
+                f"no snapshot of {', '.join(export.segments)} is complete yet",
                 hint="Check the segment's name and that Customer Insights exports it to the "
-                "snapshots container.",
+                "snapshots container. A file counts once it has not changed for SETTLE_SECONDS.",
             )
         return self.freeze_each(export, found)
 
@@ -246,6 +246,9 @@ class SnapshotContainer:
                 moment = ref.exported_at or blob.modified_at
                 exported[ref.prefix] = max(moment, exported.get(ref.prefix, moment))
                 partitions.append(_frozen(blob, ref, model))
+        empty = [part.name for part in partitions if not part.size_bytes]
+        if empty:
+            notes.append(note_on_empty(empty))
         return Manifest(
             snapshots=[ref.prefix for ref in refs],
             exported_at=max(exported.values(), default=self._now()),
@@ -253,6 +256,7 @@ class SnapshotContainer:
             partitions=partitions,
             notes=notes,
             missing=list(missing),
+            empty=empty,
         )
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from exporter.names import comparable
+from exporter.names import comparable, positions_of
 from exporter.reading.dialect import DELIMITERS, Dialect, is_culture
 
 MAX_MODEL_BYTES = 32_000_000  # ours: a model of 1,000 tables with 300 columns each is about 20 MB
@@ -138,9 +138,14 @@ def _entities(
     except (ValueError, RecursionError):
         return
     culture = _text(_get(root, "culture"))
-    for entity in (*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))):
-        if named is None or comparable(_text(_get(entity, "name"))) == comparable(named):
-            yield entity, culture if is_culture(culture) else None
+    entities = [*_dicts(_get(root, "entities")), *_dicts(_get(root, "tables"))]
+    if named is not None:
+        names = [_text(_get(entity, "name")) for entity in entities]
+        found = positions_of(named, names)
+        is_one = len({names[position] for position in found}) == 1  # else they differ in form
+        entities = [entities[position] for position in found] if is_one else []
+    for entity in entities:
+        yield entity, culture if is_culture(culture) else None
 
 
 def _table(entity: Mapping[str, Any], container: str, culture: str | None) -> TableModel:

@@ -11,6 +11,9 @@
     folder    segments/{segment}/{anything}.csv|...
               several files, put there by hand
 
+`segments/` is a folder at the top of the container, and only there: a copy of it elsewhere, such as
+backup/segments/VIPs.csv, is no snapshot. Other folders may lie anywhere.
+
 Source: Microsoft Learn, "Export data to an Azure Blob Storage" (2026-07-16) and its history; the
 mapped file is from "Adobe Campaign Standard" (2024-11-06).
 """
@@ -43,7 +46,7 @@ _MAPPED = re.compile(
     r"(?P<stem>[^/]+)_(?P<unix>\d{10})(?i:\.csv(?:\.gz)?)",
     re.ASCII,
 )
-_HAND = re.compile(rf"(?P<root>(?:[^/]+/)*{HAND_FOLDER}/)(?P<segment>[^/]+?)(?:/[^/]+)?")
+_HAND = re.compile(rf"{HAND_FOLDER}/(?P<segment>[^/]+?)(?:/[^/]+)?")
 
 
 class NotASnapshot(ExporterError):
@@ -76,11 +79,6 @@ class SnapshotRef:
     destination: str = ""
     exported_at: datetime | None = None
     model: str | None = None
-
-    @property
-    def is_one_file(self) -> bool:
-        """Whether the layout puts all of a snapshot into one blob."""
-        return self.layout in (Layout.MAPPED, Layout.SINGLE)
 
     @property
     def key(self) -> str:
@@ -171,10 +169,10 @@ def _parse_hand(name: str) -> SnapshotRef | None:
     match = _HAND.fullmatch(name)
     if match is None:
         return None
-    root, segment = match["root"], match["segment"]
-    if name == root + segment:
+    segment = match["segment"]
+    folder = f"{HAND_FOLDER}/{segment}/"
+    if not name.startswith(folder):
         return SnapshotRef(prefix=name, segment=_without_suffix(segment), layout=Layout.SINGLE)
-    folder = f"{root}{segment}/"
     return SnapshotRef(
         prefix=folder, segment=segment, layout=Layout.FOLDER, model=folder + MODEL_NAME
     )

@@ -8,6 +8,7 @@ the list holds exactly what the snapshot should give, and the report's numbers s
 
     stage.py      the processes                  following.py   the run's progress
     export.py     what is set up                 proof.py       list and report against snapshot
+    running.py    how others find it             dropping.py    `python -m sandbox drop FILE`
     command.py    the command line
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -16,10 +17,12 @@ import requests
 
 from exporter.cli.wording import report_as_text
 from exporter.runs.run import Run
-from sandbox.demo.export import CONNECTION, EXPORT, demo_snapshot, register
+from sandbox.demo.export import CONNECTION, EXPORT, LIST_ID, demo_snapshot, register
 from sandbox.demo.following import wait_for_run
 from sandbox.demo.proof import delivered, differences, wrong_numbers
+from sandbox.demo.running import FOLDER_PREFIX, RunningDemo
 from sandbox.demo.stage import CONTAINER, ROOT, Stage, console, host, stand_ins
+from sandbox.klaviyo import FULL_KEY
 from sandbox.snapshots import ContainerWriter, Snapshot, write_snapshot
 
 SUMMARY = "the whole app on the stand-ins, from a blob to a list, and the proof that it is right"
@@ -47,7 +50,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--keep", action="store_true", help="keep the folder with logs and state")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    folder = Path(tempfile.mkdtemp(prefix="segment-demo-"))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     try:
         return _demo(options, folder)
     except KeyboardInterrupt:
@@ -70,7 +73,7 @@ def _demo(options: argparse.Namespace, folder: Path) -> int:
         with host(stage, folder) as url:
             exit_code = _conclude(stage, snapshot, _run(stage, snapshot))
             if options.stay:
-                _stay(url)
+                _stay(stage, url, folder)
             else:
                 console.print("With ARGS=--stay everything keeps running, for you to look around.")
         return exit_code
@@ -88,21 +91,32 @@ def _run(stage: Stage, snapshot: Snapshot) -> Run:
     return run
 
 
-def _stay(url: str) -> None:
-    """Say how to look at it as different people, and wait for Ctrl-C."""
+def _stay(stage: Stage, url: str, folder: Path) -> None:
+    """Say how to look at everything as different people, and wait for Ctrl-C."""
+    demo = RunningDemo(
+        process_id=os.getpid(),
+        app=url,
+        klaviyo=stage.klaviyo_url,
+        control=stage.control_url,
+        storage=stage.environment["SnapshotsStorage"],
+    )
+    demo.announce(folder)
     console.print("Everything keeps running until Ctrl-C. In another terminal, in this folder:")
     python = Path(sys.executable)
     place = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
     for user, words in LOOKS:
         command = f"EXPORTER_TOKEN=sandbox-{user} {place} -m exporter {words} --app {url}"
         console.print(f"  {command}", soft_wrap=True, markup=False)
+    console.print(f"  {place} -m sandbox drop my.csv    (a file of your own)", soft_wrap=True)
+    console.print(f"Klaviyo is at {stage.klaviyo_url}, with the key {FULL_KEY}.", soft_wrap=True)
+    console.print(f"What the list holds: {stage.control_url}/lists/{LIST_ID}", soft_wrap=True)
     viewer = f"{url}/.auth/login/viewer"
     console.print(
         f"In a browser you are an administrator. Open {viewer} to become a viewer:",
         soft_wrap=True,
     )
     console.print(f"  {url}/api/exports", soft_wrap=True)
-    print(json.dumps({"url": url}), flush=True)
+    print(json.dumps({"url": url, "klaviyo": stage.klaviyo_url, "list": LIST_ID}), flush=True)
     threading.Event().wait()
 
 

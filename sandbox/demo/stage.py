@@ -18,6 +18,7 @@ from sandbox.processes import running, sandbox_command
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTAINER = "segments"
+STATE_CONTAINER = "exporter-state"
 console = Console(stderr=True, highlight=False)
 
 
@@ -60,7 +61,7 @@ def stand_ins(
             "KEY_VAULT_URL": vault["url"],
             "KLAVIYO_BASE_URL": klaviyo["url"],
             "SNAPSHOTS_CONTAINER": CONTAINER,
-            "STATE_CONTAINER": "exporter-state",
+            "STATE_CONTAINER": STATE_CONTAINER,
             "STEPS_QUEUE": "export-steps",
             "SETTLE_SECONDS": str(settle_seconds),
             "TICK_SCHEDULE": "0 * * * * *",
@@ -73,7 +74,7 @@ def stand_ins(
             environment=environment,
             klaviyo_url=klaviyo["url"],
             control_url=klaviyo["control"],
-            store=BlobStore(service.get_container_client("exporter-state")),
+            store=BlobStore(service.get_container_client(STATE_CONTAINER)),
             snapshots=service,
             vault=_vault(vault["url"]),
         )

@@ -42,6 +42,7 @@ Control routes, without a key, JSON in and out:
                                          settings stay
     POST   /_sandbox/lists               {"id": "Y6nRLr", "name": "VIPs",
                                           "flows": [{"id": "F1", "name": "Hello"}]}
+    GET    /_sandbox/lists/{id}          {"id", "name", "members": n, "first": [attributes, ...]}
     GET    /_sandbox/lists/{id}/digest   {"members": n, "digest": hex}, see `digest_of`
     POST   /_sandbox/jobs/{id}           {"fate": "normal" | "stuck" | "vanish" | "cancelled"},
                                          see jobs.py

@@ -14,13 +14,14 @@ from typing import Any
 
 import orjson
 
-from sandbox.klaviyo.lists import Members
+from sandbox.klaviyo.lists import Members, ProfileList
 from sandbox.klaviyo.messages import Request, Response
 from sandbox.klaviyo.profiles import MERGED_BY_KEY
 from sandbox.klaviyo.settings import CHOICES
 from sandbox.klaviyo.state import State
 
 PREFIX = "/_sandbox/"
+SHOWN = 20  # members of a list that a person is shown
 DIGEST_CHUNK = 5_000  # members hashed before other requests get a turn
 
 
@@ -65,6 +66,8 @@ def _without_nulls(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _act(state: State, action: str, document: Any) -> Any:
     if found := re.fullmatch(r"GET lists/([^/]+)/digest", action):
         return _digest(state, found[1])
+    if found := re.fullmatch(r"GET lists/([^/]+)", action):
+        return _list(state, found[1])
     with state.lock:
         state.settle()
         if found := re.fullmatch(r"POST jobs/([^/]+)", action):
@@ -130,11 +133,27 @@ def _set_fate(state: State, job_id: str, fate: str) -> dict[str, Any]:
 
 
 def _digest(state: State, list_id: str) -> dict[str, Any]:
+    return digest_of(_members(state, _known(state, list_id).members))
+
+
+def _list(state: State, list_id: str) -> dict[str, Any]:
+    """What a person wants to see of a list: how many members, and the first of them."""
+    known = _known(state, list_id)
+    first = [attributes for _, attributes in islice(_members(state, known.members), SHOWN)]
+    return {
+        "id": known.id,
+        "name": known.name,
+        "members": known.members.count,
+        "first": [_without_nulls(attributes) for attributes in first],
+    }
+
+
+def _known(state: State, list_id: str) -> ProfileList:
     state.settle()
     known = state.account.lists.get(list_id)
     if known is None:
         raise LookupError(list_id)
-    return digest_of(_members(state, known.members))
+    return known
 
 
 def _members(state: State, members: Members) -> Iterator[tuple[None, dict[str, Any]]]:

@@ -7,7 +7,8 @@ A rule is JSON:
                                `title`, `detail`, `source`, `meta`: what its error says.
                                {"status": 400, "detail": "The account is closed.", "times": null}
                                is a refusal about the whole account
-                 latency       the answer comes `seconds` (1) later
+                 latency       the answer comes `seconds` (1) later. {"seconds": 86400,
+                               "taken": false, "times": null} is an account that never answers
                  drop_before   the connection closes, nothing was taken
                  drop_after    the call was carried out, then the connection closes
                  html_403      Cloudflare's challenge page (klaviyo-api-python issue 84)

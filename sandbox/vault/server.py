@@ -20,6 +20,8 @@ from sandbox.vault.certificate import make_certificate
 from sandbox.vault.messages import Answer, Request
 from sandbox.vault.service import Vault
 
+IDLE_S = 60  # an idle connection must not hold a thread for ever
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningVault:
@@ -64,7 +66,7 @@ def serving(*, port: int = 0, cert_dir: Path | None = None) -> Iterator[RunningV
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # headers and body are two writes
-    timeout = 60  # an idle connection must not hold a thread for ever
+    timeout = IDLE_S
 
     server: _Server
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 import typer
 from pydantic import SecretStr
 
+from exporter import VERSION
 from exporter.cli import main as cli
 from exporter.cli.remote_backend import RemoteApp
 from exporter.cli.runs import wait_for
@@ -43,6 +45,7 @@ def peopled(world: World, management: Management) -> World:
     add_export(management)
     world.drop_people("a.csv", people(3, planted={1: "nobody"}))
     world.deliver()
+    management.as_(ADMIN).exports()  # what a first look keeps is kept before the tests look
     return world
 
 
@@ -279,8 +282,10 @@ def test_a_run_is_started_watched_and_cancelled(peopled: World, both: CommandLin
     listed = both.ok("runs", EXPORT, "--limit", "1", "--json").document
     assert [(one["run"], one["status"]) for one in listed] == [(started["run"], "Queued")]
     both.ok("cancel", started["run"])
-    unfinished = both("report", started["run"])
-    assert (unfinished.code, "no report" in unfinished.err) == (2, True)
+    unfinished = both.ok("report", started["run"])
+    assert re.search(r"Status +Queued \(open\)\nPhase +Reading\n", unfinished.out), unfinished
+    assert re.search(r"Began +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", unfinished.out)
+    assert both.ok("report", started["run"], "--json").document["is_open"] is True
     peopled.deliver()
     assert both.ok("report", started["run"], "--json").document["status"] == "Canceled"
     over = both("cancel", started["run"])
@@ -306,7 +311,8 @@ def test_the_bar_of_a_run_that_is_waited_for_has_a_total(
 
     ended = wait_for(app, app.run_export(EXPORT), show=lambda *args: shown.append(args), sleep=wait)
     assert not ended.is_open
-    assert ("confirm", 2, 2) in shown, shown
+    assert ("send", 2, 2) in shown, shown
+    assert all(not done for phase, done, _ in shown if phase == "confirm"), "none is known yet"
 
 
 def test_run_all_starts_what_has_a_schedule_and_says_what_does_not(
@@ -432,6 +438,48 @@ def test_the_table_of_exports_has_the_columns_of_the_original_and_fits(
     assert max(map(len, table.splitlines())) <= 120
     line.be("vio")
     assert line.ok("exports").out.splitlines()[1].split()[-1] == "see"
+
+
+def test_tables_leave_out_what_is_least_needed_on_a_narrow_terminal(
+    peopled: World, line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = line.ok("runs", EXPORT, "--json").document[0]["run"]
+    table = line.ok("exports").out
+    heads = table.splitlines()[0].split()
+    assert {"id", "name", "list", "status", "schedule"} <= set(heads)
+    assert "type" not in heads
+    assert {"Completed", "warnings", EXPORT} <= set(table.split()), "no word is broken"
+    runs = line.ok("runs", EXPORT).out
+    assert (run in runs, "delivered" in runs) == (True, True)
+    assert max(map(len, (table + runs).splitlines())) <= 80
+
+
+def test_status_lists_what_needs_attention_and_what_to_do(
+    peopled: World, both: CommandLine
+) -> None:
+    assert "Nothing needs attention (1 export)." in both.ok("status").out
+    both.ok("exports", "create", "Paused", *OPTIONS[:4], "--segment", "No", "--email", "EMail")
+    both.ok("exports", "pause", "paused")
+    both.ok("exports", "create", "Waiting", *OPTIONS[:4], "--segment", "No", "--email", "EMail")
+    both.ok("connections", "withdraw", MAIN, "--yes")
+    said = both("status", "--json")
+    assert said.code == 1
+    assert [(each["what"], each["problem"]) for each in said.document] == [
+        (f"connection {MAIN}", "Nobody has agreed yet."),
+        ("export paused", "It is paused."),
+        ("export waiting", "No snapshot of No has arrived."),
+    ]
+    assert f"connections agree {MAIN}" in both("status").out
+
+
+def test_audit_lists_changes_newest_first(peopled: World, both: CommandLine) -> None:
+    both.ok("exports", "edit", EXPORT, "--name", "Best")
+    both.ok("exports", "pause", EXPORT)
+    newest, before = both.ok("audit", "--limit", "2", "--json").document
+    assert (newest["object"], newest["after"]) == (f"exports/{EXPORT}", {"paused": True})
+    assert before["after"]["name"] == "Best"
+    assert both.ok("audit", "--limit", "2").out.count(f"exports/{EXPORT}") == 2
 
 
 def test_what_a_terminal_would_act_on_is_not_printed(
@@ -565,6 +613,8 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
 # roles.py, which docs/roles.md shows, that says who may.
 WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "whoami": ((), Action.SEE_API),
+    "status": ((), Action.SEE_EXPORTS),
+    "audit": ((), Action.SEE_AUDIT),
     "connections list": ((), Action.SEE_CONNECTIONS),
     "connections show": ((MAIN,), Action.SEE_CONNECTIONS),
     "connections create": (("X", "--secret", "klaviyo-key"), Action.CREATE_CONNECTION),
@@ -698,6 +748,53 @@ def _check(said: Said, is_allowed: bool, who: str) -> None:
 
 
 # Help
+
+
+def test_version_is_printed(line: CommandLine) -> None:
+    assert line.ok("--version").out == f"segment-exporter {VERSION}\n"
+
+
+SLOW = ("pydantic", "requests", "duckdb", "yaml", "azure", "phonenumbers", "exporter.management")
+
+
+@pytest.mark.processes
+def test_help_and_each_tab_are_quick() -> None:
+    """Less than 0.4 s where `import typer` takes 0.1 s."""
+    words = {"COMP_WORDS": "exporter exports re", "COMP_CWORD": "2"}
+    tab = {**words, "_EXPORTER_COMPLETE": "complete_bash"}
+    run = "import sys; sys.argv[0] = 'exporter'; from exporter.__main__ import main; {}"
+    least = _cpu_s("import typer", {})
+    for code, environment in (
+        (run.format("sys.argv[1:] = ['--help']; main()"), {}),
+        (run.format("sys.argv[1:] = ['exports', 'create', '--help']; main()"), {}),
+        (run.format("main()"), tab),
+    ):
+        assert _cpu_s(code, environment) < 6 * least, code
+    listed = f"print([name for name in sys.modules if name.startswith({SLOW})])"
+    found = _python(run.format(f"import exporter.cli.main; {listed}"), {})
+    assert found.stdout == "[]\n", found
+
+
+def _cpu_s(code: str, environment: dict[str, str]) -> float:
+    """The processor's time of a Python process, the best of three."""
+    used = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert _python(code, environment).returncode == 0, code
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(used)
+
+
+def _python(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
 
 
 @pytest.mark.parametrize("command", ["", "connections", "exports", *commands()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from exporter.definitions.mapped_fields import resolve
 from exporter.definitions.mapping import ATTRIBUTES, LOCATION, parse_mapping
 from exporter.errors import MappingError
+from exporter.reading.column_headers import unique_names
 
 COLUMNS = ["CustomerId", "FirstName", "EMail", "Telephone", "City", "LoyaltyTier", "LifetimeValue"]
 
@@ -39,7 +41,6 @@ def test_every_attribute_can_be_mapped():
     ("wanted", "columns", "found"),
     [
         ("EMail", ["email", "EMail", "EMAIL"], 1),
-        ("email", ["EMail", "Email"], 0),
         ("e mail", [" E  Mail "], 0),
         ("E  Mail", ["E Mail"], 0),
         ("Prénom", ["Pre\u0301nom"], 0),
@@ -51,6 +52,52 @@ def test_column_is_found_by_its_name_else_without_case_and_blanks(
     wanted: str, columns: list[str], found: int
 ):
     assert resolve(parse_mapping({"email": wanted}), columns).fields[0].column == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "columns", "candidates"),
+    [
+        ("Email", ["email", "EMail"], "'email', 'EMail'"),
+        ("EMAIL", ["Id", "email", "EMail", "Email"], "'email', 'EMail', 'Email'"),
+        ("E mail", ["E  Mail", "e mail "], "'E  Mail', 'e mail '"),
+        ("PRÉNOM", ["Pr\u00e9nom", "Pre\u0301nom"], "'Pr\u00e9nom', 'Pre\u0301nom'"),
+        ("EMAIL", ["EMail\u200b", "EMail"], "'EMail\\u200b', 'EMail'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"email": "?"},
+        {"email": "Id", "location": {"city": "?"}},
+        {"email": "Id", "properties": {"tier": "?"}},
+        {"email": "Id", "newest_by": "?"},
+    ],
+)
+def test_name_that_fits_several_columns_is_refused_with_all_of_them(
+    wanted: str, columns: list[str], candidates: str, mapping: dict[str, Any]
+):
+    document = json.loads(json.dumps(mapping).replace("?", wanted))
+    columns = columns if "Id" in columns else ["Id", *columns]
+    with pytest.raises(MappingError) as caught:
+        resolve(parse_mapping(document), columns, file="vips.csv")
+    what = f"{wanted!r} fits {candidates}"
+    assert caught.value.message == f"vips.csv has several columns of the same name: {what}"
+    assert "exactly" in caught.value.hint
+
+
+def test_name_that_several_columns_bear_is_refused():
+    columns, repeated = unique_names(["EMail", "City", "EMail"])
+    with pytest.raises(MappingError, match="'EMail' fits several columns 'EMail'"):
+        resolve(parse_mapping({"email": "EMail"}), columns, repeated=repeated)
+    resolved = resolve(parse_mapping({"email": "EMail_2", "title": "City"}), columns)
+    assert [one.column for one in resolved.fields] == [2, 1]
+
+
+def test_error_names_the_file_and_the_columns_that_it_has():
+    with pytest.raises(MappingError) as caught:
+        resolve(parse_mapping({"email": "Mail"}), ["EMail", "City"], file="vips.csv")
+    assert caught.value.message == "vips.csv has no column 'Mail'"
+    assert caught.value.hint == "Correct the mapping. The columns are 'EMail', 'City'."
 
 
 def test_columns_that_are_not_there_are_all_named_with_those_that_are():

@@ -167,3 +167,20 @@ def test_any_document_is_a_mapping_or_a_mapping_error(document: Any):
         return
     assert parsed.identified_by
     assert parsed.named_columns()
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({"emial": "Mail", "email": "EMail"}, "emial: there is no such key. Did you mean email?"),
+        (
+            {"email": "EMail", "properties": {"tier": {"column": "Tier", "typ": "number"}}},
+            "properties.tier.typ: there is no such key. Did you mean type?",
+        ),
+        ({"email": "EMail", "zzz": "Z"}, "zzz: there is no such key"),
+    ],
+)
+def test_an_unknown_key_names_the_one_that_is_like_it(document: Any, says: str) -> None:
+    with pytest.raises(MappingError) as caught:
+        parse_mapping(document)
+    assert caught.value.message.endswith(says)

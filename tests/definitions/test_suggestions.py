@@ -157,6 +157,7 @@ def test_columns_that_the_model_says_are_no_text_are_suggested_as_properties():
     st.lists(
         st.sampled_from(["EMail", "Phone", "City", "BirthDate", "x"]) | st.text(max_size=8),
         max_size=8,
+        unique=True,  # as columns are once a file is read
     )
 )
 def test_suggestion_is_a_mapping_that_fits_wherever_it_has_an_identifier(columns: list[str]):

@@ -111,7 +111,7 @@ class Reader:
         )
         python, helper = (
             shlex.quote(sys.executable),
-            shlex.quote(str(ROOT / "tests" / "infra" / "azure_cli.py")),
+            shlex.quote(str(ROOT / "tests" / "deploy" / "azure_cli.py")),
         )
         fork = shlex.quote(str(forking().client(self.folder / "fork")))
         tools = {
@@ -378,7 +378,7 @@ def test_every_page_with_commands_is_walked() -> None:
 
 def test_no_block_hides_what_it_is() -> None:
     """A block without a kind would not be run."""
-    known = {"sh", "json", "csv", "kusto", "yaml", "text", ""}
+    known = {"sh", "json", "csv", "kusto", "yaml", "text", "mermaid", ""}
     for page in PAGES:
         fences = re.findall(r"(?m)^```(\w*)$", page.read_text(encoding="utf-8"))
         assert set(fences[::2]) <= known, page.name

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from exporter import errors, telemetry
 from exporter.klaviyo.backoff import Outcome
+from exporter.orchestration import results
 from exporter.runs.run import Status
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +43,9 @@ def logged() -> tuple[set[str], set[str]]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             if isinstance(node.func.value, ast.Name) and node.func.value.id == "logger":
-                messages |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+                at = 1 if node.func.attr == "log" else 0  # log(level, message)
+                told = node.args[at : at + 1]
+                messages |= {arg.value for arg in told if isinstance(arg, ast.Constant)}
         # Fields are literal dictionaries, in the call or just before it.
         for node in ast.walk(tree):
             if isinstance(node, ast.Dict):
@@ -75,7 +79,9 @@ def test_query_names_what_the_code_logs(name: str, query: str) -> None:
         "429",
         "0",
     }
-    assert compared(query, r"customDimensions\.outcome\)") <= {str(outcome) for outcome in Outcome}
+    outcomes = {str(outcome) for outcome in Outcome}
+    outcomes |= {kind.__name__ for kind in get_args(results.Result)}
+    assert compared(query, r"customDimensions\.outcome\)") <= outcomes
     assert compared(query, r"customDimensions\.cause\)") <= set(vars(errors))
 
 

@@ -48,7 +48,7 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def setup(clone: Path) -> subprocess.Popen[str]:
+def setup(clone: Path, *words: str) -> subprocess.Popen[str]:
     environ = {
         "PATH": f"{clone / 'stubs'}{os.pathsep}{os.environ['PATH']}",
         "PYTHON": str(clone / "stubs" / "python"),
@@ -56,7 +56,7 @@ def setup(clone: Path) -> subprocess.Popen[str]:
         "NOTES": str(clone / "notes"),
     }
     return subprocess.Popen(
-        [clone / "scripts" / "setup"], env=environ, stderr=subprocess.PIPE, text=True
+        [clone / "scripts" / "setup", *words], env=environ, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -67,6 +67,15 @@ def test_two_setups_at_once_make_everything_once(clone: Path) -> None:
     notes = (clone / "notes").read_text().splitlines()
     assert (notes.count("-m venv --clear"), notes.count("npm")) == (1, 1)
     assert sum("waiting for another one" in each for each in said) == 1
+
+
+def test_a_setup_for_a_laptop_needs_no_node(clone: Path) -> None:
+    said = setup(clone, "laptop").communicate(timeout=LIMIT_S)[1]
+    assert (clone / ".venv" / ".installed").exists(), said
+    assert "npm" not in (clone / "notes").read_text()
+    assert not (clone / "node_modules").exists()
+    setup(clone).communicate(timeout=LIMIT_S)
+    assert (clone / "node_modules" / ".installed").exists(), "what is left comes with the whole"
 
 
 def test_a_setup_that_was_killed_keeps_nobody_out(clone: Path) -> None:

@@ -20,7 +20,7 @@ import requests
 
 from sandbox import processes
 from sandbox.demo import LOOKS, demo_snapshot, wrong_numbers
-from tests.forking import exporter
+from tests.forking import exporter, forking
 from tests.waiting import LIMIT_S, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -105,11 +105,14 @@ def test_ctrl_c_leaves_no_process_behind() -> None:
     wait_until(lambda: not _alive(children), lambda: f"the end of {_alive(children)}")
 
 
-def test_a_demo_that_stays_is_managed_over_http_by_different_users(both: tuple[Demo, Demo]) -> None:
+def test_a_demo_that_stays_is_managed_by_different_users_and_takes_files(
+    both: tuple[Demo, Demo], tmp_path: Path
+) -> None:
     process = both[0].process
-    url = next(
-        json.loads(line)["url"] for line in both[0].said.splitlines() if line.startswith('{"url"')
+    ready = next(
+        json.loads(line) for line in both[0].said.splitlines() if line.startswith('{"url"')
     )
+    url = ready["url"]
     try:
         viewer = {"Authorization": "Bearer sandbox-viewer", "X-Exporter": "1"}
         [export] = requests.get(f"{url}/api/exports", headers=viewer, timeout=LIMIT_S).json()[
@@ -140,6 +143,7 @@ def test_a_demo_that_stays_is_managed_over_http_by_different_users(both: tuple[D
             every_s=0.2,
         )
         assert [look(url, user, words).returncode for user, words in LOOKS] == [0, 0, 0, 1]
+        _take_files(tmp_path, both[0], klaviyo=ready["klaviyo"])
         assert (
             requests.get(f"{url}{run}/rejected.csv", headers=viewer, timeout=LIMIT_S).status_code
             == 403
@@ -151,6 +155,33 @@ def test_a_demo_that_stays_is_managed_over_http_by_different_users(both: tuple[D
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
+
+
+def _take_files(folder: Path, demo: Demo, *, klaviyo: str) -> None:
+    """Drop a file twice, then one that cannot be delivered: the list is shown each time."""
+    assert f"Klaviyo is at {klaviyo}" in demo.errors.read_text()
+    file = folder / "My people.csv"
+    for rows, members in (("ada@example.com,Ada\nno-address,Bo", 1), ("bo@example.com,Bo", 2)):
+        file.write_text(f"E-Mail,First name\n{rows}\n", "utf-8")
+        dropped = drop(file)
+        assert dropped.returncode == 0, dropped.stderr
+        assert f"(My-people) holds {members} member" in dropped.stdout
+        assert "ada@example.com  first_name=Ada" in dropped.stdout
+    file.write_text("Name,Town\nAda,Paris\n", "utf-8")
+    refused = drop(file)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Name, Town" in refused.stderr
+
+
+def drop(file: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    words = ["-m", "sandbox", "drop", str(file)]
+    return forking().run(words, cwd=ROOT, env={**os.environ, **settings})
+
+
+def test_a_file_cannot_be_dropped_where_no_demo_stays(tmp_path: Path) -> None:
+    refused = drop(tmp_path / "people.csv", TMPDIR=str(tmp_path))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "make demo ARGS=--stay" in refused.stderr
 
 
 def look(url: str, user: str, words: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -111,8 +112,112 @@ def test_push_shows_its_progress_on_a_terminal(klaviyo: str, vips: Path, tmp_pat
     )
     bars = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stderr)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"send .* 2/2 ", bars)
-    assert "plan" in bars
+    assert re.search(r"Sending .* 2 of 2 profiles ", bars)
+    assert re.search(r"Reading .* 4 rows ", bars)
+    assert re.search(r"Klaviyo imports .* 0 of 1 jobs ", bars)
+    assert not re.search(r"[?/]", "".join(re.findall("Reading.*", bars))), "the end is known"
+
+
+def test_push_tells_its_progress_in_lines_where_there_is_no_terminal(
+    klaviyo: str, vips: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "s"
+    done = run("push", vips, "--list", LIST, "--email", "EMail", "--state", state, url=klaviyo)
+    said = done.stderr.splitlines()
+    assert said[:2] == ["Reading: 4 rows", "Sending: 2 of 2 profiles"], done.stderr
+
+
+def test_push_finds_a_list_by_its_name(klaviyo: str, vips: Path, tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    for name in ("My best", "Twice", "Twice"):
+        body = {"name": name, "id": f"X{len(name)}{secrets.token_hex(2)}"}
+        requests.post(f"{klaviyo}/_sandbox/lists", json=body, timeout=LIMIT_S).raise_for_status()
+    args = ("push", vips, "--email", "EMail", "--state", state, "--list")
+    done = run(*args, "VIPs", "--json", url=klaviyo)
+    assert (done.returncode, json.loads(done.stdout)["list"]) == (0, LIST), done.stderr
+    several, nowhere = run(*args, "Twice", url=klaviyo), run(*args, "No such list", url=klaviyo)
+    assert (several.returncode, "Several lists" in several.stderr) == (2, True)
+    assert (nowhere.returncode, "no list with this ID or name" in nowhere.stderr) == (2, True)
+
+
+def test_lists_of_a_key_are_listed_without_a_connection(klaviyo: str) -> None:
+    listed = run("lists", "--json", url=klaviyo)
+    assert [(each["id"], each["name"]) for each in json.loads(listed.stdout)] == [(LIST, "VIPs")]
+
+
+def test_output_that_does_not_have_a_letter_escapes_it(
+    klaviyo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    folder = tmp_path / "Bra\u0219ov"
+    folder.mkdir()
+    (folder / "vips.csv").write_text("EMail,Ora\u0219\nada@example.com,Ia\u0219i\n", "utf-8")
+    args = ("push", folder, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
+    text, document, mapping = (
+        subprocess.run(
+            command(*words),
+            cwd=ROOT,
+            env=environment(klaviyo),
+            capture_output=True,
+            timeout=LIMIT_S,
+        )
+        for words in (args, (*args, "--json"), ("suggest", folder))
+    )
+    assert (text.returncode, b"Bra\\u0219ov" in text.stdout) == (0, True), text.stderr
+    assert json.loads(document.stdout)["files"][0]["name"].startswith(str(folder))
+    assert mapping.returncode == 0, mapping.stderr
+
+
+def test_a_full_disk_under_the_output_is_no_defect(
+    klaviyo: str, vips: Path, tmp_path: Path
+) -> None:
+    args = ("push", vips, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s", "--json")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(*args),
+            cwd=ROOT,
+            env=environment(klaviyo),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT_S,
+        )
+    assert (done.returncode, "The output cannot be written: No space left" in done.stderr) == (
+        1,
+        True,
+    ), done.stderr
+    assert ("defect" in done.stderr, "Exception" in done.stderr) == (False, False)
+    assert set(members(klaviyo)) == {"ada@example.com", "bo@example.com"}
+
+
+def test_two_pushes_of_one_file_at_once_both_report_the_one_run(
+    klaviyo: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "vips.csv"
+    file.write_text("EMail\n" + "".join(f"p{number}@example.com\n" for number in range(20_000)))
+    args = command("push", file, "--list", LIST, "--email", "EMail", "--state", tmp_path / "s")
+    both = [
+        subprocess.Popen(
+            [*args, "--json"],
+            cwd=ROOT,
+            env=environment(klaviyo),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [each.communicate(timeout=LIMIT_S) for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    first, second = (json.loads(out) for out, _ in said)
+    assert (first["run"], first["delivered"]) == (second["run"], 20_000)
+
+
+def test_a_plan_that_would_fail_ends_with_1(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.write_text("EMail\n")
+    done = run("plan", empty, "--email", "EMail")
+    assert (done.returncode, "Would fail" in done.stdout) == (1, True), done
 
 
 def test_what_push_keeps_is_listed_and_reported(klaviyo: str, vips: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from sandbox.snapshots import Snapshot
 
 LIST, CONNECTION, EXPORT, SEGMENT = "LIST01", "main", "vips", "HighValue"
 FOLDER = f"segments/{SEGMENT}/"
-REVISION = "2026-07-15"
+REVISION = "2026-10-15"
 MAPPING = {"email": "EMail", "first_name": "FirstName"}
 ON_ARRIVAL = Schedule()
 MAX_DEQUEUE_COUNT = 5  # host.json
@@ -111,10 +111,9 @@ class World:
         return Klaviyo(
             key,
             base_url=self.url,
-            revision=REVISION,
             sleep=self.clock.move,
             clock=self.clock,
-            **self.client_options,
+            **({"revision": REVISION} | self.client_options),
         )
 
     def read_secret(self, name: str) -> SecretStr:

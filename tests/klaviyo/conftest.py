@@ -79,7 +79,7 @@ def scripted() -> Iterator[Scripted]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             script.requests.append((self.command, self.path, dict(self.headers), body))
             content = script.pages.pop(0) if script.pages else script.body
-            self.send_response(script.status)
+            self.send_response_only(script.status)
             for name, value in {"Content-Length": str(len(content)), **script.headers}.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -12,11 +12,23 @@ from exporter.errors import (
     BatchRefused,
     RateInfo,
     RateLimited,
+    Transient,
 )
 from exporter.klaviyo.backoff import Outcome, Unavailable
 from exporter.klaviyo.client import Klaviyo
 from exporter.klaviyo.responses import ImportFailure
-from tests.klaviyo.scripted import ADDRESS, JOB, LIST, PAGE, ROW, Scripted, batch, people, refusal
+from tests.klaviyo.scripted import (
+    ADDRESS,
+    JOB,
+    LIST,
+    PAGE,
+    ROW,
+    Scripted,
+    Waits,
+    batch,
+    people,
+    refusal,
+)
 
 
 def test_the_rate_limit_headers_come_with_the_job(
@@ -65,13 +77,63 @@ def test_retry_after_is_taken_from_a_429(
     assert caught.value.retry_after_s == taken
 
 
-def test_retry_after_as_a_date_is_left_to_our_own_backoff(
-    scripted: Scripted, asking: Klaviyo
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("date", "taken"),
+    [
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30),
+        ("Wednesday, 21-Oct-26 07:28:05 GMT", 5),
+        ("Wed, 21 Oct 2026 07:00:00 GMT", 0),
+        ("Wed, 99 Oct 2026 07:00:00 GMT", None),
+    ],
+)
+def test_retry_after_may_be_a_date(
+    scripted: Scripted, asking: Klaviyo, status: int, date: str, taken: float | None
 ) -> None:
-    scripted.answers(503, PAGE, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT")
-    with pytest.raises(Unavailable) as caught:
+    scripted.answers(status, refusal(), Retry_After=date, Date="Wed, 21 Oct 2026 07:28:00 GMT")
+    with pytest.raises(Transient) as caught:
         asking.start_import(b"{}")
-    assert caught.value.retry_after_s is None
+    assert caught.value.retry_after_s == taken
+
+
+@pytest.mark.parametrize(
+    ("detail", "taken"),
+    [
+        ("Request was throttled. Expected available in 12 seconds.", 12),
+        ("Request was throttled. Expected available in 1 second.", 1),
+        ("Request was throttled. Expected available in 0 seconds.", 0),
+        ("Expected available in 37 second(s)", 37),
+        ("Try again in 2.5s.", 2.5),
+        ("Try again in 2 minutes.", 120),
+        ("Limit: 150/m. Try again in 500 milliseconds.", None),
+        ("Request was throttled.", None),
+    ],
+)
+def test_a_429_may_name_its_time_in_the_text_only(
+    scripted: Scripted, asking: Klaviyo, detail: str, taken: float | None
+) -> None:
+    scripted.answers(429, refusal(detail))
+    with pytest.raises(RateLimited) as caught:
+        asking.start_import(b"{}")
+    assert caught.value.retry_after_s == taken
+
+
+def test_the_header_wins_over_the_text(scripted: Scripted, asking: Klaviyo) -> None:
+    scripted.answers(429, refusal("Expected available in 12 seconds."), Retry_After="3")
+    with pytest.raises(RateLimited) as caught:
+        asking.start_import(b"{}")
+    assert caught.value.retry_after_s == 3
+
+
+@pytest.mark.parametrize("form", ["seconds", "date", "none"])
+def test_however_a_429_names_its_time_a_question_waits_for_it(
+    klaviyo: Klaviyo, account: stand_in.Klaviyo, waits: Waits, form: str
+) -> None:
+    account.faults.add(
+        [{"match": "GET /api/lists", "kind": "throttle", "retry_after": 20, "form": form}]
+    )
+    assert klaviyo.find_list(LIST).name == "VIPs"
+    assert 18 <= sum(waits) <= 21
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def managed(world: World, **changes: Any) -> Management:
         "check_health": engine.health.check,
         "secrets": WorldSecrets(world),
         "open_klaviyo": world.client,
-        "limits": ManagementLimits(memory_mb=limits.memory_mb, pacer_share=limits.pacer_share),
+        "limits": ManagementLimits(plan=limits.plan, pacer_share=limits.pacer_share),
         "clock": world.clock,
     }
     return Management(**(parts | changes))

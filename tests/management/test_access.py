@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import threading
+from typing import Any
 
 import pytest
 
+from exporter.definitions import consent
 from exporter.definitions.connection import Connection
 from exporter.definitions.export import Export
 from exporter.errors import (
@@ -20,10 +22,12 @@ from exporter.errors import (
 from exporter.management.connections import Connections
 from exporter.management.exports import Exports
 from exporter.management.forms import (
+    ConnectionForm,
     ExportForm,
     parse,
 )
 from exporter.management.management import ActorsApp, Management
+from exporter.management.roles import Actor, Role
 from exporter.management.runs import Runs
 from exporter.management.segments import Segments
 from sandbox.klaviyo import FULL_KEY
@@ -59,7 +63,10 @@ def test_administrators_alone_may_use_a_connection_unless_it_is_shared(
 def test_a_connection_that_cannot_be_read_keeps_nothing_else_from_being_seen(
     broken: Management,
 ) -> None:
-    assert [view.id for view in broken.as_(ADMIN).connections()] == ["main-account"]
+    damaged, other = broken.as_(ADMIN).connections()
+    assert (damaged.id, other.id, other.problem) == ("hand-made", "main-account", "")
+    assert "connections/hand-made.json cannot be read" in damaged.problem
+    assert broken.as_(CONTRIBUTOR).connections() == []
     for actor in (ADMIN, CONTRIBUTOR, VIEWER):
         assert [(view.id, view.connection_name) for view in broken.as_(actor).exports()] == [
             ("a", None),
@@ -236,3 +243,98 @@ def test_no_part_of_the_app_hides_a_method_of_another() -> None:
         if inspect.isfunction(value) and not name.startswith("__")
     ]
     assert len(set(methods)) == len(methods)
+
+
+def test_a_damaged_export_shows_in_the_list_as_damaged(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    add_export(management, name="Other")
+    found = world.engine.store.read("exports/other.json")
+    assert found is not None
+    world.engine.store.replace("exports/other.json", b"{", etag=found.etag)
+    for actor in (ADMIN, VIEWER):
+        good, damaged = management.as_(actor).exports()
+        assert (good.id, good.status, good.problem) == ("high-value", "Not started", "")
+        assert (damaged.id, damaged.status, damaged.may) == ("other", "Damaged", [])
+        assert "exports/other.json cannot be read" in damaged.problem
+
+
+# Repeating
+
+
+def state_and_record(world: World, management: Management) -> tuple[str, int]:
+    return text_of_everything(world), len(management.as_(ADMIN).changes().items)
+
+
+def test_repeating_an_edit_is_no_error_and_no_change(world: World, management: Management) -> None:
+    connect(management)
+    seen = add_export(management).etag
+    form = parse(ExportForm, export_document(max_profiles=10))
+    app = management.as_(ADMIN)
+    changed = app.edit_export("high-value", form, etag=seen)
+    world.clock.move(60)
+    before = state_and_record(world, management)
+    again = app.edit_export("high-value", form, etag=seen)
+    assert (again.etag, again.changed, again.warnings) == (
+        changed.etag,
+        changed.changed,
+        changed.warnings,
+    )
+    assert state_and_record(world, management) == before
+    with pytest.raises(EditConflict):
+        app.edit_export("high-value", parse(ExportForm, export_document()), etag=seen)
+
+
+def test_repeating_an_edit_of_a_connection_is_no_error_and_no_change(
+    world: World, management: Management
+) -> None:
+    view = connect(management)
+    assert view.details is not None
+    app, form = management.as_(ADMIN), parse(ConnectionForm, {"name": "Renamed"})
+    changed = app.edit_connection(view.id, form, etag=view.details.etag)
+    world.clock.move(60)
+    before = state_and_record(world, management)
+    assert app.edit_connection(view.id, form, etag=view.details.etag) == changed
+    assert state_and_record(world, management) == before
+
+
+@pytest.mark.parametrize("how", ["pause", "resume", "detach", "agree", "withdraw"])
+def test_doing_the_same_twice_records_nothing_more(
+    world: World, management: Management, how: str
+) -> None:
+    connect(management)
+    add_export(management)
+    app = management.as_(ADMIN)
+
+    def change() -> Any:
+        match how:
+            case "pause" | "resume":
+                return app.pause_export("high-value", paused=how == "pause")
+            case "detach":
+                return app.detach_export("high-value")
+            case "agree":
+                return app.agree("main-account", consent.VERSION)
+        return app.withdraw("main-account")
+
+    done = change()
+    world.clock.move(60)
+    before = state_and_record(world, management)
+    assert change() == done
+    assert state_and_record(world, management) == before
+
+
+def test_another_person_who_agrees_is_recorded(world: World, management: Management) -> None:
+    connect(management)
+    other = management.as_(Actor(id="a-2", name="Bea", role=Role.ADMIN))
+    details = other.agree("main-account", consent.VERSION).details
+    assert details is not None
+    assert details.consent is not None
+    assert details.consent.by == "Bea"
+
+
+def test_who_asks_is_told_what_their_role_allows(management: Management) -> None:
+    assert "create_connection" in management.as_(ADMIN).whoami().may
+    contributor = management.as_(CONTRIBUTOR).whoami().may
+    assert ("create_export" in contributor, "create_connection" in contributor) == (True, False)

@@ -50,6 +50,18 @@ def test_a_given_key_goes_to_the_vault_and_nowhere_else(
     assert FULL_KEY not in management.as_(ADMIN).connection(view.id).model_dump_json()
 
 
+def test_a_check_warns_of_an_api_revision_that_klaviyo_will_retire(
+    world: World, management: Management
+) -> None:
+    """It goes by the date: Klaviyo's answers say nothing of it."""
+    world.client_options["revision"] = "2025-01-15"
+    check = connect(management).check
+    assert check is not None
+    assert check.ok
+    assert "retires the API revision 2025-01-15 on 2027-01-15" in check.message
+    assert "Upgrade" in check.hint
+
+
 def test_connect_shows_account_scopes_clock_and_revision(
     world: World, management: Management
 ) -> None:
@@ -65,7 +77,7 @@ def test_connect_shows_account_scopes_clock_and_revision(
     assert check.scopes == dict.fromkeys(
         ("accounts:read", "lists:read", "profiles:read", "lists:write", "profiles:write"), True
     )
-    assert check.revision == "2026-07-15"
+    assert check.revision == "2026-10-15"
     assert check.clock_skew_s is not None
 
 

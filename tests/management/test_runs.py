@@ -11,9 +11,13 @@ from exporter.errors import (
     NotAllowed,
     Transient,
 )
+from exporter.management.forms import ExportForm, parse
+from exporter.management.history import newest_first
 from exporter.management.management import Management
 from exporter.runs.run import Run, Status
-from tests.journeys.world import World, people
+from exporter.storage.protocols import Document
+from sandbox.klaviyo import FULL_KEY
+from tests.journeys.world import FOLDER, SEGMENT, World, as_csv, people
 from tests.management.managing import (
     ADMIN,
     CONTRIBUTOR,
@@ -21,6 +25,7 @@ from tests.management.managing import (
     add_export,
     arrive,
     connect,
+    export_document,
     managed,
 )
 
@@ -125,8 +130,88 @@ def test_while_a_run_is_open_its_profiles_are_known_once_it_is_planned(
     world.drop_people("a.csv", people(25, planted={1: "nobody"}))
     world.deliver(until=lambda: world.accepted_rows() > 0)
     view = management.as_(VIEWER).run(world.run("high-value").run_id)
-    assert (view.is_open, view.accepted) == (True, 24)
+    assert (view.is_open, view.accepted, view.confirmed, view.unknown) == (True, 24, 0, 24)
+    assert view.counts is not None
     assert (view.counts.rows, view.counts.profiles, view.counts.delivered) == (25, 24, 0)
+    [listed] = management.as_(VIEWER).runs("high-value").items
+    assert listed == view
+
+
+def numbers(management: Management) -> tuple[str, int | None, int | None, int | None]:
+    """(status, accepted, confirmed, unknown) of the only run, which both ways of asking tell."""
+    app = management.as_(VIEWER)
+    [view] = app.runs("high-value").items
+    assert app.run(view.id) == view
+    return view.status, view.accepted, view.confirmed, view.unknown
+
+
+def test_accepted_confirmed_and_unknown_are_three_numbers_of_a_run_that_delivered(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(25, planted={1: "x+async-fail@example.com"}))
+    world.deliver()
+    assert numbers(management) == ("Completed with warnings", 25, 24, 0)
+
+
+@pytest.mark.parametrize("how", ["cancel", "fail"])
+def test_what_klaviyo_goes_on_with_after_a_run_ended_early_is_unknown(
+    world: World, management: Management, how: str
+) -> None:
+    connect(management)
+    add_export(management)
+    world.drop_people("a.csv", people(25))
+    world.deliver(until=lambda: world.accepted_rows() > 0)
+    if how == "cancel":
+        management.as_(ADMIN).cancel_run(world.run("high-value").run_id)
+    else:
+        world.settings(revoke=[FULL_KEY])
+    world.deliver()
+    status = "Canceled" if how == "cancel" else "Failed"
+    assert numbers(management) == (status, 25, 0, 25)
+
+
+def test_a_run_that_failed_before_its_file_was_read_shows_no_zeros(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.settings(revoke=[FULL_KEY])
+    world.drop_people("a.csv", people(25))
+    world.deliver()
+    assert numbers(management) == ("Failed", None, None, None)
+    assert management.as_(VIEWER).runs("high-value").items[0].counts is None
+
+
+def test_an_empty_file_was_read_and_shows_its_zeros(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    world.put(f"segments/{SEGMENT}/a.csv", as_csv([]))
+    world.clock.move(3_600)
+    management.as_(ADMIN).run_export("high-value")
+    world.deliver()
+    view = management.as_(VIEWER).runs("high-value").items[0]
+    assert view.counts is not None
+    assert (view.status, view.counts.rows, view.accepted) == ("Failed", 0, 0)
+
+
+def test_a_damaged_run_shows_in_the_list_as_damaged(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    for number in range(2):
+        world.clock.move(90)
+        world.drop_people("a.csv", people(3 + number))
+        world.deliver()
+    app, store = management.as_(VIEWER), world.engine.store
+    newest, older = app.runs("high-value").items
+    found = store.read(f"runs/{newest.id}/run.json")
+    assert found is not None
+    store.replace(f"runs/{newest.id}/run.json", b"{", etag=found.etag)
+    damaged, other = app.runs("high-value").items
+    assert (damaged.id, damaged.status, damaged.counts) == (newest.id, "Damaged", None)
+    assert "run.json cannot be read" in damaged.problem
+    assert other == older
 
 
 def test_report_and_rejected_rows_are_read(world: World, management: Management) -> None:
@@ -151,3 +236,110 @@ def test_a_run_is_cancelled_once(world: World, management: Management) -> None:
     assert management.as_(VIEWER).run(run.id).status == "Canceled"
     with pytest.raises(Conflict, match="over"):
         management.as_(ADMIN).cancel_run(run.id)
+
+
+def run_twice(world: World, management: Management) -> tuple[str, str]:
+    """Two runs of one export: the second, by hand, is of an older snapshot by its name."""
+    connect(management)
+    add_export(management)
+    world.put("segments/Other.csv", as_csv(people(2)))
+    world.clock.move(7_200)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    first = world.run("high-value").run_id
+    form = parse(ExportForm, export_document(segments=["Other"]))
+    app = management.as_(ADMIN)
+    app.edit_export("high-value", form, etag=app.export("high-value").etag)
+    world.clock.move(60)
+    second = app.run_export("high-value").id
+    world.deliver()
+    return first, second
+
+
+def test_the_run_that_was_created_last_comes_first_whatever_its_snapshots_time(
+    world: World, management: Management
+) -> None:
+    first, second = run_twice(world, management)
+    assert first > second, "by name, the second run is older"
+    app = management.as_(VIEWER)
+    assert [run.id for run in app.runs("high-value").items] == [second, first]
+    assert [run.id for run in app.runs("high-value", limit=1).items] == [second]
+    view = app.export("high-value").last_run
+    assert view is not None
+    assert view.id == second
+
+
+def test_of_runs_within_a_minute_the_one_that_was_created_last_comes_first(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    created = []
+    for number in range(6):
+        world.put(FOLDER + "a.csv", as_csv(people(number + 1)))
+        world.clock.move(120)
+        run = management.as_(ADMIN).run_export("high-value")
+        world.deliver()
+        created.insert(0, run.id)
+    store = world.engine.store
+    for number, run_id in enumerate(reversed(created)):  # all of one snapshot's minute
+        found = store.read(f"runs/{run_id}/run.json")
+        assert found is not None
+        document = Run.model_validate_json(found.data)
+        moment = world.now().replace(minute=0, second=number)
+        changed = document.model_copy(update={"created_at": moment})
+        data = changed.model_dump_json(by_alias=True).encode()
+        name = f"high-value/20261130T0000Z-{number * 7919 % 10:010}"
+        store.create(f"runs/{name}/run.json", data.replace(run_id.encode(), name.encode()))
+        store.delete(f"runs/{run_id}/run.json")
+    names = [run.id for run in management.as_(VIEWER).runs("high-value").items]
+    assert names == [f"high-value/20261130T0000Z-{n * 7919 % 10:010}" for n in (5, 4, 3, 2, 1, 0)]
+
+
+def test_a_list_of_runs_reads_only_what_it_shows_and_what_is_new(
+    world: World, management: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_twice(world, management)
+    app = management.as_(VIEWER)
+    app.runs("high-value")
+    read: list[str] = []
+    real = world.engine.store.read
+
+    def reading(name: str) -> Document | None:
+        read.append(name)
+        return real(name)
+
+    monkeypatch.setattr(world.engine.store, "read", reading)
+    app.runs("high-value", limit=1)
+    assert len([name for name in read if name.endswith("run.json")]) == 1
+
+
+def test_a_history_that_is_damaged_or_cannot_be_kept_keeps_no_run_from_being_listed(
+    world: World, management: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = run_twice(world, management)
+    store, app = world.engine.store, management.as_(VIEWER)
+    found = store.read("history/high-value.json")
+    assert found is not None
+    store.replace("history/high-value.json", b"{", etag=found.etag)
+
+    def full(*_: object, **__: object) -> str:
+        raise Transient("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "replace", full)
+        assert [run.id for run in app.runs("high-value").items] == [second, first]
+    assert [run.id for run in app.runs("high-value").items] == [second, first]
+
+
+def test_runs_that_are_too_many_to_be_read_at_once_are_in_order_after_some_lists(
+    world: World, management: Management
+) -> None:
+    first, second = run_twice(world, management)
+    store, runs = world.engine.store, world.engine.runs
+    store.delete("history/high-value.json")
+    names = [
+        [place.name for place in newest_first(store, runs, "high-value", most_read=1)]
+        for _ in range(2)
+    ]
+    assert names[1] == [run_id.partition("/")[2] for run_id in (second, first)]

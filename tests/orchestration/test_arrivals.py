@@ -13,7 +13,7 @@ import pytest
 from exporter.cli.wording import report_as_text
 from exporter.definitions.definition import Change
 from exporter.definitions.schedule import Schedule
-from exporter.errors import ConfigError, ExporterError, Transient
+from exporter.errors import ConfigError, ExporterError, NoSnapshot, Transient
 from exporter.runs.notices import Notice
 from exporter.runs.run import Status
 from exporter.runs.run_store import AGAIN_HINT
@@ -309,25 +309,21 @@ def test_one_that_arrives_anew_while_it_is_read_makes_one_new_run(world: World) 
 
 @pytest.mark.parametrize("because", BECAUSE)
 @pytest.mark.parametrize("name", [f"segments/{SEGMENT}.csv", FOLDER + "a.csv"])
+@pytest.mark.parametrize("settles", [True, False])
 def test_a_snapshot_that_changes_without_end_fails_at_last(
-    world: World, because: str, name: str
+    world: World, because: str, name: str, settles: bool
 ) -> None:
-    """A file by hand settles at once, so new runs follow.
-
-    A folder never settles, so the run gives up.
-    """
+    """If it settles in between, new runs follow. If it never settles, the run gives up."""
     sizes = itertools.count(7)  # file systems tell versions of one size apart by milliseconds only
-    start_meddled(
-        world,
-        because,
-        lambda name: world.put(name, as_csv(people(next(sizes)))),
-        times=10_000,
-        name=name,
-    )
+
+    def change(name: str) -> None:
+        world.put(name, as_csv(people(next(sizes))))
+        if settles:
+            world.clock.move(world.limits.settle_s)
+
+    start_meddled(world, because, change, times=10_000, name=name)
     *before, last = sorted(world.runs(), key=lambda run: run.restarts)
-    assert [run.status for run in before] == [Status.SKIPPED] * (
-        0 if name.startswith(FOLDER) else 3
-    )
+    assert [run.status for run in before] == [Status.SKIPPED] * (3 if settles else 0)
     assert_ended(world, Status.FAILED, run=last)
     assert "changed while it was read" in last.message
 
@@ -584,3 +580,81 @@ def test_the_container_is_listed_once_an_hour_by_one_of_two_instances(world: Wor
     world.engine.store.create("arrivals.json", b"what?")
     instances[0].timer.tick()
     assert listed == ["", "", ""]
+
+
+SINGLE, MAPPED = f"segments/{SEGMENT}.csv", "CustomerInsights_x/Feed_HighValue_1790000000.csv"
+DATED = REFRESH + "HighValue_1.csv"
+UNDATED = "Export/HighValue/HighValue_1.csv"
+
+
+def wait_for(world: World, seconds: float) -> None:
+    """Let time pass, and handle the messages that become due."""
+    until = world.clock.now + seconds
+    world.deliver(until=lambda: (world.queue.next_due() or until) >= until)
+    world.clock.now = until
+
+
+@pytest.mark.parametrize("name", [SINGLE, MAPPED, DATED, UNDATED, FOLDER + "a.csv"])
+def test_a_file_that_is_written_in_parts_is_read_when_it_stands_still(
+    world: World, name: str
+) -> None:
+    world.register(segments=["Feed_HighValue" if name == MAPPED else SEGMENT])
+    for content in ("", as_csv(people(3)), as_csv(people(6))):
+        world.drop(name, content)
+        wait_for(world, world.limits.settle_s / 2)
+        assert world.runs() == []
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=6)
+
+
+@pytest.mark.parametrize("name", [SINGLE, MAPPED, DATED, UNDATED, FOLDER + "a.csv"])
+@pytest.mark.parametrize("content", ["", as_csv(people(3))])
+def test_a_file_that_is_still_written_is_no_snapshot_for_a_run_on_demand(
+    world: World, name: str, content: str
+) -> None:
+    export = world.register(segments=["Feed_HighValue" if name == MAPPED else SEGMENT])
+    world.put(name, content)
+    world.clock.move(world.limits.settle_s - 1)
+    with pytest.raises(NoSnapshot):
+        world.engine.starter.start(export)
+    world.put(name, as_csv(people(6)))
+    world.clock.move(world.limits.settle_s)
+    world.engine.starter.start(export)
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=6)
+
+
+def test_a_partition_that_gets_its_content_late_is_waited_for(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(3))
+    world.drop(FOLDER + "b.csv", "")
+    wait_for(world, 10 * world.limits.settle_s)
+    assert world.runs() == []
+    world.put(FOLDER + "b.csv", as_csv(people(3, first=3)))  # and its event was lost
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=6)
+
+
+def test_a_partition_that_stays_empty_is_noted_and_the_snapshot_not_complete(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(3))
+    world.drop(FOLDER + "b.csv", "")
+    began = world.clock.now
+    world.deliver()
+    run = assert_ended(world, Status.SUCCESSFUL, delivered=3)
+    assert run.created_at.timestamp() >= began + world.limits.patience_s
+    assert run.manifest.empty == [FOLDER + "b.csv"]
+    assert not run.manifest.is_complete
+    assert any("b.csv stayed empty" in note for note in world.report(run)["notes"])
+
+
+def test_a_snapshot_of_nothing_but_an_empty_file_fails_only_after_all_patience(
+    world: World,
+) -> None:
+    world.register()
+    world.drop(SINGLE, "")
+    wait_for(world, world.limits.patience_s - 1)
+    assert world.runs() == []
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert run.manifest.empty == [SINGLE]

@@ -82,10 +82,18 @@ def test_a_scope_that_the_key_lacks(world: World, missing: str) -> None:
 
 def test_a_retired_api_revision(world: World) -> None:
     world.settings(oldest_revision="2026-10-15")
+    world.client_options["revision"] = "2026-07-15"
     _export(world)
     run = assert_ended(world, Status.FAILED)
     assert "revision" in run.message
     assert "KLAVIYO_REVISION" in run.hint
+
+
+def test_a_retired_revision_falls_forward_where_the_setting_allows_it(world: World) -> None:
+    world.settings(oldest_revision="2026-10-15")
+    world.client_options |= {"revision": "2026-07-15", "fall_forward": True}
+    _export(world)
+    assert_ended(world, Status.SUCCESSFUL)
 
 
 def test_a_column_of_the_mapping_that_the_snapshot_lacks(world: World) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +66,28 @@ class Account:
         finally:
             with self.lock:
                 self.together -= 1
-        return KlaviyoList(id=list_id, name="L", opt_in_process="single_opt_in", flows=None)
+        return KlaviyoList(id=list_id, name="L", opt_in_process="single_opt_in")
 
     def start_import(self, _: bytes) -> tuple[ImportJob, RateInfo]:
         if self.kind == "slow":
             time.sleep(0.2)
         with self.lock:
             self.jobs.append(f"j{len(self.jobs)}")
-            job = ImportJob(id=self.jobs[-1], status="queued", completed=0, failed=0, total=1)
+            job = _job(self.jobs[-1], "queued")
             return job, RATE
 
     def jobs_since(self, *_: object) -> Iterator[ImportJob]:
         return iter(())
 
     def job(self, job_id: str) -> ImportJob:
-        return ImportJob(id=job_id, status="complete", completed=1, failed=0, total=1)
+        return _job(job_id, "complete")
+
+
+def _job(job_id: str, status: str) -> ImportJob:
+    completed = int(status == "complete")
+    return ImportJob(
+        id=job_id, status=status, completed=completed, failed=0, created_at=datetime.now(UTC)
+    )
 
 
 class Host:

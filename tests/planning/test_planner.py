@@ -29,13 +29,12 @@ from exporter.errors import (
     SnapshotUnreadable,
 )
 from exporter.planning.planner import PlanLimits, make_plan
-from exporter.planning.row_rules import PLACEHOLDERS
+from exporter.planning.row_rules import BLANKS, PLACEHOLDERS
 from exporter.reading.dialect import Dialect
 from exporter.reading.source import PartitionSource, count_rows
 from tests.planning.planned import Place, Planned, as_csv, planned
 
 CORPUS = Path(__file__).parent.parent / "data"
-BLANKS = " \t\r\n\u00a0"
 
 MAPPING = {
     "email": "EMail",
@@ -97,7 +96,8 @@ def rows_of(text: str) -> Iterator[tuple[int, dict[str, str] | None]]:
 
 
 def address(cell: str) -> str | None:
-    email = cell.strip(BLANKS).lower()
+    email = cell.strip(BLANKS)
+    email = email.lower() if email.isascii() else email
     local, _, domain = email.rpartition("@")
     try:
         if local and not email.isascii():

@@ -56,8 +56,8 @@ def test_positions_count_the_profiles_of_the_body(sixty: Planned):
 READ_ALL = """
 import sys
 from pathlib import Path
-from exporter.planning.planner.plan import PLAN_NAME, Plan
-from exporter.planning.planner.request_bodies import PlanReader
+from exporter.planning.plan import PLAN_NAME, Plan
+from exporter.planning.request_bodies import PlanReader
 folder = Path(sys.argv[1])
 plan = Plan.model_validate_json((folder / PLAN_NAME).read_text("utf-8"))
 reader = PlanReader(plan, folder, list_id="Y6nRLr", memory_mb=64)

@@ -74,7 +74,28 @@ EMAILS = {
     "ada@例え.jp": "ada@xn--r8jz45g.jp",
     "ada@ｅｘａｍｐｌｅ.org": "ada@example.org",
     "ada@example。info": "ada@example.info",
-    "ada@zero\u200bwidth.com": "ada@zerowidth.com",
+    # marks that nobody sees: off at both ends, inside they cost the row
+    "\ufeffada@bom.com": "ada@bom.com",
+    "ada@bom-behind.com\ufeff": "ada@bom-behind.com",
+    "\u200e\u2068ada@direction.com\u2069\u200f": "ada@direction.com",
+    "\u200bada@zero.com\u200d\u2060": "ada@zero.com",
+    "\u202f\u3000\x85ADA@blanks.com\u2007\u205f": "ada@blanks.com",
+    "\u00ad \u200b\tada@bücher.at\u200b\u00a0": "ada@xn--bcher-kva.at",
+    "ada@zero\u200bwidth.com": "email_invisible",
+    "ada@soft\u00adhyphen.com": "email_invisible",
+    "ada@b\u200düch.de": "email_invisible",
+    "ada\u00a0lovelace@example.com": "email_invisible",
+    "ada\ufeff@example.com": "email_invisible",
+    "a\u202eda@example.com": "email_invisible",
+    "ada@exam\ufe0fple.com": "email_invisible",
+    "\u200b\ufeff": "no_identifier",
+    # letters that folding would turn into somebody else's address
+    "\u212aim@example.com": "email_local_part",
+    "K\u0130m@example.com": "email_local_part",
+    "\u017fue@example.com": "email_local_part",
+    "\uff41da@example.com": "email_local_part",
+    "\u212aim@EXAMPLE.com": "email_local_part",
+    "kim@\u212aelvin.com": "kim@kelvin.com",  # domains are the same for every browser
     "ada@пример.рф": "email_domain",  # a digit in the top-level domain, once it is ASCII
     "ada@straße.de": "ada@xn--strae-oqa.de",  # another domain than strasse.de
     "ada@" + "ü" * 80 + ".de": "email_domain",
@@ -117,7 +138,6 @@ EMAILS = {
     '"ada"@example.com': "email_local_part",
     "<ada@example.com": "email_local_part",
     "ädа@example.com": "email_local_part",
-    "\ufeffada@example.com": "email_local_part",
     "a/da@example.com": "email_local_part",
     "a,da@example.com": "email_local_part",
     # the part after it
@@ -211,6 +231,9 @@ def test_phone_identifies_as_e164_or_is_rejected(tmp_path: Path):
 EXTERNAL_IDS = {
     "C-1": "C-1",
     " C-2\t": "C-2",
+    "\ufeffC-3\u200e": "C-3",
+    "C\u200b-4": "C\u200b-4",
+    "\u212a-5": "\u212a-5",  # another one than K-5
     "c-1": "c-1",  # another one than C-1
     "é ñ": "é ñ",
     "x" * 255: "x" * 255,
@@ -286,7 +309,7 @@ def test_address_passes_only_in_the_form_that_klaviyo_is_known_to_take(emails: l
 
 
 def check_judgement(email: str, value: str | None, reason: str | None) -> None:
-    stripped = email.strip(" \t\r\n\u00a0").lower()
+    stripped = email.strip(row_rules.BLANKS).lower()
     segments_filter = r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}"
     if reason is None:
         assert value == stripped
@@ -300,9 +323,9 @@ def check_judgement(email: str, value: str | None, reason: str | None) -> None:
         assert not (plain and len(stripped) <= 63) or stripped in row_rules.PLACEHOLDERS
 
 
-@given(st.text(st.sampled_from(" \t\r\n\u00a0!~zé\u3000"), max_size=5))
+@given(st.text(st.sampled_from(" \t\r\n\u00a0!~zé\u3000\u200b\ufeff"), max_size=5))
 def test_blank_cells_are_null_and_others_stay_as_they_are(cell: str):
     found = database.execute(
         f"SELECT {row_rules.blank_to_null('$cell')}", {"cell": cell}
     ).fetchone()
-    assert found == (cell if cell.strip(" \t\r\n\u00a0") else None,)
+    assert found == (cell if cell.strip(row_rules.BLANKS) else None,)

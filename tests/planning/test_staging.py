@@ -76,7 +76,7 @@ def test_missing_column_is_said_with_those_that_are_known_to_be_there():
         planned({"1.csv": "Mail,Name\na@x.co,Ada\n"}, dialects=declared),
     ):
         pass
-    assert caught.value.message == "the snapshot has no column 'EMail'"
+    assert caught.value.message == "1.csv has no column 'EMail'"
     assert "'Mail', 'Name'" in caught.value.hint
 
 
@@ -92,15 +92,91 @@ def test_first_line_that_may_be_a_person_is_not_shown_when_a_column_is_missing()
 
 
 @pytest.mark.parametrize(
-    "second", ["EMail,A,C\nb@x.co,1,2\n", "EMail,A\nb@x.co,1\n", "EMail,A,B,C\nb@x.co,1,2,3\n"]
+    ("second", "properties"),
+    [
+        ("EMail,A,C\nb@x.co,1,2\n", {"A": "1", "C": "2"}),
+        ("EMail,A\nb@x.co,1\n", {"A": "1"}),
+        ("EMail,A,B,C\nb@x.co,1,2,3\n", {"A": "1", "B": "2", "C": "3"}),
+        ("C,EMail,a,D\n3,b@x.co,1,4\n", {"A": "1", "C": "3", "D": "4"}),
+    ],
 )
-def test_partitions_with_other_columns_are_refused_where_all_columns_are_sent(second: str):
-    files = {"1.csv": "EMail,A,B\na@x.co,1,2\n", "2.csv": second}
+def test_where_all_columns_are_sent_they_are_those_of_all_partitions(
+    second: str, properties: dict[str, str]
+):
+    first, third = "EMail,A,B\na@x.co,1,2\n", "B,EMail,A\n2,c@x.co,1\n"
+    files = {"1.csv": first, "2.csv": second, "3.csv": third, "4.csv": first.replace("a@", "d@")}
+    with planned(files, {"email": "EMail", "properties": "*"}) as found:
+        others = {"A": "1", "B": "2"}
+        assert {one["email"]: one["properties"] for one in found.attributes()} == {
+            "a@x.co": others,
+            "b@x.co": properties,
+            "c@x.co": others,
+            "d@x.co": others,
+        }
+        notes = [note.header for note in found.plan.sources]
+        assert ("It lacks" in notes[1]) == ("B" not in properties)
+        assert ("columns more than" in notes[1]) == bool({"C", "D"} & set(properties))
+
+
+def test_names_that_differ_in_case_stay_two_properties_in_every_partition():
+    files = {
+        "1.csv": "EMail,Tier,TIER\na@x.co,1,2\n",
+        "2.csv": "EMail,TIER,Tier\nb@x.co,2,1\n",
+        "3.csv": "EMail,tier\nc@x.co,3\n",
+    }
+    with planned(files, {"email": "EMail", "properties": "*"}) as found:
+        assert [one["properties"] for one in found.attributes()] == [
+            {"Tier": "1", "TIER": "2"},
+            {"Tier": "1", "TIER": "2"},
+            {"tier": "3"},
+        ]
+
+
+def test_batch_of_pieces_with_other_columns_is_whole():
+    mapping = {"email": "EMail", "properties": "*"}
+    files = {
+        f"{number}.csv": f"EMail,P{number % 3}\n"
+        + "".join(f"u{number}-{row}@x.co,v\n" for row in range(30))
+        for number in range(6)
+    }
+    with planned(files, mapping, limits=PlanLimits(batch_profiles=50, block_profiles=10)) as found:
+        profiles = found.attributes()
+        assert len(profiles) == 180
+        for profile in profiles:
+            number = int(profile["email"][1])
+            assert profile["properties"] == {f"P{number % 3}": "v"}
+
+
+def test_exact_name_of_the_address_wins():
+    with planned({"1.csv": "email,EMail\nother@example.com,ada@example.com\n"}) as found:
+        assert [one["email"] for one in found.attributes()] == ["ada@example.com"]
     with (
-        pytest.raises(SnapshotUnreadable, match=r"columns of 2\.csv differ"),
-        planned(files, {"email": "EMail", "properties": "*"}),
+        pytest.raises(MappingError, match=r"1\.csv .*'Email' fits 'email', 'EMail'"),
+        planned({"1.csv": "email,EMail\na@x.co,b@x.co\n"}, {"email": "Email"}),
     ):
         pass
+
+
+def test_encoding_of_the_mapping_counts_for_more_than_that_of_the_model():
+    data = "EMail,Name\na@x.co,Málaga\n".encode("cp1252")
+    dialects = {"1.csv": Dialect(encoding="UTF-8")}
+    mapping = {"email": "EMail", "first_name": "Name"}
+    for more in ({"encoding": "windows-1252"}, {"culture": "de-DE"}):
+        with planned({"1.csv": data}, {**mapping, **more}, dialects=dialects) as found:
+            assert [one["first_name"] for one in found.attributes()] == ["Málaga"]
+            assert found.plan.sources[0].encoding == "cp1252"
+    with planned({"1.csv": data}, mapping, dialects=dialects) as found:
+        assert found.rejections() == [("1.csv", 2, "bad_encoding")]
+        assert "windows-1252" in found.plan.sources[0].header
+
+
+def test_rows_that_have_drifted_are_staged_and_noted():
+    columns = ("EMail", "A", "New")
+    dialects = {"1.csv": Dialect(columns=columns, has_header=False)}
+    files = {"1.csv": 'a@x.co,"1\n2"\nb@x.co,3\n'}
+    with planned(files, {"email": "EMail", "properties": "*"}, dialects=dialects) as found:
+        assert [one["properties"] for one in found.attributes()] == [{"A": "1\n2"}, {"A": "3"}]
+        assert "2 of the 3 columns" in found.plan.sources[0].header
 
 
 def test_partitions_may_have_their_columns_in_another_order_even_where_all_are_sent():

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.definitions.mapping import MappedField, ValueType
+from exporter.definitions.mapped_fields import MappedField
+from exporter.definitions.mapping import ValueType
 from exporter.planning.typed_values import sortable, staged_value
 from exporter.reading.dialect import Culture, culture_of
 from tests.planning.planned import strict_json

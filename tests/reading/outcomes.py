@@ -30,6 +30,8 @@ class Outcome:
     lines: int
     pieces: list[Piece]
     sizes: list[int]
+    notes: tuple[str, ...]
+    encoding: str
 
     @property
     def values(self) -> list[tuple[str, ...]]:
@@ -65,13 +67,23 @@ def read(data: bytes | Iterable[bytes], *, chunk: int = 1 << 20, **options: Any)
         assert not list(Path(folder).iterdir())
     assert partition.rejected.total() == len(rejected)
     return Outcome(
-        partition.header, partition.delimiter, rows, rejected, partition.lines, pieces, sizes
+        header=partition.header,
+        delimiter=partition.delimiter,
+        rows=rows,
+        rejected=rejected,
+        lines=partition.lines,
+        pieces=pieces,
+        sizes=sizes,
+        notes=partition.notes,
+        encoding=partition.encoding,
     )
 
 
 def rows_of(piece: Piece, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     local_line = 1
-    for row in database.execute(f"select * from {read_csv_call(piece, columns)}").fetchall():
+    names = [f"c{position}" for position in range(len(columns))]
+    rows = f"select {', '.join(names)} from {read_csv_call(piece, names)}"
+    for row in database.execute(rows).fetchall():
         values = tuple(value or "" for value in row)
         assert len(values) == len(columns)
         yield source_line(piece.line_breaks, local_line), *values

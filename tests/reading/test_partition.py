@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from exporter.errors import SnapshotUnreadable
 from exporter.reading.dialect import Dialect
-from exporter.reading.partition import MAX_COLUMNS, read_partition
+from exporter.reading.partition import read_partition
+from exporter.reading.sample import MAX_COLUMNS
 from exporter.rejection_reasons import RejectReason
 from tests.reading.outcomes import as_csv, peak_mb, read
 
@@ -197,8 +198,9 @@ GARBAGE = {
 def test_rows_around_damaged_lines_survive_and_each_damaged_line_is_named(
     lines, ends_open, line_end, chunk, piece_bytes
 ):
-    data, line = b"a,b,c" + line_end.encode(), 2
-    rows, rejected = [], []
+    data, line = b"a,b,c" + line_end.encode() + b"1,2,3" + line_end.encode(), 3
+    rows: list[Any] = [(2, "1", "2", "3")]
+    rejected = []
     for one in [*lines, *([b'one,"two,three'] if ends_open else [])]:
         if isinstance(one, list):
             record = as_csv([one], line_end=line_end).encode()

@@ -99,3 +99,54 @@ def test_parquet_is_told_from_csv_that_begins_alike():
     assert is_parquet(b"PAR1\x15\x04")
     assert not is_parquet(b"PAR1,b\n")
     assert not is_parquet(b"")
+
+
+@pytest.mark.parametrize(
+    ("culture", "encoding", "name"),
+    [
+        ("de-DE", "cp1252", "Jürgen Groß"),
+        ("ro-RO", "cp1250", "Ștefan".replace("Ș", "Ş") + " Părău"),
+        ("cs-CZ", "cp1250", "Dvořák"),
+        ("ru-RU", "cp1251", "Привет"),
+        ("el-GR", "cp1253", "Ελένη"),
+        ("tr-TR", "cp1254", "Işık"),
+        ("ja-JP", "cp932", "山田太郎"),
+    ],
+)
+@pytest.mark.parametrize("declared", [None, "UTF-8"])
+def test_what_is_not_utf8_is_read_in_the_code_page_of_the_culture_and_said_so(
+    culture: str, encoding: str, name: str, declared: str | None
+):
+    data = f"EMail,Name\na@x.co,Ada\nb@x.co,{name}\n".encode(encoding)
+    dialect = Dialect(culture=culture, encoding=declared)
+    for chunk in (1, 7, 100):
+        outcome = read(data, declared=dialect, chunk=chunk)
+        assert outcome.values == [("a@x.co", "Ada"), ("b@x.co", name)]
+        assert outcome.encoding == encoding
+        assert culture in outcome.notes[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["Málaga".encode("cp1252"), b"\x80\x81\x83", "é é é".encode() + b" \xff"]
+)
+def test_what_is_not_utf8_is_rejected_where_nothing_says_what_else_it_is(name: bytes):
+    dialect = Dialect(culture=None if name.startswith(b"M") else "de-DE")
+    outcome = read(b"EMail,Name\na@x.co," + name + b"\n", declared=dialect)
+    assert outcome.refusals == [(2, "bad_encoding")]
+    assert "windows-1252" in outcome.notes[0]
+
+
+def test_encoding_that_a_person_names_wins_over_model_and_culture():
+    data = "EMail,Name\na@x.co,é\n".encode("cp850")
+    dialect = Dialect(encoding="windows-1252", culture="de-DE")
+    assert read(data, declared=dialect, encoding="cp850").values == [("a@x.co", "é")]
+    assert read(data, declared=dialect, encoding="utf-8").refusals == [(2, "bad_encoding")]
+    assert read("\ufeffEMail\né\n".encode(), encoding="cp850").values == [("é",)]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_two_carriage_returns_before_a_line_feed_are_one_line_end(chunk: int):
+    data = b'EMail,Note\r\r\na@x.co,"x\r\r\ny"\r\r\n\r\r\nb@x.co,z\r\r\n'
+    outcome = read(data, chunk=chunk)
+    assert outcome.rows == [(2, "a@x.co", "x\ny"), (5, "b@x.co", "z")]
+    assert outcome.rejected == []

@@ -29,6 +29,7 @@ from azure.keyvault.secrets import SecretClient
 from sandbox import processes, vault
 from sandbox.vault import RunningVault, Vault, serving
 from sandbox.vault.messages import Request
+from sandbox.vault.server import IDLE_S
 from sandbox.vault.tokens import LIFETIME_S
 from tests.waiting import LIMIT_S
 
@@ -291,6 +292,6 @@ def test_process_serves_its_children_and_stops_at_once_and_silently(tmp_path: Pa
         )
         assert Path(ready["ca"]).exists()
         process.terminate()
-        assert process.wait(vault._Handler.timeout / 2) == 0, "it waits for no idle connection"
+        assert process.wait(IDLE_S / 2) == 0, "it waits for no idle connection"
     assert (tmp_path / "log").read_text() == ""
     assert not Path(ready["ca"]).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,21 +27,25 @@ PREFIX = "D/T/2020/08/24/1433/"
 DATED = parse_blob_name(PREFIX + "T_1.csv")
 
 
-def blobs(ages_s: dict[str, float], now: datetime) -> list[BlobInfo]:
+def blobs(ages_s: dict[str, float], now: datetime, empty: Collection[str] = ()) -> list[BlobInfo]:
     """Blobs below the prefix, by how long ago they were written."""
     return [
         BlobInfo(
-            name=PREFIX + name, etag="1", size_bytes=1, modified_at=now - timedelta(seconds=age)
+            name=PREFIX + name,
+            etag="1",
+            size_bytes=0 if name in empty else 1,
+            modified_at=now - timedelta(seconds=age),
         )
         for name, age in ages_s.items()
     ]
 
 
-def judge(ages_s: dict[str, float], named: list[str] | None = None) -> Completeness:
+def judge(
+    ages_s: dict[str, float], named: list[str] | None = None, *, empty: Collection[str] = ()
+) -> Completeness:
     now = AT + timedelta(hours=1)
-    return completeness(
-        DATED, blobs(ages_s, now), named=named or [], now=now, quiet_s=300, patience_s=3600
-    )
+    found = blobs(ages_s, now, empty)
+    return completeness(DATED, found, named=named or [], now=now, quiet_s=300, patience_s=3600)
 
 
 @pytest.mark.parametrize(
@@ -84,19 +89,74 @@ def test_snapshot_is_complete_when_it_is_quiet_and_all_named_partitions_are_ther
             found = pytest.approx(wait_s)
         case NeverCame(missing):
             found = f"never: {' '.join(missing)}"
-        case Settled(partitions):
+        case Settled(partitions, ()):
             found = [blob.name.removeprefix(PREFIX) for blob in partitions]
     assert verdict == found
 
 
-def test_single_file_is_complete_at_once():
+@pytest.mark.parametrize(
+    "name",
+    [
+        "segments/VIPs.csv",
+        "segments/VIPs/a.csv",
+        f"{CI}/D_T_1613059542.csv",
+        "Export/T/T_1.csv",
+        PREFIX + "T_1.csv",
+    ],
+)
+@pytest.mark.parametrize(
+    ("age_s", "size_bytes", "verdict"),
+    [
+        (0, 1, 300),
+        (299, 1, 1),
+        (300, 1, "complete"),
+        (0, 0, 300),
+        (300, 0, 300),
+        (3599, 0, 300),
+        (3600, 0, "empty"),
+    ],
+)
+def test_every_layout_waits_until_its_files_stand_still_and_are_not_empty(
+    name: str, age_s: float, size_bytes: int, verdict: object
+) -> None:
     now = AT + timedelta(hours=1)
-    for name in ("segments/VIPs.csv", f"{CI}/D_T_1613059542.csv"):
-        ref = parse_blob_name(name)
-        blob = BlobInfo(name=name, etag="1", size_bytes=1, modified_at=now)
-        other = BlobInfo(name=name + ".csv", etag="1", size_bytes=1, modified_at=now)
-        state = completeness(ref, [other, blob], now=now, quiet_s=300, patience_s=3600)
-        assert state == Settled((blob,))
+    written = now - timedelta(seconds=age_s)
+    blob = BlobInfo(name=name, etag="1", size_bytes=size_bytes, modified_at=written)
+    other = BlobInfo(name=name + "/more.csv", etag="1", size_bytes=1, modified_at=now)
+    ref = parse_blob_name(name)
+    match completeness(ref, [other, blob], now=now, quiet_s=300, patience_s=3600):
+        case NotYet(wait_s):
+            found: object = wait_s
+        case Settled(partitions, empty) as state:
+            assert partitions == (blob,)
+            assert state.is_complete is (empty == ())
+            found = "empty" if empty == (name,) else "complete"
+    assert verdict == found
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "named", "verdict"),
+    [
+        ({"T_1.csv": 400, "T_2.csv": 310}, [], "2 is still empty"),
+        ({"T_1.csv": 9_000, "T_2.csv": 310}, [], "2 is still empty"),
+        ({"T_1.csv": 9_000, "T_2.csv": 3600}, [], "2 stayed empty"),
+        ({"T_1.csv": 9_000, "T_2.csv": 310}, ["T_1.csv", "T_3.csv"], "3 is missing"),
+        ({"T_1.csv": 9_000, "T_2.csv": 3600}, ["T_1.csv", "T_3.csv"], "3 never came"),
+    ],
+)
+def test_an_empty_partition_among_others_is_waited_for_and_then_noted(
+    ages_s: dict[str, float], named: list[str], verdict: str
+) -> None:
+    match judge(ages_s, named, empty=["T_2.csv"]):
+        case NotYet(_, why):
+            assert ("empty" in why) is (verdict == "2 is still empty")
+            assert ("model.json" in why) is (verdict == "3 is missing")
+        case Settled(partitions, empty):
+            assert verdict == "2 stayed empty"
+            assert empty == (PREFIX + "T_2.csv",)
+            assert len(partitions) == 2
+        case NeverCame(missing):
+            assert (verdict, missing) == ("3 never came", ("T_3.csv",))
 
 
 @given(

@@ -455,3 +455,16 @@ def test_model_round_trip(table, columns, files, header, delimiter, encoding):
             delimiter=delimiter,
             encoding=encoding,
         )
+
+
+def test_table_of_exactly_this_name_wins_over_one_that_differs_in_case():
+    tables = [
+        {"name": name, "attributes": [{"name": column}]}
+        for name, column in (("highvalue", "a"), ("HighValue", "b"))
+    ]
+    data = json.dumps({"entities": tables}).encode()
+    for name, columns in (("HighValue", ("b",)), ("highvalue", ("a",))):
+        table = parse_table(data, name)
+        assert table is not None
+        assert table.columns == columns
+    assert parse_table(data, "HIGHVALUE") is None, "nothing says which of the two it is"

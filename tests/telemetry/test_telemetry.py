@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import requests
-from exporter.runs.run.run import Status
 from opentelemetry import trace
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
@@ -18,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from exporter import telemetry
 from exporter.logs import FieldFormatter, RunIdFilter, bound_run, show_fields
+from exporter.runs.run import Status
 from tests.journeys.world import World, assert_ended, people
 from tests.telemetry.seen import Seen
 from tests.waiting import LIMIT_S
