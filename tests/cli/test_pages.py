@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from exporter.definitions.mapping import LOCATION, Empty, MappingDocument, ValueType
 from tests.cli.conftest import CommandLine
@@ -33,7 +34,8 @@ def test_example_of_the_mapping_page_gives_the_profile_shown(
     line: CommandLine, tmp_path: Path, mapping: str, rows: str, profile: str
 ) -> None:
     (tmp_path / "mapping.yaml").write_text(mapping)
-    (tmp_path / "rows.csv").write_text(rows)
+    encoding = yaml.safe_load(mapping).get("encoding", "utf-8")
+    (tmp_path / "rows.csv").write_text(rows, encoding=encoding)
     options = ("--mapping", tmp_path / "mapping.yaml", "--show-values", "--json")
     plan = line.ok("plan", tmp_path / "rows.csv", *options).document
     [sample] = plan["samples"]
