@@ -154,7 +154,7 @@ class Attempt:
         export = self._catalog.export(run.export)
         if export is None or self._container.is_gone(run.manifest):
             return step.end_early(
-                Status.SKIPPED if run.because == "arrival" else Status.FAILED,
+                Status.SKIPPED if run.because in ("arrival", "hourly look") else Status.FAILED,
                 message="the snapshot is gone: its files were deleted while they were read",
                 hint="Run the export in Customer Insights again.",
             )

@@ -17,7 +17,7 @@ from exporter.orchestration.attempt import Attempt
 from exporter.orchestration.cleanup import Cleanup
 from exporter.orchestration.dispatcher import Dispatcher
 from exporter.orchestration.due_schedules import DueSchedules, Timetables
-from exporter.orchestration.health import Health
+from exporter.orchestration.health import Check, Health
 from exporter.orchestration.lease import AccountLeases
 from exporter.orchestration.missed_arrivals import MissedArrivals
 from exporter.orchestration.run_step import Collaborators, Klaviyo
@@ -113,9 +113,10 @@ def build_engine(
     )
     attempt = Attempt(collaborators, leases, catalog, container, starter)
     timetables = Timetables(store)
+    missed = MissedArrivals(store, container, catalog, arrivals, timetables)
     timer = Timer(
         DueSchedules(timetables, catalog, container, starter),
-        MissedArrivals(store, container, catalog, arrivals, timetables),
+        missed,
         runs,
         leases,
         queue,
@@ -133,7 +134,8 @@ def build_engine(
         ),
         now=now,
     )
-    all_checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
+    all_checks: dict[str, Check] = {"state": store.ping, "snapshots": snapshots.ping, **checks}
+    all_checks["events"] = lambda: missed.remark(now())
     return Engine(
         store=store,
         snapshots=snapshots,

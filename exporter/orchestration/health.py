@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from exporter.errors import ExporterError
@@ -13,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 FRESH_S = 20.0  # how old an answer may be: anybody may ask, and each new one reads the vault
 ANSWER_S = 5.0  # how long each part may take
+OK = "ok"
+
+Check = Callable[[], str | None]
 
 
 class Health:
@@ -24,32 +28,29 @@ class Health:
 
     def __init__(
         self,
-        checks: Mapping[str, Callable[[], None]],
+        checks: Mapping[str, Check],
         *,
         clock: Callable[[], float],
         answer_s: float = ANSWER_S,
     ) -> None:
-        """checks: by name, what raises an ExporterError where something is wrong."""
+        """checks: by name, what raises an ExporterError where something is wrong.
+
+        What a check returns is a remark on something that works and should be looked at.
+        """
         self._parts = {name: _Part(name, check, clock) for name, check in checks.items()}
         self._answer_s = answer_s
 
     def check(self) -> dict[str, str]:
-        """Return for each part "ok", or what is wrong with it."""
+        """Return for each part "ok", with a remark if there is one, or what is wrong with it."""
         asked = [(name, part, part.ask()) for name, part in self._parts.items()]
-        waited = threading.Event()
-        timer = threading.Timer(self._answer_s, waited.set)
-        timer.daemon = True
-        timer.start()
-        try:
-            return {name: part.answer(done, waited) for name, part, done in asked}
-        finally:
-            timer.cancel()
+        deadline = time.monotonic() + self._answer_s
+        return {name: part.answer(done, deadline) for name, part, done in asked}
 
 
 class _Part:
     """One part, its last answer, and the question that is under way."""
 
-    def __init__(self, name: str, check: Callable[[], None], clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, check: Check, clock: Callable[[], float]) -> None:
         self._name, self._check, self._clock = name, check, clock
         self._lock = threading.Lock()
         self._answer, self._answered_at = "", -FRESH_S
@@ -66,11 +67,10 @@ class _Part:
                 thread.start()
             return self._asking
 
-    def answer(self, done: threading.Event | None, waited: threading.Event) -> str:
+    def answer(self, done: threading.Event | None, deadline: float) -> str:
         """Return the answer, or that there is none yet."""
-        while done is not None and not done.wait(0.05):
-            if waited.is_set():
-                return "did not answer in time. Look at its page in the Azure portal."
+        if done is not None and not done.wait(max(0.0, deadline - time.monotonic())):
+            return "did not answer in time. Look at its page in the Azure portal."
         with self._lock:
             return self._answer
 
@@ -82,12 +82,17 @@ class _Part:
         done.set()
 
 
-def _outcome(check: Callable[[], None]) -> str:
+def is_ok(answer: str) -> bool:
+    """Say whether a part works; it may have a remark."""
+    return answer.partition(":")[0] == OK
+
+
+def _outcome(check: Check) -> str:
     try:
-        check()
+        remark = check()
     except ExporterError as exc:
         return f"{exc.message} {exc.hint}".strip()
     except Exception as exc:  # noqa: BLE001 - the edge of a thread: whoever asks must be told
         logger.error("health check failed", extra={"cause": cause_of(exc)})
         return "failed for a reason that the app does not know. Look for this moment in the logs."
-    return "ok"
+    return f"{OK}: {remark}" if remark else OK
