@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -200,7 +201,7 @@ class RunStep:
             )
         self._probe_after_setback()
         self._with.plans.remove_local_copy(run)
-        find_list = telemetry.carrying(self.klaviyo.find_list, read_s=PROBE_S)
+        find_list = telemetry.carrying(partial(self.klaviyo.find_list, read_s=PROBE_S))
         with ThreadPoolExecutor(1, thread_name_prefix="list") as beside:
             asked = beside.submit(find_list, run.list_id)
             with self._with.places.one():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -111,6 +111,12 @@ class Host:
         self._thread.join()
         self._pool.shutdown()
 
+    def wait_until(self, is_so: Callable[[], object]) -> None:
+        """Wait for a state; an error of a message is the test's."""
+        wait_until(lambda: self.errors or is_so(), "the host")
+        if self.errors:
+            raise self.errors[0]
+
     def _fetch(self) -> None:
         while not self._stop.wait(0.05):
             if self._running > QUEUES["newBatchThreshold"]:
@@ -197,11 +203,11 @@ def test_runs_of_other_accounts_start_though_accounts_are_dead(
     ill = stage.start([f"{kind}-{number}" for number in range(dead)])
     long = stage.start(["slow-1"], rows=200)
     with Host(stage.engine, stage.queue) as host:
-        wait_until(lambda: bool(stage.accounts.get("slow-1", Account("")).jobs), "a long run")
+        host.wait_until(lambda: "slow-1" in stage.accounts and stage.accounts["slow-1"].jobs)
         living = stage.start([f"living-{number}" for number in range(5)])
         began = time.monotonic()
         for run_id in living.values():
-            wait_until(lambda run_id=run_id: stage.run(run_id).phase is not Phase.PLAN, run_id)
+            host.wait_until(lambda run_id=run_id: stage.run(run_id).phase is not Phase.PLAN)
         lasted = time.monotonic() - began
         assert stage.run(long["slow-1"]).status.is_open, "it sends for long"
     assert host.errors == []
