@@ -210,11 +210,12 @@ def test_runs_of_other_accounts_start_though_accounts_are_dead(
             host.wait_until(lambda run_id=run_id: stage.run(run_id).phase is not Phase.PLAN)
         lasted = time.monotonic() - began
         assert stage.run(long["slow-1"]).status.is_open, "it sends for long"
+        host.wait_until(lambda: all(stage.run(run_id).setbacks for run_id in ill.values()))
+        stage.engine.runs.cancel(long["slow-1"])
     assert host.errors == []
     baseline_s = 5 * 0.5  # five small plans on one core, one after the other
     assert lasted < max(STARTS_S, 4 * baseline_s)
     for name, run_id in ill.items():
         run = stage.run(run_id)
         assert stage.accounts[name].most_together == 1, "one probe at a time"
-        assert run.setbacks >= 1
         assert run.message, "the run says what it waits for"
