@@ -83,6 +83,10 @@ class Counts(BaseModel):
         return self.rows == self.delivered + self.duplicates + sum(self.rejected.values())
 
 
+# Why a run began. "hourly look": its snapshot had arrived, and no event told of it.
+Because = Literal["arrival", "hourly look", "schedule", "demand"]
+
+
 class Run(BaseModel):
     """The document run.json.
 
@@ -102,7 +106,7 @@ class Run(BaseModel):
     connection_created_at: datetime | None = None  # likewise, from planning on
     list_id: str
     mapping: MappingDocument
-    because: Literal["arrival", "schedule", "demand"]
+    because: Because
     due_at: datetime | None = None  # the moment of the schedule for which the timer started it
     max_profiles: int | None = None  # a plan with more is not sent
     keep_rejected_rows: bool = False
