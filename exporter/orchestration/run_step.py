@@ -42,7 +42,7 @@ from exporter.orchestration.results import (
     step_message,
 )
 from exporter.orchestration.withdrawal import Watch, Withdrawal
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV, Plan
+from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV, Plan
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import refusal
@@ -384,6 +384,8 @@ class RunStep:
         undelivered = report.append_undelivered(rejected, self.reader, self.journal.delivery)
         self._with.store.upload(self.run.folder + REJECTED_CSV, rejected)
         self._with.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
+        if self.reader.plan.dropped_reasons:
+            self._with.store.upload(self.run.folder + LEFT_OUT_CSV, folder / LEFT_OUT_CSV)
         return undelivered
 
     def _save_rows_so_far(self) -> Examples:

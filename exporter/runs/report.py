@@ -22,6 +22,7 @@ from typing import Any
 from exporter.planning.plan import MAX_EXAMPLES, Plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.row_lists import csv_writer, rejected_row, safe_cell
+from exporter.planning.summary import details
 from exporter.rejection_reasons import RejectReason
 from exporter.runs.run import Run
 from exporter.sending.delivery import Delivery, Saying
@@ -49,6 +50,7 @@ def report(run: Run, plan: Plan | None, undelivered: Examples = NO_EXAMPLES) -> 
         "rejected_by_reason": counts.rejected,
         "cells_left_out": counts.dropped,
         "cells_left_out_examples": plan.dropped_examples if plan else {},
+        **(details(plan) if plan else {}),
         "adds_up": counts.adds_up(),
         "jobs": counts.jobs,
         "list_members": counts.list_members,

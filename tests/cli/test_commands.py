@@ -537,7 +537,7 @@ def test_what_a_terminal_would_act_on_is_not_printed(
         (("run",), "--all"),
         (("run", EXPORT, "--all"), "--all"),
         (("runs", EXPORT, "--limit", "0"), "--limit"),
-        (("report", "a/b", "--rows", "good"), "rejected or duplicates"),
+        (("report", "a/b", "--rows", "good"), "rejected, duplicates or left_out"),
         (("suggest",), "--segment"),
         (("exports", "nonsense"), "nonsense"),
         (("exports", "--app", "http://elsewhere.example"), "https://"),
