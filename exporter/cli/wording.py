@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from exporter.cli.progress import name_of
+from exporter.planning.left_out import message_of
 from exporter.planning.plan import NEWEST_BY
 from exporter.rejection_reasons import MESSAGES, RejectReason
 
@@ -151,13 +152,40 @@ def _reasons(document: dict[str, Any]) -> Iterator[Line]:
         examples = _examples(document["examples"].get(reason))
         yield f"{number:>10,}", f"{MESSAGES[RejectReason(reason)]}{examples}"
     all_examples = document.get("cells_left_out_examples", {})
+    all_reasons = document.get("cells_left_out_reasons", {})
     for attribute, number in _by_cost(document["cells_left_out"]):
         examples = _examples(all_examples.get(attribute))
-        yield f"{number:>10,}", f"{_left_out(attribute)}{examples}"
+        reasons = all_reasons.get(attribute)
+        if reasons is None:  # the `newest_by` column, and reports of an earlier version
+            yield f"{number:>10,}", f"{_left_out(attribute)}{examples}"
+            continue
+        for reason, cells in _by_cost(reasons):
+            yield f"{cells:>10,}", f"left out of {attribute}: {message_of(reason)}{examples}"
     refused_examples = document.get("attributes_refused_examples", {})
     for attribute, number in _by_cost(document.get("attributes_refused", {})):
         examples = _examples(refused_examples.get(attribute))
         yield f"{number:>10,}", f"delivered without {attribute}: Klaviyo refused it{examples}"
+    yield from _done_to_cells(document)
+
+
+def _done_to_cells(document: dict[str, Any]) -> Iterator[Line]:
+    """Give what is removed, and how dates are read."""
+    for attribute, number in _by_cost(document.get("cells_cleared", {})):
+        told = "empty cell removes" if number == 1 else "empty cells remove"
+        yield f"{number:>10,}", f"{told} {attribute} from the profile"
+    for attribute in document.get("columns_not_cleared", []):
+        told = "is blank in every row and removes nothing; `empty: clear_all` would"
+        yield f"{'':>10}", f"{attribute} {told}"
+    for order in document.get("date_orders", []):
+        read = "are ambiguous" if order["order"] == "undecided" else f"have the {order['order']}"
+        yield f"{'':>10}", f"dates of {order['attribute']} {read}: {order['why']}"
+    if doubtful := document.get("doubtful"):
+        told = (
+            "address has characters that Klaviyo may refuse; it is sent last"
+            if doubtful == 1
+            else "addresses have characters that Klaviyo may refuse; they are sent last"
+        )
+        yield f"{doubtful:>10,}", told
 
 
 def _by_cost(counts: dict[str, int]) -> list[tuple[str, int]]:

@@ -58,7 +58,11 @@ class Empty(StrEnum):
     """What an empty cell means: keep the profile's value, or remove it."""
 
     IGNORE = "ignore"
-    CLEAR = "clear"
+    CLEAR = "clear"  # but not if the column is blank in every row
+    CLEAR_ALL = "clear_all"  # even then
+
+
+CLEARING = (Empty.CLEAR, Empty.CLEAR_ALL)
 
 
 class PropertyRule(BaseModel):
@@ -207,6 +211,12 @@ _MESSAGES = {
     "model_type": "must be the name of a column, or {column, type, empty}",
 }
 
+# A null in a bulk import is passed over; to clear an attribute is a call for each profile.
+_ONLY_A_COLUMN = (
+    "must be the name of a column. Only properties have type and empty: Klaviyo's bulk import"
+    " cannot remove an attribute"
+)
+
 
 def _problems(error: ValidationError) -> Iterator[str]:
     """Give a sentence for each wrong key."""
@@ -220,6 +230,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
             continue  # properties were given as rules, so nobody meant "*"
         key = ".".join(_keys(one["loc"])) or "mapping"
         message = _MESSAGES.get(one["type"], one["msg"])
+        if one["type"] == "string_type" and one["loc"][0] in (*ATTRIBUTES, "location"):
+            message = _ONLY_A_COLUMN
         if one["type"] == "extra_forbidden":
             message += _did_you_mean(one["loc"])
         yield f"{key}: {message}".replace(_PYDANTIC_PREFIX, "")

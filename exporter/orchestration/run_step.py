@@ -423,7 +423,7 @@ class RunStep:
         attributes = report.append_left_out(left_out, self.reader, delivery)
         self._with.store.upload(self.run.folder + REJECTED_CSV, rejected)
         self._with.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
-        if left_out.exists():
+        if self.reader.plan.dropped_reasons or attributes:
             self._with.store.upload(self.run.folder + LEFT_OUT_CSV, left_out)
         return FirstRows(undelivered=undelivered, attributes=attributes)
 

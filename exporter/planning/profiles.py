@@ -12,7 +12,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from exporter.definitions.mapped_fields import MappedField
-from exporter.definitions.mapping import Empty, ValueType
+from exporter.definitions.mapping import CLEARING, ValueType
 from exporter.sql import literal
 
 SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a batch may have
@@ -96,7 +96,7 @@ def profile_size(fields: Sequence[MappedField]) -> str:
     Needs `value_bytes`.
     """
     keys = sum(len(f',{_key(field)}""'.encode()) for field in fields)
-    cleared = (field for field in fields if field.empty is Empty.CLEAR)
+    cleared = (field for field in fields if field.empty in CLEARING)
     unset = sum(len(json.dumps(field.name).encode()) + 1 for field in cleared)
     bound = f"{len(_SHELL) + keys + unset} + value_bytes"
     exact = f"strlen({profile(fields)})"
@@ -163,19 +163,20 @@ def _unset(fields: Sequence[MappedField]) -> str:
     """
     names = []
     for position, field in enumerate(fields):
-        if field.empty is Empty.CLEAR:
+        if field.empty in CLEARING:
             name = literal(json.dumps(field.name, ensure_ascii=False))
-            is_cleared = f"f{position} IS NULL AND NOT {_is_dropped(field)}"
-            names.append(f"CASE WHEN {is_cleared} THEN {name} END")
+            names.append(f"CASE WHEN {is_cleared(position, field)} THEN {name} END")
     if not names:
         return "''"
     unset = literal(',"meta":{"patch_properties":{"unset":[')
     return f"coalesce({unset} || nullif({_joined(names)}, '') || ']}}}}', '')"
 
 
-def _is_dropped(field: MappedField) -> str:
+def is_cleared(position: int, field: MappedField) -> str:
+    """SQL: whether an empty cell removes the value: one that could not be read does not."""
     name = f"concat(chr(31), {literal(field.name)}, chr(31))"
-    return f"contains(concat(chr(31), dropped, chr(31)), {name})"
+    is_dropped = f"contains(concat(chr(31), dropped, chr(31)), {name})"
+    return f"f{position} IS NULL AND NOT {is_dropped}"
 
 
 def _joined(members: Iterable[str]) -> str:

@@ -163,12 +163,13 @@ class PlanReader:
 
     def _rows(self, batch: PlannedBatch) -> str:
         """SQL: the batch's staged rows in order."""
+        doubtful = "" if batch.doubtful is None else f" AND doubtful = {batch.doubtful}"
         # By name where pieces have different columns: their order differs then.
         fields = {self.plan.pieces[span.piece].fields for span in batch.spans}
         return (" UNION ALL " if len(fields) == 1 else " UNION ALL BY NAME ").join(
             f"SELECT * FROM {self._files.rows_of(span.piece)}"
             f" WHERE file_row_number >= {span.first} AND file_row_number < {span.last}"
-            f" AND reason IS NULL{self._no_duplicates(span)}"
+            f" AND reason IS NULL{doubtful}{self._no_duplicates(span)}"
             for span in batch.spans
         )
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from exporter.definitions.mapped_fields import MappedField
-from exporter.definitions.mapping import Empty, ValueType
+from exporter.definitions.mapping import CLEARING, ValueType
 from exporter.errors import ConfigError, ExporterError, SnapshotUnreadable
 from exporter.klaviyo.rate_limit import seconds_to_send
 from exporter.planning.new_people import NewPeople
@@ -61,6 +61,7 @@ def plan_summary(
         "rejected_by_reason": plan.rejected,
         "cells_left_out": plan.dropped,
         "cells_left_out_examples": plan.dropped_examples,
+        **details(plan),
         "examples": plan.examples,
         "adds_up": plan.adds_up(),
         "jobs": len(plan.batches),
@@ -75,6 +76,17 @@ def plan_summary(
     }
 
 
+def details(plan: Plan) -> dict[str, Any]:
+    """Say what the plan does beside sending cells as they are: for the dry run and the report."""
+    return {
+        "cells_left_out_reasons": plan.dropped_reasons,
+        "cells_cleared": plan.cleared,
+        "columns_not_cleared": plan.not_cleared,
+        "date_orders": [order.model_dump() for order in plan.date_orders],
+        "doubtful": plan.doubtful,
+    }
+
+
 def _mapped(field: MappedField, plan: Plan) -> str:
     """Say how one attribute is filled.
 
@@ -83,7 +95,7 @@ def _mapped(field: MappedField, plan: Plan) -> str:
     column = next(note.columns for note in plan.sources if note.columns)[field.column]
     target = f"{field.group}.{field.name}" if field.group else field.name
     kind = "" if field.type is ValueType.STRING else f" as {field.type}"
-    clears = ", empty clears" if field.empty is Empty.CLEAR else ""
+    clears = ", empty clears" if field.empty in CLEARING else ""
     return f"{target} from {column}{kind}{clears}"
 
 

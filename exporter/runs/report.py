@@ -22,16 +22,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from exporter.planning.left_out import LEFT_OUT_COLUMNS
 from exporter.planning.plan import MAX_EXAMPLES, Plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.row_lists import csv_writer, rejected_row, safe_cell
+from exporter.planning.summary import details
 from exporter.rejection_reasons import RejectReason
 from exporter.runs.run import Run
 from exporter.sending.delivery import Delivery, Saying
 
 Examples = Mapping[str, list[str]]  # reason -> the first rows, as "source:line"
 NO_EXAMPLES: Examples = MappingProxyType({})
-LEFT_OUT_COLUMNS = ("source", "line", "attribute", "reason", "message")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ def report(run: Run, plan: Plan | None, first: FirstRows = NO_ROWS) -> dict[str,
         "cells_left_out_examples": plan.dropped_examples if plan else {},
         "attributes_refused": counts.attributes_refused,
         "attributes_refused_examples": dict(first.attributes),
+        **(details(plan) if plan else {}),
         "adds_up": counts.adds_up(),
         "jobs": counts.jobs,
         "list_members": counts.list_members,
