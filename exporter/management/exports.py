@@ -265,6 +265,7 @@ class Exports:
             connection=connection,
             runs=newest_runs(self.store, self.run_store, export.id),
             refreshed=self.run_store.refreshed(export.id),
+            now=self.access.now(),
             warnings=warnings,
         )
 

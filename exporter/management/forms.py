@@ -87,6 +87,14 @@ class ConsentForm(_Form):
     version: str
 
 
+class PersonForm(_Form):
+    """A person to be looked for, by an address, telephone number or external id."""
+
+    identifier: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)
+    ]
+
+
 class ListForm(_Form):
     """A new list in Klaviyo."""
 

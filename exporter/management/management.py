@@ -30,6 +30,7 @@ from exporter.management.access import (
     ManagementLimits,
 )
 from exporter.management.api_keys import Keys, KlaviyoAccount, Secrets
+from exporter.management.attention import attention
 from exporter.management.audit import PLACE, Audit
 from exporter.management.connections import Connections
 from exporter.management.exports import Exports
@@ -40,6 +41,7 @@ from exporter.management.views import (
     NO_CURSOR,
     PAGE,
     ActorView,
+    AttentionView,
     AuditView,
     ConsentView,
     Page,
@@ -73,6 +75,16 @@ class ActorsApp(Connections, Exports, Runs, Segments):
         """Check each thing that the app needs: "ok", or what is wrong with it."""
         self.access.check(Action.SEE_HEALTH)
         return self.check_health()
+
+    def attention(self) -> list[AttentionView]:
+        """List what needs attention: failed runs, keys that do not work, damaged documents and so on.
+
+        Of connections, an actor is told what they may see.
+        """
+        self.access.check(Action.SEE_EXPORTS)
+        sees = self.access.may(Action.SEE_CONNECTIONS, shared=True)
+        connections = self.connections() if sees else []
+        return attention(self.check_health(), connections, self.exports())
 
     def changes(self, *, limit: int = PAGE, cursor: str = "") -> Page[AuditView]:
         """List the recorded changes, newest first. cursor: `next` of the previous page."""

@@ -14,9 +14,10 @@ from exporter.definitions.catalog import Catalog
 from exporter.definitions.export import Export
 from exporter.errors import Conflict, DocumentUnreadable, ExporterError, Invalid, Unknown
 from exporter.management import views
-from exporter.management.access import Access
+from exporter.management.access import Access, ManagementLimits
 from exporter.management.app import Rows
 from exporter.management.history import Place, newest_first
+from exporter.management.person import Person
 from exporter.management.roles import Action
 from exporter.management.views import (
     DELIVERED,
@@ -25,12 +26,15 @@ from exporter.management.views import (
     Page,
     RunView,
     StartedView,
+    WhyView,
     check_limit,
 )
+from exporter.management.why import PersonSearch
 from exporter.orchestration.start_run import RunStarter
 from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
-from exporter.runs.run import RUN_ID, Run, RunName
+from exporter.runs.run import RUN_ID, Run, RunName, Status
 from exporter.runs.run_store import RunStore
+from exporter.snapshots.container import SnapshotContainer
 from exporter.storage.protocols import NotThere, Store
 
 NEWEST_RUNS = 5  # of an export are read, at most, for its status and when it last delivered
@@ -46,6 +50,8 @@ class Runs:
     catalog: Catalog
     store: Store
     run_store: RunStore
+    container: SnapshotContainer
+    limits: ManagementLimits
     starter: RunStarter
 
     def run_export(self, export_id: str) -> RunView:
@@ -123,6 +129,35 @@ class Runs:
             hint = f"Download {run.folder}{ROW_FILES[kind]} from the state container."
             raise Conflict(f"the file has over {max_bytes:,} bytes", hint=hint)
         return _chunks(path, folder)
+
+    def why(self, identifier: str) -> list[WhyView]:
+        """Say in which runs a person was left out and why, or that they were delivered.
+
+        Of each export that the actor may read rows of, the runs that left the person out are listed,
+        newest first. If the export's newest run that sent something left out no row of theirs, its
+        snapshot is read again, which takes as long as a plan.
+        """
+        self.access.check(Action.READ_ROWS)
+        person = Person([identifier])
+        search = PersonSearch(store=self.store, container=self.container, limits=self.limits)
+        found: list[WhyView] = []
+        for export in self.catalog.exports():
+            shared = self.access.is_shared(export.connection)
+            if self.access.may(Action.READ_ROWS, shared=shared):
+                found += self._why_in(export, person, search)
+        return found
+
+    def _why_in(self, export: Export, person: Person, search: PersonSearch) -> Iterator[WhyView]:
+        is_newest = True
+        for place in newest_first(self.store, self.run_store, export.id):
+            run = self.run_store.readable(f"{export.id}/{place.name}")
+            if run is None or run.status is Status.SKIPPED or not run.plan:
+                continue
+            left_out = list(search.in_rejected_rows(run, person))
+            yield from left_out
+            if is_newest and not left_out:
+                yield search.in_snapshot(run, person)
+            is_newest = False
 
     def cancel_run(self, run_id: str) -> RunView:
         """Stop a run: no batch leaves later than 0.3 s from now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -140,8 +140,8 @@ class RunView(_View):
 class ExportView(_View):
     """An export: the columns that Customer Insights shows for its own, and the rest.
 
-    status: of its last run, else "Not started". refreshed: when a run last delivered. warnings:
-    what somebody who has just saved it should know. problem: why its document cannot be read;
+    status: of its last run, else "Not started". refreshed: when a run last delivered. next_run_at:
+    the next moment of its schedule; None if it waits for snapshots or does not run. warnings: what somebody who has just saved it should know. problem: why its document cannot be read;
     then only its id is known, and it does not run.
     """
 
@@ -154,6 +154,7 @@ class ExportView(_View):
     schedule: Schedule
     schedule_text: str
     refreshed: datetime | None
+    next_run_at: datetime | None = None
     created: Change | None
     changed: Change | None
     may: list[str]
@@ -217,6 +218,47 @@ class AuditView(_View):
     outcome: str = ""
 
 
+class AttentionView(_View):
+    """Something that needs attention. about: such as exports/vips, connections/main or app/queue."""
+
+    severity: Literal["error", "warning"]
+    about: str
+    name: str
+    problem: str
+    hint: str = ""
+    run: str | None = None
+    since: datetime | None = None
+
+
+class WhyView(_View):
+    """What became of one person in one run.
+
+    outcome: "left out" (then source, line, column and reason say where and why), "delivered", "not
+    in the snapshot", or "unknown".
+    """
+
+    run: str
+    export: str
+    created_at: datetime
+    status: str
+    outcome: str
+    message: str
+    source: str = ""
+    line: int | None = None
+    column: str = ""
+    reason: str = ""
+
+
+class LeftAsideView(_View):
+    """A blob that is in no snapshot. segment: that of an export, if the blob's path bears its name."""
+
+    name: str
+    why: str
+    segment: str | None
+    size_bytes: int
+    modified_at: datetime
+
+
 Item = TypeVar("Item")
 
 
@@ -234,7 +276,7 @@ def check_limit(limit: int) -> int:
     return limit
 
 
-Named = TypeVar("Named", ConnectionView, ExportView, ListView, SegmentView)
+Named = TypeVar("Named", ConnectionView, ExportView, ListView, SegmentView, LeftAsideView)
 
 
 def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
@@ -251,9 +293,9 @@ def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
     return Page[Named](items=left[:limit], next=following)
 
 
-def _place(view: ConnectionView | ExportView | ListView | SegmentView) -> str:
+def _place(view: ConnectionView | ExportView | ListView | SegmentView | LeftAsideView) -> str:
     """Sort pages by name, then by id. The tab sorts before other characters."""
-    return f"{view.name.casefold()}\t{'' if isinstance(view, SegmentView) else view.id}"
+    return f"{view.name.casefold()}\t{'' if isinstance(view, SegmentView | LeftAsideView) else view.id}"
 
 
 def connection_view(
@@ -289,6 +331,7 @@ def export_view(
     connection: Connection | None,
     runs: Sequence[Run],
     refreshed: datetime | None = None,
+    now: datetime,
     warnings: Sequence[str] = (),
 ) -> ExportView:
     """Show an export. connection: the export's own; None if it is detached or gone.
@@ -307,6 +350,7 @@ def export_view(
         status=str(last.status) if last else NOT_STARTED,
         schedule=export.schedule,
         schedule_text=export.schedule.describe(),
+        next_run_at=export.schedule.next_after(now) if export.is_active else None,
         refreshed=refreshed or max((moment for moment in delivered if moment), default=None),
         created=export.created,
         changed=export.changed,
