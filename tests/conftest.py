@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,10 @@ hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("any machine"), derandomize=True
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "any machine")
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and so everything below it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -142,6 +142,7 @@ class Klaviyo:
         self._pacers: dict[str, Pacer] = {}
         self._session = _session(_checked("KLAVIYO_REVISION", addresses.parse_revision, revision))
         if not fall_forward:
+            # Else Klaviyo answers a retired revision as a younger one, maybe in another shape.
             self._session.headers[addresses.OPT_OUT_HEADER] = "1"
         for name in ("urllib3.connectionpool", "urllib3.util.retry"):
             logging.getLogger(name).addFilter(_hide_queries)
@@ -567,8 +568,6 @@ def _session(revision: str) -> requests.Session:
     session.headers.update(
         {"Accept": MEDIA_TYPE, "revision": revision, "User-Agent": f"segment-exporter/{VERSION}"}
     )
-    # Without it Klaviyo answers a retired revision as a younger one, maybe in another shape.
-    session.headers["X-Klaviyo-Revision-Fall-Forward-Opt-Out"] = "1"
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # the edge's; we need none
     return session
 

@@ -50,6 +50,7 @@ def settings(azurite: Azurite) -> Iterator[dict[str, str]]:
             "SNAPSHOTS_CONTAINER": "cli-segments",
             "STATE_CONTAINER": "cli-state",
             "STEPS_QUEUE": "cli-steps",
+            "SETTLE_SECONDS": "0",  # the snapshot has just been written
         }
 
 

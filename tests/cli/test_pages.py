@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from exporter.definitions.mapping import LOCATION, Empty, MappingDocument, ValueType
 from tests.cli.conftest import CommandLine
@@ -33,7 +34,8 @@ def test_example_of_the_mapping_page_gives_the_profile_shown(
     line: CommandLine, tmp_path: Path, mapping: str, rows: str, profile: str
 ) -> None:
     (tmp_path / "mapping.yaml").write_text(mapping)
-    (tmp_path / "rows.csv").write_text(rows)
+    encoding = yaml.safe_load(mapping).get("encoding", "utf-8")
+    (tmp_path / "rows.csv").write_text(rows, encoding=encoding)
     options = ("--mapping", tmp_path / "mapping.yaml", "--show-values", "--json")
     plan = line.ok("plan", tmp_path / "rows.csv", *options).document
     [sample] = plan["samples"]
@@ -67,7 +69,7 @@ def test_laptop_section_of_the_readme_works_as_written(tmp_path: Path) -> None:
     section = readme.partition("## From a laptop")[2].partition("\n## ")[0]
     set_up, try_it, _ = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     target = set_up.split()[1]
-    dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    dry = subprocess.run(["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert dry.stdout == "scripts/setup laptop\n", dry
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

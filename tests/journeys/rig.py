@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from exporter.sending.sender.journal import Journal
 from pydantic import SecretStr
 
 from exporter.definitions.catalog import Catalog
@@ -37,6 +36,7 @@ from exporter.definitions.connection import Connection, Consent
 from exporter.definitions.export import Export
 from exporter.definitions.mapping import parse_mapping
 from exporter.runs.run import Run, Status
+from exporter.sending.journal import Journal
 from sandbox import demo, processes
 from sandbox.klaviyo import FULL_KEY, digest_of
 from sandbox.snapshots import ContainerWriter, Kind, Snapshot, write_snapshot

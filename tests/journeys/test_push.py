@@ -468,7 +468,7 @@ def test_a_file_that_is_given_twice_is_read_once(vips: Path) -> None:
     ("args", "code", "says"),
     [
         (("push", "{vips}", "--list", "NOPE99", "--email", "EMail"), 1, "does not exist"),
-        (("push", "{vips}", "--list", LIST, "--email", "Mail"), 1, "suggest FILE"),
+        (("push", "{vips}", "--list", LIST, "--email", "Mail"), 1, "columns are 'EMail'"),
         (("push", "{vips}.gone", "--list", LIST, "--email", "EMail"), 2, "Check the path"),
         (("push", "{vips}", "--list", LIST), 2, "--email"),
         (("push", "{vips}", "--email", "EMail"), 2, "--list"),

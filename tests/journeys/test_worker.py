@@ -250,7 +250,7 @@ def app(storage: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def exporter(storage: dict[str, str], tmp_path: Path) -> Engine:
+def engine(storage: dict[str, str], tmp_path: Path) -> Engine:
     """On the app's storage, to start runs there and to look at them."""
     environ = {**SETTINGS, **storage, "SETTLE_SECONDS": "0", "WORK_FOLDER": str(tmp_path)}
     environ["KEY_VAULT_URL"] = "https://vault.invalid"

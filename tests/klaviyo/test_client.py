@@ -7,7 +7,6 @@ import itertools
 import logging
 import socket
 import time
-import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 import sandbox.klaviyo as stand_in
+from exporter import VERSION
 from exporter.errors import (
     ExporterError,
     KeyRefused,
@@ -348,16 +348,13 @@ def test_an_import_is_sent_as_it_is_with_all_that_klaviyo_asks_for(
     method, target, headers, sent = scripted.requests[0]
     assert (method, target) == ("POST", "/api/profile-bulk-import-jobs")
     assert sent == body
-    version = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
-        "version"
-    ]
     expected = {
         "Authorization": f"Klaviyo-API-Key {KEY}",
         "revision": "2026-10-15",
         "X-Klaviyo-Revision-Fall-Forward-Opt-Out": "1",
         "Accept": "application/vnd.api+json",
         "Content-Type": "application/vnd.api+json",
-        "User-Agent": f"segment-exporter/{version}",
+        "User-Agent": f"segment-exporter/{VERSION}",
     }
     assert headers.items() >= expected.items()
 

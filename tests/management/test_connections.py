@@ -55,7 +55,9 @@ def test_a_check_warns_of_an_api_revision_that_klaviyo_will_retire(
 ) -> None:
     """It goes by the date: Klaviyo's answers say nothing of it."""
     world.client_options["revision"] = "2025-01-15"
-    check = connect(management).check
+    view = connect(management)
+    assert view.details is not None
+    check = view.details.check
     assert check is not None
     assert check.ok
     assert "retires the API revision 2025-01-15 on 2027-01-15" in check.message

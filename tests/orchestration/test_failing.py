@@ -100,7 +100,7 @@ def test_a_column_of_the_mapping_that_the_snapshot_lacks(world: World) -> None:
     _export(world, mapping={"email": "Courriel"})
     run = assert_ended(world, Status.FAILED)
     assert "Courriel" in run.message
-    assert "suggest" in run.hint, "the hint says how to see the columns"
+    assert "The columns are 'EMail'," in run.hint
 
 
 def test_a_missing_column_is_said_without_quoting_a_person(world: World) -> None:
