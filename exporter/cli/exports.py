@@ -44,6 +44,7 @@ COLUMNS = (
     "id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created",
     "changed", "may",
 )  # fmt: skip
+FILE_LEAST = ("modified_at",)
 LEAST_NEEDED = ("type", "created", "changed", "connection", "may", "refreshed")
 
 
@@ -289,12 +290,25 @@ def dump(
     print(applying.dump(views), end="")
 
 
-def segments(app: AppUrl = "", as_json: Json = False) -> None:
+def segments(
+    left_aside: Annotated[
+        bool,
+        typer.Option(
+            "--left-aside", help="Instead, list the files that belong to no snapshot, and why."
+        ),
+    ] = False,
+    app: AppUrl = "",
+    as_json: Json = False,
+) -> None:
     """List the segments found in storage, by their newest snapshots.
 
     Example: python -m exporter segments
     """
     with open_app(app) as it:
+        if left_aside:
+            files = [as_json_document(each) for each in it.left_aside()]
+            print_rows(files, ("name", "modified_at", "segment", "why"), as_json, least=FILE_LEAST)
+            return
         documents = [as_json_document(each) for each in it.segments()]
     rows = [
         {**each, "age": _age(each["age_s"]), "megabytes": f"{each['size_bytes'] / 1e6:,.1f}"}

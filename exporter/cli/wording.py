@@ -172,11 +172,10 @@ def _examples(lines: list[str] | None) -> str:
     """Give the first rows, each as file:line."""
     if not lines:
         return ""
-    shortened = [_shortened(line) for line in lines]
-    return f"  e.g. {', '.join(shortened)}"
+    return f"  e.g. {', '.join(map(shortened, lines))}"
 
 
-def _shortened(path: str) -> str:
+def shortened(path: str) -> str:
     """Leave out the middle of a long path: its end says which file and line it is."""
     if len(path) <= MAX_PATH:
         return path
@@ -188,7 +187,7 @@ def _files(files: list[dict[str, Any]]) -> Iterator[Line]:
     """Tell how the first files were read; the document has all."""
     for file in files[:MAX_FILES]:
         rows = counted(file["rows"], "row")
-        yield "File", f"{_shortened(file['name'])}: {rows}. {file['header']}{_written(file)}"
+        yield "File", f"{shortened(file['name'])}: {rows}. {file['header']}{_written(file)}"
     if len(files) > MAX_FILES:
         yield "", f"and {len(files) - MAX_FILES:,} more"
 

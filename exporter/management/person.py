@@ -13,16 +13,16 @@ from exporter.planning import emails, phones
 
 
 class Person:
-    """A person, by what they are known by."""
+    """A person, by what they are known by. addresses: in every spelling that is the same one."""
 
     def __init__(self, identifiers: Sequence[str]) -> None:
         given = [each.strip().lower() for each in identifiers if each.strip()]
         if not given:
             raise ConfigError("no person was named", hint="Name at least one person.")
-        addresses = {
-            spelling for each in given if "@" in each for spelling in emails.spellings(each)
+        self.addresses = {
+            spelling for each in identifiers if "@" in each for spelling in emails.spellings(each)
         }
-        self._addresses = re.compile("|".join(map(_address, addresses)) or NEVER)
+        self._addresses = re.compile("|".join(map(_address, self.addresses)) or NEVER)
         self._others = [each for each in given if "@" not in each]
         cells = {
             form
@@ -31,7 +31,6 @@ class Person:
         }
         self._cells = re.compile("|".join(map(_cell, cells)) or NEVER)
         self._numbers = lru_cache(self._numbers_in)
-        self.identifiers = sorted({*given, *addresses})
 
     def is_named_in(self, text: str) -> bool:
         """Tell whether a text holds one of the person's addresses.

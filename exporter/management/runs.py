@@ -32,7 +32,7 @@ from exporter.management.views import (
 from exporter.management.why import PersonSearch
 from exporter.orchestration.start_run import RunStarter
 from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
-from exporter.runs.run import RUN_ID, Run, RunName, Status
+from exporter.runs.run import RUN_ID, Run, RunName
 from exporter.runs.run_store import RunStore
 from exporter.snapshots.container import SnapshotContainer
 from exporter.storage.protocols import NotThere, Store
@@ -133,30 +133,32 @@ class Runs:
     def why(self, identifier: str) -> list[WhyView]:
         """Say in which runs a person was left out and why, or that they were delivered.
 
-        Of each export that the actor may read rows of, the runs that left the person out are listed,
-        newest first. If the export's newest run that sent something left out no row of theirs, its
-        snapshot is read again, which takes as long as a plan.
+        The runs that left the person out are listed by export, newest first; of runs whose rows the
+        actor may not read, nothing. If an export's newest run that was planned left out no row of
+        theirs, its snapshot is read again, which takes as long as a plan.
         """
         self.access.check(Action.READ_ROWS)
         person = Person([identifier])
         search = PersonSearch(store=self.store, container=self.container, limits=self.limits)
-        found: list[WhyView] = []
-        for export in self.catalog.exports():
-            shared = self.access.is_shared(export.connection)
-            if self.access.may(Action.READ_ROWS, shared=shared):
-                found += self._why_in(export, person, search)
-        return found
+        return [
+            found
+            for export in self.catalog.exports()
+            for found in self._why_in(export, person, search)
+        ]
 
     def _why_in(self, export: Export, person: Person, search: PersonSearch) -> Iterator[WhyView]:
         is_newest = True
         for place in newest_first(self.store, self.run_store, export.id):
             run = self.run_store.readable(f"{export.id}/{place.name}")
-            if run is None or run.status is Status.SKIPPED or not run.plan:
+            if run is None or not run.plan:
                 continue
-            left_out = list(search.in_rejected_rows(run, person))
-            yield from left_out
-            if is_newest and not left_out:
-                yield search.in_snapshot(run, person)
+            shared = self.access.is_shared(run.connection)
+            if not self.access.may(Action.READ_ROWS, shared=shared):
+                continue
+            found = search.in_rejected_rows(run, person)
+            yield from found.rows
+            if is_newest and not found.rows:
+                yield from search.in_snapshot(run, person, unnamed=found.unnamed)
             is_newest = False
 
     def cancel_run(self, run_id: str) -> RunView:

@@ -14,16 +14,16 @@ from exporter.errors import ExporterError, NoSnapshot
 from exporter.management.access import Access, ManagementLimits
 from exporter.management.roles import Action
 from exporter.management.views import LeftAsideView, SegmentView, SuggestionView
-from exporter.names import comparable
 from exporter.reading.source import count_rows, read_columns
 from exporter.snapshots.container import SnapshotContainer
-from exporter.snapshots.paths import NotASnapshot, SnapshotRef, is_model, parse_blob_name
+from exporter.snapshots.left_aside import left_aside
+from exporter.snapshots.paths import SnapshotRef
 from exporter.snapshots.segments import Found, newest_snapshots, read_members, save_members
 from exporter.storage.protocols import Store
 
 logger = logging.getLogger(__name__)
 
-MOST_LEFT_ASIDE = 1_000  # blobs of one answer
+MOST_LEFT_ASIDE = 1_000  # files of one answer
 GZIP_RATIO = 10  # a guess: how many times larger a .gz file is when it is read
 
 
@@ -62,36 +62,23 @@ class Segments:
         return SuggestionView(columns=list(columns), mapping=mapping)
 
     def left_aside(self) -> list[LeftAsideView]:
-        """List the blobs that are in no snapshot, by name: the first of them, if they are many.
+        """List the files that look like data and belong to no snapshot: the newest, if many.
 
-        model.json is not among them. Blobs whose path bears the name of an export's segment come
-        first.
+        Each is told with the segment of an export whose name its path bears.
         """
         self.access.check(Action.SEE_SEGMENTS)
-        segments = {
-            comparable(segment): segment
-            for export in self.catalog.exports()
-            for segment in export.segments
-        }
-        named, others = list[LeftAsideView](), list[LeftAsideView]()
-        for blob in self.container.blobs():
-            try:
-                parse_blob_name(blob.name)
-            except NotASnapshot as exc:
-                if is_model(blob.name):
-                    continue
-                segment = _segment_in(blob.name, segments)
-                kept = named if segment else others
-                if len(kept) < MOST_LEFT_ASIDE:
-                    view = LeftAsideView(
-                        name=blob.name,
-                        why=exc.message,
-                        segment=segment,
-                        size_bytes=blob.size_bytes,
-                        modified_at=blob.modified_at,
-                    )
-                    kept.append(view)
-        return [*named, *others][:MOST_LEFT_ASIDE]
+        found = left_aside(self.container.blobs(), most=MOST_LEFT_ASIDE).newest
+        segments = [segment for export in self.catalog.exports() for segment in export.segments]
+        return [
+            LeftAsideView(
+                name=each.blob.name,
+                why=each.why,
+                segment=next((segment for segment in segments if each.bears(segment)), None),
+                size_bytes=each.blob.size_bytes,
+                modified_at=each.blob.modified_at,
+            )
+            for each in found
+        ]
 
     def _members(self, arrived: Sequence[Found]) -> dict[str, int]:
         """Tell how many members segments have, by name.
@@ -145,14 +132,6 @@ def columns_of(container: SnapshotContainer, segment: str) -> tuple[str, ...]:
         if columns := read_columns(container.source(part)):
             return columns
     return ()
-
-
-def _segment_in(name: str, segments: Mapping[str, str]) -> str | None:
-    """Find the segment whose name a folder or the file of a path bears, without its ending."""
-    for part in comparable(name).split("/"):
-        if found := segments.get(part) or segments.get(part.partition(".")[0]):
-            return found
-    return None
 
 
 def _types_of(container: SnapshotContainer, segment: str) -> Mapping[str, str]:

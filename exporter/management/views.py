@@ -141,8 +141,9 @@ class ExportView(_View):
     """An export: the columns that Customer Insights shows for its own, and the rest.
 
     status: of its last run, else "Not started". refreshed: when a run last delivered. next_run_at:
-    the next moment of its schedule; None if it waits for snapshots or does not run. warnings: what somebody who has just saved it should know. problem: why its document cannot be read;
-    then only its id is known, and it does not run.
+    the next moment of its schedule; None if it waits for snapshots or does not run. warnings: what
+    somebody who has just saved it should know. problem: why its document cannot be read; then only
+    its id is known, and it does not run.
     """
 
     id: str
@@ -219,7 +220,7 @@ class AuditView(_View):
 
 
 class AttentionView(_View):
-    """Something that needs attention. about: such as exports/vips, connections/main or app/queue."""
+    """Something that needs attention. about: such as exports/vips or app/queue."""
 
     severity: Literal["error", "warning"]
     about: str
@@ -250,7 +251,7 @@ class WhyView(_View):
 
 
 class LeftAsideView(_View):
-    """A blob that is in no snapshot. segment: that of an export, if the blob's path bears its name."""
+    """A file that belongs to no snapshot. segment: of an export, whose name the path bears."""
 
     name: str
     why: str
@@ -295,7 +296,9 @@ def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
 
 def _place(view: ConnectionView | ExportView | ListView | SegmentView | LeftAsideView) -> str:
     """Sort pages by name, then by id. The tab sorts before other characters."""
-    return f"{view.name.casefold()}\t{'' if isinstance(view, SegmentView | LeftAsideView) else view.id}"
+    if isinstance(view, SegmentView | LeftAsideView):
+        return f"{view.name.casefold()}\t{view.name}"
+    return f"{view.name.casefold()}\t{view.id}"
 
 
 def connection_view(

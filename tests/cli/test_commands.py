@@ -465,12 +465,31 @@ def test_status_lists_what_needs_attention_and_what_to_do(
     both.ok("connections", "withdraw", MAIN, "--yes")
     said = both("status", "--json")
     assert said.code == 1
-    assert [(each["what"], each["problem"]) for each in said.document] == [
-        (f"connection {MAIN}", "Nobody has agreed yet."),
-        ("export paused", "It is paused."),
-        ("export waiting", "No snapshot of No has arrived."),
+    assert [(each["about"], each["problem"]) for each in said.document] == [
+        (f"connections/{MAIN}", "Nobody has agreed yet: nothing is sent."),
+        ("exports/paused", "It is paused."),
+        ("exports/waiting", "No snapshot of No has arrived."),
     ]
+    assert f"connection {MAIN}" in both("status").out
     assert f"connections agree {MAIN}" in both("status").out
+
+
+def test_why_says_where_a_person_was_left_out_or_that_they_were_delivered(
+    peopled: World, both: CommandLine
+) -> None:
+    [left_out] = both.ok("why", "nobody", "--json").document
+    assert (left_out["outcome"], left_out["line"]) == ("left out", 3)
+    table = both.ok("why", "nobody").out
+    assert (f"{SEGMENT}/" in table, ":3" in table, "nobody" in table) == (True, True, False)
+    assert both.ok("why", "P2@Example.com", "--json").document[0]["outcome"] == "delivered"
+
+
+def test_files_left_aside_are_listed_with_why(peopled: World, both: CommandLine) -> None:
+    name = f"Feed/{SEGMENT}/part-00000-c000.csv"
+    peopled.put(name, "EMail\n")
+    [found] = both.ok("segments", "--left-aside", "--json").document
+    assert (found["name"], found["segment"]) == (name, SEGMENT)
+    assert {name, SEGMENT} <= set(both.ok("segments", "--left-aside").out.split())
 
 
 def test_audit_lists_changes_newest_first(peopled: World, both: CommandLine) -> None:
@@ -614,6 +633,7 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
 WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "whoami": ((), Action.SEE_API),
     "status": ((), Action.SEE_EXPORTS),
+    "why": (("nobody",), Action.READ_ROWS),
     "audit": ((), Action.SEE_AUDIT),
     "connections list": ((), Action.SEE_CONNECTIONS),
     "connections show": ((MAIN,), Action.SEE_CONNECTIONS),
@@ -627,6 +647,7 @@ WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "lists": ((MAIN,), Action.SEE_LISTS),
     "lists --create New": ((MAIN,), Action.CREATE_LIST),
     "segments": ((), Action.SEE_SEGMENTS),
+    "segments --left-aside": ((), Action.SEE_SEGMENTS),
     "exports list": ((), Action.SEE_EXPORTS),
     "exports show": ((EXPORT,), Action.SEE_EXPORTS),
     "exports create": (("X", *OPTIONS), Action.CREATE_EXPORT),
@@ -727,7 +748,11 @@ def test_contributors_may_over_shared_connections_alone(
             alone
         )
     else:
-        is_over_all = command in ("connections list", "run --all")  # over those that one may use
+        is_over_all = command in (
+            "connections list",
+            "run --all",
+            "why",
+        )  # over those that one may use
         _check(alone, is_over_all or may(CONTRIBUTOR, action, shared=False), "Cem, not shared")
     assert _state(peopled) == before
     line.through("")

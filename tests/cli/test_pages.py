@@ -69,7 +69,9 @@ def test_laptop_section_of_the_readme_works_as_written(tmp_path: Path) -> None:
     section = readme.partition("## From a laptop")[2].partition("\n## ")[0]
     set_up, try_it, _ = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     target = set_up.split()[1]
-    dry = subprocess.run(["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    dry = subprocess.run(
+        ["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True
+    )
     assert dry.stdout == "scripts/setup laptop\n", dry
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
