@@ -345,6 +345,18 @@ def test_a_mapping_is_suggested_from_a_segment_in_storage(
     )
 
 
+def test_an_encoding_given_at_the_command_line_is_that_of_the_files(
+    line: CommandLine, tmp_path: Path
+) -> None:
+    file = tmp_path / "vips.csv"
+    file.write_bytes("EMail,Name\nada@example.com,Łuczak\n".encode("cp1250"))
+    (tmp_path / "mapping.yaml").write_text("email: EMail\nlast_name: Name\nencoding: cp1252\n")
+    args = ("plan", file, "--mapping", tmp_path / "mapping.yaml", "--show-values", "--json")
+    [sample] = line.ok(*args, "--encoding", "windows-1250").document["samples"]
+    assert sample["attributes"]["last_name"] == "Łuczak"
+    assert "windows-1250x" in line(*args, "--encoding", "windows-1250x").err
+
+
 # Both doors
 
 
