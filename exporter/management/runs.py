@@ -100,12 +100,12 @@ class Runs:
         return self._run_view(self._permitted_run(Action.SEE_RUNS, run_id))
 
     def report(self, run_id: str) -> dict[str, Any]:
-        """Show the report of a closed run, as `runs/report.py` writes it."""
+        """Show the report of a closed run, as `runs/report.py` writes it, and who canceled it."""
         run = self._permitted_run(Action.SEE_RUNS, run_id)
         found = self.store.read(run.folder + "report.json")
         if found is None:
             raise Unknown(f"there is no report of {run_id}", hint="An open run has none yet.")
-        return dict(json.loads(found.data))
+        return {**json.loads(found.data), "canceled_by": self.run_store.canceled_by(run_id)}
 
     def rows(self, run_id: str, kind: Rows, *, max_bytes: int | None = None) -> Iterator[bytes]:
         """Give the CSV file of rejected rows, which names people, or of duplicates, in chunks.
@@ -167,8 +167,7 @@ class Runs:
         if not run.status.is_open:
             raise Conflict(f"the run is over: {run.status}", hint="Look at its report.")
         with self.access.recording_of(Action.CANCEL_RUN, f"runs/{run_id}"):
-            # No name: what goes into the run is logged. The record of changes says who it was.
-            self.run_store.cancel(run_id, why="cancelled by a person")
+            self.run_store.cancel(run_id, who=self.access.actor.name)
         return self._run_view(run)
 
     def _run_in_list(self, run_id: str, at: datetime) -> RunView | None:

@@ -20,9 +20,8 @@ from exporter.definitions.schedule import Schedule
 from exporter.errors import DocumentUnreadable, Invalid, Problem
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management.roles import Action, Actor, may
-from exporter.rejection_reasons import RejectReason
 from exporter.runs.run import DELIVERED as DELIVERED
-from exporter.runs.run import Counts, Run
+from exporter.runs.run import Counts, Phase, Run, Status
 from exporter.sending.delivery import Delivery
 
 PAGE, MAX_PAGE = 50, 200  # items of a page: unless somebody says otherwise, and at most
@@ -111,7 +110,9 @@ class RunView(_View):
 
     counts: None for a run that ended before its files were read. accepted: profiles that Klaviyo
     accepted. confirmed: those of them that Klaviyo says it imported. unknown: those whose result
-    Klaviyo has not told. problem: why the run's document cannot be read; then little is known.
+    Klaviyo has not told. phase_at: when it entered its phase. waits_for, waits_until: of an open
+    run, until it is tried again. problem: why the run's document cannot be read; then little is
+    known.
     """
 
     id: str
@@ -134,6 +135,9 @@ class RunView(_View):
     accepted: int | None = None
     confirmed: int | None = None
     unknown: int | None = None
+    phase_at: datetime | None = None
+    waits_for: str = ""
+    waits_until: datetime | None = None
     problem: str = ""
 
 
@@ -420,18 +424,14 @@ def saved(view: ExportView, etag: str) -> ExportView:
 
 def run_view(run: Run, *, delivery: Delivery | None = None) -> RunView:
     """Show a run. delivery: what became of an open run's batches so far."""
-    counts: Counts | None = run.counts
+    counts = run.counts if run.is_counted or run.status.is_open else None
     accepted = confirmed = unknown = None
-    if run.plan or run.counts.rows:
-        accepted, confirmed, failed = run.counts.accepted, run.counts.delivered, 0
-        if delivery:
-            accepted, confirmed = delivery.accepted_profiles, delivery.confirmed_profiles()
-            failed = delivery.failed_profiles()
-        else:
-            failed = run.counts.rejected.get(RejectReason.FAILED_IN_KLAVIYO, 0)
-        unknown = max(accepted - confirmed - failed, 0)
-    elif not run.status.is_open:
-        counts = None
+    if run.is_counted and delivery:
+        accepted, confirmed = delivery.accepted_profiles, delivery.confirmed_profiles()
+        unknown = max(accepted - confirmed - delivery.failed_profiles(), 0)
+    elif run.is_counted:
+        accepted, confirmed = run.counts.accepted, run.counts.delivered
+        unknown = run.counts.unknown
     return RunView(
         id=run.run_id,
         export=run.export,
@@ -450,10 +450,25 @@ def run_view(run: Run, *, delivery: Delivery | None = None) -> RunView:
         counts=counts,
         message=run.message,
         hint=run.hint,
+        phase_at=run.phase_at,
+        waits_for=_waits_for(run),
+        waits_until=run.waits_until,
         accepted=accepted,
         confirmed=confirmed,
         unknown=unknown,
     )
+
+
+def _waits_for(run: Run) -> str:
+    if run.message or not run.status.is_open:
+        return run.message if run.status.is_open else ""
+    if run.status is Status.QUEUED:
+        return "its turn"
+    if run.phase is Phase.CONFIRM:
+        return "Klaviyo, which imports what it accepted"
+    if run.phase is Phase.FINISH:
+        return "Klaviyo's count of the list"
+    return ""
 
 
 def damaged_run_view(run_id: str, *, at: datetime, problem: DocumentUnreadable) -> RunView:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -408,7 +408,8 @@ class RunStep:
         self._save(setbacks=0, **changes)
 
     def _next_step(self, after_s: float, why: str, **changes: Any) -> StepResult:
-        self._save(step=self.run.step + 1, **changes)
+        waits_until = self._with.now() + timedelta(seconds=after_s) if after_s else None
+        self._save(step=self.run.step + 1, waits_until=waits_until, **changes)
         return Again(step_message(self.run), after_s, why)
 
     def _save(self, **changes: Any) -> None:

@@ -31,7 +31,10 @@ NO_EXAMPLES: Examples = MappingProxyType({})
 
 
 def report(run: Run, plan: Plan | None, undelivered: Examples = NO_EXAMPLES) -> dict[str, Any]:
-    """The report as a document, from what is recorded. undelivered: see `append_undelivered`."""
+    """The report as a document, from what is recorded. undelivered: see `append_undelivered`.
+
+    Of a run that ended before its files were read, no number is known: they are null.
+    """
     counts = run.counts
     return {
         "schema": 1,
@@ -42,15 +45,11 @@ def report(run: Run, plan: Plan | None, undelivered: Examples = NO_EXAMPLES) -> 
         "status": str(run.status),
         "message": run.message,
         "hint": run.hint,
-        "rows": counts.rows,
-        "delivered": counts.delivered,
-        "duplicates": counts.duplicates,
-        "rejected": sum(counts.rejected.values()),
+        **_numbers(run),
         "rejected_by_reason": counts.rejected,
         "cells_left_out": counts.dropped,
         "cells_left_out_examples": plan.dropped_examples if plan else {},
-        "adds_up": counts.adds_up(),
-        "jobs": counts.jobs,
+        "adds_up": counts.adds_up() if run.is_counted else None,
         "list_members": counts.list_members,
         "list_sampled": counts.list_sampled,
         "list_missing": counts.list_missing,
@@ -65,6 +64,21 @@ def report(run: Run, plan: Plan | None, undelivered: Examples = NO_EXAMPLES) -> 
         "files": [note.model_dump() for note in plan.sources] if plan else [],
         "examples": {**plan.examples, **undelivered} if plan else {},
     }
+
+
+def _numbers(run: Run) -> dict[str, int | None]:
+    counts = run.counts
+    numbers = {
+        "rows": counts.rows,
+        "accepted": counts.accepted,
+        "confirmed": counts.delivered,
+        "unknown": counts.unknown,
+        "delivered": counts.delivered,  # the name of `confirmed` in earlier reports
+        "duplicates": counts.duplicates,
+        "rejected": sum(counts.rejected.values()),
+        "jobs": counts.jobs,
+    }
+    return {name: number if run.is_counted else None for name, number in numbers.items()}
 
 
 def _iso(moment: Any) -> str | None:

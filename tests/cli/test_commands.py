@@ -296,7 +296,7 @@ def test_a_run_that_is_waited_for_ends_with_its_report(
     peopled: World, both: CommandLine, delivering: None
 ) -> None:
     said = both.ok("run", EXPORT, "--wait")
-    assert ("Delivered   2" in said.out, "Rejected    1" in said.out) == (True, True), said
+    assert ("Confirmed   2" in said.out, "Rejected    1" in said.out) == (True, True), said
 
 
 def test_the_bar_of_a_run_that_is_waited_for_has_a_total(
@@ -463,7 +463,7 @@ def test_tables_leave_out_what_is_least_needed_on_a_narrow_terminal(
     assert "type" not in heads
     assert {"Completed", "warnings", EXPORT} <= set(table.split()), "no word is broken"
     runs = line.ok("runs", EXPORT).out
-    assert (run in runs, "delivered" in runs) == (True, True)
+    assert (run in runs, "accepted" in runs) == (True, True)
     assert max(map(len, (table + runs).splitlines())) <= 80
 
 

@@ -101,7 +101,7 @@ def test_laptop_section_of_the_readme_works_as_written(tmp_path: Path) -> None:
         timeout=LIMIT_S,
     )
     assert ran.returncode == 0, ran
-    assert ("Delivered   1 in 1 import job" in ran.stdout, "Rejected    1" in ran.stdout) == (
+    assert ("Accepted    1 in 1 import job" in ran.stdout, "Rejected    1" in ran.stdout) == (
         True,
         True,
     ), ran
