@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 MOST_CHANGES = 200  # that the app gives at once
 
 
-def status(app: AppUrl = "", as_json: Json = False) -> None:
+def status(state: State = None, app: AppUrl = "", as_json: Json = False) -> None:
     """List all that needs attention, over all exports. Exit code 1 if anything does.
 
     Example: python -m exporter status
     """
-    with open_app(app) as it:
+    with open_app(app, state) as it:
         found = it.attention()
         number = 0 if found else len(it.exports())
     if as_json:

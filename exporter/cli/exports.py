@@ -41,8 +41,8 @@ Id = Annotated[str, typer.Argument(metavar="EXPORT", help="An export's ID.")]
 
 # Those of the original, with what the next command needs.
 COLUMNS = (
-    "id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created",
-    "changed", "may",
+    "id", "name", "connection", "type", "list", "status", "schedule", "next", "refreshed",
+    "created", "changed", "may",
 )  # fmt: skip
 FILE_LEAST = ("modified_at",)
 LEAST_NEEDED = ("type", "created", "changed", "connection", "may", "refreshed")
@@ -344,6 +344,7 @@ def _row(document: dict[str, Any]) -> dict[str, Any]:
         **document,
         "list": document["list_id"],
         "schedule": "Paused" if document["paused"] else document["schedule_text"],
+        "next": (document["next_run_at"] or "")[:16].replace("T", " "),
         "refreshed": (document["refreshed"] or "")[:10],
         "created": _who_and_day(document["created"]),
         "changed": _who_and_day(document["changed"]),
@@ -382,7 +383,9 @@ def _lines(view: ExportView) -> list[tuple[str, Any]]:
         ("Rejected rows", "kept" if view.keep_rejected_rows else None),
         ("Reconciled", "yes" if view.reconcile else None),
         ("Paused", "yes: nothing starts it" if view.paused else None),
+        ("Next run", document["next_run_at"]),
         ("Status", view.status),
+        ("", view.last_run.message if view.last_run else None),
         ("Refreshed", document["refreshed"]),
         ("Created", _who_and_when(document["created"])),
         ("Changed", _who_and_when(document["changed"])),
