@@ -105,7 +105,10 @@ class Runs:
         found = self.store.read(run.folder + "report.json")
         if found is None:
             raise Unknown(f"there is no report of {run_id}", hint="An open run has none yet.")
-        return {**json.loads(found.data), "canceled_by": self.run_store.canceled_by(run_id)}
+        report = dict(json.loads(found.data))
+        if by := self.run_store.canceled_by(run_id):
+            report["canceled_by"] = by
+        return report
 
     def rows(self, run_id: str, kind: Rows, *, max_bytes: int | None = None) -> Iterator[bytes]:
         """Give the CSV file of rejected rows, which names people, or of duplicates, in chunks.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -229,7 +230,7 @@ class RunStore:
             ending.status,
             now=self._now(),
             message=ending.message,
-            hint=hint,
+            hint=_named(hint, run),
         )
         if etag is None:
             self.list_as_open(closed)  # until it is cleaned up after, like every run
@@ -300,6 +301,12 @@ class RunStore:
             fields = {"run_id": run.run_id, "cause": exc.message}
             logger.warning("numbers unknown", extra=fields)
             return run.counts, None
+
+
+def _named(hint: str, run: Run) -> str:
+    """Fill in a hint's commands which run and connection it is."""
+    hint = re.sub(r"\bRUN\b", run.run_id, hint)
+    return re.sub(r"\bCONNECTION\b", run.connection, hint)
 
 
 def _under_way(profiles: int) -> str:

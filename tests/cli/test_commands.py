@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from exporter import VERSION
 from exporter.cli import main as cli
+from exporter.cli.printing import print_rows
 from exporter.cli.remote_backend import RemoteApp
 from exporter.cli.runs import wait_for
 from exporter.definitions import consent
@@ -895,3 +896,33 @@ def test_script_completes_words_as_a_shell_asks() -> None:
         timeout=LIMIT_S,
     )
     assert done.stdout.split() == ["resume", "remove"], done
+
+
+def test_a_row_that_fits_no_line_is_a_block(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = "push-a-list-with-a-long-name-f406/20261201T0229Z-e918a67826-2"
+    row = {"run": run, "status": "Completed with warnings", "accepted": 2, "confirmed": 0}
+    print_rows([row], ("run", "status", "accepted", "confirmed"), as_json=False)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        run,
+        "  status     Completed with warnings",
+        "  accepted   2",
+        "  confirmed  0",
+    ]
+
+
+def test_do_names_the_command_with_its_run_and_connection(
+    peopled: World, both: CommandLine
+) -> None:
+    [listed] = both.ok("runs", EXPORT, "--json").document
+    hint = both.ok("report", listed["run"], "--json").document["hint"]
+    assert f"`report {listed['run']} --rows rejected`" in hint
+    peopled.settings(revoke=[FULL_KEY])
+    peopled.clock.move(90)
+    peopled.drop_people("a.csv", people(2))
+    peopled.deliver()
+    newest = both.ok("runs", EXPORT, "--limit", "1", "--json").document[0]
+    assert newest["status"] == "Failed"
+    assert f"`connections rotate-key {MAIN}`" in both.ok("report", newest["run"]).out
