@@ -523,6 +523,20 @@ def test_what_a_terminal_would_act_on_is_not_printed(
     assert ("[red]a [2Jb" in shown, "\x1b" in shown) == (True, False)
 
 
+def test_a_refused_role_is_told_before_a_key_is_asked_for(
+    peopled: World, line: CommandLine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_asks(**_: object) -> SecretStr:
+        raise AssertionError("a key was asked for")
+
+    monkeypatch.setattr("exporter.cli.connections.read_key", nobody_asks)
+    line.through(url)
+    line.be("cem")
+    for args in (("create", "X"), ("rotate-key", MAIN)):
+        said = line("connections", *args)
+        assert (said.code, "the role Contributor may not" in said.err) == (1, True), said
+
+
 # Wrong use
 
 
@@ -568,7 +582,7 @@ def test_what_a_terminal_would_act_on_is_not_printed(
         (("connections", "remove", MAIN, "--exports", "keep"), "refuse, detach or remove"),
         (("run",), "--all"),
         (("run", EXPORT, "--all"), "--all"),
-        (("runs", EXPORT, "--limit", "0"), "--limit"),
+        (("runs", EXPORT, "--limit", "0"), "must be greater than or equal to 1"),
         (("report", "a/b", "--rows", "good"), "rejected or duplicates"),
         (("suggest",), "--segment"),
         (("exports", "nonsense"), "nonsense"),
