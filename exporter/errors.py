@@ -193,17 +193,22 @@ class BatchTooLarge(KlaviyoRejected):
 
 @dataclass(frozen=True, slots=True)
 class RowRefusal:
-    """One row of a batch that Klaviyo named in a 400. `index` counts from 0 within the request."""
+    """One row of a batch that Klaviyo named in a 400. `index` counts from 0 within the request.
+
+    attribute: the end of the pointer, "" for the whole row. is_duplicate: see BatchRefused.
+    """
 
     index: int
     attribute: str
     reason: str
+    is_duplicate: bool = False
 
 
 class BatchRefused(KlaviyoRejected):
     """Klaviyo accepted nothing of a batch (400). `rows` are the rows that it named, if any.
 
     words: what Klaviyo said where it named no row, for the row that turns out to be the cause.
+    is_duplicate: an identifier of the row belongs to another profile than the others of the row.
     """
 
     def __init__(
@@ -212,11 +217,13 @@ class BatchRefused(KlaviyoRejected):
         *,
         rows: Sequence[RowRefusal] = (),
         words: str = "",
+        is_duplicate: bool = False,
         status: int = 400,
     ) -> None:
         super().__init__(message, status=status)
         self.rows = tuple(rows)
         self.words = words
+        self.is_duplicate = is_duplicate
 
 
 class Refused(ExporterError):

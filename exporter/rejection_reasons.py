@@ -62,8 +62,10 @@ MESSAGES = {
     RejectReason.EMAIL_INVISIBLE: (
         "the address holds a character that nobody can see; type the address again"
     ),
-    RejectReason.EMAIL_LOCAL_PART: ("the part before the @ holds a character that Klaviyo refuses"),
-    RejectReason.EMAIL_DOMAIN: "Klaviyo does not accept the domain after the @",
+    RejectReason.EMAIL_LOCAL_PART: (
+        "the part before the @ holds a character that Klaviyo may refuse"
+    ),
+    RejectReason.EMAIL_DOMAIN: "Klaviyo may refuse the domain after the @",
     RejectReason.EMAIL_MALFORMED: "the cell does not hold an e-mail address",
     RejectReason.PHONE_IMPOSSIBLE: (
         "no such phone number can exist; give country codes or the export's phone region"

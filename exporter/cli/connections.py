@@ -310,6 +310,10 @@ def _print(view: ConnectionView, as_json: bool) -> None:
         print_fields(_detail_lines(document))
 
 
+def _room(number: int | None) -> str:
+    return "" if number is None else f"the account has room for {number:,} more people"
+
+
 def _detail_lines(document: dict[str, Any]) -> list[tuple[str, Any]]:
     consent, check = document["consent"], document["check"] or {}
     scopes = check.get("scopes") or {}
@@ -328,6 +332,7 @@ def _detail_lines(document: dict[str, Any]) -> list[tuple[str, Any]]:
             ("Scopes", [name for name, has in scopes.items() if has]),
             ("Lacks", [name for name, has in scopes.items() if has is False]),
             ("Revision", check["revision"]),
+            ("Room", _room(check.get("room"))),
             ("Checked", f"{shown(check['at'])}: {'ok' if check['ok'] else 'not ok'}"),
             ("", check["message"]),
             ("Do", check["hint"]),

@@ -37,6 +37,8 @@ from exporter.management.views import ListView, list_view
 from exporter.orchestration import lease
 from exporter.orchestration.engine import Engine, build_engine
 from exporter.orchestration.results import step_message
+from exporter.planning.new_people import NewPeople, count_new_people
+from exporter.planning.request_bodies import PlanReader
 from exporter.runs.plan_store import ABANDONED_AFTER_S, open_work
 from exporter.runs.run import Run
 from exporter.settings import StepLimits, setting
@@ -263,6 +265,15 @@ def klaviyo_of(environ: Mapping[str, str]) -> OpenKlaviyo:
         revision=setting("KLAVIYO_REVISION", environ),
         fall_forward=setting("KLAVIYO_FALL_FORWARD", environ),
     )
+
+
+def new_people(reader: PlanReader) -> NewPeople | None:
+    """Count a plan's new people in the account of the key in the environment, if there is one."""
+    try:
+        with klaviyo_of(os.environ)(EnvironmentSecrets().read(CONNECTION)) as client:
+            return count_new_people(client, reader)
+    except ExporterError:  # no key, or none that can be one
+        return None
 
 
 def lists_of_key() -> list[ListView]:

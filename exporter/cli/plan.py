@@ -80,7 +80,12 @@ def _plan_files(
         )
         reader = PlanReader(planned, folder, list_id="LIST", memory_mb=limits.memory_mb)
         try:
-            return plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
+            return plan_summary(
+                planned,
+                reader.sample(SAMPLES),
+                show_values=show_values,
+                new_people=local_backend.new_people(reader),
+            )
         finally:
             reader.close()
 

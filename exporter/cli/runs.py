@@ -168,7 +168,8 @@ def report(
     rows: Annotated[
         str,
         typer.Option(
-            metavar="KIND", help="Print the CSV of rejected (it names people) or duplicates."
+            metavar="KIND",
+            help="Print the CSV of rejected (it names people), duplicates or left_out.",
         ),
     ] = "",
     state: State = None,
@@ -181,9 +182,15 @@ def report(
     """
     from exporter.cli.wording import open_run_as_text, report_as_text
 
-    kinds: dict[str, Rows] = {"rejected": "rejected", "duplicates": "duplicates"}
+    kinds: dict[str, Rows] = {
+        "rejected": "rejected",
+        "duplicates": "duplicates",
+        "left_out": "left_out",
+    }
     if rows and rows not in kinds:
-        raise ConfigError(f"--rows cannot be {rows}.", hint="Choose rejected or duplicates.")
+        raise ConfigError(
+            f"--rows cannot be {rows}.", hint="Choose rejected, duplicates or left_out."
+        )
     with open_app(app, state) as it:
         if rows:
             for chunk in it.rows(run_id, kinds[rows]):

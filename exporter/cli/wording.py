@@ -96,6 +96,7 @@ def plan_as_text(summary: dict[str, Any]) -> str:
             ("Rows", f"{summary['rows']:,}"),
             ("To send", counted(summary["profiles"], "profile")),
             ("Jobs", f"{summary['jobs']:,}, {pace}"),
+            ("Account", summary.get("account")),
             ("Duplicates", f"{summary['duplicates']:,}"),
             ("Rejected", f"{summary['rejected']:,}"),
             *_reasons(summary),
@@ -182,6 +183,10 @@ def _reasons(document: dict[str, Any]) -> Iterator[Line]:
     for attribute, number in _by_cost(document["cells_left_out"]):
         examples = _examples(all_examples.get(attribute))
         yield f"{number:>10,}", f"{_left_out(attribute)}{examples}"
+    refused_examples = document.get("attributes_refused_examples", {})
+    for attribute, number in _by_cost(document.get("attributes_refused", {})):
+        examples = _examples(refused_examples.get(attribute))
+        yield f"{number:>10,}", f"delivered without {attribute}: Klaviyo refused it{examples}"
 
 
 def _by_cost(counts: dict[str, int]) -> list[tuple[str, int]]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from exporter.definitions.mapping import (
     ATTRIBUTES,
+    IDENTIFIERS,
     Empty,
     MappingDocument,
     ValueType,
@@ -32,6 +33,16 @@ class MappedField:
     column: int
     type: ValueType = ValueType.STRING
     empty: Empty = Empty.IGNORE
+
+    @property
+    def path(self) -> str:
+        """Where the attribute is in a profile, as Klaviyo's pointers end: "location/city"."""
+        return f"{self.group}/{self.name}" if self.group else self.name
+
+    @property
+    def identifies(self) -> bool:
+        """Whether Klaviyo may find a profile by the attribute."""
+        return self.group == "" and self.name in IDENTIFIERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

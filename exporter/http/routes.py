@@ -365,7 +365,7 @@ def _add_runs(route: Router, management: Callable[[], Management], max_rows_byte
         "GET", "/exports/{export_id}/runs/{run}/{kind}.csv", Action.READ_ROWS, response_class=_Csv
     )
     def read_rows(
-        who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates"]
+        who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates", "left_out"]
     ) -> Response:
         """Download the rows that were not delivered, which name people, or the duplicate rows."""
         rows = management().as_(who).rows(f"{export_id}/{run}", kind, max_bytes=max_rows_bytes)

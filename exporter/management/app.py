@@ -30,7 +30,7 @@ from exporter.management.views import (
 )
 
 WithExports = Literal["refuse", "detach", "remove"]
-Rows = Literal["rejected", "duplicates"]
+Rows = Literal["rejected", "duplicates", "left_out"]
 
 
 class App(Protocol):

@@ -22,6 +22,7 @@ from exporter.management.roles import Action
 from exporter.management.runs import newest_runs
 from exporter.management.segments import columns_of
 from exporter.management.views import ExportView
+from exporter.planning.new_people import NewPeople, count_new_people
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
@@ -176,6 +177,7 @@ class Exports:
                     max_profiles=export.max_profiles,
                     share=self.limits.pacer_share,
                     show_values=show_values,
+                    new_people=self._new_people(export, reader),
                 )
             finally:
                 reader.close()
@@ -203,6 +205,14 @@ class Exports:
         except ExporterError as exc:
             return exc
         return None
+
+    def _new_people(self, export: Export, reader: PlanReader) -> NewPeople | None:
+        """Count a plan's new people; None without a connection or a key that works."""
+        found = self.catalog.find(Connection, export.connection) if export.connection else None
+        try:
+            return count_new_people(self.keys.client(found[0]), reader) if found else None
+        except ExporterError:  # no key
+            return None
 
     # What a person should know who saved an export. Nothing here keeps it from being saved.
 

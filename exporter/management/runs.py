@@ -31,14 +31,18 @@ from exporter.management.views import (
 )
 from exporter.management.why import PersonSearch
 from exporter.orchestration.start_run import RunStarter
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
+from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV
 from exporter.runs.run import RUN_ID, Run, RunName
 from exporter.runs.run_store import RunStore
 from exporter.snapshots.container import SnapshotContainer
 from exporter.storage.protocols import NotThere, Store
 
 NEWEST_RUNS = 5  # of an export are read, at most, for its status and when it last delivered
-ROW_FILES: dict[Rows, str] = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
+ROW_FILES: dict[Rows, str] = {
+    "rejected": REJECTED_CSV,
+    "duplicates": DUPLICATES_CSV,
+    "left_out": LEFT_OUT_CSV,
+}
 CHUNK_BYTES = 65_536
 
 

@@ -1,8 +1,9 @@
 """One step of one run: plan, send, confirm, finish, as far as the time allows.
 
     PLAN ──> SEND ──> CONFIRM ──> FINISH ──> closed
-               │         └─ jobs are under way: later, with growing intervals
-               └─ no time left: more
+             ^ │       │ └─ jobs are under way: later, with growing intervals
+             │ └───────┼─ no time left: more
+             └─────────┘ rows are sent once more, without what Klaviyo refused of them
 
 A step is taken under the lease on the run's account and looks now and again whether it may go on.
 It ends in a result, or in an error that attempt.py turns into one.
@@ -42,13 +43,13 @@ from exporter.orchestration.results import (
     step_message,
 )
 from exporter.orchestration.withdrawal import Watch, Withdrawal
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV, Plan
+from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV, Plan
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import refusal
 from exporter.runs import report
 from exporter.runs.plan_store import PlanStore
-from exporter.runs.report import NO_EXAMPLES, Examples
+from exporter.runs.report import NO_ROWS, FirstRows
 from exporter.runs.run import Counts, Phase, Run, Status, enter
 from exporter.runs.run_store import Ending, RunStore
 from exporter.runs.verdict import count, doubt, verdict
@@ -140,7 +141,8 @@ class RunStep:
                         is_whole_step = began_in is Phase.CONFIRM
                         if not self._confirm(deadline, is_whole_step=is_whole_step):
                             return self._ask_later()
-                        self._enter(Phase.FINISH)
+                        is_sent = not self._has_rows_again()
+                        self._enter(Phase.FINISH if is_sent else Phase.SEND, polls=0)
                     case Phase.FINISH:
                         return self._finish()
                     case Phase.CLOSED:
@@ -151,7 +153,7 @@ class RunStep:
     def end_early(self, status: Status, *, message: str, hint: str = "") -> StepResult:
         """End a run that cannot go on, with the lists of rows so far. Raises StoreMoved."""
         ending = Ending(
-            status=status, message=message, hint=hint, undelivered=self._save_rows_so_far()
+            status=status, message=message, hint=hint, first_rows=self._save_rows_so_far()
         )
         self.run = self._with.runs.end(self.run, ending, etag=self.etag)
         return run_over(self.run)
@@ -311,6 +313,11 @@ class RunStep:
         self.run = self.run.model_copy(update={"unseen_jobs": unseen or []})
         return unseen is None
 
+    def _has_rows_again(self) -> bool:
+        """Whether rows that Klaviyo could not import are to be sent once more."""
+        delivery = self.journal.delivery
+        return bool(delivery.sent_again) and delivery.has_remaining(self.reader.plan.batches)
+
     def _ask_later(self) -> StepResult:
         delivery = self.journal.delivery
         self._with.progress("confirm", len(delivery.ended), len(delivery.jobs))
@@ -342,7 +349,7 @@ class RunStep:
             hint=hint,
             counts=counts,
             plan=plan,
-            undelivered=self._save_rows(),
+            first_rows=self._save_rows(),
         )
         self._close_reader()
         self.run = self._with.runs.end(self.run, ending, etag=self.etag)
@@ -373,31 +380,37 @@ class RunStep:
             addresses += [row.identifier for row in rows.values()]
         return addresses
 
-    def _save_rows(self) -> Examples:
+    def _save_rows(self) -> FirstRows:
         """Write the lists of rows into the store.
 
-        Return the first rows that Klaviyo did not take.
+        Return the first of what Klaviyo did not take.
         """
-        folder = self.reader.folder
-        rejected = folder / "undelivered.csv"
+        folder, delivery = self.reader.folder, self.journal.delivery
+        rejected, left_out = folder / "undelivered.csv", folder / "lacking.csv"
         shutil.copyfile(folder / REJECTED_CSV, rejected)
-        undelivered = report.append_undelivered(rejected, self.reader, self.journal.delivery)
+        undelivered = report.append_undelivered(rejected, self.reader, delivery)
+        left_out.unlink(missing_ok=True)
+        if (folder / LEFT_OUT_CSV).exists():
+            shutil.copyfile(folder / LEFT_OUT_CSV, left_out)
+        attributes = report.append_left_out(left_out, self.reader, delivery)
         self._with.store.upload(self.run.folder + REJECTED_CSV, rejected)
         self._with.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
-        return undelivered
+        if left_out.exists():
+            self._with.store.upload(self.run.folder + LEFT_OUT_CSV, left_out)
+        return FirstRows(undelivered=undelivered, attributes=attributes)
 
-    def _save_rows_so_far(self) -> Examples:
+    def _save_rows_so_far(self) -> FirstRows:
         """Do the same for a run that ends early, where that is possible.
 
         Ending it must not fail for it.
         """
         if not self.run.plan:
-            return NO_EXAMPLES
+            return NO_ROWS
         try:
             return self._save_rows()
         except (ExporterError, OSError) as exc:
             logger.warning("rows not listed", extra={"cause": cause_of(exc)})
-            return NO_EXAMPLES
+            return NO_ROWS
         finally:
             self._close_reader()
 

@@ -25,6 +25,7 @@ from exporter.definitions.mapped_fields import MappedField
 PLAN_NAME = "plan.json"
 DUPLICATES_NAME = "duplicates.parquet"
 REJECTED_CSV = "rejected.csv"
+LEFT_OUT_CSV = "left_out.csv"
 DUPLICATES_CSV = "duplicates.csv"
 LINE_BREAKS = "line_breaks"  # metadata of a file of staged rows, see `pieces.Piece`
 IDENTIFIER = "f0"  # the staged column of the identifier, which is the first of the fields
@@ -66,6 +67,7 @@ class PlannedBatch(BaseModel):
     profiles: int
     size_bytes: int
     spans: tuple[Span, ...]
+    doubtful: bool | None = None  # only rows that Klaviyo may refuse, only others, or both
 
 
 class SourceNote(BaseModel):

@@ -9,7 +9,7 @@ Source: Klaviyo's OpenAPI file, revision 2026-07-15, bulk import.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from exporter.definitions.mapped_fields import MappedField
 from exporter.definitions.mapping import Empty, ValueType
@@ -63,11 +63,30 @@ def unusual_profile(fields: Sequence[MappedField]) -> str:
 
     Needs `dropped`, see `_unset`.
     """
+    return f"CASE WHEN NOT is_usual THEN {any_profile(fields)} END"
+
+
+def any_profile(fields: Sequence[MappedField]) -> str:
+    """SQL: the profile of any row. Needs `dropped`, see `_unset`."""
     members = [*_members(fields, "")]
     for group in _GROUPS[1:]:
         members += _object(fields, group)
-    profile = f"concat({literal(_PROFILE)}, {_joined(members)}, '}}', {_unset(fields)}, '}}')"
-    return f"CASE WHEN NOT is_usual THEN {profile} END"
+    return f"concat({literal(_PROFILE)}, {_joined(members)}, '}}', {_unset(fields)}, '}}')"
+
+
+def without(rows: str, fields: Sequence[MappedField], omitted: Collection[str]) -> str:
+    """SQL: staged rows whose profiles lack the attributes of these paths.
+
+    Such an attribute keeps its value in Klaviyo, also where an empty cell would clear it.
+    """
+    chosen = [place for place, field in enumerate(fields) if field.path in omitted]
+    if not chosen:
+        return rows
+    names = "".join(f", {literal(fields[place].name)}" for place in chosen)
+    cells = ", ".join(f"CAST(NULL AS VARCHAR) AS f{place}" for place in chosen)
+    dropped = f"concat_ws(chr(31), dropped{names}) AS dropped"
+    emptied = f"SELECT * REPLACE ({cells}, {dropped}) FROM ({rows})"
+    return f"SELECT * REPLACE ({any_profile(fields)} AS unusual_profile) FROM ({emptied})"
 
 
 def profile_size(fields: Sequence[MappedField]) -> str:

@@ -9,6 +9,7 @@ from exporter.definitions.mapped_fields import MappedField
 from exporter.definitions.mapping import Empty, ValueType
 from exporter.errors import ConfigError, ExporterError, SnapshotUnreadable
 from exporter.klaviyo.rate_limit import seconds_to_send
+from exporter.planning.new_people import NewPeople
 from exporter.planning.plan import Plan
 
 EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as it is"
@@ -48,6 +49,7 @@ def plan_summary(
     max_profiles: int | None = None,
     share: float = 1.0,
     show_values: bool = False,
+    new_people: NewPeople | None = None,
 ) -> dict[str, Any]:
     """Say what a run of this plan would do.
 
@@ -55,6 +57,7 @@ def plan_summary(
     samples: profiles as Klaviyo would get them; their values are masked unless `show_values`.
     max_profiles: the export's maximum.
     share: the part of Klaviyo's steady rate that the run may use.
+    new_people: None where the account's room is not known.
     """
     profiles = [json.loads(text) for text in samples]
     refused = refusal(plan, max_profiles) or _nothing_to_send(plan)
@@ -72,6 +75,9 @@ def plan_summary(
         "adds_up": plan.adds_up(),
         "jobs": len(plan.batches),
         "seconds_at_klaviyos_pace": round(seconds_to_send(len(plan.batches), share=share), 1),
+        "new_people": new_people.number if new_people else None,
+        "room": new_people.room if new_people else None,
+        "account": new_people.told() if new_people else "",
         "identifier": plan.identifier,
         "mapping": [_mapped(field, plan) for field in plan.fields],
         "files": [note.model_dump() for note in plan.sources],

@@ -4,7 +4,7 @@
        |
        +--> Skipped | Canceled
 
-    phases of Refreshing:  plan -> send -> confirm -> finish -> closed
+    phases of Refreshing:  plan -> send <-> confirm -> finish -> closed
 
 A run is two blobs under runs/{run_id}/: run.json, the small document that pages and lists read, and
 journal.jsonl, one line for each fact about a batch. What Klaviyo has taken (`Delivery`) is the
@@ -72,6 +72,7 @@ class Counts(BaseModel):
     duplicates: int = 0
     rejected: dict[str, int] = Field(default_factory=dict)
     dropped: dict[str, int] = Field(default_factory=dict)
+    attributes_refused: dict[str, int] = Field(default_factory=dict)  # delivered without these
     jobs: int = 0
     list_members: int | None = (
         None  # as Klaviyo counts them at the end, where the export reconciles
@@ -218,11 +219,16 @@ def snapshot_minute(run_name: str) -> datetime | None:
 
 
 _ORDER = (Phase.PLAN, Phase.SEND, Phase.CONFIRM, Phase.FINISH, Phase.CLOSED)
+_BACK = (Phase.CONFIRM, Phase.SEND)  # rows that Klaviyo could not import are sent once more
 
 
 def enter(run: Run, phase: Phase, *, now: datetime) -> Run:
-    """The run in a later phase. Raises ValueError for going back, and for a closed run."""
-    if _ORDER.index(phase) < _ORDER.index(run.phase) or not run.status.is_open:
+    """The run in a later phase. Raises ValueError for going back, and for a closed run.
+
+    From CONFIRM it may go back to SEND.
+    """
+    is_back = _ORDER.index(phase) < _ORDER.index(run.phase) and (run.phase, phase) != _BACK
+    if is_back or not run.status.is_open:
         raise ValueError(f"run {run.run_id} cannot go from {run.status}, {run.phase} to {phase}")
     return run.model_copy(
         update={

@@ -26,7 +26,7 @@ from exporter.planning.plan import Plan
 from exporter.runs import report
 from exporter.runs.notices import Notices, of_run
 from exporter.runs.plan_store import PlanStore
-from exporter.runs.report import NO_EXAMPLES, Examples
+from exporter.runs.report import NO_ROWS, FirstRows
 from exporter.runs.run import (
     DELIVERED,
     Counts,
@@ -72,7 +72,7 @@ class Ending:
     """How a run ends, and what its report is made of.
 
     counts, plan: None where the run ends early: then they are what is recorded so far.
-    undelivered: the first rows that Klaviyo did not take, by reason.
+    first_rows: the first of what Klaviyo did not take.
     """
 
     status: Status
@@ -80,7 +80,7 @@ class Ending:
     hint: str = ""
     counts: Counts | None = None
     plan: Plan | None = None
-    undelivered: Examples = NO_EXAMPLES
+    first_rows: FirstRows = NO_ROWS
 
 
 class RunStore:
@@ -234,7 +234,7 @@ class RunStore:
         )
         if etag is None:
             self.list_as_open(closed)  # until it is cleaned up after, like every run
-        self._save_report(closed, plan, ending.undelivered)
+        self._save_report(closed, plan, ending.first_rows)
         if etag is None:
             self._store.create(_document_name(closed), _encode(closed))
         else:
@@ -267,9 +267,9 @@ class RunStore:
         if (found.etag if found else None) != etag:
             raise StoreMoved("somebody else has this run by now")
 
-    def _save_report(self, run: Run, plan: Plan | None, undelivered: Examples) -> None:
+    def _save_report(self, run: Run, plan: Plan | None, first_rows: FirstRows) -> None:
         """Write the report, over that of an attempt to end the run which did not get further."""
-        document = report.report(run, plan, undelivered)
+        document = report.report(run, plan, first_rows)
         name = run.folder + "report.json"
         data = json.dumps(document, ensure_ascii=False, indent=1).encode()
         found = self._store.read(name)

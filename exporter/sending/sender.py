@@ -2,6 +2,7 @@
 
     ranges that remain --> body --> [pacer] --> some requests in flight --> accepted: journal
             ^                                            |
+            |-- without these attributes <-- rows refused by name, for the first time
             |-- without these rows <-------- rows refused by name
             |-- in two halves <------------- refused, no row named
             +-- later <--------------------- failed: again, or give up
@@ -12,14 +13,14 @@ decision knows all that was recorded before it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Protocol
 
 from exporter import telemetry
@@ -38,9 +39,19 @@ from exporter.klaviyo.rate_limit import Pacer
 from exporter.klaviyo.responses import ImportJob
 from exporter.planning.plan import PlannedBatch
 from exporter.planning.request_bodies import PlanReader
-from exporter.sending.delivery import BatchAccepted, Event, RowsRefused, grouped
+from exporter.sending.delivery import (
+    AttributesRefused,
+    BatchAccepted,
+    Event,
+    RowsRefused,
+    Saying,
+    grouped,
+    left_out,
+    stretches,
+)
 from exporter.sending.journal import Journal
 from exporter.sending.limits import SendLimits
+from exporter.sending.second_try import Complaint, suspected
 
 logger = logging.getLogger(__name__)
 
@@ -230,9 +241,13 @@ class Sender:
 
     def _body(self, task: _Task) -> bytes:
         without = self._without(task)
-        if not without and (task.first, task.last) == (0, task.batch.profiles):
+        delivery, number = self._journal.delivery, task.batch.number
+        omitted = delivery.omitted_in(number, range(task.first, task.last))
+        if not (without or omitted) and (task.first, task.last) == (0, task.batch.profiles):
             return self._reader.body(task.batch)
-        return self._reader.body(task.batch, first=task.first, last=task.last, without=without)
+        return self._reader.body(
+            task.batch, first=task.first, last=task.last, without=without, omitted=omitted
+        )
 
     def _without(self, task: _Task) -> list[int]:
         return self._journal.delivery.without(task.batch.number, task.first, task.last)
@@ -281,11 +296,13 @@ class Sender:
     def _accepted(self, task: _Task, job: ImportJob) -> Event:
         self._open_probes -= task.is_probe
         telemetry.job(telemetry.ACCEPTED_JOB)
+        is_scattered = task.batch.number in self._journal.delivery.sent_again
         return BatchAccepted(
             batch=task.batch.number,
             first=task.first,
             last=task.last,
-            without=self._without(task),
+            without=[] if is_scattered else self._without(task),
+            only=stretches(self._positions(task)) if is_scattered else "",
             job=job.id,
             at=datetime.fromtimestamp(self._clock(), UTC),
         )
@@ -310,24 +327,89 @@ class Sender:
         return []
 
     def _repair(self, task: _Task, error: BatchRefused) -> list[Event]:
-        """Leave out the rows that Klaviyo named and send the rest. None named: send two halves."""
+        """Leave out what Klaviyo named and send the rest. Nothing named: send two halves."""
         positions = self._positions(task)
-        rows = {positions[row.index]: row for row in error.rows if row.index < len(positions)}
-        self._spend_repair(error)
+        rows = [row for row in error.rows if row.index < len(positions)]
+        if not self._spend_repair(task, error):
+            return self._refuse_all(task, error.words or error.message)
         if not rows:
-            return self._search(task, error.words or error.message)
-        self._open_probes -= task.is_probe
-        self._refused_attributes.update(row.attribute for row in rows.values())
-        if len(rows) < len(positions):
+            complaint = Complaint(
+                attribute="",
+                words=error.words or error.message,
+                is_duplicate=error.is_duplicate,
+            )
+            return self._search(task, complaint)
+        complaints: dict[int, list[Complaint]] = {}
+        for row in rows:
+            complaint = Complaint(
+                attribute=row.attribute, words=row.reason, is_duplicate=row.is_duplicate
+            )
+            complaints.setdefault(positions[row.index], []).append(complaint)
+        self._refused_attributes.update(row.attribute for row in rows)
+        events = self._left_out(task, complaints)
+        if _omits(events) or len(complaints) < len(positions):
             self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
-        said = grouped(
-            (position, f"{row.attribute}: {row.reason}") for position, row in rows.items()
-        )
+        else:
+            self._open_probes -= task.is_probe
+        return events
+
+    def _refuse_all(self, task: _Task, words: str) -> list[Event]:
+        """Give up the rows of a task, which Klaviyo refused together."""
+        self._open_probes -= task.is_probe
+        positions = self._positions(task)
+        told = words if len(positions) == 1 else f"{words} (said of {len(positions):,} rows)"
+        said = grouped((position, told) for position in positions)
         return [RowsRefused(batch=task.batch.number, said=said)]
 
-    def _search(self, task: _Task, words: str) -> list[Event]:
+    def _left_out(self, task: _Task, complaints: Mapping[int, Sequence[Complaint]]) -> list[Event]:
+        """Leave attributes out of rows where that may help, the others altogether."""
+        again = self._second_tries(task, complaints)
+        refused: list[Saying] = []
+        omitted: dict[tuple[str, ...], list[Saying]] = {}
+        for position, about in complaints.items():
+            told = "; ".join(complaint.told() for complaint in about)
+            if attributes := again.get(position):
+                words = "; ".join(complaint.words for complaint in about)
+                omitted.setdefault(attributes, []).append((position, words))
+            else:
+                refused.append((position, told))
+        number = task.batch.number
+        events: list[Event] = []
+        if refused:
+            events.append(RowsRefused(batch=number, said=grouped(refused)))
+        if omitted:
+            events.append(AttributesRefused(batch=number, left_out=left_out(omitted)))
+        return events
+
+    def _second_tries(
+        self, task: _Task, complaints: Mapping[int, Sequence[Complaint]]
+    ) -> dict[int, tuple[str, ...]]:
+        """Return which attributes to leave out of which rows: each is sent twice at most.
+
+        All complaints about a row must be about attributes that it can do without.
+        """
+        omitted = self._journal.delivery.omitted.get(task.batch.number, {})
+        by_paths: dict[tuple[str, ...], list[int]] = {}
+        for position, about in complaints.items():
+            paths = [suspected(self._reader.plan.fields, complaint) for complaint in about]
+            if all(paths) and position not in omitted:
+                distinct = tuple(dict.fromkeys(itertools.chain.from_iterable(paths)))
+                by_paths.setdefault(distinct, []).append(position)
+        return {
+            position: attributes
+            for paths, positions in by_paths.items()
+            for position, attributes in self._reader.filled(task.batch, positions, paths).items()
+            if attributes
+        }
+
+    def _search(self, task: _Task, complaint: Complaint) -> list[Event]:
         """Look for the row that is the cause, unless it is the account."""
-        positions = self._positions(task)
+        positions, words = self._positions(task), complaint.words
+        if len(positions) == 1 and _omits(
+            events := self._left_out(task, {positions[0]: [complaint]})
+        ):
+            self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
+            return events
         if len(positions) == 1 and self._is_unproven():
             self._open_probes -= task.is_probe
             return self._suspect(_Suspect(task.batch.number, positions[0], words))
@@ -359,7 +441,7 @@ class Sender:
         step = (len(positions) - 1) / max(count - 1, 1)
         probes = sorted({positions[round(number * step)] for number in range(count)})
         ends = [task.first - 1, *probes, task.last]
-        for before, after in pairwise(ends):
+        for before, after in itertools.pairwise(ends):
             if after - before > 1:
                 self._put_back(task, before + 1, after)
         for position in reversed(probes):
@@ -402,16 +484,23 @@ class Sender:
         left_out = set(self._without(task))
         return [each for each in range(task.first, task.last) if each not in left_out]
 
-    def _spend_repair(self, error: BatchRefused) -> None:
+    def _spend_repair(self, task: _Task, error: BatchRefused) -> bool:
+        """Count a refusal. Returns whether it may be repaired; raises where the run gives up.
+
+        Rows that Klaviyo may refuse come last, so that it does not give up the others for them.
+        """
         self.repairs += 1
         found = self._journal.delivery.refused_profiles()
         most = self._limits.repairs + len(self._reader.plan.batches)
         if self.repairs > most or found > self._limits.most_refused:
+            if task.batch.doubtful:
+                return False
             raise KlaviyoRejected(
                 f"Klaviyo refuses too many rows: {found:,} were found by {self.repairs - 1:,} "
                 f"refusals, and there are more{self._named()}. {error.message}",
                 hint=REPAIR_HINT,
             )
+        return True
 
     def _named(self) -> str:
         """Name the attribute that is refused most often, without Klaviyo's words about it."""
@@ -453,6 +542,10 @@ class Sender:
             raise error
         not_before = now + verdict.seconds
         self._tasks.appendleft(replace(task, attempt=task.attempt + 1, not_before=not_before))
+
+
+def _omits(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, AttributesRefused) for event in events)
 
 
 def _refused(suspect: _Suspect) -> Event:

@@ -583,7 +583,7 @@ def test_a_refused_role_is_told_before_a_key_is_asked_for(
         (("run",), "--all"),
         (("run", EXPORT, "--all"), "--all"),
         (("runs", EXPORT, "--limit", "0"), "must be greater than or equal to 1"),
-        (("report", "a/b", "--rows", "good"), "rejected or duplicates"),
+        (("report", "a/b", "--rows", "good"), "rejected, duplicates or left_out"),
         (("suggest",), "--segment"),
         (("exports", "nonsense"), "nonsense"),
         (("exports", "--app", "http://elsewhere.example"), "https://"),

@@ -369,6 +369,63 @@ def test_plan_is_made_while_klaviyo_does_not_answer(world: World, management: Ma
     assert management.as_(ADMIN).plan_export("high-value")["message"] == ""
 
 
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        (0, "about 3 new people; the account has room for 7"),
+        (2, "about 1 new person; the account has room for 7"),
+        (3, "about 0 new people; the account has room for 7"),
+    ],
+)
+def test_plan_says_how_many_people_are_new_and_for_how_many_there_is_room(
+    world: World, management: Management, known: int, told: str
+) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    for email, _ in people(known):
+        profile = {"data": {"type": "profile", "attributes": {"email": email}}}
+        world.klaviyo.call("POST", "/api/profile-import", profile)
+    world.settings(billing_used=93, billing_max=100)
+    summary = management.as_(ADMIN).plan_export("high-value")
+    assert (summary["new_people"], summary["room"], summary["account"]) == (3 - known, 7, told)
+    assert f"Account     {told}\n" in plan_as_text(summary)
+
+
+def test_plan_of_many_people_looks_up_a_hundred_of_them(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.put(f"segments/{SEGMENT}/a.csv", as_csv(people(5_000)))
+    world.clock.move(3_600)
+    before = world.stats()["requests"]["GET /api/profiles"]
+    summary = management.as_(ADMIN).plan_export("high-value")
+    assert summary["new_people"] == 5_000
+    assert world.stats()["requests"]["GET /api/profiles"] == before + 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
+def test_plan_does_without_what_klaviyo_does_not_tell(
+    world: World, management: Management, status: int
+) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    world.fault("status", match="GET /api/billing-usage", status=status, times=None)
+    summary = management.as_(ADMIN).plan_export("high-value")
+    assert (summary["profiles"], summary["room"], summary["account"]) == (3, None, "")
+    assert "Account" not in plan_as_text(summary)
+
+
+def test_plan_does_without_a_key(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    world.secrets.clear()
+    assert management.as_(ADMIN).plan_export("high-value")["room"] is None
+
+
 def test_plan_of_an_empty_snapshot_says_so(world: World, management: Management) -> None:
     connect(management)
     add_export(management)
