@@ -207,13 +207,16 @@ class Klaviyo:
         )
         return {"lists:write": lists, "profiles:write": both if lists else None}
 
-    def find_list(self, list_id: str) -> KlaviyoList:
+    def find_list(self, list_id: str, *, read_s: float | None = None) -> KlaviyoList:
         """Return a list. Raises ListGone if the account does not have it.
+
+        read_s: how long to wait for the answer, repetitions included, where that is less than
+        usual: for callers that only want to know whether the account answers.
 
         https://developers.klaviyo.com/en/reference/get_list
         """
         path = f"/api/lists/{_checked_list_id(list_id)}"
-        call = Call(method="GET", target=path, scopes="lists:read", list_id=list_id)
+        call = Call(method="GET", target=path, scopes="lists:read", list_id=list_id, read_s=read_s)
         return self._ask(call, one_resource(read_list))
 
     def count_list(self, list_id: str) -> int:
@@ -483,6 +486,7 @@ class Klaviyo:
     def _ask(self, call: Call, read: Callable[[Answer], T]) -> T:
         """Make a request, and repeat it as the retry table says."""
         started, attempt = self._clock(), 0
+        patience_s = min(self._patience_s, call.read_s or math.inf)
         while True:
             attempt += 1
             self._pace(call)
@@ -491,7 +495,7 @@ class Klaviyo:
             except Transient as exc:
                 elapsed_s = self._clock() - started
                 wait_s = self._wait_s(exc, attempt, elapsed_s)
-                if wait_s is None or elapsed_s + wait_s > self._patience_s:
+                if wait_s is None or elapsed_s + wait_s > patience_s:
                     raise
                 outcome, waited = outcome_of(exc).value, round(wait_s, 3)
             logger.info(
@@ -550,7 +554,7 @@ class Klaviyo:
                 data=call.body,
                 headers={} if call.body is None else {"Content-Type": MEDIA_TYPE},
                 auth=self._auth,
-                timeout=self._timeout,
+                timeout=self._timeout_of(call),
                 allow_redirects=False,
                 stream=True,
             ) as response:
@@ -569,6 +573,12 @@ class Klaviyo:
                 key=self._auth.key,
             )
         raise error from cause
+
+    def _timeout_of(self, call: Call) -> tuple[float, float]:
+        connect_s, read_s = self._timeout
+        if call.read_s is None:
+            return connect_s, read_s
+        return min(connect_s, call.read_s), min(read_s, call.read_s)
 
     def _read(self, response: requests.Response) -> bytes:
         """Return the decompressed body, unless it is too long or takes too long."""

@@ -116,6 +116,7 @@ class Call:
     scopes: str
     body: bytes | None = field(default=None, repr=False)
     list_id: str = ""  # the list that a 404 is about
+    read_s: float | None = None  # how long to wait for the answer, where that is less than usual
 
     @property
     def is_import(self) -> bool:

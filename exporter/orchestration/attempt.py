@@ -78,7 +78,9 @@ class Attempt:
             try:
                 with lease.kept(held, pacer=pacer.to_json):
                     return self._take(step)
-            except (LeaseHeld, StoreMoved) as exc:
+            except LeaseHeld as exc:
+                return Again(step_message(step.run), exc.retry_after_s or SOON_S, exc.message)
+            except StoreMoved as exc:
                 return Again(step_message(step.run), SOON_S, exc.message)
             except ExporterError as exc:
                 error = exc
@@ -154,7 +156,7 @@ class Attempt:
         export = self._catalog.export(run.export)
         if export is None or self._container.is_gone(run.manifest):
             return step.end_early(
-                Status.SKIPPED if run.because == "arrival" else Status.FAILED,
+                Status.SKIPPED if run.because in ("arrival", "hourly look") else Status.FAILED,
                 message="the snapshot is gone: its files were deleted while they were read",
                 hint="Run the export in Customer Insights again.",
             )

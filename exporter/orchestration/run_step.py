@@ -5,6 +5,9 @@
              │ └───────┼─ no time left: more
              └─────────┘ rows are sent once more, without what Klaviyo refused of them
 
+A step keeps one of the instance's work places while it works, and none while it waits for an
+answer: see work_places.py.
+
 A step is taken under the lease on the run's account and looks now and again whether it may go on.
 It ends in a result, or in an error that attempt.py turns into one.
 """
@@ -18,6 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -43,6 +47,7 @@ from exporter.orchestration.results import (
     step_message,
 )
 from exporter.orchestration.withdrawal import Watch, Withdrawal
+from exporter.orchestration.work_places import WorkPlaces
 from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV, Plan
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
@@ -72,13 +77,14 @@ LOOK_S = 1.0  # between two looks for a withdrawal while planning, which may go 
 PLAN_S, PLAN_STEPS = 1_440.0, 3
 LIST_LOOKS = 4  # looks again at a list that does not agree with what was delivered, ...
 LIST_LOOK_S = 30.0  # ... each after twice the time: 8 minutes in all
+PROBE_S = 5.0  # for an answer that shows whether an account is there; they mostly take 0.3 s
 LIST_SAMPLE = 100  # delivered profiles that are looked up in the list: one request
 
 
 class Klaviyo(Imports, Jobs, Protocol):
     """What a step needs of Klaviyo."""
 
-    def find_list(self, list_id: str) -> KlaviyoList: ...
+    def find_list(self, list_id: str, *, read_s: float | None = None) -> KlaviyoList: ...
     def count_list(self, list_id: str) -> int: ...
     def found_in_list(self, list_id: str, emails: Sequence[str]) -> set[str]: ...
 
@@ -92,6 +98,7 @@ class Collaborators:
     runs: RunStore
     plans: PlanStore
     withdrawal: Withdrawal
+    places: WorkPlaces
     read_secret: Callable[[str], SecretStr]
     open_klaviyo: Callable[[SecretStr], Klaviyo]
     limits: StepLimits
@@ -134,17 +141,22 @@ class RunStep:
                         self._plan(deadline=began_at + max(PLAN_S, PLAN_STEPS * step_s))
                         self._enter(Phase.SEND)
                     case Phase.SEND:
+                        self._probe_after_setback()
                         if not self._send(deadline):
                             return self._send_more()
                         self._enter(Phase.CONFIRM, sent_at=self._with.now())
                     case Phase.CONFIRM:
+                        self._probe_after_setback()
                         is_whole_step = began_in is Phase.CONFIRM
-                        if not self._confirm(deadline, is_whole_step=is_whole_step):
+                        with self._with.places.one():
+                            have_ended = self._confirm(deadline, is_whole_step=is_whole_step)
+                        if not have_ended:
                             return self._ask_later()
                         is_sent = not self._has_rows_again()
                         self._enter(Phase.FINISH if is_sent else Phase.SEND, polls=0)
                     case Phase.FINISH:
-                        return self._finish()
+                        with self._with.places.one():
+                            return self._finish()
                     case Phase.CLOSED:
                         return run_over(self.run)
         finally:
@@ -189,19 +201,21 @@ class RunStep:
                 "the snapshot has no partitions",
                 hint="Run the export in Customer Insights again.",
             )
+        self._probe_after_setback()
         self._with.plans.remove_local_copy(run)
-        limits = self._with.limits
+        find_list = telemetry.carrying(partial(self.klaviyo.find_list, read_s=PROBE_S))
         with ThreadPoolExecutor(1, thread_name_prefix="list") as beside:
-            asked = beside.submit(telemetry.carrying(self.klaviyo.find_list), run.list_id)
-            plan = make_plan(
-                [self._with.container.source(part) for part in run.manifest.partitions],
-                run.mapping,
-                self._with.plans.folder(run, token),
-                limits=limits.plan,
-                keep_rows=run.keep_rejected_rows,
-                progress=self._planning_progress(asked, deadline),
-                finished_file=self._with.plans.upload(run, token),
-            )
+            asked = beside.submit(find_list, run.list_id)
+            with self._with.places.one():
+                plan = make_plan(
+                    [self._with.container.source(part) for part in run.manifest.partitions],
+                    run.mapping,
+                    self._with.plans.folder(run, token),
+                    limits=self._with.limits.plan,
+                    keep_rows=run.keep_rejected_rows,
+                    progress=self._planning_progress(asked, deadline),
+                    finished_file=self._with.plans.upload(run, token),
+                )
             asked.result()
         self._held.check()
         created = self._with.withdrawal.connection_of(run).created
@@ -252,13 +266,25 @@ class RunStep:
         except ExporterError as exc:
             logger.warning("members not noted", extra={"cause": exc.message})
 
+    def _probe_after_setback(self) -> None:
+        """Ask the account for something small, if it stood in the way the last time.
+
+        So one request finds out that it is still silent, and no work is begun for it.
+        """
+        if self.run.setbacks:
+            self.klaviyo.find_list(self.run.list_id, read_s=PROBE_S)
+
     # Send
 
     @telemetry.phase(Phase.SEND)
     def _send(self, deadline: float) -> bool:
         """Send what is not accepted yet. True when all of it is."""
-        plan, clock = self.reader.plan, self._with.clock
-        with ThreadPoolExecutor(1, thread_name_prefix="watch") as beside:
+        clock = self._with.clock
+        with (
+            self._with.places.one() as should_yield,
+            ThreadPoolExecutor(1, thread_name_prefix="watch") as beside,
+        ):
+            plan = self.reader.plan
             watch = Watch(self._check_withdrawal, beside, clock)
 
             def check() -> None:
@@ -271,6 +297,7 @@ class RunStep:
                 self.klaviyo,
                 self._pacer,
                 check=check,
+                should_yield=should_yield,
                 renew_key=self._renew_key,
                 clock=clock,
                 sleep=self._with.sleep,
@@ -291,7 +318,11 @@ class RunStep:
         setbacks = 0 if self.has_progressed else self.run.setbacks + self._requests_failed
         if setbacks > self._with.limits.setbacks:
             raise KlaviyoUnavailable("Klaviyo took no batch")
-        return self._next_step(min(self._pause_s, LONGEST_WAIT_S), "send", setbacks=setbacks)
+        wait_s = max(self._pause_s, 2.0**setbacks if setbacks else 0.0)
+        message = "Klaviyo took no batch" if setbacks else ""
+        return self._next_step(
+            min(wait_s, LONGEST_WAIT_S), "send", setbacks=setbacks, message=message, hint=""
+        )
 
     # Confirm
 
@@ -323,7 +354,7 @@ class RunStep:
         self._with.progress("confirm", len(delivery.ended), len(delivery.jobs))
         polls = self.run.polls + 1
         wait_s = poll_interval_s(polls, longest_s=self._with.limits.send.longest_poll_s)
-        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0)
+        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0, message="", hint="")
 
     # Finish
 

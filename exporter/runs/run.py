@@ -96,6 +96,10 @@ class Counts(BaseModel):
         return max(self.unknown - sum(self.rejected.get(reason, 0) for reason in given_up), 0)
 
 
+# Why a run began. "hourly look": its snapshot had arrived, and no event told of it.
+Because = Literal["arrival", "hourly look", "schedule", "demand"]
+
+
 class Run(BaseModel):
     """The document run.json.
 
@@ -115,7 +119,7 @@ class Run(BaseModel):
     connection_created_at: datetime | None = None  # likewise, from planning on
     list_id: str
     mapping: MappingDocument
-    because: Literal["arrival", "schedule", "demand"]
+    because: Because
     due_at: datetime | None = None  # the moment of the schedule for which the timer started it
     max_profiles: int | None = None  # a plan with more is not sent
     keep_rejected_rows: bool = False

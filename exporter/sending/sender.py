@@ -70,7 +70,8 @@ ACCOUNT_HINT = (
     "export again."
 )
 PROBES = 5  # single rows, spread over the first batch that is refused without a name
-LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: then the step ends instead
+# For longer no place is kept: the step ends, and comes back through the queue.
+LONG_PAUSE_S = 5.0
 _AHEAD = 3  # bodies built before their turn: a slow one does not slow down the pace
 _BUILD_S = 0.05  # mostly enough to build a body: with less time left, none is begun
 # Between two looks for a withdrawal: shorter than what we know of one may be old, so that no batch
@@ -121,6 +122,7 @@ class Sender:
         renew_key: Callable[[], Imports | None],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        should_yield: Callable[[], bool] = lambda: False,
         limits: SendLimits = SendLimits(),
         repairs: int = 0,
         progress: Callable[[int], None] = lambda _: None,
@@ -128,6 +130,7 @@ class Sender:
         """Prepare to send; nothing is sent yet.
 
         check: asked before every batch; raises when this instance must not send any more.
+        should_yield: says whether others wait for this place of work.
         renew_key: reads the key again after a 401; returns a client for it, or None if it is the
         same.
         repairs: refusals that the run has spent on bad rows before.
@@ -135,6 +138,7 @@ class Sender:
         """
         self._reader, self._journal, self._klaviyo, self._pacer = reader, journal, klaviyo, pacer
         self._check, self._renew_key, self._clock, self._sleep = check, renew_key, clock, sleep
+        self._should_yield = should_yield
         self._limits, self._progress = limits, progress
         self._tasks: deque[_Task] = deque()
         self._ready: deque[tuple[_Task, bytes]] = deque()
@@ -161,11 +165,11 @@ class Sender:
         failure: Exception | None = None
         with ThreadPoolExecutor(self._limits.in_flight, thread_name_prefix="send") as pool:
             try:
-                while not failure and self._may_go_on() and self._clock() < deadline:
+                while not failure and self._may_go_on(deadline):
                     self._check()
                     self._launch(pool)
                     failure = self._collect()
-                    pause_s = 0.0 if self._flying else self._pacer.wait_s(self._clock())
+                    pause_s = 0.0 if self._flying else self._pause()
                     if pause_s > LONG_PAUSE_S:
                         self.pause_s = pause_s
                         break
@@ -177,9 +181,21 @@ class Sender:
         self._judge_suspects(is_done=is_done)
         return is_done
 
-    def _may_go_on(self) -> bool:
+    def _may_go_on(self, deadline: float) -> bool:
         has_work = bool(self._tasks or self._ready or self._flying)
-        return has_work and not self._is_account_refused()
+        has_time = self._clock() < deadline and not self._should_yield()
+        return has_work and has_time and not self._is_account_refused()
+
+    def _pause(self) -> float:
+        """Return for how long nothing can be sent, because Klaviyo refused or did not answer.
+
+        Our own pace is no such pause: the next turn may be most of a minute away.
+        """
+        now = self._clock()
+        if self._ready:
+            return self._pacer.shut_s(now)
+        later = min((task.not_before for task in self._tasks), default=now)
+        return max(later - now, self._pacer.shut_s(now))
 
     # Requests
 

@@ -96,6 +96,7 @@ var telemetrySettings = {
   APPLICATIONINSIGHTS_CONNECTION_STRING: insights.properties.ConnectionString
   APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
   PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY: 'true'
+  PYTHON_THREADPOOL_THREAD_COUNT: '16' // eight messages and some requests; the default is five on one core
   PYTHON_APPLICATIONINSIGHTS_LOGGER_NAME: 'exporter' // our own records only
   // Automatic spans hold whole addresses, and Klaviyo's filters hold e-mails in theirs: never switch these on.
   OTEL_PYTHON_DISABLED_INSTRUMENTATIONS: 'azure_sdk,django,fastapi,flask,httpx,psycopg2,requests,urllib,urllib3'
