@@ -100,6 +100,7 @@ def create(
             _check_one_key(key_stdin)
             form["secret"] = secret
         else:
+            _check_role(it, "create_connection")
             form["key"] = read_key(from_stdin=key_stdin)
         _print(it.create_connection(parse(NewConnectionForm, form)), as_json)
 
@@ -191,6 +192,7 @@ def rotate_key(
     Example: python -m exporter connections rotate-key main
     """
     with open_app(app) as it:
+        _check_role(it, "rotate_key")
         _print(it.rotate_key(connection, read_key(from_stdin=key_stdin)), as_json)
 
 
@@ -262,6 +264,15 @@ def lists(
             found = it.lists(connection)
     rows = [as_json_document(each) for each in found]
     print_rows(rows, ("id", "name", "opt_in_process", "flows"), as_json)
+
+
+def _check_role(app: App, action: str) -> None:
+    """Refuse who may not do this before they are asked for a key. Raises NotAllowed."""
+    from exporter.management.roles import Action
+
+    actor = app.whoami()
+    if action not in actor.may:
+        raise NotAllowed(f"the role {actor.role} may not do this: {Action[action.upper()]}")
 
 
 def _check_one_key(key_stdin: bool) -> None:

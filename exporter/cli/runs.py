@@ -132,8 +132,10 @@ def runs(
     """
     with open_app(app, state) as it:
         rows = [_row(view) for view in islice(_newest(it, export, limit), limit)]
-    columns = ("run", "status", "created", "delivered", "rejected", "message")
-    print_rows(rows, columns, as_json, least=("created", "message"))
+    columns = (
+        "run", "status", "created", "accepted", "confirmed", "unknown", "rejected", "message",
+    )  # fmt: skip
+    print_rows(rows, columns, as_json, least=("created", "message", "rejected"))
 
 
 def _newest(app: App, export: str, limit: int | None) -> Iterator[RunView]:
@@ -152,7 +154,10 @@ def _row(view: RunView) -> dict[str, Any]:
         "run": view.id,
         "status": view.status,
         "created": view.created_at.isoformat(timespec="seconds"),
-        "delivered": view.counts.delivered if view.counts else None,
+        "accepted": view.accepted,
+        "confirmed": view.confirmed,
+        "unknown": view.unknown,
+        "delivered": view.confirmed,  # the name of `confirmed` in earlier versions
         "rejected": sum(view.counts.rejected.values()) if view.counts else None,
         "message": view.message,
     }

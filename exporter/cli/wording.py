@@ -26,7 +26,6 @@ def counted(number: int, noun: str) -> str:
 
 def report_as_text(document: dict[str, Any]) -> str:
     """Write the report of a run for a person at a terminal."""
-    jobs = counted(document["jobs"], "import job")
     return _text(
         [
             ("Status", document["status"]),
@@ -37,10 +36,8 @@ def report_as_text(document: dict[str, Any]) -> str:
             ("List", f"{document['list']}{_members(document.get('list_members'))}"),
             ("Began", _moment(document.get("created_at"))),
             ("Ended", _end(document)),
-            ("Rows", f"{document['rows']:,}"),
-            ("Delivered", f"{document['delivered']:,} in {jobs}"),
-            ("Duplicates", f"{document['duplicates']:,}"),
-            ("Rejected", _rejected(document)),
+            ("Canceled by", document.get("canceled_by")),
+            *_numbers(document),
             *(("Note", note) for note in document.get("notes", [])),
             *_reasons(document),
             *_files(document["files"]),
@@ -48,22 +45,44 @@ def report_as_text(document: dict[str, Any]) -> str:
     )
 
 
+def _numbers(document: dict[str, Any]) -> Iterator[Line]:
+    """Give the numbers. Of a run that ended before its files were read there are none."""
+    if document["rows"] is None:
+        yield "Rows", "not known: the run ended before its files were read"
+        return
+    jobs = counted(document["jobs"], "import job")
+    yield "Rows", f"{document['rows']:,}"
+    if "accepted" in document:
+        yield "Accepted", f"{document['accepted']:,} in {jobs}"
+        yield "Confirmed", f"{document['confirmed']:,}"
+        yield "Unknown", f"{document['unknown']:,}"
+    else:  # an earlier report
+        yield "Delivered", f"{document['delivered']:,} in {jobs}"
+    yield "Duplicates", f"{document['duplicates']:,}"
+    yield "Rejected", _rejected(document)
+
+
 def open_run_as_text(view: dict[str, Any]) -> str:
     """Write how far an open run is, for a person at a terminal."""
-    counts = view["counts"]
-    accepted, profiles = view["accepted"] or 0, counts["profiles"]
-    sent = f"{accepted:,} of {counted(profiles, 'profile')}" if profiles else ""
+    numbers: list[Line] = []
+    if view["accepted"] is not None:
+        of = counted(view["counts"]["profiles"], "profile")
+        numbers = [
+            ("Accepted", f"{view['accepted']:,} of {of}"),
+            ("Confirmed", f"{view['confirmed']:,}"),
+            ("Unknown", f"{view['unknown']:,}"),
+        ]
     return _text(
         [
             ("Status", f"{view['status']} (open)"),
-            ("Phase", name_of(view["phase"])),
-            ("Waits for", view["message"]),
+            ("Phase", _since(name_of(view["phase"]), view["phase_at"])),
+            ("Waits for", _until(view["waits_for"], view["waits_until"])),
             ("Do", view["hint"]),
             ("Run", view["id"]),
             ("Export", view["export_name"]),
             ("List", view["list_id"]),
             ("Began", _moment(view["created_at"])),
-            ("Accepted", sent),
+            *numbers,
         ]
     )
 
@@ -128,6 +147,16 @@ def _members(count: int | None) -> str:
 
 def _moment(text: str | None) -> str:
     return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC" if text else ""
+
+
+def _since(phase: str, moment: str | None) -> str:
+    return f"{phase}, since {_moment(moment)}" if moment else phase
+
+
+def _until(what: str, moment: str | None) -> str:
+    if not moment:
+        return what
+    return f"{what or 'its next step'}, until {_moment(moment)}"
 
 
 def _end(document: dict[str, Any]) -> str:
@@ -205,11 +234,10 @@ def _examples(lines: list[str] | None) -> str:
     """Give the first rows, each as file:line."""
     if not lines:
         return ""
-    shortened = [_shortened(line) for line in lines]
-    return f"  e.g. {', '.join(shortened)}"
+    return f"  e.g. {', '.join(map(shortened, lines))}"
 
 
-def _shortened(path: str) -> str:
+def shortened(path: str) -> str:
     """Leave out the middle of a long path: its end says which file and line it is."""
     if len(path) <= MAX_PATH:
         return path
@@ -221,7 +249,7 @@ def _files(files: list[dict[str, Any]]) -> Iterator[Line]:
     """Tell how the first files were read; the document has all."""
     for file in files[:MAX_FILES]:
         rows = counted(file["rows"], "row")
-        yield "File", f"{_shortened(file['name'])}: {rows}. {file['header']}{_written(file)}"
+        yield "File", f"{shortened(file['name'])}: {rows}. {file['header']}{_written(file)}"
     if len(files) > MAX_FILES:
         yield "", f"and {len(files) - MAX_FILES:,} more"
 

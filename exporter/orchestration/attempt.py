@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 
 import duckdb
 
@@ -140,6 +141,7 @@ class Attempt:
         changes = {
             "step": step.run.step + 1,
             "setbacks": setbacks,
+            "waits_until": self._with.now() + timedelta(seconds=wait_s),
             "message": error.message,
             "hint": error.hint,
         }

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -319,7 +319,10 @@ class RunStep:
         if setbacks > self._with.limits.setbacks:
             raise KlaviyoUnavailable("Klaviyo took no batch")
         wait_s = max(self._pause_s, 2.0**setbacks if setbacks else 0.0)
-        return self._next_step(min(wait_s, LONGEST_WAIT_S), "send", setbacks=setbacks)
+        message = "Klaviyo took no batch" if setbacks else ""
+        return self._next_step(
+            min(wait_s, LONGEST_WAIT_S), "send", setbacks=setbacks, message=message, hint=""
+        )
 
     # Confirm
 
@@ -351,7 +354,7 @@ class RunStep:
         self._with.progress("confirm", len(delivery.ended), len(delivery.jobs))
         polls = self.run.polls + 1
         wait_s = poll_interval_s(polls, longest_s=self._with.limits.send.longest_poll_s)
-        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0)
+        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0, message="", hint="")
 
     # Finish
 
@@ -449,7 +452,8 @@ class RunStep:
         self._save(setbacks=0, **changes)
 
     def _next_step(self, after_s: float, why: str, **changes: Any) -> StepResult:
-        self._save(step=self.run.step + 1, **changes)
+        waits_until = self._with.now() + timedelta(seconds=after_s) if after_s else None
+        self._save(step=self.run.step + 1, waits_until=waits_until, **changes)
         return Again(step_message(self.run), after_s, why)
 
     def _save(self, **changes: Any) -> None:

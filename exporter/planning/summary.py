@@ -32,6 +32,16 @@ def refusal(plan: Plan, max_profiles: int | None) -> ExporterError | None:
     return None
 
 
+def _nothing_to_send(plan: Plan) -> ExporterError | None:
+    """Give the error that a run of rejected rows only ends with."""
+    if plan.profiles:
+        return None
+    return SnapshotUnreadable(
+        f"none of {plan.rows:,} rows could be delivered",
+        hint="Check the mapping, and the reasons below.",
+    )
+
+
 def plan_summary(
     plan: Plan,
     samples: list[str],
@@ -50,7 +60,7 @@ def plan_summary(
     new_people: None where the account's room is not known.
     """
     profiles = [json.loads(text) for text in samples]
-    refused = refusal(plan, max_profiles)
+    refused = refusal(plan, max_profiles) or _nothing_to_send(plan)
     return {
         "message": refused.message if refused else "",
         "hint": refused.hint if refused else "",

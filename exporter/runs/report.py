@@ -47,7 +47,10 @@ NO_ROWS = FirstRows()
 
 
 def report(run: Run, plan: Plan | None, first: FirstRows = NO_ROWS) -> dict[str, Any]:
-    """The report as a document, from what is recorded."""
+    """The report as a document, from what is recorded.
+
+    Of a run that ended before its files were read, no number is known: they are null.
+    """
     counts = run.counts
     return {
         "schema": 1,
@@ -58,18 +61,14 @@ def report(run: Run, plan: Plan | None, first: FirstRows = NO_ROWS) -> dict[str,
         "status": str(run.status),
         "message": run.message,
         "hint": run.hint,
-        "rows": counts.rows,
-        "delivered": counts.delivered,
-        "duplicates": counts.duplicates,
-        "rejected": sum(counts.rejected.values()),
+        **_numbers(run),
         "rejected_by_reason": counts.rejected,
         "cells_left_out": counts.dropped,
         "cells_left_out_examples": plan.dropped_examples if plan else {},
         "attributes_refused": counts.attributes_refused,
         "attributes_refused_examples": dict(first.attributes),
         **(details(plan) if plan else {}),
-        "adds_up": counts.adds_up(),
-        "jobs": counts.jobs,
+        "adds_up": counts.adds_up() if run.is_counted else None,
         "list_members": counts.list_members,
         "list_sampled": counts.list_sampled,
         "list_missing": counts.list_missing,
@@ -84,6 +83,21 @@ def report(run: Run, plan: Plan | None, first: FirstRows = NO_ROWS) -> dict[str,
         "files": [note.model_dump() for note in plan.sources] if plan else [],
         "examples": {**plan.examples, **first.undelivered} if plan else {},
     }
+
+
+def _numbers(run: Run) -> dict[str, int | None]:
+    counts = run.counts
+    numbers = {
+        "rows": counts.rows,
+        "accepted": counts.accepted,
+        "confirmed": counts.delivered,
+        "unknown": counts.unknown,
+        "delivered": counts.delivered,  # the name of `confirmed` in earlier reports
+        "duplicates": counts.duplicates,
+        "rejected": sum(counts.rejected.values()),
+        "jobs": counts.jobs,
+    }
+    return {name: number if run.is_counted else None for name, number in numbers.items()}
 
 
 def _iso(moment: Any) -> str | None:

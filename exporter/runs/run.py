@@ -23,6 +23,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.definitions.mapping import MappingDocument
+from exporter.rejection_reasons import RejectReason
 from exporter.snapshots.manifest import Manifest
 
 SCHEMA = 1
@@ -82,6 +83,18 @@ class Counts(BaseModel):
     def adds_up(self) -> bool:
         return self.rows == self.delivered + self.duplicates + sum(self.rejected.values())
 
+    @property
+    def unknown(self) -> int:
+        """Accepted profiles of which Klaviyo has told neither an import nor a failure."""
+        failed = self.rejected.get(RejectReason.FAILED_IN_KLAVIYO, 0)
+        return max(self.accepted - self.delivered - failed, 0)
+
+    @property
+    def under_way(self) -> int:
+        """Accepted profiles that Klaviyo is still at work on, as far as is known."""
+        given_up = (RejectReason.UNCONFIRMED, RejectReason.JOB_LOST)
+        return max(self.unknown - sum(self.rejected.get(reason, 0) for reason in given_up), 0)
+
 
 # Why a run began. "hourly look": its snapshot had arrived, and no event told of it.
 Because = Literal["arrival", "hourly look", "schedule", "demand"]
@@ -124,6 +137,8 @@ class Run(BaseModel):
     restarts: int = 0  # how many runs before it found their snapshot changed while they read it
     created_at: datetime
     updated_at: datetime | None = None
+    phase_at: datetime | None = None  # when it entered its phase
+    waits_until: datetime | None = None  # when its next step is due, if that is not at once
     started_at: datetime | None = None
     sent_at: datetime | None = None  # when the last batch was accepted
     finished_at: datetime | None = None
@@ -136,6 +151,11 @@ class Run(BaseModel):
     @property
     def folder(self) -> str:
         return run_folder(self.run_id)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its files were read, so that its numbers say something."""
+        return bool(self.plan or self.counts.rows)
 
 
 def run_folder(run_id: str) -> str:
@@ -219,6 +239,8 @@ def enter(run: Run, phase: Phase, *, now: datetime) -> Run:
             "phase": phase,
             "status": Status.REFRESHING,
             "started_at": run.started_at or now,
+            "phase_at": run.phase_at if phase is run.phase and run.phase_at else now,
+            "waits_until": None,
             "message": "",
             "unexpected": "",
         }
@@ -236,6 +258,7 @@ def close(run: Run, status: Status, *, now: datetime, message: str = "", hint: s
             "phase": Phase.CLOSED,
             "status": status,
             "finished_at": now,
+            "waits_until": None,
             "message": message,
             "hint": hint,
         }

@@ -147,7 +147,7 @@ def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str
 
 
 def _rejected_hint(counts: Counts) -> str:
-    hint = "Read rejected.csv in the run's folder: it names file, line and reason of each."
+    hint = "`report RUN --rows rejected` names file, line and reason of each."
     if unconfirmed := counts.rejected.get(RejectReason.UNCONFIRMED):
         hint += (
             f" Klaviyo does not say what became of {unconfirmed:,} of them, or which they are. Run"

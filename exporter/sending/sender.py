@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 REPAIR_HINT = (
     "Mostly one column is the cause: it is mapped to the wrong attribute, or holds something else. "
-    "rejected.csv in the run's folder names the rows found so far. Correct the mapping or the "
+    "`report RUN --rows rejected` names the rows found so far. Correct the mapping or the "
     "segment, then run the export again."
 )
 SIZE_HINT = (

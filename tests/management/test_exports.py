@@ -21,7 +21,7 @@ from exporter.management.forms import (
 from exporter.management.management import Management
 from exporter.runs.run import Status
 from sandbox.klaviyo import FULL_KEY
-from tests.journeys.world import LIST, SEGMENT, World, as_csv, people
+from tests.journeys.world import FOLDER, LIST, SEGMENT, World, as_csv, people
 from tests.management.managing import (
     ADMIN,
     CONTRIBUTOR,
@@ -33,6 +33,14 @@ from tests.management.managing import (
     managed,
     text_of_everything,
 )
+
+
+def change(world: World, name: str, old: str, new: str) -> None:
+    """Change a document by hand."""
+    found = world.engine.store.read(name)
+    assert found is not None
+    changed = found.data.replace(old.encode(), new.encode())
+    world.engine.store.replace(name, changed, etag=found.etag)
 
 
 def test_saving_an_export_does_not_run_it(world: World, management: Management) -> None:
@@ -314,6 +322,51 @@ def test_plan_says_that_a_run_would_fail_and_what_to_do(
     assert (summary["message"], summary["hint"]) == (run.message, run.hint)
     assert "3 profiles to send are more than the export's maximum of 2" in summary["message"]
     assert plan_as_text(summary).startswith(f"Would fail  {run.message}\nDo          {run.hint}\n")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "says"),
+    [
+        ("no row is good", "none of 3 rows could be delivered"),
+        ("no consent", "nobody has agreed"),
+        ("no key", "secret"),
+        ("key refused", "key"),
+        ("list gone", "does not exist in this Klaviyo account"),
+        ("detached", "detached"),
+    ],
+)
+def test_plan_says_what_would_keep_a_run_from_sending_anything(
+    world: World, management: Management, obstacle: str, says: str
+) -> None:
+    connect(management)
+    add_export(management)
+    app = management.as_(ADMIN)
+    if obstacle == "no row is good":
+        world.put(FOLDER + "a.csv", as_csv([("nobody", "A")] * 3))
+        world.clock.move(300)
+    else:
+        arrive(world)
+    match obstacle:
+        case "no consent":
+            app.withdraw("main-account")
+        case "no key":
+            world.secrets.clear()
+        case "key refused":
+            world.settings(revoke=[FULL_KEY])
+        case "list gone":
+            change(world, "exports/high-value.json", LIST, "GONE99")
+        case "detached":
+            app.detach_export("high-value")
+    summary = app.plan_export("high-value")
+    assert (says in summary["message"], bool(summary["hint"])) == (True, True), summary["message"]
+
+
+def test_plan_is_made_while_klaviyo_does_not_answer(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    world.fault("status", status=503, times=None)
+    assert management.as_(ADMIN).plan_export("high-value")["message"] == ""
 
 
 @pytest.mark.parametrize(

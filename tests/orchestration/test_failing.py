@@ -149,7 +149,7 @@ def test_a_snapshot_in_which_no_row_can_be_sent(world: World) -> None:
     world.drop_people("a.csv", [("nobody", "A"), ("", "B")])
     world.deliver()
     run = assert_ended(world, Status.FAILED, delivered=0)
-    assert "rejected.csv" in run.hint
+    assert f"report {run.run_id} --rows rejected" in run.hint
     assert world.report()["rejected"] == 2
     assert len(world.rows_of("rejected.csv")) == 2
 
