@@ -22,6 +22,7 @@ import azurefunctions.extensions.bindings.blob as blob
 from exporter import wiring
 from exporter.errors import ExporterError
 from exporter.logs import discreet, show_fields
+from exporter.orchestration.health import is_ok
 from exporter.storage.messages import decode_message
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
@@ -75,7 +76,7 @@ def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001
         checks = wiring.engine().health.check()
     except ExporterError as exc:
         checks = {"settings": f"{exc.message}. {exc.hint}".strip()}
-    status = 200 if set(checks.values()) == {"ok"} else 503
+    status = 200 if all(map(is_ok, checks.values())) else 503
     return func.HttpResponse(json.dumps(checks), status_code=status, mimetype="application/json")
 
 

@@ -120,8 +120,8 @@ class KeyRefused(ConfigError):
     """Klaviyo refused the API key (401, or 400 for a request without a body)."""
 
     hint = (
-        "Create a private key in Klaviyo with the scopes that the README lists, and store it for "
-        "this connection. `push` takes it from KLAVIYO_API_KEY."
+        "Create a private key in Klaviyo with the scopes that the README lists, and store it: in "
+        "the app with `connections rotate-key CONNECTION`. `push` takes it from KLAVIYO_API_KEY."
     )
 
 
@@ -131,8 +131,8 @@ class ScopeMissing(ConfigError):
     hint = (
         "The scopes of a Klaviyo key cannot be changed. Create a new key with accounts:read, "
         "lists:read, lists:write, profiles:read and profiles:write (and data-privacy:write, to "
-        "have Klaviyo delete people), and store it for this connection. `push` takes it from "
-        "KLAVIYO_API_KEY."
+        "have Klaviyo delete people), and store it: in the app with `connections rotate-key "
+        "CONNECTION`. `push` takes it from KLAVIYO_API_KEY."
     )
 
 
@@ -193,17 +193,22 @@ class BatchTooLarge(KlaviyoRejected):
 
 @dataclass(frozen=True, slots=True)
 class RowRefusal:
-    """One row of a batch that Klaviyo named in a 400. `index` counts from 0 within the request."""
+    """One row of a batch that Klaviyo named in a 400. `index` counts from 0 within the request.
+
+    attribute: the end of the pointer, "" for the whole row. is_duplicate: see BatchRefused.
+    """
 
     index: int
     attribute: str
     reason: str
+    is_duplicate: bool = False
 
 
 class BatchRefused(KlaviyoRejected):
     """Klaviyo accepted nothing of a batch (400). `rows` are the rows that it named, if any.
 
     words: what Klaviyo said where it named no row, for the row that turns out to be the cause.
+    is_duplicate: an identifier of the row belongs to another profile than the others of the row.
     """
 
     def __init__(
@@ -212,11 +217,13 @@ class BatchRefused(KlaviyoRejected):
         *,
         rows: Sequence[RowRefusal] = (),
         words: str = "",
+        is_duplicate: bool = False,
         status: int = 400,
     ) -> None:
         super().__init__(message, status=status)
         self.rows = tuple(rows)
         self.words = words
+        self.is_duplicate = is_duplicate
 
 
 class Refused(ExporterError):
@@ -276,3 +283,10 @@ class StoreMoved(ExporterError):
 
 class AlreadyThere(StoreMoved):
     """A document to be created exists."""
+
+
+def plain_words(said: str) -> str:
+    """Say what a value must be without the words of the library that checked it."""
+    said = re.sub(r", unable to .*", "", said.removeprefix("Value error, "))
+    said = re.sub(r"^(?:Input|String|List|Dictionary) should ", "must ", said)
+    return said.replace("must be a valid string", "must be text")

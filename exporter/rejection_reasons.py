@@ -1,4 +1,4 @@
-"""Why a row is not sent: a closed list."""
+"""Why a row is not sent, or a cell of it: two closed lists."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ MESSAGES = {
     RejectReason.EMAIL_INVISIBLE: (
         "the address holds a character that nobody can see; type the address again"
     ),
-    RejectReason.EMAIL_LOCAL_PART: ("the part before the @ holds a character that Klaviyo refuses"),
-    RejectReason.EMAIL_DOMAIN: "Klaviyo does not accept the domain after the @",
+    RejectReason.EMAIL_LOCAL_PART: "the part before the @ is not one that RFC 5321 allows",
+    RejectReason.EMAIL_DOMAIN: "Klaviyo may refuse the domain after the @",
     RejectReason.EMAIL_MALFORMED: "the cell does not hold an e-mail address",
     RejectReason.PHONE_IMPOSSIBLE: (
         "no such phone number can exist; give country codes or the export's phone region"
@@ -81,5 +81,39 @@ MESSAGES = {
     ),
     RejectReason.JOB_LOST: (
         "Klaviyo accepted the batch but later did not know its job: the row's fate is unknown"
+    ),
+}
+
+
+class LeftOutReason(StrEnum):
+    """Why a cell is left out of a profile that is sent. docs/rejected-rows.md explains each.
+
+    Of an address or an external id beside another identifier, the reasons are `RejectReason`s.
+    """
+
+    PHONE_IMPOSSIBLE = "phone_impossible"
+    PHONE_NO_REGION = "phone_no_region"
+    NUMBER_UNREADABLE = "number_unreadable"
+    BOOLEAN_UNREADABLE = "boolean_unreadable"
+    DATE_UNREADABLE = "date_unreadable"
+    DATE_AMBIGUOUS = "date_ambiguous"
+    LIST_EMPTY = "list_empty"
+    IDENTIFIER_SHARED = "identifier_shared"
+
+
+LEFT_OUT_MESSAGES = {
+    LeftOutReason.PHONE_IMPOSSIBLE: "no such phone number can exist",
+    LeftOutReason.PHONE_NO_REGION: (
+        "the phone number has no country code, and the mapping has no phone_region"
+    ),
+    LeftOutReason.NUMBER_UNREADABLE: "the cell is not a number",
+    LeftOutReason.BOOLEAN_UNREADABLE: "the cell is neither true nor false",
+    LeftOutReason.DATE_UNREADABLE: "the cell is not a date",
+    LeftOutReason.DATE_AMBIGUOUS: (
+        "day and month of the date can be exchanged; give the mapping a culture, such as en-GB"
+    ),
+    LeftOutReason.LIST_EMPTY: "the list holds nothing but separators",
+    LeftOutReason.IDENTIFIER_SHARED: (
+        "another row has the same value, and Klaviyo gives it to one profile only"
     ),
 }

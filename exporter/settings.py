@@ -149,8 +149,8 @@ class StepLimits:
         "REJECTED_KEPT_DAYS",
         "30",
         _between(1, 3650, int),
-        "A run's rejected.csv, which holds personal data, and duplicates.csv are deleted this long "
-        "after it ended.",
+        "A run's rejected.csv, which holds personal data, left_out.csv and duplicates.csv are "
+        "deleted this long after it ended.",
     )
     no_snapshot_days: int = _setting(
         "NO_SNAPSHOT_DAYS",

@@ -94,6 +94,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Engine:
     from exporter.orchestration.engine import build_engine
     from exporter.runs.notices import Webhook
     from exporter.runs.plan_store import open_work
+    from exporter.sending.sender import LONG_PAUSE_S
     from exporter.storage import azure_blobs, azure_queue
 
     snapshots = azure_blobs.blob_service(SNAPSHOTS_CONNECTION, environ)
@@ -117,6 +118,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Engine:
             base_url=settings.klaviyo_base_url,
             revision=settings.klaviyo_revision,
             fall_forward=settings.klaviyo_fall_forward,
+            patience_s=LONG_PAUSE_S,
         ),
         work=open_work(settings.work_folder),
         container_name=settings.snapshots_container,

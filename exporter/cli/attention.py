@@ -1,4 +1,4 @@
-"""`python -m exporter status` and `audit`: what needs attention, and who changed what."""
+"""`python -m exporter status`, `why` and `audit`: what needs attention, and what became of whom."""
 
 from __future__ import annotations
 
@@ -7,88 +7,71 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exporter.cli.backends import open_app
-from exporter.cli.options import AppUrl, Json
+from exporter.cli.options import AppUrl, Json, State
 from exporter.cli.printing import as_json_document, print_json, print_rows
-from exporter.errors import ExporterError, NotAllowed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from exporter.management.app import App
-    from exporter.management.views import ExportView
+    from exporter.management.views import AttentionView
 
 MOST_CHANGES = 200  # that the app gives at once
 
 
-def status(app: AppUrl = "", as_json: Json = False) -> None:
+def status(state: State = None, app: AppUrl = "", as_json: Json = False) -> None:
     """List all that needs attention, over all exports. Exit code 1 if anything does.
 
     Example: python -m exporter status
     """
-    with open_app(app) as it:
-        exports = it.exports()
-        found = [*_of_connections(it), *_of_exports(exports), *_of_segments(it, exports)]
+    with open_app(app, state) as it:
+        found = it.attention()
+        number = 0 if found else len(it.exports())
     if as_json:
-        print_json(found)
+        print_json([as_json_document(each) for each in found])
     elif found:
-        print_rows(found, ("what", "problem", "do"), as_json=False)
+        print_rows([*map(_row, found)], ("what", "problem", "do"), as_json=False)
     else:
-        number = len(exports)
         print(f"Nothing needs attention ({number} {'export' if number == 1 else 'exports'}).")
     if found:
         raise typer.Exit(1)
 
 
-def _problem(what: str, problem: str, hint: str) -> dict[str, str]:
-    return {"what": what, "problem": problem, "do": hint}
+def _row(view: AttentionView) -> dict[str, str]:
+    kind, _, document_id = view.about.partition("/")
+    what = f"{kind.removesuffix('s')} {document_id}"
+    return {"what": what, "problem": view.problem, "do": view.hint}
 
 
-def _of_connections(app: App) -> Iterator[dict[str, str]]:
-    """Find connections that nothing can be sent over. Only administrators see that."""
-    try:
-        views = app.connections()
-    except NotAllowed:
+def why(
+    person: Annotated[
+        str,
+        typer.Argument(metavar="EMAIL", help="The person's address, phone number or external ID."),
+    ],
+    state: State = None,
+    app: AppUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Say in which runs a person was left out and why, or that they were delivered.
+
+    The newest snapshot of each export is read again, unless its run has left the person out.
+
+    Example: python -m exporter why ada@example.com
+    """
+    with open_app(app, state) as it:
+        found = [as_json_document(each) for each in it.why(person)]
+    if not found and not as_json:
+        print("No run that you may read rows of has been planned yet.")
         return
-    for view in views:
-        what, details = f"connection {view.id}", view.details
-        if details is None:
-            continue
-        if details.consent is None:
-            yield _problem(what, "Nobody has agreed yet.", f"connections agree {view.id}")
-        if details.check and not details.check.ok:
-            yield _problem(what, details.check.message, details.check.hint)
+    rows = [{**each, "where": _place(each)} for each in found]
+    columns = ("run", "outcome", "message", "where")
+    print_rows(found if as_json else rows, columns, as_json)
 
 
-def _of_exports(views: Sequence[ExportView]) -> Iterator[dict[str, str]]:
-    for view in views:
-        what, last = f"export {view.id}", view.last_run
-        if view.connection is None:
-            hint = f"exports edit {view.id} --connection ID"
-            yield _problem(what, "It has no connection, so it does not run.", hint)
-        elif view.connection_name is None:
-            hint = f"exports edit {view.id} --connection ID"
-            yield _problem(what, f"The connection {view.connection} was removed.", hint)
-        if view.paused:
-            yield _problem(what, "It is paused.", f"exports resume {view.id}")
-        if last and last.status == "Failed":
-            yield _problem(what, f"The last run failed: {last.message}", last.hint)
-        elif last and last.is_open and last.message:
-            yield _problem(what, f"The open run waits: {last.message}", last.hint)
+def _place(found: dict[str, Any]) -> str:
+    from exporter.cli.wording import shortened
 
-
-def _of_segments(app: App, exports: Sequence[ExportView]) -> Iterator[dict[str, str]]:
-    """Find active exports whose segment has never arrived."""
-    try:
-        names = {view.name.casefold() for view in app.segments()}
-    except ExporterError as exc:
-        yield _problem("storage", exc.message, exc.hint)
-        return
-    tables = {name.rpartition("/")[2] for name in names}
-    for view in exports:
-        for segment in view.segments:
-            if not view.paused and segment.casefold() not in names | tables:
-                problem = f"No snapshot of {segment} has arrived."
-                yield _problem(f"export {view.id}", problem, "segments lists those that have.")
+    if not found["source"]:
+        return ""
+    column = f", column {found['column']}" if found["column"] else ""
+    return f"{shortened(found['source'])}:{found['line'] or ''}{column}"
 
 
 def audit(

@@ -100,6 +100,7 @@ def create(
             _check_one_key(key_stdin)
             form["secret"] = secret
         else:
+            _check_role(it, "create_connection")
             form["key"] = read_key(from_stdin=key_stdin)
         _print(it.create_connection(parse(NewConnectionForm, form)), as_json)
 
@@ -191,6 +192,7 @@ def rotate_key(
     Example: python -m exporter connections rotate-key main
     """
     with open_app(app) as it:
+        _check_role(it, "rotate_key")
         _print(it.rotate_key(connection, read_key(from_stdin=key_stdin)), as_json)
 
 
@@ -264,6 +266,15 @@ def lists(
     print_rows(rows, ("id", "name", "opt_in_process", "flows"), as_json)
 
 
+def _check_role(app: App, action: str) -> None:
+    """Refuse who may not do this before they are asked for a key. Raises NotAllowed."""
+    from exporter.management.roles import Action
+
+    actor = app.whoami()
+    if action not in actor.may:
+        raise NotAllowed(f"the role {actor.role} may not do this: {Action[action.upper()]}")
+
+
 def _check_one_key(key_stdin: bool) -> None:
     if key_stdin:
         raise ConfigError("Both --secret and --key-stdin were given.", hint="Choose one of them.")
@@ -299,6 +310,10 @@ def _print(view: ConnectionView, as_json: bool) -> None:
         print_fields(_detail_lines(document))
 
 
+def _room(number: int | None) -> str:
+    return "" if number is None else f"the account has room for {number:,} more people"
+
+
 def _detail_lines(document: dict[str, Any]) -> list[tuple[str, Any]]:
     consent, check = document["consent"], document["check"] or {}
     scopes = check.get("scopes") or {}
@@ -317,6 +332,7 @@ def _detail_lines(document: dict[str, Any]) -> list[tuple[str, Any]]:
             ("Scopes", [name for name, has in scopes.items() if has]),
             ("Lacks", [name for name, has in scopes.items() if has is False]),
             ("Revision", check["revision"]),
+            ("Room", _room(check.get("room"))),
             ("Checked", f"{shown(check['at'])}: {'ok' if check['ok'] else 'not ok'}"),
             ("", check["message"]),
             ("Do", check["hint"]),

@@ -41,9 +41,10 @@ Id = Annotated[str, typer.Argument(metavar="EXPORT", help="An export's ID.")]
 
 # Those of the original, with what the next command needs.
 COLUMNS = (
-    "id", "name", "connection", "type", "list", "status", "schedule", "refreshed", "created",
-    "changed", "may",
+    "id", "name", "connection", "type", "list", "status", "schedule", "next", "refreshed",
+    "created", "changed", "may",
 )  # fmt: skip
+FILE_LEAST = ("modified_at",)
 LEAST_NEEDED = ("type", "created", "changed", "connection", "may", "refreshed")
 
 
@@ -289,12 +290,25 @@ def dump(
     print(applying.dump(views), end="")
 
 
-def segments(app: AppUrl = "", as_json: Json = False) -> None:
+def segments(
+    left_aside: Annotated[
+        bool,
+        typer.Option(
+            "--left-aside", help="Instead, list the files that belong to no snapshot, and why."
+        ),
+    ] = False,
+    app: AppUrl = "",
+    as_json: Json = False,
+) -> None:
     """List the segments found in storage, by their newest snapshots.
 
     Example: python -m exporter segments
     """
     with open_app(app) as it:
+        if left_aside:
+            files = [as_json_document(each) for each in it.left_aside()]
+            print_rows(files, ("name", "modified_at", "segment", "why"), as_json, least=FILE_LEAST)
+            return
         documents = [as_json_document(each) for each in it.segments()]
     rows = [
         {**each, "age": _age(each["age_s"]), "megabytes": f"{each['size_bytes'] / 1e6:,.1f}"}
@@ -330,6 +344,7 @@ def _row(document: dict[str, Any]) -> dict[str, Any]:
         **document,
         "list": document["list_id"],
         "schedule": "Paused" if document["paused"] else document["schedule_text"],
+        "next": (document["next_run_at"] or "")[:16].replace("T", " "),
         "refreshed": (document["refreshed"] or "")[:10],
         "created": _who_and_day(document["created"]),
         "changed": _who_and_day(document["changed"]),
@@ -368,7 +383,9 @@ def _lines(view: ExportView) -> list[tuple[str, Any]]:
         ("Rejected rows", "kept" if view.keep_rejected_rows else None),
         ("Reconciled", "yes" if view.reconcile else None),
         ("Paused", "yes: nothing starts it" if view.paused else None),
+        ("Next run", document["next_run_at"]),
         ("Status", view.status),
+        ("", view.last_run.message if view.last_run else None),
         ("Refreshed", document["refreshed"]),
         ("Created", _who_and_when(document["created"])),
         ("Changed", _who_and_when(document["changed"])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
@@ -10,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from exporter.definitions.connection import Connection, Consent
 from exporter.definitions.export import LIST_ID_PATTERN, Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import Schedule
-from exporter.errors import ConfigError, ExporterError, ScopeMissing, SecretUnavailable
+from exporter.errors import (
+    ConfigError,
+    ExporterError,
+    ListGone,
+    ScopeMissing,
+    SecretUnavailable,
+)
 from exporter.klaviyo.client import Klaviyo
 from exporter.logs import kind_and_place
 from exporter.management.management import Management
@@ -30,6 +37,8 @@ from exporter.management.views import ListView, list_view
 from exporter.orchestration import lease
 from exporter.orchestration.engine import Engine, build_engine
 from exporter.orchestration.results import step_message
+from exporter.planning.new_people import NewPeople, count_new_people
+from exporter.planning.request_bodies import PlanReader
 from exporter.runs.plan_store import ABANDONED_AFTER_S, open_work
 from exporter.runs.run import Run
 from exporter.settings import StepLimits, setting
@@ -258,6 +267,15 @@ def klaviyo_of(environ: Mapping[str, str]) -> OpenKlaviyo:
     )
 
 
+def new_people(reader: PlanReader) -> NewPeople | None:
+    """Count a plan's new people in the account of the key in the environment, if there is one."""
+    try:
+        with klaviyo_of(os.environ)(EnvironmentSecrets().read(CONNECTION)) as client:
+            return count_new_people(client, reader)
+    except ExporterError:  # no key, or none that can be one
+        return None
+
+
 def lists_of_key() -> list[ListView]:
     """Give the lists of the account whose key is in the environment, by name."""
     key = EnvironmentSecrets().read(CONNECTION)
@@ -272,25 +290,52 @@ def lists_of_key() -> list[ListView]:
 def find_list(wanted: str) -> str:
     """Find the ID of a list that is given by ID or name. Raises ConfigError.
 
-    What looks like an ID is taken as one, without asking Klaviyo. The text is not repeated in an
-    error: it may be a key.
+    What looks like an ID is one, unless a list is called so. The text is not repeated in an error:
+    it may be a key.
     """
     if re.fullmatch(LIST_ID, wanted):
-        return wanted
+        return _named_list(wanted) or wanted
     hint = "Give the ID, such as Y6nRLr, or the name. `lists` shows both."
     if wanted.startswith("pk_") or "/" in wanted:
         raise ConfigError("--list must be a Klaviyo list's ID or name.", hint=hint)
     key = EnvironmentSecrets().read(CONNECTION)
     with klaviyo_of(os.environ)(key) as client:
         ids = [each.id for each in client.lists(wanted)]
+        close = [] if ids else _close_names(wanted, (each.name for each in client.lists()))
     if len(ids) > 1:
         several = f"Give one of the IDs {', '.join(ids)}."
         raise ConfigError("Several lists have this name.", hint=several)
-    if not ids and re.fullmatch(LIST_ID_PATTERN, wanted):
+    if close:
+        hint = f"Did you mean {' or '.join(close)}?"
+    elif not ids and re.fullmatch(LIST_ID_PATTERN, wanted):
         return wanted
     if not ids:
         raise ConfigError("The account has no list with this ID or name.", hint=hint)
     return ids[0]
+
+
+def _named_list(wanted: str) -> str | None:
+    """Find the only list with a name that looks like an ID, as Summer does, but is none.
+
+    Where Klaviyo does not tell, the run will say why.
+    """
+    key = EnvironmentSecrets().read(CONNECTION)
+    try:
+        with klaviyo_of(os.environ)(key, patience_s=0, read_s=5) as client:
+            ids = [each.id for each in client.lists(wanted)]
+            if len(ids) != 1:
+                return None
+            try:
+                return client.find_list(wanted).id
+            except ListGone:
+                return ids[0]
+    except ExporterError:
+        return None
+
+
+def _close_names(wanted: str, names: Iterable[str]) -> list[str]:
+    by_folded = {name.casefold(): name for name in names}
+    return [by_folded[each] for each in difflib.get_close_matches(wanted.casefold(), by_folded)]
 
 
 def export_to(list_id: str, mapping: MappingDocument, *, keep_rejected_rows: bool) -> Export:

@@ -4,7 +4,7 @@ push.py, plan.py, forget.py     push; plan and suggest; forget
 connections.py                  connections ..., lists
 exports.py, applying.py         exports ..., segments; exports from a file
 runs.py                         run, runs, report, cancel, whoami
-attention.py                    status, audit
+attention.py                    status, why, audit
 backends.py                     what a command works on: local_backend.py, remote_backend.py, or
                                 the app's own store
 
@@ -32,7 +32,7 @@ import typer
 from exporter import VERSION
 from exporter.cli import attention, connections, exports, forget, plan, push, runs
 from exporter.cli.printing import say
-from exporter.errors import ConfigError, ExporterError, Invalid, Unknown
+from exporter.errors import ConfigError, ExporterError, Invalid, Unknown, plain_words
 from exporter.logs import kind_and_place
 
 MISUSE = (ConfigError, Invalid, Unknown)
@@ -59,6 +59,7 @@ app.command()(runs.runs)
 app.command()(runs.report)
 app.command()(runs.cancel)
 app.command()(attention.status)
+app.command()(attention.why)
 app.command()(attention.audit)
 app.command()(runs.whoami)
 app.command()(forget.forget)
@@ -115,6 +116,8 @@ def _run(args: Sequence[str] | None) -> int:
         if isinstance(exc, OSError) and not exc.filename and exc.errno in OUTPUT_FAILED:
             raise  # standard output: files have names
         if hasattr(exc, "show") and hasattr(exc, "exit_code"):
+            if hasattr(exc, "message"):
+                exc.message = plain_words(exc.message)
             exc.show()  # click's own: a wrong option, a missing argument
             return 2
         if os.environ.get("EXPORTER_DEBUG"):

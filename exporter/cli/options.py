@@ -37,6 +37,13 @@ MappingFile = Annotated[
     Path | None, typer.Option("--mapping", help="A YAML file: Klaviyo attribute: source column.")
 ]
 
+Encoding = Annotated[
+    str,
+    typer.Option(
+        "--encoding", metavar="NAME", help="How CSV files are encoded, such as windows-1252."
+    ),
+]
+
 
 def is_alone(context: typer.Context, *names: str) -> bool:
     """Tell whether a group is called without one of its commands.

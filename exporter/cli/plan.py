@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exporter.cli.backends import open_app
-from exporter.cli.options import AppUrl, Email, Json, MappingFile
+from exporter.cli.options import AppUrl, Email, Encoding, Json, MappingFile
 from exporter.cli.printing import as_json_document, print_document
 from exporter.cli.progress import show_progress
 from exporter.errors import ConfigError, Unknown
@@ -25,6 +25,7 @@ def plan(
     ],
     email: Email = "",
     mapping: MappingFile = None,
+    encoding: Encoding = "",
     show_values: Annotated[
         bool, typer.Option("--show-values", help="Show the first profiles without masking them.")
     ] = False,
@@ -38,7 +39,8 @@ def plan(
     from exporter.cli.wording import plan_as_text
     from exporter.cli.yaml_files import read_mapping
 
-    is_export = len(what) == 1 and not Path(what[0]).exists() and not (email or mapping)
+    has_mapping = bool(email or mapping or encoding)
+    is_export = len(what) == 1 and not Path(what[0]).exists() and not has_mapping
     if is_export:
         with open_app(app) as it:
             try:
@@ -48,7 +50,8 @@ def plan(
                 raise ConfigError(f"There is no file and no export {what[0]}.", hint=hint) from exc
     else:
         files = [Path(file) for file in what]
-        summary = _plan_files(files, read_mapping(email, mapping), show_values=show_values)
+        document = read_mapping(email, mapping, encoding=encoding)
+        summary = _plan_files(files, document, show_values=show_values)
     print_document(summary, plan_as_text, as_json)
     if summary["message"]:
         raise typer.Exit(1)
@@ -77,7 +80,12 @@ def _plan_files(
         )
         reader = PlanReader(planned, folder, list_id="LIST", memory_mb=limits.memory_mb)
         try:
-            return plan_summary(planned, reader.sample(SAMPLES), show_values=show_values)
+            return plan_summary(
+                planned,
+                reader.sample(SAMPLES),
+                show_values=show_values,
+                new_people=local_backend.new_people(reader),
+            )
         finally:
             reader.close()
 

@@ -71,7 +71,8 @@ def print_rows(
 ) -> None:
     """Print everything as JSON, or a table of those columns that are not empty.
 
-    least: columns to leave out where the terminal is too narrow, the least needed first.
+    least: columns to leave out where the terminal is too narrow, the least needed first. Where the
+    rest does not fit either, each row is a block of lines.
     """
     if as_json:
         print_json(list(rows))
@@ -80,13 +81,18 @@ def print_rows(
     from rich.text import Text
 
     console = _output()
-    filled = [name for name in columns if not rows or any(_is_filled(row, name) for row in rows)]
+    every = [name for name in columns if not rows or any(_is_filled(row, name) for row in rows)]
+    filled = list(every)
     for name in least:
         if _narrowest(rows, filled) > console.width and name in filled:
             filled.remove(name)
+    if _narrowest(rows, filled) > console.width:
+        _print_blocks(rows, every, console)
+        return
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for name in filled:
-        table.add_column(name, no_wrap=name in WHOLE, overflow="fold")
+        least_width = _longest_word(rows, name)
+        table.add_column(name, no_wrap=name in WHOLE, overflow="fold", min_width=least_width)
     for row in rows:
         table.add_row(*(Text(shown(row.get(name))) for name in filled))
     console.print(table)
@@ -94,12 +100,27 @@ def print_rows(
 
 def _narrowest(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> int:
     """Give the width in which a table fits without breaking a word."""
-    width = 0
-    for name in columns:
-        cells = [name, *(shown(row.get(name)) for row in rows)]
-        words = cells if name in WHOLE else [word for cell in cells for word in cell.split()]
-        width += max(map(len, words)) + 1
-    return width - 1
+    return sum(_longest_word(rows, name) + 1 for name in columns) - 1
+
+
+def _longest_word(rows: Sequence[dict[str, Any]], name: str) -> int:
+    cells = [name, *(shown(row.get(name)) for row in rows)]
+    words = cells if name in WHOLE else [word for cell in cells for word in cell.split()]
+    return max(map(len, words))
+
+
+def _print_blocks(rows: Sequence[dict[str, Any]], columns: Sequence[str], console: Console) -> None:
+    """Print each row as its first cell, and below that its other cells by name."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    first, *others = columns
+    for row in rows:
+        console.print(Text(shown(row.get(first))), soft_wrap=True)
+        for name in others:
+            if _is_filled(row, name):
+                cell = Text(f"{name:10} {shown(row[name])}", overflow="fold")
+                console.print(Padding(cell, (0, 0, 0, 2)))
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:

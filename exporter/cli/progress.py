@@ -48,6 +48,8 @@ def show_progress(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Pr
 def count_of(phase: str, done: int, total: int) -> str:
     """Write how much of a phase is done, "" where nothing is known."""
     noun = PHASES.get(phase, ("", ""))[1]
+    if (total or done) == 1:
+        noun = noun.removesuffix("s")
     if total:
         return f"{done:,} of {total:,} {noun}".rstrip()
     return f"{done:,} {noun}".rstrip() if done else ""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import Email, Json, MappingFile
+from exporter.cli.options import Email, Encoding, Json, MappingFile
 from exporter.cli.printing import print_document, say
 from exporter.cli.progress import show_progress
 
@@ -32,6 +32,7 @@ def push(
     wanted_list: List,
     email: Email = "",
     mapping: MappingFile = None,
+    encoding: Encoding = "",
     state: StateFolder = Path(".exporter"),
     keep_rejected_rows: KeepRows = False,
     as_json: Json = False,
@@ -46,7 +47,7 @@ def push(
     from exporter.cli.yaml_files import read_mapping
     from exporter.runs.run import DELIVERED
 
-    document = read_mapping(email, mapping)
+    document = read_mapping(email, mapping, encoding=encoding)
     export = local_backend.export_to(
         local_backend.find_list(wanted_list), document, keep_rejected_rows=keep_rejected_rows
     )

@@ -33,16 +33,19 @@ from exporter.management.views import (
     MAX_PAGE,
     PAGE,
     ActorView,
+    AttentionView,
     AuditView,
     ConnectionView,
     ConsentView,
     ExportView,
+    LeftAsideView,
     ListView,
     Page,
     RunView,
     SegmentView,
     StartedView,
     SuggestionView,
+    WhyView,
 )
 from exporter.runs.run import RUN_ID
 
@@ -207,6 +210,15 @@ class RemoteApp:
 
     def cancel_run(self, run_id: str) -> RunView:
         return self._ask(RunView, "POST", _run(run_id) + "/cancel")
+
+    def attention(self) -> list[AttentionView]:
+        return self._ask(list[AttentionView], "GET", "/attention")
+
+    def why(self, identifier: str) -> list[WhyView]:
+        return self._ask(list[WhyView], "POST", "/why", {"identifier": identifier})
+
+    def left_aside(self) -> list[LeftAsideView]:
+        return self._all(LeftAsideView, "/left-aside")
 
     # Asking
 

@@ -132,8 +132,10 @@ def runs(
     """
     with open_app(app, state) as it:
         rows = [_row(view) for view in islice(_newest(it, export, limit), limit)]
-    columns = ("run", "status", "created", "delivered", "rejected", "message")
-    print_rows(rows, columns, as_json, least=("created", "message"))
+    columns = (
+        "run", "status", "created", "accepted", "confirmed", "unknown", "rejected", "message",
+    )  # fmt: skip
+    print_rows(rows, columns, as_json, least=("created", "message", "rejected"))
 
 
 def _newest(app: App, export: str, limit: int | None) -> Iterator[RunView]:
@@ -152,7 +154,10 @@ def _row(view: RunView) -> dict[str, Any]:
         "run": view.id,
         "status": view.status,
         "created": view.created_at.isoformat(timespec="seconds"),
-        "delivered": view.counts.delivered if view.counts else None,
+        "accepted": view.accepted,
+        "confirmed": view.confirmed,
+        "unknown": view.unknown,
+        "delivered": view.confirmed,  # the name of `confirmed` in earlier versions
         "rejected": sum(view.counts.rejected.values()) if view.counts else None,
         "message": view.message,
     }
@@ -163,7 +168,8 @@ def report(
     rows: Annotated[
         str,
         typer.Option(
-            metavar="KIND", help="Print the CSV of rejected (it names people) or duplicates."
+            metavar="KIND",
+            help="Print the CSV of rejected (it names people), duplicates or left_out.",
         ),
     ] = "",
     state: State = None,
@@ -176,9 +182,15 @@ def report(
     """
     from exporter.cli.wording import open_run_as_text, report_as_text
 
-    kinds: dict[str, Rows] = {"rejected": "rejected", "duplicates": "duplicates"}
+    kinds: dict[str, Rows] = {
+        "rejected": "rejected",
+        "duplicates": "duplicates",
+        "left_out": "left_out",
+    }
     if rows and rows not in kinds:
-        raise ConfigError(f"--rows cannot be {rows}.", hint="Choose rejected or duplicates.")
+        raise ConfigError(
+            f"--rows cannot be {rows}.", hint="Choose rejected, duplicates or left_out."
+        )
     with open_app(app, state) as it:
         if rows:
             for chunk in it.rows(run_id, kinds[rows]):

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from exporter.cli.progress import name_of
+from exporter.planning.left_out import message_of
 from exporter.planning.plan import NEWEST_BY
 from exporter.rejection_reasons import MESSAGES, RejectReason
 
@@ -25,7 +26,6 @@ def counted(number: int, noun: str) -> str:
 
 def report_as_text(document: dict[str, Any]) -> str:
     """Write the report of a run for a person at a terminal."""
-    jobs = counted(document["jobs"], "import job")
     return _text(
         [
             ("Status", document["status"]),
@@ -36,10 +36,8 @@ def report_as_text(document: dict[str, Any]) -> str:
             ("List", f"{document['list']}{_members(document.get('list_members'))}"),
             ("Began", _moment(document.get("created_at"))),
             ("Ended", _end(document)),
-            ("Rows", f"{document['rows']:,}"),
-            ("Delivered", f"{document['delivered']:,} in {jobs}"),
-            ("Duplicates", f"{document['duplicates']:,}"),
-            ("Rejected", _rejected(document)),
+            ("Canceled by", document.get("canceled_by")),
+            *_numbers(document),
             *(("Note", note) for note in document.get("notes", [])),
             *_reasons(document),
             *_files(document["files"]),
@@ -47,22 +45,44 @@ def report_as_text(document: dict[str, Any]) -> str:
     )
 
 
+def _numbers(document: dict[str, Any]) -> Iterator[Line]:
+    """Give the numbers. Of a run that ended before its files were read there are none."""
+    if document["rows"] is None:
+        yield "Rows", "not known: the run ended before its files were read"
+        return
+    jobs = counted(document["jobs"], "import job")
+    yield "Rows", f"{document['rows']:,}"
+    if "accepted" in document:
+        yield "Accepted", f"{document['accepted']:,} in {jobs}"
+        yield "Confirmed", f"{document['confirmed']:,}"
+        yield "Unknown", f"{document['unknown']:,}"
+    else:  # an earlier report
+        yield "Delivered", f"{document['delivered']:,} in {jobs}"
+    yield "Duplicates", f"{document['duplicates']:,}"
+    yield "Rejected", _rejected(document)
+
+
 def open_run_as_text(view: dict[str, Any]) -> str:
     """Write how far an open run is, for a person at a terminal."""
-    counts = view["counts"]
-    accepted, profiles = view["accepted"] or 0, counts["profiles"]
-    sent = f"{accepted:,} of {counted(profiles, 'profile')}" if profiles else ""
+    numbers: list[Line] = []
+    if view["accepted"] is not None:
+        of = counted(view["counts"]["profiles"], "profile")
+        numbers = [
+            ("Accepted", f"{view['accepted']:,} of {of}"),
+            ("Confirmed", f"{view['confirmed']:,}"),
+            ("Unknown", f"{view['unknown']:,}"),
+        ]
     return _text(
         [
             ("Status", f"{view['status']} (open)"),
-            ("Phase", name_of(view["phase"])),
-            ("Waits for", view["message"]),
+            ("Phase", _since(name_of(view["phase"]), view["phase_at"])),
+            ("Waits for", _until(view["waits_for"], view["waits_until"])),
             ("Do", view["hint"]),
             ("Run", view["id"]),
             ("Export", view["export_name"]),
             ("List", view["list_id"]),
             ("Began", _moment(view["created_at"])),
-            ("Accepted", sent),
+            *numbers,
         ]
     )
 
@@ -77,6 +97,7 @@ def plan_as_text(summary: dict[str, Any]) -> str:
             ("Rows", f"{summary['rows']:,}"),
             ("To send", counted(summary["profiles"], "profile")),
             ("Jobs", f"{summary['jobs']:,}, {pace}"),
+            ("Account", summary.get("account")),
             ("Duplicates", f"{summary['duplicates']:,}"),
             ("Rejected", f"{summary['rejected']:,}"),
             *_reasons(summary),
@@ -128,6 +149,16 @@ def _moment(text: str | None) -> str:
     return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC" if text else ""
 
 
+def _since(phase: str, moment: str | None) -> str:
+    return f"{phase}, since {_moment(moment)}" if moment else phase
+
+
+def _until(what: str, moment: str | None) -> str:
+    if not moment:
+        return what
+    return f"{what or 'its next step'}, until {_moment(moment)}"
+
+
 def _end(document: dict[str, Any]) -> str:
     began, ended = document.get("created_at"), document.get("finished_at")
     if not began or not ended:
@@ -150,9 +181,40 @@ def _reasons(document: dict[str, Any]) -> Iterator[Line]:
         examples = _examples(document["examples"].get(reason))
         yield f"{number:>10,}", f"{MESSAGES[RejectReason(reason)]}{examples}"
     all_examples = document.get("cells_left_out_examples", {})
+    all_reasons = document.get("cells_left_out_reasons", {})
     for attribute, number in _by_cost(document["cells_left_out"]):
         examples = _examples(all_examples.get(attribute))
-        yield f"{number:>10,}", f"{_left_out(attribute)}{examples}"
+        reasons = all_reasons.get(attribute)
+        if reasons is None:  # the `newest_by` column, and reports of an earlier version
+            yield f"{number:>10,}", f"{_left_out(attribute)}{examples}"
+            continue
+        for reason, cells in _by_cost(reasons):
+            yield f"{cells:>10,}", f"left out of {attribute}: {message_of(reason)}{examples}"
+    refused_examples = document.get("attributes_refused_examples", {})
+    for attribute, number in _by_cost(document.get("attributes_refused", {})):
+        examples = _examples(refused_examples.get(attribute))
+        yield f"{number:>10,}", f"delivered without {attribute}: Klaviyo refused it{examples}"
+    yield from _done_to_cells(document)
+
+
+def _done_to_cells(document: dict[str, Any]) -> Iterator[Line]:
+    """Give what is removed, and how dates are read."""
+    for attribute, number in _by_cost(document.get("cells_cleared", {})):
+        told = "empty cell removes" if number == 1 else "empty cells remove"
+        yield f"{number:>10,}", f"{told} {attribute} from the profile"
+    for attribute in document.get("columns_not_cleared", []):
+        told = "is blank in every row and removes nothing; `empty: clear_all` would"
+        yield f"{'':>10}", f"{attribute} {told}"
+    for order in document.get("date_orders", []):
+        read = "are ambiguous" if order["order"] == "undecided" else f"have the {order['order']}"
+        yield f"{'':>10}", f"dates of {order['attribute']} {read}: {order['why']}"
+    if doubtful := document.get("doubtful"):
+        told = (
+            "address has characters that Klaviyo may refuse; it is sent last"
+            if doubtful == 1
+            else "addresses have characters that Klaviyo may refuse; they are sent last"
+        )
+        yield f"{doubtful:>10,}", told
 
 
 def _by_cost(counts: dict[str, int]) -> list[tuple[str, int]]:
@@ -172,11 +234,10 @@ def _examples(lines: list[str] | None) -> str:
     """Give the first rows, each as file:line."""
     if not lines:
         return ""
-    shortened = [_shortened(line) for line in lines]
-    return f"  e.g. {', '.join(shortened)}"
+    return f"  e.g. {', '.join(map(shortened, lines))}"
 
 
-def _shortened(path: str) -> str:
+def shortened(path: str) -> str:
     """Leave out the middle of a long path: its end says which file and line it is."""
     if len(path) <= MAX_PATH:
         return path
@@ -188,7 +249,7 @@ def _files(files: list[dict[str, Any]]) -> Iterator[Line]:
     """Tell how the first files were read; the document has all."""
     for file in files[:MAX_FILES]:
         rows = counted(file["rows"], "row")
-        yield "File", f"{_shortened(file['name'])}: {rows}. {file['header']}{_written(file)}"
+        yield "File", f"{shortened(file['name'])}: {rows}. {file['header']}{_written(file)}"
     if len(files) > MAX_FILES:
         yield "", f"and {len(files) - MAX_FILES:,} more"
 

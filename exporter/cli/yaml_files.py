@@ -42,9 +42,9 @@ def parse_yaml(text: str, field: str) -> Any:
 
 
 def read_mapping(
-    email: str, file: Path | None, base: dict[str, Any] | None = None
+    email: str, file: Path | None, base: dict[str, Any] | None = None, *, encoding: str = ""
 ) -> MappingDocument:
-    """Read the mapping of a file; --email takes precedence. base: what --email alone changes.
+    """Read the mapping of a file; --email and --encoding take precedence. base: what they change.
 
     Raises ConfigError, Invalid, MappingError.
     """
@@ -61,7 +61,8 @@ def read_mapping(
         if not isinstance(document, dict):
             hint = "Write lines such as `email: EMail`."
             raise ConfigError(f"{file} is not a mapping.", hint=hint)
-    return parse_mapping({**document, **({"email": email} if email else {})})
+    given = {"email": email, "encoding": encoding}
+    return parse_mapping({**document, **{key: value for key, value in given.items() if value}})
 
 
 def dump_yaml(document: Any, **options: Any) -> str:

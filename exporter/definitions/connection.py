@@ -31,6 +31,7 @@ class Check(DocumentPart):
     scopes: dict[str, bool | None] = Field(default_factory=dict)
     clock_skew_s: float | None = None  # our clock less Klaviyo's
     revision: str = ""
+    room: int | None = None  # for so many more people, if the key may know that
     message: str = ""
     hint: str = ""
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from exporter.definitions.mapping import (
     ATTRIBUTES,
+    IDENTIFIERS,
     Empty,
     MappingDocument,
     ValueType,
@@ -33,6 +34,16 @@ class MappedField:
     type: ValueType = ValueType.STRING
     empty: Empty = Empty.IGNORE
 
+    @property
+    def path(self) -> str:
+        """Where the attribute is in a profile, as Klaviyo's pointers end: "location/city"."""
+        return f"{self.group}/{self.name}" if self.group else self.name
+
+    @property
+    def identifies(self) -> bool:
+        """Whether Klaviyo may find a profile by the attribute."""
+        return self.group == "" and self.name in IDENTIFIERS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedMapping:
@@ -53,11 +64,13 @@ def resolve(
     repeated: Collection[str] = (),
     may_show: bool = True,
     culture: str | None = None,
+    nameless: bool = False,
 ) -> ResolvedMapping:
     """Find the mapping's columns in a file: by exact name, else by one that differs in form only.
 
     file: for messages. repeated: names that several columns of the file bear.
-    culture: of the file's dates and numbers.
+    culture: of the file's dates and numbers. nameless: neither the file nor a model.json names its
+    columns, so that they are counted.
     Raises MappingError, for names that are not there and for names that fit several columns. It
     lists the columns that are there only if they `may_show`: what was merely taken for a header
     may be a person's data.
@@ -74,14 +87,9 @@ def resolve(
             " Rename columns in the file if their names are equal.",
         )
     if found.missing:
-        there = (
-            f"The columns are {_listed(columns)}."
-            if may_show
-            else "To see what the first line holds, run: python -m exporter suggest FILE"
-        )
         raise MappingError(
             f"{file} has no column {_listed(found.missing)}",
-            hint=f"Correct the mapping. {there}",
+            hint=_hint_on_missing(columns, may_show=may_show, nameless=nameless),
         )
     return ResolvedMapping(
         fields=tuple(fields),
@@ -90,6 +98,21 @@ def resolve(
         newest_by=newest_by,
         culture=culture_of(culture),
     )
+
+
+def _hint_on_missing(columns: Sequence[str], *, may_show: bool, nameless: bool) -> str:
+    if nameless:
+        return (
+            "Its first line holds no names, and no model.json in the container names this file. "
+            "Put the model.json that locates it there, or count the columns in the mapping: "
+            "column_1, column_2."
+        )
+    if not may_show:
+        return (
+            "Correct the mapping. To see what the first line holds, run: "
+            "python -m exporter suggest FILE"
+        )
+    return f"Correct the mapping. The columns are {_listed(columns)}."
 
 
 class _Columns:

@@ -25,7 +25,7 @@ from typing import Any, Literal, Self
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from exporter.errors import MappingError
+from exporter.errors import MappingError, plain_words
 from exporter.reading.dialect import is_culture
 from exporter.reading.text_encoding import is_encoding
 
@@ -58,7 +58,11 @@ class Empty(StrEnum):
     """What an empty cell means: keep the profile's value, or remove it."""
 
     IGNORE = "ignore"
-    CLEAR = "clear"
+    CLEAR = "clear"  # but not if the column is blank in every row
+    CLEAR_ALL = "clear_all"  # even then
+
+
+CLEARING = (Empty.CLEAR, Empty.CLEAR_ALL)
 
 
 class PropertyRule(BaseModel):
@@ -198,7 +202,6 @@ def parse_mapping(document: Any) -> MappingDocument:
         ) from None
 
 
-_PYDANTIC_PREFIX = "Value error, "  # before our own words
 _MESSAGES = {
     "dict_type": "must be pairs of a name and a column",
     "extra_forbidden": "there is no such key",
@@ -206,6 +209,12 @@ _MESSAGES = {
     "missing": "is missing",
     "model_type": "must be the name of a column, or {column, type, empty}",
 }
+
+# A null in a bulk import is passed over; to clear an attribute is a call for each profile.
+_ONLY_A_COLUMN = (
+    "must be the name of a column. Only properties have type and empty: Klaviyo's bulk import"
+    " cannot remove an attribute"
+)
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
@@ -219,10 +228,12 @@ def _problems(error: ValidationError) -> Iterator[str]:
         if is_about_star and has_wrong_rules:
             continue  # properties were given as rules, so nobody meant "*"
         key = ".".join(_keys(one["loc"])) or "mapping"
-        message = _MESSAGES.get(one["type"], one["msg"])
+        message = _MESSAGES.get(one["type"]) or plain_words(one["msg"])
+        if one["type"] == "string_type" and one["loc"][0] in (*ATTRIBUTES, "location"):
+            message = _ONLY_A_COLUMN
         if one["type"] == "extra_forbidden":
             message += _did_you_mean(one["loc"])
-        yield f"{key}: {message}".replace(_PYDANTIC_PREFIX, "")
+        yield f"{key}: {message}"
 
 
 def _did_you_mean(loc: tuple[int | str, ...]) -> str:

@@ -29,6 +29,7 @@ from exporter.management.forms import (
     ListForm,
     NewConnectionForm,
     NewExportForm,
+    PersonForm,
 )
 from exporter.management.management import Management
 from exporter.management.roles import Action, Actor
@@ -364,7 +365,7 @@ def _add_runs(route: Router, management: Callable[[], Management], max_rows_byte
         "GET", "/exports/{export_id}/runs/{run}/{kind}.csv", Action.READ_ROWS, response_class=_Csv
     )
     def read_rows(
-        who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates"]
+        who: Who, export_id: str, run: str, kind: Literal["rejected", "duplicates", "left_out"]
     ) -> Response:
         """Download the rows that were not delivered, which name people, or the duplicate rows."""
         rows = management().as_(who).rows(f"{export_id}/{run}", kind, max_bytes=max_rows_bytes)
@@ -393,6 +394,27 @@ def _add_rest(route: Router, management: Callable[[], Management]) -> None:
     ) -> views.Page[views.SegmentView]:
         """List the segments found in storage, by name."""
         return _page(management().as_(who).segments(), limit, cursor)
+
+    @route("GET", "/left-aside", Action.SEE_SEGMENTS)
+    def list_left_aside(
+        who: Who, limit: Limit = PAGE, cursor: Cursor = ""
+    ) -> views.Page[views.LeftAsideView]:
+        """List the blobs that are in no snapshot for want of a known layout."""
+        return _page(management().as_(who).left_aside(), limit, cursor)
+
+    @route("GET", "/attention", Action.SEE_EXPORTS)
+    def list_attention(who: Who) -> list[views.AttentionView]:
+        """List what needs attention over all exports, connections and the app itself."""
+        return management().as_(who).attention()
+
+    @route("POST", "/why", Action.READ_ROWS)
+    def find_person(who: Who, form: PersonForm) -> list[views.WhyView]:
+        """Say in which runs a person was left out and why, or that they were delivered.
+
+        It reads the newest snapshot of each export again. It changes nothing; the person is in the
+        body because addresses of requests are logged.
+        """
+        return management().as_(who).why(form.identifier)
 
     @route("GET", "/suggestion", Action.SUGGEST_MAPPING)
     def suggest_mapping(

@@ -94,6 +94,11 @@ class Pacer:
             ready_at = max(ready_at, self._left_until)
         return max(0.0, ready_at - now)
 
+    def shut_s(self, now: float) -> float:
+        """Return for how long Klaviyo's last 429 still forbids sending; 0 = not any more."""
+        self._clamp(now)
+        return max(0.0, self._shut_until - now)
+
     def sent(self, now: float) -> None:
         """Count a request that leaves now, whether or not `wait_s` allowed it."""
         self._clamp(now)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +22,14 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
+from exporter.definitions.mapping import IDENTIFIERS
 from exporter.errors import RateInfo
 from exporter.klaviyo.backoff import Outcome, Unavailable
 
 T = TypeVar("T")
 
 JOBS_PATH = "/api/profile-bulk-import-jobs"
+DUPLICATE_PROFILE = "duplicate_profile"  # klaviyo-api-php issue 63
 # IDs are opaque. Seen: 6 characters, 26, and 59 of URL-safe base64.
 ID_PATTERN = re.compile(r"(?!\.+$)[A-Za-z0-9_.~+/=:-]{1,256}")
 ROW_POINTER = re.compile(
@@ -72,13 +75,33 @@ class ImportJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportFailure:
-    """One row that a job did not import. `index` counts from 0 within the job's request."""
+    """One row that a job did not import. `index` counts from 0 within the job's request.
+
+    attribute: the end of the pointer, "" for the whole row. identifiers: what the row is known by.
+    """
 
     index: int | None
-    email: str | None = field(repr=False)
+    attribute: str = ""
+    identifiers: Mapping[str, str] = field(default_factory=dict, repr=False)
     code: str
     title: str
     detail: str
+
+    @property
+    def words(self) -> str:
+        return self.detail or self.title or self.code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountUsage:
+    """How many people the account holds, and how many its plan has room for."""
+
+    used: int
+    most: int
+
+    @property
+    def room(self) -> int:
+        return max(self.most - self.used, 0)
 
 
 # One request and its answer
@@ -93,6 +116,7 @@ class Call:
     scopes: str
     body: bytes | None = field(default=None, repr=False)
     list_id: str = ""  # the list that a 404 is about
+    read_s: float | None = None  # how long to wait for the answer, where that is less than usual
 
     @property
     def is_import(self) -> bool:
@@ -214,6 +238,7 @@ _MINUTE = re.compile(r"(?<![\d.])(\d{1,9})\s*;\s*w\s*=\s*60(?!\d)")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ERROR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_WORDS = 2_000  # of an error's text are looked at
+_PEOPLE = "profiles"  # the unit of the usage that counts people
 _LIKE_A_NUMBER = re.compile(r"\d(?:[\s().\-/]*\d){6,}")  # E.164 numbers have seven digits and more
 _UNPRINTABLE = re.compile(r"[^\w\s!-~]")
 
@@ -350,21 +375,58 @@ def read_failure(resource: dict[str, Any], answer: Answer) -> ImportFailure:
     row = ROW_POINTER.match(_text(_object(attributes.get("source")).get("pointer")))
     return ImportFailure(
         index=int(row[1]) if row else None,
-        email=_email_in(attributes.get("original_payload")),
+        attribute=pointed_attribute(row, answer) if row else "",
+        identifiers=_identifiers_in(attributes.get("original_payload")),
         code=answer.safe_words(attributes.get("code"), most=60),
         title=answer.safe_words(attributes.get("title")),
         detail=answer.safe_words(attributes.get("detail")),
     )
 
 
-def _email_in(payload: Any) -> str | None:
-    """Return the address in an `original_payload`, whose shape Klaviyo does not document."""
-    profile = _object(payload)
+def pointed_attribute(row: re.Match[str], answer: Answer) -> str:
+    """Return the attribute that `ROW_POINTER` found, as `MappedField.path` writes it."""
+    unescaped = (row[2] or "").replace("~1", "/").replace("~0", "~")  # RFC 6901
+    return answer.safe_words(unescaped, most=100)
+
+
+def _identifiers_in(payload: Any) -> dict[str, str]:
+    """Return the identifiers in an `original_payload`, whose shape Klaviyo does not document.
+
+    It may be an object, or an object as JSON text.
+    """
+    profile = _object(parse_json(payload.encode()) if isinstance(payload, str) else payload)
     for attributes in (profile, _attributes(profile), _attributes(_object(profile.get("data")))):
-        email = attributes.get("email")
-        if isinstance(email, str) and email:
-            return email
-    return None
+        if found := _identifiers(attributes):
+            return found
+    return {}
+
+
+def _identifiers(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return those of a profile's identifiers that it has."""
+    given = {name: _text(attributes.get(name)) for name in IDENTIFIERS}
+    return {name: value for name, value in given.items() if value}
+
+
+def read_identifiers(resource: dict[str, Any], _: Answer) -> dict[str, str]:
+    """Return the identifiers of a profile."""
+    return _identifiers(_attributes(resource))
+
+
+def read_usage(resource: dict[str, Any]) -> AccountUsage | None:
+    """Return how many profiles a plan has room for; None for a usage of something else.
+
+    Klaviyo does not list which usages there are.
+    """
+    attributes = _attributes(resource)
+    used, most = (_whole(attributes.get(name)) for name in ("usage_used", "usage_max"))
+    if _text(attributes.get("unit")) != _PEOPLE or used is None or most is None:
+        return None
+    return AccountUsage(used=used, most=most)
+
+
+def _whole(value: Any) -> int | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and math.isfinite(value) and value >= 0 else None
 
 
 def read_profile(resource: dict[str, Any], answer: Answer) -> tuple[str, str | None]:

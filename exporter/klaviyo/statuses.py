@@ -18,7 +18,14 @@ from exporter.errors import (
     ScopeMissing,
 )
 from exporter.klaviyo.backoff import Outcome, Unavailable
-from exporter.klaviyo.responses import BASE_URL_HINT, ROW_POINTER, Answer, unreadable
+from exporter.klaviyo.responses import (
+    BASE_URL_HINT,
+    DUPLICATE_PROFILE,
+    ROW_POINTER,
+    Answer,
+    pointed_attribute,
+    unreadable,
+)
 
 EDGE_HINT = (
     "The network edge before Klaviyo turned this address away. That happens to outgoing addresses "
@@ -34,7 +41,6 @@ class NotFound(KlaviyoRejected):
     """Klaviyo itself says 404, and not about a list."""
 
 
-DUPLICATE_PROFILE = "duplicate_profile"  # klaviyo-api-php issue 63
 _LIST_POINTER = "/data/relationships/list"
 _ABOUT_THE_KEY = re.compile(r"authenticat|api[ _-]?key|private[ _-]?key|credential", re.IGNORECASE)
 _ABOUT_THE_REVISION = re.compile(r"\brevision\b", re.IGNORECASE)
@@ -65,7 +71,10 @@ def _batch_refused(answer: Answer, rows: Sequence[RowRefusal]) -> ExporterError:
     first = answer.errors[0]
     words = answer.safe_words(first.detail) or answer.safe_words(first.title)
     sentence = answer.says("Klaviyo refused the batch")
-    return BatchRefused(sentence, rows=rows, words=words, status=answer.status)
+    is_duplicate = first.code == DUPLICATE_PROFILE
+    return BatchRefused(
+        sentence, rows=rows, words=words, is_duplicate=is_duplicate, status=answer.status
+    )
 
 
 def _refused_question(answer: Answer) -> ExporterError:
@@ -88,8 +97,9 @@ def _refused_rows(answer: Answer) -> tuple[RowRefusal, ...]:
     return tuple(
         RowRefusal(
             index=int(row[1]),
-            attribute=answer.safe_words(row[2], most=100),
+            attribute=pointed_attribute(row, answer),
             reason=answer.safe_words(each.detail) or answer.safe_words(each.title),
+            is_duplicate=each.code == DUPLICATE_PROFILE,
         )
         for row, each in found
         if row

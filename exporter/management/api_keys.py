@@ -6,7 +6,7 @@ and whether Klaviyo serves our revision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from exporter.errors import (
     SecretUnavailable,
 )
 from exporter.klaviyo.base_url import retirement_warning
-from exporter.klaviyo.responses import Account, KlaviyoList
+from exporter.klaviyo.responses import Account, AccountUsage, KlaviyoList
 
 NEEDED = ("accounts:read", "lists:read", "lists:write", "profiles:read", "profiles:write")
 SKEW_S = 120.0  # if clocks differ by more, times in reports and in Klaviyo cannot be compared
@@ -39,6 +39,8 @@ class KlaviyoAccount(Protocol):
     def account(self) -> Account: ...
     def probe_scopes(self) -> dict[str, bool]: ...
     def probe_writing(self) -> dict[str, bool | None]: ...
+    def usage(self) -> AccountUsage | None: ...
+    def profiles_by_email(self, emails: Sequence[str]) -> dict[str, str]: ...
     def find_list(self, list_id: str) -> KlaviyoList: ...
     def lists(
         self, name: str | None = None, *, with_flows: bool = False
@@ -107,6 +109,7 @@ def try_key(client: KlaviyoAccount, *, now: datetime) -> Check:
         account = Account(id="", name="")
         scopes["accounts:read"] = False
     scopes |= client.probe_scopes() | client.probe_writing()
+    usage = client.usage()
     skew_s = (now - account.asked_at).total_seconds() if account.asked_at else None
     missing = [scope for scope in NEEDED if scopes.get(scope) is False]
     message, hint = "", ""
@@ -128,6 +131,7 @@ def try_key(client: KlaviyoAccount, *, now: datetime) -> Check:
         scopes=scopes,
         clock_skew_s=skew_s,
         revision=client.revision,
+        room=usage.room if usage else None,
         message=message,
         hint=hint,
     )

@@ -14,20 +14,23 @@ from exporter.management.forms import ConnectionForm, ExportForm, NewConnectionF
 from exporter.management.views import (
     PAGE,
     ActorView,
+    AttentionView,
     AuditView,
     ConnectionView,
     ConsentView,
     ExportView,
+    LeftAsideView,
     ListView,
     Page,
     RunView,
     SegmentView,
     StartedView,
     SuggestionView,
+    WhyView,
 )
 
 WithExports = Literal["refuse", "detach", "remove"]
-Rows = Literal["rejected", "duplicates"]
+Rows = Literal["rejected", "duplicates", "left_out"]
 
 
 class App(Protocol):
@@ -73,3 +76,7 @@ class App(Protocol):
     def report(self, run_id: str) -> dict[str, Any]: ...
     def rows(self, run_id: str, kind: Rows) -> Iterator[bytes]: ...
     def cancel_run(self, run_id: str) -> RunView: ...
+
+    def attention(self) -> list[AttentionView]: ...
+    def why(self, identifier: str) -> list[WhyView]: ...
+    def left_aside(self) -> list[LeftAsideView]: ...

@@ -12,18 +12,14 @@ Nothing that is logged here holds an address.
 from __future__ import annotations
 
 import csv
-import json
-import re
 import tempfile
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import ConfigError, ExporterError, Transient
-from exporter.planning import emails, phones
+from exporter.errors import ExporterError, Transient
+from exporter.management.person import Person
 from exporter.planning.plan import REJECTED_CSV
 from exporter.planning.row_lists import REJECTED_COLUMNS, csv_writer
 from exporter.runs.plan_store import PlanStore
@@ -65,7 +61,7 @@ def forget(store: Store, runs: RunStore, plans: PlanStore, identifiers: Sequence
 
     Repeating it is harmless.
     """
-    person = _Person(identifiers)
+    person = Person(identifiers)
     erasure = Erasure()
     for export_id in store.folders("runs/"):
         for name in store.folders(run_folder(export_id)):
@@ -76,7 +72,7 @@ def forget(store: Store, runs: RunStore, plans: PlanStore, identifiers: Sequence
     return erasure
 
 
-def _look_into(store: Store, name: str, person: _Person, erasure: Erasure) -> None:
+def _look_into(store: Store, name: str, person: Person, erasure: Erasure) -> None:
     try:
         found = store.read(name)
     except Transient:
@@ -93,7 +89,7 @@ def _forget_in_run(
     runs: RunStore,
     plans: PlanStore,
     run_id: str,
-    person: _Person,
+    person: Person,
     erasure: Erasure,
 ) -> None:
     folder = run_folder(run_id)
@@ -121,7 +117,7 @@ def _forget_in_run(
         erasure.erased.append((name, f"identifiers blanked: {rows}"))
 
 
-def _blank_rows(store: Store, name: str, person: _Person, region: str | None) -> int:
+def _blank_rows(store: Store, name: str, person: Person, region: str | None) -> int:
     """Blank the person's identifiers and kept rows in a list of rejected rows; count these rows.
 
     File, line and reason stay. region: of the run's telephone numbers.
@@ -150,81 +146,3 @@ def _is_of_plan(name: str) -> bool:
     """Tell whether a name is in a plan's folder: deleted by now, or part of an open run."""
     segments = name.split("/")
     return segments[0] == "runs" and any(segment.startswith("plan-") for segment in segments[3:4])
-
-
-class _Person:
-    """A person, by what they are known by."""
-
-    def __init__(self, identifiers: Sequence[str]) -> None:
-        given = [each.strip().lower() for each in identifiers if each.strip()]
-        if not given:
-            raise ConfigError("no person was named", hint="Name at least one person.")
-        addresses = {
-            spelling for each in given if "@" in each for spelling in emails.spellings(each)
-        }
-        self._addresses = re.compile("|".join(map(_address, addresses)) or NEVER)
-        self._others = [each for each in given if "@" not in each]
-        cells = {
-            form
-            for each in self._others
-            for form in (each, each.replace('"', '""'), json.dumps(each, ensure_ascii=False)[1:-1])
-        }
-        self._cells = re.compile("|".join(map(_cell, cells)) or NEVER)
-        self._numbers = lru_cache(self._numbers_in)
-
-    def is_named_in(self, text: str) -> bool:
-        """Tell whether a text holds one of the person's addresses.
-
-        "Ada <ADA@example.com>" holds ada@example.com, but xada@example.com does not.
-        """
-        return self._addresses.search(_plain(text)) is not None
-
-    def is_in(self, cell: str, region: str | None) -> bool:
-        """Tell whether a cell, or a cell of the row that it holds, names the person.
-
-        Telephone numbers are found however they are written, see `phones.digits_pattern`. It is
-        better to blank one row too many than to leave one because somebody typed "tel:" or left out
-        the country code. region: of numbers without a country code.
-        """
-        text, numbers = _plain(cell), self._numbers(region)
-        runs = (part for run in _TELEPHONE.findall(text) for part in {run, *run.split("/")})
-        return (
-            self._addresses.search(text) is not None
-            or self._cells.search(text) is not None
-            or any(numbers.fullmatch(re.sub(r"\D", "", run)) for run in runs)
-        )
-
-    def _numbers_in(self, region: str | None) -> re.Pattern[str]:
-        """Make a pattern of the digits of the person's telephone numbers.
-
-        What is not a telephone number by the rules counts with the digits that were given.
-        """
-        given = [
-            each
-            for each in self._others
-            if _TELEPHONE.fullmatch(each.removeprefix("tel:").lstrip("+( "))
-        ]
-        patterns = (
-            phones.digits_pattern(each, region) or re.sub(r"\D", "", each) for each in given
-        )
-        return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or NEVER)
-
-
-NEVER = r"(?!)"
-_TELEPHONE = re.compile(r"(?<![\w@-])\d[\d ().\-/\u00a0]{4,}\d(?![\w@])")
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).lower()
-
-
-def _address(address: str) -> str:
-    return rf"(?<![\w.%+-]){re.escape(_plain(address))}(?![\w-]|\.\w)"
-
-
-def _cell(identifier: str) -> str:
-    """Make a pattern of a whole cell, of a row with any separator or of JSON.
-
-    The cell may begin with the quote that keeps a spreadsheet from calculating it.
-    """
-    return rf"(?:^|[,;|\t\r\n\"'])\s*{re.escape(_plain(identifier))}\s*(?:$|[,;|\t\r\n\"])"

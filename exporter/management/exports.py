@@ -12,7 +12,7 @@ from exporter.definitions.catalog import Catalog
 from exporter.definitions.connection import Connection
 from exporter.definitions.export import Export
 from exporter.definitions.mapped_fields import resolve
-from exporter.errors import ExporterError, MappingError, ScopeMissing
+from exporter.errors import Conflict, ExporterError, MappingError, ScopeMissing, Transient
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management import views
 from exporter.management.access import Access, ManagementLimits, check_etag, is_unchanged
@@ -22,6 +22,7 @@ from exporter.management.roles import Action
 from exporter.management.runs import newest_runs
 from exporter.management.segments import columns_of
 from exporter.management.views import ExportView
+from exporter.planning.new_people import NewPeople, count_new_people
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import plan_summary
@@ -161,6 +162,7 @@ class Exports:
         export, _ = self.access.export(Action.PLAN_EXPORT, export_id)
         if show_values:
             self.access.export(Action.READ_ROWS, export_id)
+        obstacle = self._obstacle(export)
         manifest = self.container.freeze_newest(export)
         limits = self.limits.plan
         with tempfile.TemporaryDirectory() as name:
@@ -169,15 +171,48 @@ class Exports:
             plan = make_plan(sources, export.mapping, folder, limits=limits)
             reader = PlanReader(plan, folder, list_id=export.list_id, memory_mb=limits.memory_mb)
             try:
-                return plan_summary(
+                summary = plan_summary(
                     plan,
                     reader.sample(SAMPLES),
                     max_profiles=export.max_profiles,
                     share=self.limits.pacer_share,
                     show_values=show_values,
+                    new_people=self._new_people(export, reader),
                 )
             finally:
                 reader.close()
+        if obstacle and not summary["message"]:
+            summary |= {"message": obstacle.message, "hint": obstacle.hint}
+        return summary
+
+    def _obstacle(self, export: Export) -> ExporterError | None:
+        """Say why a run would fail whatever its rows: no consent, no key, no list."""
+        if export.connection is None:
+            return Conflict("the export is detached", hint="Give the export a connection.")
+        try:
+            connection = self.catalog.connection(export.connection)
+            if connection is None:
+                hint = "Give the export another connection."
+                return Conflict(f"the connection {export.connection} was removed", hint=hint)
+            if connection.consent is None:
+                return Conflict(
+                    f"nobody has agreed to send data through {connection.name}",
+                    hint="An administrator must agree first.",
+                )
+            self.keys.client(connection).find_list(export.list_id)
+        except Transient:
+            return None  # a run would try again
+        except ExporterError as exc:
+            return exc
+        return None
+
+    def _new_people(self, export: Export, reader: PlanReader) -> NewPeople | None:
+        """Count a plan's new people; None without a connection or a key that works."""
+        found = self.catalog.find(Connection, export.connection) if export.connection else None
+        try:
+            return count_new_people(self.keys.client(found[0]), reader) if found else None
+        except ExporterError:  # no key
+            return None
 
     # What a person should know who saved an export. Nothing here keeps it from being saved.
 
@@ -265,6 +300,7 @@ class Exports:
             connection=connection,
             runs=newest_runs(self.store, self.run_store, export.id),
             refreshed=self.run_store.refreshed(export.id),
+            now=self.access.now(),
             warnings=warnings,
         )
 

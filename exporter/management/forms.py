@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from exporter.definitions.definition import ID_PATTERN
 from exporter.definitions.export import LIST_ID_PATTERN, each_named_once
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import TIME_PATTERN, Schedule
-from exporter.errors import Invalid, Problem
+from exporter.errors import Invalid, Problem, plain_words
 
 MAX_SEGMENT = 500  # a destination and a table; each is one name in a path
 
@@ -87,6 +88,14 @@ class ConsentForm(_Form):
     version: str
 
 
+class PersonForm(_Form):
+    """A person to be looked for, by an address, telephone number or external id."""
+
+    identifier: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)
+    ]
+
+
 class ListForm(_Form):
     """A new list in Klaviyo."""
 
@@ -124,7 +133,18 @@ def parse(form: type[AnyForm], document: Any) -> AnyForm:
     try:
         return form.model_validate(document)
     except ValidationError as exc:
-        raise invalid(exc) from None
+        raise Invalid(*(_guessed(each, form) for each in invalid(exc).problems)) from None
+
+
+def _guessed(problem: Problem, form: type[BaseModel]) -> Problem:
+    """Add the field that a person may have meant to one that there is not."""
+    if problem.message != _MESSAGES["extra_forbidden"]:
+        return problem
+    known = [*form.model_fields, *Schedule.model_fields]
+    near = difflib.get_close_matches(problem.field.rpartition(".")[2].lower(), known, n=1)
+    return (
+        Problem(problem.field, f"{problem.message}. Did you mean {near[0]}?") if near else problem
+    )
 
 
 def invalid(error: ValidationError) -> Invalid:
@@ -149,7 +169,7 @@ def _field(loc: Sequence[int | str]) -> str:
 def _message(kind: str, said: str) -> str:
     if words := next((words for pattern, words in _PATTERNS.items() if pattern in said), ""):
         return words
-    return _MESSAGES.get(kind, said).removeprefix("Value error, ")
+    return _MESSAGES.get(kind) or plain_words(said)
 
 
 # What people should give where a pattern does not match.

@@ -23,13 +23,14 @@ from pydantic import SecretStr
 
 from exporter.definitions import consent
 from exporter.definitions.catalog import Catalog
-from exporter.errors import Invalid
+from exporter.errors import ExporterError, Invalid
 from exporter.management.access import (
     DEFAULT_LIMITS,
     Access,
     ManagementLimits,
 )
 from exporter.management.api_keys import Keys, KlaviyoAccount, Secrets
+from exporter.management.attention import attention, attention_to_files
 from exporter.management.audit import PLACE, Audit
 from exporter.management.connections import Connections
 from exporter.management.exports import Exports
@@ -40,6 +41,7 @@ from exporter.management.views import (
     NO_CURSOR,
     PAGE,
     ActorView,
+    AttentionView,
     AuditView,
     ConsentView,
     Page,
@@ -73,6 +75,29 @@ class ActorsApp(Connections, Exports, Runs, Segments):
         """Check each thing that the app needs: "ok", or what is wrong with it."""
         self.access.check(Action.SEE_HEALTH)
         return self.check_health()
+
+    def attention(self) -> list[AttentionView]:
+        """List what needs attention over all exports, errors first.
+
+        Of connections, an actor is told what they may see.
+        """
+        self.access.check(Action.SEE_EXPORTS)
+        sees = self.access.may(Action.SEE_CONNECTIONS, shared=True)
+        exports = self.exports()
+        found = attention(self.check_health(), self.connections() if sees else [], exports)
+        try:
+            found += attention_to_files(exports, self.segments(), self.left_aside())
+        except ExporterError as exc:
+            found.append(
+                AttentionView(
+                    severity="error",
+                    about="app/snapshots",
+                    name="snapshots",
+                    problem=exc.message,
+                    hint=exc.hint,
+                )
+            )
+        return sorted(found, key=lambda each: each.severity != "error")
 
     def changes(self, *, limit: int = PAGE, cursor: str = "") -> Page[AuditView]:
         """List the recorded changes, newest first. cursor: `next` of the previous page."""

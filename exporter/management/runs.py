@@ -14,9 +14,10 @@ from exporter.definitions.catalog import Catalog
 from exporter.definitions.export import Export
 from exporter.errors import Conflict, DocumentUnreadable, ExporterError, Invalid, Unknown
 from exporter.management import views
-from exporter.management.access import Access
+from exporter.management.access import Access, ManagementLimits
 from exporter.management.app import Rows
 from exporter.management.history import Place, newest_first
+from exporter.management.person import Person
 from exporter.management.roles import Action
 from exporter.management.views import (
     DELIVERED,
@@ -25,16 +26,23 @@ from exporter.management.views import (
     Page,
     RunView,
     StartedView,
+    WhyView,
     check_limit,
 )
+from exporter.management.why import PersonSearch
 from exporter.orchestration.start_run import RunStarter
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
+from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV
 from exporter.runs.run import RUN_ID, Run, RunName
 from exporter.runs.run_store import RunStore
+from exporter.snapshots.container import SnapshotContainer
 from exporter.storage.protocols import NotThere, Store
 
 NEWEST_RUNS = 5  # of an export are read, at most, for its status and when it last delivered
-ROW_FILES: dict[Rows, str] = {"rejected": REJECTED_CSV, "duplicates": DUPLICATES_CSV}
+ROW_FILES: dict[Rows, str] = {
+    "rejected": REJECTED_CSV,
+    "duplicates": DUPLICATES_CSV,
+    "left_out": LEFT_OUT_CSV,
+}
 CHUNK_BYTES = 65_536
 
 
@@ -46,6 +54,8 @@ class Runs:
     catalog: Catalog
     store: Store
     run_store: RunStore
+    container: SnapshotContainer
+    limits: ManagementLimits
     starter: RunStarter
 
     def run_export(self, export_id: str) -> RunView:
@@ -94,12 +104,15 @@ class Runs:
         return self._run_view(self._permitted_run(Action.SEE_RUNS, run_id))
 
     def report(self, run_id: str) -> dict[str, Any]:
-        """Show the report of a closed run, as `runs/report.py` writes it."""
+        """Show the report of a closed run, as `runs/report.py` writes it, and who canceled it."""
         run = self._permitted_run(Action.SEE_RUNS, run_id)
         found = self.store.read(run.folder + "report.json")
         if found is None:
             raise Unknown(f"there is no report of {run_id}", hint="An open run has none yet.")
-        return dict(json.loads(found.data))
+        report = dict(json.loads(found.data))
+        if by := self.run_store.canceled_by(run_id):
+            report["canceled_by"] = by
+        return report
 
     def rows(self, run_id: str, kind: Rows, *, max_bytes: int | None = None) -> Iterator[bytes]:
         """Give the CSV file of rejected rows, which names people, or of duplicates, in chunks.
@@ -124,14 +137,44 @@ class Runs:
             raise Conflict(f"the file has over {max_bytes:,} bytes", hint=hint)
         return _chunks(path, folder)
 
+    def why(self, identifier: str) -> list[WhyView]:
+        """Say in which runs a person was left out and why, or that they were delivered.
+
+        The runs that left the person out are listed by export, newest first; of runs whose rows the
+        actor may not read, nothing. If an export's newest run that was planned left out no row of
+        theirs, its snapshot is read again, which takes as long as a plan.
+        """
+        self.access.check(Action.READ_ROWS)
+        person = Person([identifier])
+        search = PersonSearch(store=self.store, container=self.container, limits=self.limits)
+        return [
+            found
+            for export in self.catalog.exports()
+            for found in self._why_in(export, person, search)
+        ]
+
+    def _why_in(self, export: Export, person: Person, search: PersonSearch) -> Iterator[WhyView]:
+        is_newest = True
+        for place in newest_first(self.store, self.run_store, export.id):
+            run = self.run_store.readable(f"{export.id}/{place.name}")
+            if run is None or not run.plan:
+                continue
+            shared = self.access.is_shared(run.connection)
+            if not self.access.may(Action.READ_ROWS, shared=shared):
+                continue
+            found = search.in_rejected_rows(run, person)
+            yield from found.rows
+            if is_newest and not found.rows:
+                yield from search.in_snapshot(run, person, unnamed=found.unnamed)
+            is_newest = False
+
     def cancel_run(self, run_id: str) -> RunView:
         """Stop a run: no batch leaves later than 0.3 s from now."""
         run = self._permitted_run(Action.CANCEL_RUN, run_id)
         if not run.status.is_open:
             raise Conflict(f"the run is over: {run.status}", hint="Look at its report.")
         with self.access.recording_of(Action.CANCEL_RUN, f"runs/{run_id}"):
-            # No name: what goes into the run is logged. The record of changes says who it was.
-            self.run_store.cancel(run_id, why="cancelled by a person")
+            self.run_store.cancel(run_id, who=self.access.actor.name)
         return self._run_view(run)
 
     def _run_in_list(self, run_id: str, at: datetime) -> RunView | None:

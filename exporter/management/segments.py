@@ -8,19 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.definitions.catalog import Catalog
 from exporter.definitions.suggestions import suggest
 from exporter.errors import ExporterError, NoSnapshot
 from exporter.management.access import Access, ManagementLimits
 from exporter.management.roles import Action
-from exporter.management.views import SegmentView, SuggestionView
+from exporter.management.views import LeftAsideView, SegmentView, SuggestionView
 from exporter.reading.source import count_rows, read_columns
 from exporter.snapshots.container import SnapshotContainer
+from exporter.snapshots.left_aside import left_aside
 from exporter.snapshots.paths import SnapshotRef
 from exporter.snapshots.segments import Found, newest_snapshots, read_members, save_members
 from exporter.storage.protocols import Store
 
 logger = logging.getLogger(__name__)
 
+MOST_LEFT_ASIDE = 1_000  # files of one answer
 GZIP_RATIO = 10  # a guess: how many times larger a .gz file is when it is read
 
 
@@ -29,6 +32,7 @@ class Segments:
     """The segments that a person may see."""
 
     access: Access
+    catalog: Catalog
     store: Store
     container: SnapshotContainer
     limits: ManagementLimits
@@ -56,6 +60,25 @@ class Segments:
         columns = columns_of(self.container, segment)
         mapping = suggest(columns, _types_of(self.container, segment))
         return SuggestionView(columns=list(columns), mapping=mapping)
+
+    def left_aside(self) -> list[LeftAsideView]:
+        """List the files that look like data and belong to no snapshot: the newest, if many.
+
+        Each is told with the segment of an export whose name its path bears.
+        """
+        self.access.check(Action.SEE_SEGMENTS)
+        found = left_aside(self.container.blobs(), most=MOST_LEFT_ASIDE).newest
+        segments = [segment for export in self.catalog.exports() for segment in export.segments]
+        return [
+            LeftAsideView(
+                name=each.blob.name,
+                why=each.why,
+                segment=next((segment for segment in segments if each.bears(segment)), None),
+                size_bytes=each.blob.size_bytes,
+                modified_at=each.blob.modified_at,
+            )
+            for each in found
+        ]
 
     def _members(self, arrived: Sequence[Found]) -> dict[str, int]:
         """Tell how many members segments have, by name.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,9 +20,8 @@ from exporter.definitions.schedule import Schedule
 from exporter.errors import DocumentUnreadable, Invalid, Problem
 from exporter.klaviyo.responses import KlaviyoList
 from exporter.management.roles import Action, Actor, may
-from exporter.rejection_reasons import RejectReason
 from exporter.runs.run import DELIVERED as DELIVERED
-from exporter.runs.run import Counts, Run
+from exporter.runs.run import Counts, Phase, Run, Status
 from exporter.sending.delivery import Delivery
 
 PAGE, MAX_PAGE = 50, 200  # items of a page: unless somebody says otherwise, and at most
@@ -111,7 +110,9 @@ class RunView(_View):
 
     counts: None for a run that ended before its files were read. accepted: profiles that Klaviyo
     accepted. confirmed: those of them that Klaviyo says it imported. unknown: those whose result
-    Klaviyo has not told. problem: why the run's document cannot be read; then little is known.
+    Klaviyo has not told. phase_at: when it entered its phase. waits_for, waits_until: of an open
+    run, until it is tried again. problem: why the run's document cannot be read; then little is
+    known.
     """
 
     id: str
@@ -134,15 +135,19 @@ class RunView(_View):
     accepted: int | None = None
     confirmed: int | None = None
     unknown: int | None = None
+    phase_at: datetime | None = None
+    waits_for: str = ""
+    waits_until: datetime | None = None
     problem: str = ""
 
 
 class ExportView(_View):
     """An export: the columns that Customer Insights shows for its own, and the rest.
 
-    status: of its last run, else "Not started". refreshed: when a run last delivered. warnings:
-    what somebody who has just saved it should know. problem: why its document cannot be read;
-    then only its id is known, and it does not run.
+    status: of its last run, else "Not started". refreshed: when a run last delivered. next_run_at:
+    the next moment of its schedule; None if it waits for snapshots or does not run. warnings: what
+    somebody who has just saved it should know. problem: why its document cannot be read; then only
+    its id is known, and it does not run.
     """
 
     id: str
@@ -154,6 +159,7 @@ class ExportView(_View):
     schedule: Schedule
     schedule_text: str
     refreshed: datetime | None
+    next_run_at: datetime | None = None
     created: Change | None
     changed: Change | None
     may: list[str]
@@ -217,6 +223,47 @@ class AuditView(_View):
     outcome: str = ""
 
 
+class AttentionView(_View):
+    """Something that needs attention. about: such as exports/vips or app/queue."""
+
+    severity: Literal["error", "warning"]
+    about: str
+    name: str
+    problem: str
+    hint: str = ""
+    run: str | None = None
+    since: datetime | None = None
+
+
+class WhyView(_View):
+    """What became of one person in one run.
+
+    outcome: "left out" (then source, line, column and reason say where and why), "delivered", "not
+    in the snapshot", or "unknown".
+    """
+
+    run: str
+    export: str
+    created_at: datetime
+    status: str
+    outcome: str
+    message: str
+    source: str = ""
+    line: int | None = None
+    column: str = ""
+    reason: str = ""
+
+
+class LeftAsideView(_View):
+    """A file that belongs to no snapshot. segment: of an export, whose name the path bears."""
+
+    name: str
+    why: str
+    segment: str | None
+    size_bytes: int
+    modified_at: datetime
+
+
 Item = TypeVar("Item")
 
 
@@ -234,7 +281,7 @@ def check_limit(limit: int) -> int:
     return limit
 
 
-Named = TypeVar("Named", ConnectionView, ExportView, ListView, SegmentView)
+Named = TypeVar("Named", ConnectionView, ExportView, ListView, SegmentView, LeftAsideView)
 
 
 def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
@@ -251,9 +298,11 @@ def page_of(found: Sequence[Named], *, limit: int, cursor: str) -> Page[Named]:
     return Page[Named](items=left[:limit], next=following)
 
 
-def _place(view: ConnectionView | ExportView | ListView | SegmentView) -> str:
+def _place(view: ConnectionView | ExportView | ListView | SegmentView | LeftAsideView) -> str:
     """Sort pages by name, then by id. The tab sorts before other characters."""
-    return f"{view.name.casefold()}\t{'' if isinstance(view, SegmentView) else view.id}"
+    if isinstance(view, SegmentView | LeftAsideView):
+        return f"{view.name.casefold()}\t{view.name}"
+    return f"{view.name.casefold()}\t{view.id}"
 
 
 def connection_view(
@@ -289,6 +338,7 @@ def export_view(
     connection: Connection | None,
     runs: Sequence[Run],
     refreshed: datetime | None = None,
+    now: datetime,
     warnings: Sequence[str] = (),
 ) -> ExportView:
     """Show an export. connection: the export's own; None if it is detached or gone.
@@ -307,6 +357,7 @@ def export_view(
         status=str(last.status) if last else NOT_STARTED,
         schedule=export.schedule,
         schedule_text=export.schedule.describe(),
+        next_run_at=export.schedule.next_after(now) if export.is_active else None,
         refreshed=refreshed or max((moment for moment in delivered if moment), default=None),
         created=export.created,
         changed=export.changed,
@@ -373,18 +424,14 @@ def saved(view: ExportView, etag: str) -> ExportView:
 
 def run_view(run: Run, *, delivery: Delivery | None = None) -> RunView:
     """Show a run. delivery: what became of an open run's batches so far."""
-    counts: Counts | None = run.counts
+    counts = run.counts if run.is_counted or run.status.is_open else None
     accepted = confirmed = unknown = None
-    if run.plan or run.counts.rows:
-        accepted, confirmed, failed = run.counts.accepted, run.counts.delivered, 0
-        if delivery:
-            accepted, confirmed = delivery.accepted_profiles, delivery.confirmed_profiles()
-            failed = delivery.failed_profiles()
-        else:
-            failed = run.counts.rejected.get(RejectReason.FAILED_IN_KLAVIYO, 0)
-        unknown = max(accepted - confirmed - failed, 0)
-    elif not run.status.is_open:
-        counts = None
+    if run.is_counted and delivery:
+        accepted, confirmed = delivery.accepted_profiles, delivery.confirmed_profiles()
+        unknown = max(accepted - confirmed - delivery.failed_profiles(), 0)
+    elif run.is_counted:
+        accepted, confirmed = run.counts.accepted, run.counts.delivered
+        unknown = run.counts.unknown
     return RunView(
         id=run.run_id,
         export=run.export,
@@ -403,10 +450,25 @@ def run_view(run: Run, *, delivery: Delivery | None = None) -> RunView:
         counts=counts,
         message=run.message,
         hint=run.hint,
+        phase_at=run.phase_at,
+        waits_for=_waits_for(run),
+        waits_until=run.waits_until,
         accepted=accepted,
         confirmed=confirmed,
         unknown=unknown,
     )
+
+
+def _waits_for(run: Run) -> str:
+    if run.message or not run.status.is_open:
+        return run.message if run.status.is_open else ""
+    if run.status is Status.QUEUED:
+        return "its turn"
+    if run.phase is Phase.CONFIRM:
+        return "Klaviyo, which imports what it accepted"
+    if run.phase is Phase.FINISH:
+        return "Klaviyo's count of the list"
+    return ""
 
 
 def damaged_run_view(run_id: str, *, at: datetime, problem: DocumentUnreadable) -> RunView:

@@ -32,13 +32,12 @@ from exporter.orchestration.results import (
     settle_message,
 )
 from exporter.orchestration.start_run import RunStarter
-from exporter.runs.run import Status, new_run_id
+from exporter.runs.run import Because, Status, new_run_id
 from exporter.runs.run_store import AGAIN_HINT, RunStore
 from exporter.snapshots.completeness import NeverCame, NotYet, Settled
 from exporter.snapshots.container import Arrived, SnapshotContainer
 from exporter.snapshots.manifest import Manifest
 from exporter.snapshots.paths import (
-    MODEL_NAME,
     NotASnapshot,
     SnapshotRef,
     is_model,
@@ -93,9 +92,9 @@ class Arrivals:
         logger.info("blob noted", extra={"segment": ref.segment, "wait_s": delay_s})
         self.queue_check(blob_name, delay_s=delay_s)
 
-    def queue_check(self, blob_name: str, *, delay_s: float = 0) -> None:
-        """Queue a check of the snapshot of a blob."""
-        self._queue.put(settle_message(blob_name), delay_s=delay_s)
+    def queue_check(self, blob_name: str, *, delay_s: float = 0, missed: bool = False) -> None:
+        """Queue a check of the snapshot of a blob. missed: no event told of it."""
+        self._queue.put(settle_message(blob_name, missed=missed), delay_s=delay_s)
 
     def check_snapshot(self, message: Message, blob_name: str, *, redelivered: bool) -> LookResult:
         """Start the runs on a blob's snapshot if it is complete, else come back.
@@ -155,7 +154,8 @@ class Arrivals:
             case NotYet(wait_s, why):
                 return Again({**message, "tries": 0}, wait_s, why)
             case Settled():
-                self._start_each(exports, ref, redelivered=redelivered)
+                because: Because = "hourly look" if message.get("missed") else "arrival"
+                self._start_each(exports, ref, because=because, redelivered=redelivered)
                 return RunsStarted(ref.segment)
             case NeverCame(missing):
                 why = f"{len(missing)} partitions that model.json names never came"
@@ -172,20 +172,19 @@ class Arrivals:
                 return NobodyWaits(ref.segment)
 
     def _check_described(self, model_name: str) -> LookResult:
-        """When a model.json arrives, check the newest snapshots below it again.
+        """When a model.json arrives, check the newest snapshots that it may describe again.
 
         If it now describes the files differently, failed runs start over.
         """
-        folder = model_name.removesuffix(MODEL_NAME)
         newest: dict[str, Arrived] = {}
-        for each in self._container.arrived_below(folder, lambda ref: ref.model == model_name):
+        for each in self._container.described_by(model_name):
             newest.setdefault(each.ref.segment, each)
         for each in newest.values():
             self.queue_check(each.last.name)
         return RunsStarted(model_name)
 
     def _start_each(
-        self, exports: Sequence[Export], ref: SnapshotRef, *, redelivered: bool
+        self, exports: Sequence[Export], ref: SnapshotRef, *, because: Because, redelivered: bool
     ) -> None:
         """Start a run for each export. One that cannot be started does not keep the others back.
 
@@ -194,19 +193,21 @@ class Arrivals:
         errors = []
         for export in exports:
             try:
-                self._start(export, ref, redelivered=redelivered)
+                self._start(export, ref, because=because, redelivered=redelivered)
             except ExporterError as exc:
                 errors.append(exc)
         if errors:
             raise errors[0]
 
-    def _start(self, export: Export, ref: SnapshotRef, *, redelivered: bool) -> None:
+    def _start(
+        self, export: Export, ref: SnapshotRef, *, because: Because, redelivered: bool
+    ) -> None:
         others = [segment for segment in export.segments if not ref.is_of(segment)]
         newest = self._container.newest_of_each(others, [export.mapping])
         found = {**dict.fromkeys(export.segments, ref), **newest}
         manifest = self._container.freeze_each(export, found)
         attempt = 1
-        while not self._starter.create(export, manifest, because="arrival", attempt=attempt):
+        while not self._starter.create(export, manifest, because=because, attempt=attempt):
             run = self._runs.readable(new_run_id(export.id, manifest, attempt))
             if run and run.status is Status.FAILED and run.manifest != manifest:
                 attempt += 1  # model.json now describes the same files differently

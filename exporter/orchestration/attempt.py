@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 
 import duckdb
 
@@ -77,7 +78,9 @@ class Attempt:
             try:
                 with lease.kept(held, pacer=pacer.to_json):
                     return self._take(step)
-            except (LeaseHeld, StoreMoved) as exc:
+            except LeaseHeld as exc:
+                return Again(step_message(step.run), exc.retry_after_s or SOON_S, exc.message)
+            except StoreMoved as exc:
                 return Again(step_message(step.run), SOON_S, exc.message)
             except ExporterError as exc:
                 error = exc
@@ -138,6 +141,7 @@ class Attempt:
         changes = {
             "step": step.run.step + 1,
             "setbacks": setbacks,
+            "waits_until": self._with.now() + timedelta(seconds=wait_s),
             "message": error.message,
             "hint": error.hint,
         }
@@ -152,7 +156,7 @@ class Attempt:
         export = self._catalog.export(run.export)
         if export is None or self._container.is_gone(run.manifest):
             return step.end_early(
-                Status.SKIPPED if run.because == "arrival" else Status.FAILED,
+                Status.SKIPPED if run.because in ("arrival", "hourly look") else Status.FAILED,
                 message="the snapshot is gone: its files were deleted while they were read",
                 hint="Run the export in Customer Insights again.",
             )

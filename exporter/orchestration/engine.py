@@ -17,13 +17,14 @@ from exporter.orchestration.attempt import Attempt
 from exporter.orchestration.cleanup import Cleanup
 from exporter.orchestration.dispatcher import Dispatcher
 from exporter.orchestration.due_schedules import DueSchedules, Timetables
-from exporter.orchestration.health import Health
+from exporter.orchestration.health import Check, Health
 from exporter.orchestration.lease import AccountLeases
 from exporter.orchestration.missed_arrivals import MissedArrivals
 from exporter.orchestration.run_step import Collaborators, Klaviyo
 from exporter.orchestration.start_run import RunStarter
 from exporter.orchestration.timer import Timer
 from exporter.orchestration.withdrawal import Withdrawal
+from exporter.orchestration.work_places import WorkPlaces
 from exporter.runs.notices import Notice, Notices
 from exporter.runs.plan_store import PlanStore
 from exporter.runs.run_store import RunStore
@@ -101,6 +102,7 @@ def build_engine(
         runs=runs,
         plans=plans,
         withdrawal=Withdrawal(catalog, runs),
+        places=WorkPlaces(clock=clock),
         read_secret=read_secret,
         open_klaviyo=open_klaviyo,
         limits=limits,
@@ -111,9 +113,10 @@ def build_engine(
     )
     attempt = Attempt(collaborators, leases, catalog, container, starter)
     timetables = Timetables(store)
+    missed = MissedArrivals(store, container, catalog, arrivals, timetables)
     timer = Timer(
         DueSchedules(timetables, catalog, container, starter),
-        MissedArrivals(store, container, catalog, arrivals, timetables),
+        missed,
         runs,
         leases,
         queue,
@@ -131,7 +134,8 @@ def build_engine(
         ),
         now=now,
     )
-    all_checks = {"state": store.ping, "snapshots": snapshots.ping, **checks}
+    all_checks: dict[str, Check] = {"state": store.ping, "snapshots": snapshots.ping, **checks}
+    all_checks["events"] = lambda: missed.remark(now())
     return Engine(
         store=store,
         snapshots=snapshots,

@@ -2,38 +2,97 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from exporter.errors import ExporterError
+from exporter.logs import cause_of
+
+logger = logging.getLogger(__name__)
 
 FRESH_S = 20.0  # how old an answer may be: anybody may ask, and each new one reads the vault
+ANSWER_S = 5.0  # how long each part may take
+OK = "ok"
+
+Check = Callable[[], str | None]
 
 
 class Health:
-    """Asks each collaborator, and keeps the answers for a while."""
+    """Asks all parts side by side, and keeps the answers for a while. Safe for threads.
+
+    Nobody waits for longer than ANSWER_S, and no lock is held meanwhile. A part that hangs is not
+    asked again until it has answered.
+    """
 
     def __init__(
-        self, checks: Mapping[str, Callable[[], None]], *, clock: Callable[[], float]
+        self,
+        checks: Mapping[str, Check],
+        *,
+        clock: Callable[[], float],
+        answer_s: float = ANSWER_S,
     ) -> None:
-        """checks: by name, what raises an ExporterError where something is wrong."""
-        self._checks, self._clock = checks, clock
-        self._answers: dict[str, str] = {}
-        self._asked_at = -FRESH_S
-        self._lock = threading.Lock()
+        """checks: by name, what raises an ExporterError where something is wrong.
+
+        What a check returns is a remark on something that works and should be looked at.
+        """
+        self._parts = {name: _Part(name, check, clock) for name, check in checks.items()}
+        self._answer_s = answer_s
 
     def check(self) -> dict[str, str]:
-        """Return for each collaborator "ok", or what is wrong with it."""
-        with self._lock:  # whoever asks meanwhile waits for the same answer
-            if not 0 <= self._clock() - self._asked_at < FRESH_S:
-                self._answers = {name: _outcome(check) for name, check in self._checks.items()}
-                self._asked_at = self._clock()
-            return dict(self._answers)
+        """Return for each part "ok", with a remark if there is one, or what is wrong with it."""
+        asked = [(name, part, part.ask()) for name, part in self._parts.items()]
+        deadline = time.monotonic() + self._answer_s
+        return {name: part.answer(done, deadline) for name, part, done in asked}
 
 
-def _outcome(check: Callable[[], None]) -> str:
+class _Part:
+    """One part, its last answer, and the question that is under way."""
+
+    def __init__(self, name: str, check: Check, clock: Callable[[], float]) -> None:
+        self._name, self._check, self._clock = name, check, clock
+        self._lock = threading.Lock()
+        self._answer, self._answered_at = "", -FRESH_S
+        self._asking: threading.Event | None = None
+
+    def ask(self) -> threading.Event | None:
+        """Begin to ask, unless the last answer is fresh; return what is set when it is there."""
+        with self._lock:
+            if self._asking is None and not 0 <= self._clock() - self._answered_at < FRESH_S:
+                self._asking = threading.Event()
+                thread = threading.Thread(
+                    target=self._run, args=(self._asking,), name=f"health {self._name}", daemon=True
+                )
+                thread.start()
+            return self._asking
+
+    def answer(self, done: threading.Event | None, deadline: float) -> str:
+        """Return the answer, or that there is none yet."""
+        if done is not None and not done.wait(max(0.0, deadline - time.monotonic())):
+            return "did not answer in time. Look at its page in the Azure portal."
+        with self._lock:
+            return self._answer
+
+    def _run(self, done: threading.Event) -> None:
+        answer = _outcome(self._check)
+        with self._lock:
+            self._answer, self._answered_at = answer, self._clock()
+            self._asking = None
+        done.set()
+
+
+def is_ok(answer: str) -> bool:
+    """Say whether a part works; it may have a remark."""
+    return answer.partition(":")[0] == OK
+
+
+def _outcome(check: Check) -> str:
     try:
-        check()
+        remark = check()
     except ExporterError as exc:
         return f"{exc.message} {exc.hint}".strip()
-    return "ok"
+    except Exception as exc:  # noqa: BLE001 - the edge of a thread: whoever asks must be told
+        logger.error("health check failed", extra={"cause": cause_of(exc)})
+        return "failed for a reason that the app does not know. Look for this moment in the logs."
+    return f"{OK}: {remark}" if remark else OK

@@ -1,13 +1,13 @@
 """Snapshots whose events were lost: once an hour the container is compared with the runs.
 
-arrivals.json    when the container was last looked through
+arrivals.json    when the container was last looked through, and what was found by that
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -32,6 +32,14 @@ class _Looked(BaseModel):
 
     schema_: int = Field(default=1, alias="schema")
     looked_at: datetime
+    missed: dict[date, int] = Field(default_factory=dict)  # snapshots, by the last days
+
+    def found(self, number: int, now: datetime) -> _Looked:
+        """Add what was found now, and drop what is older than yesterday."""
+        today = now.date()
+        missed = {day: n for day, n in self.missed.items() if today - day <= timedelta(days=1)}
+        missed[today] = missed.get(today, 0) + number
+        return self.model_copy(update={"missed": missed})
 
 
 class MissedArrivals:
@@ -56,17 +64,34 @@ class MissedArrivals:
         What arrived before its export was saved does not count: saving an export never runs it. A
         check of a snapshot that was not missed after all comes to nothing.
         """
-        try:
-            if not self._claim(now):
+        with contextlib.suppress(StoreMoved):  # another instance is at it
+            claim = self._claim(now)
+            if claim is None:
                 return
-        except StoreMoved:
-            return  # another instance is at it
-        exports = [export for export in self._catalog.exports() if export.is_active]
-        # By which an alert can tell an app in which nothing runs from one that has nothing to run.
-        logger.info("exports waiting", extra={"exports": len(exports)})
-        for blob_name, segment in self._missed(exports, now).items():
-            logger.warning("snapshot missed", extra={"segment": segment})
-            self._arrivals.queue_check(blob_name)
+            exports = [export for export in self._catalog.exports() if export.is_active]
+            # By which an alert can tell an app in which nothing runs from one with nothing to run.
+            logger.info("exports waiting", extra={"exports": len(exports)})
+            missed = self._missed(exports, now)
+            for blob_name, segment in missed.items():
+                logger.warning("snapshot missed", extra={"segment": segment})
+                self._arrivals.queue_check(blob_name, missed=True)
+            if missed:
+                looked, etag = claim
+                self._save(looked.found(len(missed), now), etag=etag)
+
+    def remark(self, now: datetime) -> str:
+        """Say for the health page how many snapshots no event told of since yesterday; "" for none.
+
+        A few are nothing; where it is each of them, the subscription to events is missing.
+        """
+        looked, _ = self._load()
+        count = sum(looked.found(0, now).missed.values()) if looked else 0
+        if not count:
+            return ""
+        return (
+            f"{count} snapshots since yesterday were found by the hourly look, without an event. "
+            "Look at the storage account's Event Grid subscription."
+        )
 
     def _missed(self, exports: list[Export], now: datetime) -> dict[str, str]:
         """Return the segments of missed snapshots, each by the blob that was written last."""
@@ -95,18 +120,28 @@ class MissedArrivals:
         # Storage tells times by the second.
         return max(known_since, saved if saved.tzinfo else known_since).replace(microsecond=0)
 
-    def _claim(self, now: datetime) -> bool:
-        """Say whether an hour has passed since the last look; the hour then begins anew.
+    def _claim(self, now: datetime) -> tuple[_Looked, str] | None:
+        """Begin the hour anew, if it has passed since the last look; the document and its ETag.
 
         Raises StoreMoved where another instance claims it.
         """
+        looked, etag = self._load()
+        if looked and now - looked.looked_at < BETWEEN_LOOKS:
+            return None
+        looked = _Looked(looked_at=now, missed=looked.missed if looked else {})
+        return looked, self._save(looked, etag=etag)
+
+    def _load(self) -> tuple[_Looked | None, str | None]:
+        """Read the document and its ETag. A damaged one counts as none."""
         found = self._store.read(DOCUMENT)
-        data = _Looked(looked_at=now).model_dump_json(by_alias=True).encode()
         if found is None:
-            self._store.create(DOCUMENT, data)
-            return True
+            return None, None
         with contextlib.suppress(ValidationError):
-            if now - _Looked.model_validate_json(found.data).looked_at < BETWEEN_LOOKS:
-                return False
-        self._store.replace(DOCUMENT, data, etag=found.etag)
-        return True
+            return _Looked.model_validate_json(found.data), found.etag
+        return None, found.etag
+
+    def _save(self, looked: _Looked, *, etag: str | None) -> str:
+        data = looked.model_dump_json(by_alias=True).encode()
+        if etag is None:
+            return self._store.create(DOCUMENT, data)
+        return self._store.replace(DOCUMENT, data, etag=etag)

@@ -150,9 +150,9 @@ def step_message(run: Run) -> dict[str, object]:
     return {"do": "step", "run": run.run_id, "step": run.step}
 
 
-def settle_message(blob_name: str) -> dict[str, object]:
-    """Return the message that looks at the snapshot of a blob."""
-    return {"do": "settle", "blob": blob_name}
+def settle_message(blob_name: str, *, missed: bool = False) -> dict[str, object]:
+    """Return the message that looks at the snapshot of a blob. missed: no event told of it."""
+    return {"do": "settle", "blob": blob_name} | ({"missed": True} if missed else {})
 
 
 def backoff_s(tries: int, error: ExporterError) -> float:

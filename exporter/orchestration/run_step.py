@@ -1,8 +1,12 @@
 """One step of one run: plan, send, confirm, finish, as far as the time allows.
 
     PLAN ──> SEND ──> CONFIRM ──> FINISH ──> closed
-               │         └─ jobs are under way: later, with growing intervals
-               └─ no time left: more
+             ^ │       │ └─ jobs are under way: later, with growing intervals
+             │ └───────┼─ no time left: more
+             └─────────┘ rows are sent once more, without what Klaviyo refused of them
+
+A step keeps one of the instance's work places while it works, and none while it waits for an
+answer: see work_places.py.
 
 A step is taken under the lease on the run's account and looks now and again whether it may go on.
 It ends in a result, or in an error that attempt.py turns into one.
@@ -16,7 +20,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -42,13 +47,14 @@ from exporter.orchestration.results import (
     step_message,
 )
 from exporter.orchestration.withdrawal import Watch, Withdrawal
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV, Plan
+from exporter.orchestration.work_places import WorkPlaces
+from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV, Plan
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.summary import refusal
 from exporter.runs import report
 from exporter.runs.plan_store import PlanStore
-from exporter.runs.report import NO_EXAMPLES, Examples
+from exporter.runs.report import NO_ROWS, FirstRows
 from exporter.runs.run import Counts, Phase, Run, Status, enter
 from exporter.runs.run_store import Ending, RunStore
 from exporter.runs.verdict import count, doubt, verdict
@@ -71,13 +77,14 @@ LOOK_S = 1.0  # between two looks for a withdrawal while planning, which may go 
 PLAN_S, PLAN_STEPS = 1_440.0, 3
 LIST_LOOKS = 4  # looks again at a list that does not agree with what was delivered, ...
 LIST_LOOK_S = 30.0  # ... each after twice the time: 8 minutes in all
+PROBE_S = 5.0  # for an answer that shows whether an account is there; they mostly take 0.3 s
 LIST_SAMPLE = 100  # delivered profiles that are looked up in the list: one request
 
 
 class Klaviyo(Imports, Jobs, Protocol):
     """What a step needs of Klaviyo."""
 
-    def find_list(self, list_id: str) -> KlaviyoList: ...
+    def find_list(self, list_id: str, *, read_s: float | None = None) -> KlaviyoList: ...
     def count_list(self, list_id: str) -> int: ...
     def found_in_list(self, list_id: str, emails: Sequence[str]) -> set[str]: ...
 
@@ -91,6 +98,7 @@ class Collaborators:
     runs: RunStore
     plans: PlanStore
     withdrawal: Withdrawal
+    places: WorkPlaces
     read_secret: Callable[[str], SecretStr]
     open_klaviyo: Callable[[SecretStr], Klaviyo]
     limits: StepLimits
@@ -133,16 +141,22 @@ class RunStep:
                         self._plan(deadline=began_at + max(PLAN_S, PLAN_STEPS * step_s))
                         self._enter(Phase.SEND)
                     case Phase.SEND:
+                        self._probe_after_setback()
                         if not self._send(deadline):
                             return self._send_more()
                         self._enter(Phase.CONFIRM, sent_at=self._with.now())
                     case Phase.CONFIRM:
+                        self._probe_after_setback()
                         is_whole_step = began_in is Phase.CONFIRM
-                        if not self._confirm(deadline, is_whole_step=is_whole_step):
+                        with self._with.places.one():
+                            have_ended = self._confirm(deadline, is_whole_step=is_whole_step)
+                        if not have_ended:
                             return self._ask_later()
-                        self._enter(Phase.FINISH)
+                        is_sent = not self._has_rows_again()
+                        self._enter(Phase.FINISH if is_sent else Phase.SEND, polls=0)
                     case Phase.FINISH:
-                        return self._finish()
+                        with self._with.places.one():
+                            return self._finish()
                     case Phase.CLOSED:
                         return run_over(self.run)
         finally:
@@ -151,7 +165,7 @@ class RunStep:
     def end_early(self, status: Status, *, message: str, hint: str = "") -> StepResult:
         """End a run that cannot go on, with the lists of rows so far. Raises StoreMoved."""
         ending = Ending(
-            status=status, message=message, hint=hint, undelivered=self._save_rows_so_far()
+            status=status, message=message, hint=hint, first_rows=self._save_rows_so_far()
         )
         self.run = self._with.runs.end(self.run, ending, etag=self.etag)
         return run_over(self.run)
@@ -187,19 +201,21 @@ class RunStep:
                 "the snapshot has no partitions",
                 hint="Run the export in Customer Insights again.",
             )
+        self._probe_after_setback()
         self._with.plans.remove_local_copy(run)
-        limits = self._with.limits
+        find_list = telemetry.carrying(partial(self.klaviyo.find_list, read_s=PROBE_S))
         with ThreadPoolExecutor(1, thread_name_prefix="list") as beside:
-            asked = beside.submit(telemetry.carrying(self.klaviyo.find_list), run.list_id)
-            plan = make_plan(
-                [self._with.container.source(part) for part in run.manifest.partitions],
-                run.mapping,
-                self._with.plans.folder(run, token),
-                limits=limits.plan,
-                keep_rows=run.keep_rejected_rows,
-                progress=self._planning_progress(asked, deadline),
-                finished_file=self._with.plans.upload(run, token),
-            )
+            asked = beside.submit(find_list, run.list_id)
+            with self._with.places.one():
+                plan = make_plan(
+                    [self._with.container.source(part) for part in run.manifest.partitions],
+                    run.mapping,
+                    self._with.plans.folder(run, token),
+                    limits=self._with.limits.plan,
+                    keep_rows=run.keep_rejected_rows,
+                    progress=self._planning_progress(asked, deadline),
+                    finished_file=self._with.plans.upload(run, token),
+                )
             asked.result()
         self._held.check()
         created = self._with.withdrawal.connection_of(run).created
@@ -250,13 +266,25 @@ class RunStep:
         except ExporterError as exc:
             logger.warning("members not noted", extra={"cause": exc.message})
 
+    def _probe_after_setback(self) -> None:
+        """Ask the account for something small, if it stood in the way the last time.
+
+        So one request finds out that it is still silent, and no work is begun for it.
+        """
+        if self.run.setbacks:
+            self.klaviyo.find_list(self.run.list_id, read_s=PROBE_S)
+
     # Send
 
     @telemetry.phase(Phase.SEND)
     def _send(self, deadline: float) -> bool:
         """Send what is not accepted yet. True when all of it is."""
-        plan, clock = self.reader.plan, self._with.clock
-        with ThreadPoolExecutor(1, thread_name_prefix="watch") as beside:
+        clock = self._with.clock
+        with (
+            self._with.places.one() as should_yield,
+            ThreadPoolExecutor(1, thread_name_prefix="watch") as beside,
+        ):
+            plan = self.reader.plan
             watch = Watch(self._check_withdrawal, beside, clock)
 
             def check() -> None:
@@ -269,6 +297,7 @@ class RunStep:
                 self.klaviyo,
                 self._pacer,
                 check=check,
+                should_yield=should_yield,
                 renew_key=self._renew_key,
                 clock=clock,
                 sleep=self._with.sleep,
@@ -289,7 +318,11 @@ class RunStep:
         setbacks = 0 if self.has_progressed else self.run.setbacks + self._requests_failed
         if setbacks > self._with.limits.setbacks:
             raise KlaviyoUnavailable("Klaviyo took no batch")
-        return self._next_step(min(self._pause_s, LONGEST_WAIT_S), "send", setbacks=setbacks)
+        wait_s = max(self._pause_s, 2.0**setbacks if setbacks else 0.0)
+        message = "Klaviyo took no batch" if setbacks else ""
+        return self._next_step(
+            min(wait_s, LONGEST_WAIT_S), "send", setbacks=setbacks, message=message, hint=""
+        )
 
     # Confirm
 
@@ -311,12 +344,17 @@ class RunStep:
         self.run = self.run.model_copy(update={"unseen_jobs": unseen or []})
         return unseen is None
 
+    def _has_rows_again(self) -> bool:
+        """Whether rows that Klaviyo could not import are to be sent once more."""
+        delivery = self.journal.delivery
+        return bool(delivery.sent_again) and delivery.has_remaining(self.reader.plan.batches)
+
     def _ask_later(self) -> StepResult:
         delivery = self.journal.delivery
         self._with.progress("confirm", len(delivery.ended), len(delivery.jobs))
         polls = self.run.polls + 1
         wait_s = poll_interval_s(polls, longest_s=self._with.limits.send.longest_poll_s)
-        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0)
+        return self._next_step(wait_s, "confirm", polls=polls, setbacks=0, message="", hint="")
 
     # Finish
 
@@ -342,7 +380,7 @@ class RunStep:
             hint=hint,
             counts=counts,
             plan=plan,
-            undelivered=self._save_rows(),
+            first_rows=self._save_rows(),
         )
         self._close_reader()
         self.run = self._with.runs.end(self.run, ending, etag=self.etag)
@@ -373,31 +411,37 @@ class RunStep:
             addresses += [row.identifier for row in rows.values()]
         return addresses
 
-    def _save_rows(self) -> Examples:
+    def _save_rows(self) -> FirstRows:
         """Write the lists of rows into the store.
 
-        Return the first rows that Klaviyo did not take.
+        Return the first of what Klaviyo did not take.
         """
-        folder = self.reader.folder
-        rejected = folder / "undelivered.csv"
+        folder, delivery = self.reader.folder, self.journal.delivery
+        rejected, left_out = folder / "undelivered.csv", folder / "lacking.csv"
         shutil.copyfile(folder / REJECTED_CSV, rejected)
-        undelivered = report.append_undelivered(rejected, self.reader, self.journal.delivery)
+        undelivered = report.append_undelivered(rejected, self.reader, delivery)
+        left_out.unlink(missing_ok=True)
+        if (folder / LEFT_OUT_CSV).exists():
+            shutil.copyfile(folder / LEFT_OUT_CSV, left_out)
+        attributes = report.append_left_out(left_out, self.reader, delivery)
         self._with.store.upload(self.run.folder + REJECTED_CSV, rejected)
         self._with.store.upload(self.run.folder + DUPLICATES_CSV, folder / DUPLICATES_CSV)
-        return undelivered
+        if self.reader.plan.dropped_reasons or attributes:
+            self._with.store.upload(self.run.folder + LEFT_OUT_CSV, left_out)
+        return FirstRows(undelivered=undelivered, attributes=attributes)
 
-    def _save_rows_so_far(self) -> Examples:
+    def _save_rows_so_far(self) -> FirstRows:
         """Do the same for a run that ends early, where that is possible.
 
         Ending it must not fail for it.
         """
         if not self.run.plan:
-            return NO_EXAMPLES
+            return NO_ROWS
         try:
             return self._save_rows()
         except (ExporterError, OSError) as exc:
             logger.warning("rows not listed", extra={"cause": cause_of(exc)})
-            return NO_EXAMPLES
+            return NO_ROWS
         finally:
             self._close_reader()
 
@@ -408,7 +452,8 @@ class RunStep:
         self._save(setbacks=0, **changes)
 
     def _next_step(self, after_s: float, why: str, **changes: Any) -> StepResult:
-        self._save(step=self.run.step + 1, **changes)
+        waits_until = self._with.now() + timedelta(seconds=after_s) if after_s else None
+        self._save(step=self.run.step + 1, waits_until=waits_until, **changes)
         return Again(step_message(self.run), after_s, why)
 
     def _save(self, **changes: Any) -> None:

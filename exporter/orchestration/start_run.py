@@ -10,21 +10,18 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
 
 from exporter.definitions.definition import is_same_document
 from exporter.definitions.export import Export
 from exporter.errors import AlreadyThere, ConfigError, StoreMoved
 from exporter.orchestration.results import step_message
-from exporter.runs.run import Run, Status, new_run_id, skipped_run_id
+from exporter.runs.run import Because, Run, Status, new_run_id, skipped_run_id
 from exporter.runs.run_store import Ending, RunStore
 from exporter.snapshots.container import SnapshotContainer
 from exporter.snapshots.manifest import Manifest
 from exporter.storage.protocols import WorkQueue
 
 logger = logging.getLogger(__name__)
-
-Because = Literal["arrival", "schedule", "demand"]
 
 # What a run takes over from its export: while these are equal, an open run does what the export
 # says.

@@ -36,12 +36,14 @@ def fill_batches(
     blocks: Iterable[Block],
     single_rows: Callable[[Block], Iterable[Block]],
     limits: BatchLimits,
+    *,
+    first_number: int = 0,
 ) -> Iterator[PlannedBatch]:
     """Fill batches in order, each as full as the limits allow.
 
     single_rows: takes a block apart that does not fit as a whole.
     """
-    batch = _OpenBatch(0, limits)
+    batch = _OpenBatch(first_number, limits)
     for block in blocks:
         parts = [block] if batch.takes_whole(block) else single_rows(block)
         for part in parts:
@@ -102,6 +104,34 @@ class _OpenBatch:
         )
 
 
+def plan_batches(
+    database: duckdb.DuckDBPyConnection,
+    files: StagedFiles,
+    limits: BatchLimits,
+    *,
+    block_profiles: int,
+) -> list[PlannedBatch]:
+    """Fill the batches of a plan. Duplicates must have been found before.
+
+    Profiles that Klaviyo may refuse go into the last batches, where they keep nobody else waiting.
+    """
+    batches: list[PlannedBatch] = []
+    for doubtful in (False, True) if _has_doubtful(database, files) else (None,):
+        blocks = StagedBlocks(
+            database=database, files=files, block_profiles=block_profiles, doubtful=doubtful
+        )
+        filled = fill_batches(blocks, blocks.single_rows, limits, first_number=len(batches))
+        batches += [batch.model_copy(update={"doubtful": doubtful}) for batch in filled]
+    return batches
+
+
+def _has_doubtful(database: duckdb.DuckDBPyConnection, files: StagedFiles) -> bool:
+    if not files.pieces:
+        return False
+    doubtful = f"SELECT 1 FROM {files.all_rows()} WHERE doubtful AND reason IS NULL LIMIT 1"
+    return database.execute(doubtful).fetchone() is not None
+
+
 # The blocks of a plan
 
 
@@ -112,6 +142,7 @@ class StagedBlocks:
     database: duckdb.DuckDBPyConnection
     files: StagedFiles
     block_profiles: int
+    doubtful: bool | None  # those whose address Klaviyo may refuse, only others, or both
 
     def __iter__(self) -> Iterator[Block]:
         """Give the blocks in order.
@@ -141,8 +172,9 @@ class StagedBlocks:
 
     def _profiles(self, piece: int) -> str:
         """SQL: row and size of the profiles of a piece that are sent."""
+        doubtful = "" if self.doubtful is None else f" AND doubtful = {self.doubtful}"
         return (
             f"(SELECT file_row_number AS row, size FROM {self.files.rows_of(piece)}"
-            " WHERE reason IS NULL AND file_row_number NOT IN"
+            f" WHERE reason IS NULL{doubtful} AND file_row_number NOT IN"
             f" (SELECT row FROM duplicates WHERE piece = {piece}))"
         )

@@ -9,6 +9,7 @@ from exporter.planning.staged_files import StagedFiles
 from exporter.planning.typed_values import UNREADABLE
 from exporter.sql import literal
 
+WINNING_MOMENT = f"coalesce(newest, {UNREADABLE})"  # a row without one is as old as can be
 CREATE_DUPLICATES = (
     "CREATE TABLE duplicates (piece INTEGER, row BIGINT, kept_piece INTEGER, kept_row BIGINT)"
 )
@@ -43,7 +44,6 @@ def insert_duplicates(rows: str, *, number: int, of: int) -> str:
     compared = "reason IS NULL"
     if of > 1:
         compared += f" AND key % {of} = {number}"
-    moment = f"coalesce(newest, {UNREADABLE})"
     return f"""
         INSERT INTO duplicates
         WITH repeated AS (
@@ -54,7 +54,7 @@ def insert_duplicates(rows: str, *, number: int, of: int) -> str:
             FROM {rows} WHERE {compared} AND key IN (SELECT key FROM repeated)
         ),
         winners AS (
-            SELECT id, arg_max(place, {{'newest': {moment}, 'place': place}}) AS kept
+            SELECT id, arg_max(place, {{'newest': {WINNING_MOMENT}, 'place': place}}) AS kept
             FROM candidates GROUP BY id HAVING count(*) > 1
         )
         SELECT place.piece, place.row, kept.piece, kept.row

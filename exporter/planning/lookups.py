@@ -26,6 +26,7 @@ class Lookup:
     joins: str = ""
     has_emails: bool = False
     has_phones: bool = False
+    has_region: bool = False  # of phone numbers without a country code
 
     def email(self, cell: str) -> str:
         """SQL: the cell as an address."""
@@ -64,7 +65,12 @@ def look_up(cursor: duckdb.DuckDBPyConnection, table: str, mapping: ResolvedMapp
         )
         _fill(cursor, "phones", table, phone, odd, lambda cell: phones.to_e164(cell, region))
         joins += f" LEFT JOIN phones ON phones_cell = {phone}"
-    return Lookup(joins, has_emails="email" in cells, has_phones="phone_number" in cells)
+    return Lookup(
+        joins,
+        has_emails="email" in cells,
+        has_phones="phone_number" in cells,
+        has_region=mapping.phone_region is not None,
+    )
 
 
 def _fill(

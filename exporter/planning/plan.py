@@ -5,18 +5,23 @@ A plan is a folder:
     plan.json             this document, written last: a plan without it does not exist
     rows-00000.parquet    the staged rows of one piece (a stretch of one partition) in order:
                           key (hash of the identifier), reason, refused_id, source_row (of rejected
-                          rows, where they are kept), breaks, size, dropped, newest,
-                          unusual_profile, f0 (the identifier), f1, ...
+                          rows, where they are kept), breaks, size, dropped (attributes left out),
+                          left_out (why), newest, date_orders, doubtful, unusual_profile,
+                          f0 (the identifier), f1, ...
     duplicates.parquet    piece, row, kept_piece, kept_row of every row that gives way to another
     rejected.csv          source, line, column, reason, message, identifier of every row that is not
                           sent, and the row itself where the export keeps it
     duplicates.csv        the duplicates by source and line
+    left_out.csv          source, line, attribute, reason, message of every cell that is left out of
+                          a profile that is sent
 
 A row is addressed by piece and position in it. A batch is a range of rows, minus those with a
 reason and duplicates.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +30,7 @@ from exporter.definitions.mapped_fields import MappedField
 PLAN_NAME = "plan.json"
 DUPLICATES_NAME = "duplicates.parquet"
 REJECTED_CSV = "rejected.csv"
+LEFT_OUT_CSV = "left_out.csv"
 DUPLICATES_CSV = "duplicates.csv"
 LINE_BREAKS = "line_breaks"  # metadata of a file of staged rows, see `pieces.Piece`
 IDENTIFIER = "f0"  # the staged column of the identifier, which is the first of the fields
@@ -66,6 +72,7 @@ class PlannedBatch(BaseModel):
     profiles: int
     size_bytes: int
     spans: tuple[Span, ...]
+    doubtful: bool | None = None  # only rows that Klaviyo may refuse, only others, or both
 
 
 class SourceNote(BaseModel):
@@ -79,6 +86,17 @@ class SourceNote(BaseModel):
     columns: tuple[str, ...] = ()
     header: str = ""
     culture: str = ""  # of dates and numbers; "": ISO 8601, en-US dates and decimal points
+
+
+class DateOrder(BaseModel):
+    """In which order the dates of an attribute were read, and why. Nothing in it is a cell."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attribute: str
+    order: Literal["day first", "month first", "undecided"]
+    why: str
+    ambiguous: int = 0  # cells left out, since the order is undecided
 
 
 class Plan(BaseModel):
@@ -98,6 +116,11 @@ class Plan(BaseModel):
     rejected: dict[str, int]  # by reason
     dropped: dict[str, int]  # cells left out of profiles that are sent, by attribute
     dropped_examples: dict[str, list[str]] = Field(default_factory=dict)  # their first rows
+    dropped_reasons: dict[str, dict[str, int]] = Field(default_factory=dict)  # by attribute
+    date_orders: list[DateOrder] = Field(default_factory=list)
+    cleared: dict[str, int] = Field(default_factory=dict)  # values that are removed, by attribute
+    not_cleared: list[str] = Field(default_factory=list)  # `empty: clear`, but blank in every row
+    doubtful: int = 0  # profiles whose address Klaviyo may refuse
     examples: dict[str, list[str]]  # reason -> the first rows, as "source:line"
     keeps_rows: bool = False  # rejected.csv holds the rejected rows themselves
 

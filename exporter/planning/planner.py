@@ -1,6 +1,6 @@
 """Make a plan of a snapshot: read, check, remove duplicates, fill batches. Sends nothing.
 
-    bytes --staging--> rows-*.parquet --keys--> duplicates --sizes--> batches --> plan.json
+    bytes --staging--> rows-*.parquet --corrections, keys--> duplicates --sizes--> batches
 
 Memory stays flat: what grows with the rows is on disk, and DuckDB spills beyond its limit.
 """
@@ -15,12 +15,23 @@ from pathlib import Path
 import duckdb
 
 from exporter.definitions.mapping import MappingDocument
-from exporter.planning.batches import BatchLimits, StagedBlocks, fill_batches
+from exporter.planning.batches import BatchLimits, plan_batches
+from exporter.planning.clearing import Clearing, decide_clearing, pieces_with_ready_profiles
+from exporter.planning.corrections import Correction, Corrector
+from exporter.planning.date_orders import decide_date_orders
 from exporter.planning.duplicates import find_duplicates
-from exporter.planning.left_out import count_cells_left_out
+from exporter.planning.left_out import list_cells_left_out
 from exporter.planning.limits import PlanLimits as PlanLimits
-from exporter.planning.plan import DUPLICATES_CSV, DUPLICATES_NAME, PLAN_NAME, REJECTED_CSV, Plan
+from exporter.planning.plan import (
+    DUPLICATES_CSV,
+    DUPLICATES_NAME,
+    LEFT_OUT_CSV,
+    PLAN_NAME,
+    REJECTED_CSV,
+    Plan,
+)
 from exporter.planning.row_lists import Examples, RejectedRows, list_duplicates
+from exporter.planning.shared_identifiers import SharedIdentifiers
 from exporter.planning.staged_files import StagedFiles
 from exporter.planning.staging import Staging, StagingPool
 from exporter.reading.source import PartitionSource
@@ -42,7 +53,8 @@ def make_plan(
     keep_rows: put the rejected rows themselves into rejected.csv; they are personal data.
     progress: told the rows staged so far.
     finished_file: called for each file of the plan when it is whole, from several threads,
-    plan.json last and after all others, to put them where they are safe while planning goes on.
+    plan.json last and after all others, to put them where they are safe while planning goes on. A
+    file of staged rows that is corrected is told of again.
     Raises SnapshotUnreadable, MappingError, ConfigError for want of memory, and whatever opening a
     source raises.
     """
@@ -63,7 +75,14 @@ def make_plan(
             for source in sources:
                 staging.stage(source)
         plan = _finish(
-            staging, mapping, rejected, examples, database=database, folder=folder, limits=limits
+            staging,
+            mapping,
+            rejected,
+            examples,
+            database=database,
+            folder=folder,
+            limits=limits,
+            finished_file=finished_file,
         )
     _write(plan, folder, finished_file)
     for unneeded in ("spill", "work"):
@@ -80,22 +99,33 @@ def _finish(
     database: duckdb.DuckDBPyConnection,
     folder: Path,
     limits: PlanLimits,
+    finished_file: Callable[[Path], None],
 ) -> Plan:
     """Do what needs all rows: find duplicates, list the rows that are not sent, fill batches."""
+    fields = staging.fields
+    has_newest_by = mapping.newest_by is not None
     files = StagedFiles(
         folder=folder, pieces=staging.pieces, sources=[note.name for note in staging.notes]
     )
+    corrector = Corrector(database=database, files=files, finished_file=finished_file)
+    date_orders = decide_date_orders(corrector, fields, staging.notes, has_newest_by=has_newest_by)
     duplicates = find_duplicates(database, files, keys_a_pass=limits.keys_a_pass)
+    shared = SharedIdentifiers(database, files, fields, keys_a_pass=limits.keys_a_pass)
+    clearing = decide_clearing(database, files, fields)
+    _correct(corrector, clearing, shared)
     list_duplicates(database, files, examples)
     identifier = mapping.identified_by
     rejected.add_staged(database, files, column=getattr(mapping, identifier))
-    left_out = count_cells_left_out(database, files, has_newest_by=mapping.newest_by is not None)
-    blocks = StagedBlocks(database=database, files=files, block_profiles=limits.block_profiles)
-    of_a_batch = BatchLimits(profiles=limits.batch_profiles, size_bytes=limits.batch_bytes)
-    batches = list(fill_batches(blocks, blocks.single_rows, of_a_batch))
+    left_out = list_cells_left_out(database, files, has_newest_by=has_newest_by)
+    batches = plan_batches(
+        database,
+        files,
+        BatchLimits(profiles=limits.batch_profiles, size_bytes=limits.batch_bytes),
+        block_profiles=limits.block_profiles,
+    )
     return Plan(
         sources=staging.notes,
-        fields=list(staging.fields),
+        fields=list(clearing.fields),
         identifier=identifier,
         pieces=staging.pieces,
         batches=batches,
@@ -105,14 +135,30 @@ def _finish(
         rejected=dict(rejected.counts),
         dropped=left_out.counts,
         dropped_examples=left_out.examples,
+        dropped_reasons=left_out.reasons,
         examples=examples.found,
         keeps_rows=rejected.keep_rows,
+        date_orders=date_orders,
+        cleared=clearing.counts,
+        not_cleared=clearing.not_cleared,
+        doubtful=sum(batch.profiles for batch in batches if batch.doubtful),
     )
+
+
+def _correct(corrector: Corrector, clearing: Clearing, shared: SharedIdentifiers) -> None:
+    """Write those pieces anew that hold shared identifiers, or profiles that would clear."""
+    pieces = shared.pieces()
+    if clearing.not_cleared:
+        pieces |= pieces_with_ready_profiles(corrector.database, corrector.files)
+    for piece in sorted(pieces):
+        correction = Correction()
+        shared.correct(correction, piece)
+        corrector.correct(piece, clearing.fields, correction)
 
 
 def _write(plan: Plan, folder: Path, finished_file: Callable[[Path], None]) -> None:
     """Write plan.json, after whoever keeps the files has got all others."""
-    for name in (DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV):
+    for name in (DUPLICATES_NAME, DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV):
         finished_file(folder / name)
     target = folder / PLAN_NAME
     target.write_text(plan.model_dump_json(by_alias=True), encoding="utf-8")

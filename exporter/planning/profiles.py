@@ -9,10 +9,10 @@ Source: Klaviyo's OpenAPI file, revision 2026-07-15, bulk import.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from exporter.definitions.mapped_fields import MappedField
-from exporter.definitions.mapping import Empty, ValueType
+from exporter.definitions.mapping import CLEARING, ValueType
 from exporter.sql import literal
 
 SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a batch may have
@@ -63,11 +63,30 @@ def unusual_profile(fields: Sequence[MappedField]) -> str:
 
     Needs `dropped`, see `_unset`.
     """
+    return f"CASE WHEN NOT is_usual THEN {any_profile(fields)} END"
+
+
+def any_profile(fields: Sequence[MappedField]) -> str:
+    """SQL: the profile of any row. Needs `dropped`, see `_unset`."""
     members = [*_members(fields, "")]
     for group in _GROUPS[1:]:
         members += _object(fields, group)
-    profile = f"concat({literal(_PROFILE)}, {_joined(members)}, '}}', {_unset(fields)}, '}}')"
-    return f"CASE WHEN NOT is_usual THEN {profile} END"
+    return f"concat({literal(_PROFILE)}, {_joined(members)}, '}}', {_unset(fields)}, '}}')"
+
+
+def without(rows: str, fields: Sequence[MappedField], omitted: Collection[str]) -> str:
+    """SQL: staged rows whose profiles lack the attributes of these paths.
+
+    Such an attribute keeps its value in Klaviyo, also where an empty cell would clear it.
+    """
+    chosen = [place for place, field in enumerate(fields) if field.path in omitted]
+    if not chosen:
+        return rows
+    names = "".join(f", {literal(fields[place].name)}" for place in chosen)
+    cells = ", ".join(f"CAST(NULL AS VARCHAR) AS f{place}" for place in chosen)
+    dropped = f"concat_ws(chr(31), dropped{names}) AS dropped"
+    emptied = f"SELECT * REPLACE ({cells}, {dropped}) FROM ({rows})"
+    return f"SELECT * REPLACE ({any_profile(fields)} AS unusual_profile) FROM ({emptied})"
 
 
 def profile_size(fields: Sequence[MappedField]) -> str:
@@ -77,7 +96,7 @@ def profile_size(fields: Sequence[MappedField]) -> str:
     Needs `value_bytes`.
     """
     keys = sum(len(f',{_key(field)}""'.encode()) for field in fields)
-    cleared = (field for field in fields if field.empty is Empty.CLEAR)
+    cleared = (field for field in fields if field.empty in CLEARING)
     unset = sum(len(json.dumps(field.name).encode()) + 1 for field in cleared)
     bound = f"{len(_SHELL) + keys + unset} + value_bytes"
     exact = f"strlen({profile(fields)})"
@@ -144,19 +163,20 @@ def _unset(fields: Sequence[MappedField]) -> str:
     """
     names = []
     for position, field in enumerate(fields):
-        if field.empty is Empty.CLEAR:
+        if field.empty in CLEARING:
             name = literal(json.dumps(field.name, ensure_ascii=False))
-            is_cleared = f"f{position} IS NULL AND NOT {_is_dropped(field)}"
-            names.append(f"CASE WHEN {is_cleared} THEN {name} END")
+            names.append(f"CASE WHEN {is_cleared(position, field)} THEN {name} END")
     if not names:
         return "''"
     unset = literal(',"meta":{"patch_properties":{"unset":[')
     return f"coalesce({unset} || nullif({_joined(names)}, '') || ']}}}}', '')"
 
 
-def _is_dropped(field: MappedField) -> str:
+def is_cleared(position: int, field: MappedField) -> str:
+    """SQL: whether an empty cell removes the value: one that could not be read does not."""
     name = f"concat(chr(31), {literal(field.name)}, chr(31))"
-    return f"contains(concat(chr(31), dropped, chr(31)), {name})"
+    is_dropped = f"contains(concat(chr(31), dropped, chr(31)), {name})"
+    return f"f{position} IS NULL AND NOT {is_dropped}"
 
 
 def _joined(members: Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class PlanReader:
         self._before, self._after = (part.encode() for part in profiles.envelope(list_id))
         # A snapshot of empty files has no fields, and nothing to be read from it either.
         self._profile = profiles.profile(plan.fields) if plan.fields else "NULL"
+        self._columns = {field.path: f"f{place}" for place, field in enumerate(plan.fields)}
         duplicates = literal(str(folder / DUPLICATES_NAME))
         self._database.execute(
             f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})"
@@ -63,19 +65,21 @@ class PlanReader:
         first: int = 0,
         last: int | None = None,
         without: Collection[int] = (),
+        omitted: Mapping[int, tuple[str, ...]] | None = None,
     ) -> bytes:
         """Build the request body for the profiles `first` to `last` (not included) of a batch.
 
         without: positions that are left out. Positions count the batch's profiles from 0; what
-        Klaviyo's error pointers count is the profiles of the body.
+        Klaviyo's error pointers count is the profiles of the body. omitted: by position, the paths
+        of attributes that are left out of a profile.
         """
         sent: Sequence[int] = range(batch.profiles)[first:last]
-        if first == 0 and last is None and not without:
+        if first == 0 and last is None and not (without or omitted):
             rows = self._rows(batch)
             is_plain = not any(self._has_duplicates(span) for span in batch.spans)
         else:
             sent = sorted(set(sent).difference(without))
-            rows, is_plain = self._rows_at(batch, sent), False
+            rows, is_plain = self._rows_without(batch, sent, omitted or {}), False
         # A plain scan keeps the order. Else it must be asked for: DuckDB 2.0 keeps a chunk of fewer
         # than 64 rows back behind the join that removes duplicates, and then Klaviyo's pointers
         # would name the wrong people.
@@ -103,14 +107,36 @@ class PlanReader:
         ).fetchall()
         return {position: RowPosition(*found) for position, *found in rows}
 
-    def positions_of(self, batch: PlannedBatch, identifiers: Collection[str]) -> dict[str, int]:
-        """Find the positions in a batch of the profiles with these identifiers."""
+    def positions_of(
+        self, batch: PlannedBatch, identifiers: Collection[str], *, attribute: str = ""
+    ) -> dict[str, int]:
+        """Find the positions in a batch of the profiles with these identifiers.
+
+        attribute: which identifier they are, if not the one that tells profiles apart. Values that
+        several profiles share are left out.
+        """
+        column = self._columns.get(attribute) if attribute else IDENTIFIER
+        if column is None or not identifiers:
+            return {}
         rows = self._database.execute(
-            f"SELECT {IDENTIFIER}, position FROM ({self._numbered(batch)})"
-            f" WHERE list_contains($ids, {IDENTIFIER})",
+            f"SELECT {column}, min(position) FROM ({self._numbered(batch)})"
+            f" WHERE list_contains($ids, {column}) GROUP BY 1 HAVING count(*) = 1",
             {"ids": list(identifiers)},
         ).fetchall()
         return dict(rows)
+
+    def filled(
+        self, batch: PlannedBatch, positions: Collection[int], paths: Sequence[str]
+    ) -> dict[int, tuple[str, ...]]:
+        """Say, by position, which of these attributes some profiles of a batch have."""
+        known = [path for path in paths if path in self._columns]
+        if not known or not positions:
+            return {}
+        columns = ", ".join(f"{self._columns[path]} IS NOT NULL" for path in known)
+        rows = self._database.execute(
+            f"SELECT position, {columns} FROM ({self._rows_at(batch, positions)})"
+        ).fetchall()
+        return {position: tuple(itertools.compress(known, has)) for position, *has in rows}
 
     def locate(self, rows: Iterable[Row]) -> dict[Row, Place]:
         """Find source file and line of rows given by piece and position in it."""
@@ -124,14 +150,26 @@ class PlanReader:
         found = self._database.execute(f"SELECT {self._profile} FROM ({rows}) LIMIT {count}")
         return [text for (text,) in found.fetchall()]
 
+    def spread(self, most: int, *, batches: int = 10) -> list[str]:
+        """Give the identifiers of at most so many profiles, from all over the plan."""
+        found: list[str] = []
+        distance = -(-len(self.plan.batches) // batches) or 1
+        chosen = self.plan.batches[::distance]
+        for batch in chosen:
+            step = -(-batch.profiles // max(most // len(chosen), 1)) or 1
+            rows = self.rows_at(batch, range(0, batch.profiles, step))
+            found += [row.identifier for row in rows.values()]
+        return found[:most]
+
     def _rows(self, batch: PlannedBatch) -> str:
         """SQL: the batch's staged rows in order."""
+        doubtful = "" if batch.doubtful is None else f" AND doubtful = {batch.doubtful}"
         # By name where pieces have different columns: their order differs then.
         fields = {self.plan.pieces[span.piece].fields for span in batch.spans}
         return (" UNION ALL " if len(fields) == 1 else " UNION ALL BY NAME ").join(
             f"SELECT * FROM {self._files.rows_of(span.piece)}"
             f" WHERE file_row_number >= {span.first} AND file_row_number < {span.last}"
-            f" AND reason IS NULL{self._no_duplicates(span)}"
+            f" AND reason IS NULL{doubtful}{self._no_duplicates(span)}"
             for span in batch.spans
         )
 
@@ -156,6 +194,18 @@ class PlanReader:
     def _numbered(self, batch: PlannedBatch) -> str:
         position = "row_number() OVER (ORDER BY piece, file_row_number) - 1"
         return f"SELECT *, {position} AS position FROM ({self._rows(batch)})"
+
+    def _rows_without(
+        self, batch: PlannedBatch, positions: Sequence[int], omitted: Mapping[int, tuple[str, ...]]
+    ) -> str:
+        """SQL: the staged rows at some positions, some of them without some attributes."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for position in positions:
+            groups.setdefault(omitted.get(position, ()), []).append(position)
+        return " UNION ALL BY NAME ".join(
+            profiles.without(self._rows_at(batch, group), self.plan.fields, paths)
+            for paths, group in groups.items()
+        ) or self._rows_at(batch, ())
 
     def _rows_at(self, batch: PlannedBatch, positions: Iterable[int]) -> str:
         """SQL: the staged rows at some positions of the batch."""

@@ -23,6 +23,12 @@ from exporter.sql import literal
 _LOCAL_PART = r"[a-z0-9_%+-]+(?:\.[a-z0-9_%+-]+)*"
 _DOMAIN = r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}"
 EMAIL_PATTERN = f"{_LOCAL_PART}@{_DOMAIN}"
+# What RFC 5321 allows beside that, and Klaviyo may refuse. Top-level domains may be Punycode.
+_ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_RFC_LOCAL_PART = rf"(?:{_ATOM}(?:\.{_ATOM})*|\x22(?:[!#-\[\]-~]|\\[!-~])+\x22)"
+_RFC_DOMAIN = r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:[a-z]{2,}|xn--[a-z0-9-]*[a-z0-9])"
+RFC_EMAIL_PATTERN = f"{_RFC_LOCAL_PART}@{_RFC_DOMAIN}"
+_FEWEST_DIGITS = 5  # of a phone number; less is a word or a mark
 PLACEHOLDERS = (
     "none", "n/a", "na", "null", "nil", "-", "--", "unknown", "test", "no", "x", "xx", "xxx",
     "#n/a", "undefined", "none@none.com", "na@na.com", "noemail@noemail.com", "no@email.com",
@@ -102,8 +108,8 @@ def email_reason(email: str, is_usual: str) -> str:
     longest = max(len(text) for text in PLACEHOLDERS)
     is_placeholder = f"strlen({email}) <= {longest} AND {email} IN ({placeholders})"
     is_short = f"length({email}) <= {MAX_LABEL_CHARS}"
-    is_good = matches(email, EMAIL_PATTERN)
-    has_good_domain = matches(f"lower({email})", f"[^@]+@{_DOMAIN}")
+    is_good = matches(email, RFC_EMAIL_PATTERN)
+    has_good_domain = matches(f"lower({email})", f".+@{_RFC_DOMAIN}")
     has_unseen = f"regexp_matches({email}, '[{_UNSEEN_PATTERN}]')"
     has_long_label = f"regexp_matches({email}, '@.*[^.]{{{MAX_LABEL_CHARS + 1}}}')"
     has_long_local_part = f"strpos({email}, '@') > {MAX_LOCAL_PART_CHARS} + 1"
@@ -116,12 +122,23 @@ def email_reason(email: str, is_usual: str) -> str:
         (f"length({email}) > {MAX_EMAIL_CHARS}", RejectReason.EMAIL_TOO_LONG),
         (f"regexp_matches({email}, '\\s')", RejectReason.EMAIL_SPACE),
         (has_unseen, RejectReason.EMAIL_INVISIBLE),
-        (f"NOT {matches(email, '[^@]+@[^@]+')}", RejectReason.EMAIL_MALFORMED),
+        (f"NOT {is_good} AND NOT {matches(email, '[^@]+@[^@]+')}", RejectReason.EMAIL_MALFORMED),
         (f"NOT {is_good} AND {has_good_domain}", RejectReason.EMAIL_LOCAL_PART),
         (has_long_local_part, RejectReason.EMAIL_LOCAL_PART),
         (f"{is_good} AND NOT {has_long_label}", None),
     ]
     return _case(cases, otherwise=RejectReason.EMAIL_DOMAIN)
+
+
+def is_doubtful_email(email: str, is_usual: str) -> str:
+    """SQL: whether an address has no reason against it, and Klaviyo may refuse it nevertheless.
+
+    is_usual: see `is_usual_email`.
+    """
+    return (
+        f"CASE WHEN {is_usual} OR {email} IS NULL THEN false"
+        f" ELSE NOT {matches(email, EMAIL_PATTERN)} END"
+    )
 
 
 def external_id_reason(external_id: str) -> str:
@@ -141,6 +158,15 @@ def phone_reason(cell: str, phone: str) -> str:
         (f"{phone} IS NULL", RejectReason.PHONE_IMPOSSIBLE),
     ]
     return _case(cases)
+
+
+def lacks_country_code(cell: str) -> str:
+    """SQL: whether a cell holds a phone number that only a region would make complete."""
+    digits = f"regexp_replace({cell}, '[^0-9]', '', 'g')"
+    return (
+        f"NOT regexp_matches({trimmed(cell)}, '^(?:tel:)?(?:[+\uff0b]|00)')"
+        f" AND strlen({digits}) >= {_FEWEST_DIGITS}"
+    )
 
 
 def matches(column: str, pattern: str) -> str:

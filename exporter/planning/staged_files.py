@@ -44,6 +44,14 @@ class StagedFiles:
         paths = ", ".join(self._path(piece) for piece in range(len(self.pieces)))
         return f"read_parquet([{paths}], file_row_number = true)"
 
+    def sent_rows(self) -> str:
+        """SQL: the rows that are sent, once the table `duplicates` is filled."""
+        return (
+            f"(SELECT rows.* FROM {self.all_rows()} AS rows ANTI JOIN duplicates"
+            " ON rows.piece = duplicates.piece AND file_row_number = duplicates.row"
+            " WHERE reason IS NULL)"
+        )
+
     def locate(self, database: duckdb.DuckDBPyConnection, rows: Iterable[Row]) -> dict[Row, Place]:
         """Find source and line of rows.
 
@@ -56,14 +64,13 @@ class StagedFiles:
         found = {}
         for piece, wanted in by_piece.items():
             source = self.sources[self.pieces[piece].source]
-            line_breaks = self._line_breaks(database, piece)
+            line_breaks = self.line_breaks(database, piece)
             for row, local in self._local_lines(database, piece, wanted):
                 found[piece, row] = (source, source_line(line_breaks, local))
         return found
 
-    def _line_breaks(
-        self, database: duckdb.DuckDBPyConnection, piece: int
-    ) -> list[tuple[int, int]]:
+    def line_breaks(self, database: duckdb.DuckDBPyConnection, piece: int) -> list[tuple[int, int]]:
+        """Read the line breaks that a piece was written with."""
         found = database.execute(
             f"SELECT decode(value) FROM parquet_kv_metadata({self._path(piece)})"
             f" WHERE decode(key) = {literal(LINE_BREAKS)}"

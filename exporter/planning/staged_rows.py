@@ -10,7 +10,7 @@ gives its line.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +18,15 @@ from typing import NamedTuple
 import duckdb
 
 from exporter.definitions.mapped_fields import MappedField, ResolvedMapping
-from exporter.definitions.mapping import IDENTIFIERS, ValueType
+from exporter.definitions.mapping import ValueType
 from exporter.errors import RowsLost
 from exporter.planning import profiles, row_rules
 from exporter.planning.lookups import Lookup, look_up
 from exporter.planning.plan import LINE_BREAKS
-from exporter.planning.typed_values import sortable, staged_value
+from exporter.planning.typed_values import date_order, is_no_date, sortable, staged_value
+from exporter.reading.dialect import UNKNOWN
 from exporter.reading.good_records import MAX_SHOWN_CHARS
-from exporter.rejection_reasons import MAX_PROFILE_BYTES, RejectReason
+from exporter.rejection_reasons import MAX_PROFILE_BYTES, LeftOutReason, RejectReason
 from exporter.sql import literal
 
 # Rows of a group are read back together; DuckDB wants multiples of 2,048. Measured: with these the
@@ -83,7 +84,8 @@ def stage(
     keep_rows: keep rejected rows as they were read.
     Raises RowsLost if not all rows that were read are staged.
     """
-    _write(cursor, _staged(raw, mapping, Lookup(), number, keep_rows), raw, target)
+    lookup = Lookup(has_region=mapping.phone_region is not None)
+    _write(cursor, _staged(raw, mapping, lookup, number, keep_rows), raw, target)
     written = _look_back(cursor, target)
     if written.has_odd_cells:
         lookup = look_up(cursor, raw.table, mapping)
@@ -98,7 +100,17 @@ def stage(
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, query: str, raw: RawPiece, target: Path) -> None:
-    metadata = f"KV_METADATA {{{LINE_BREAKS}: {literal(json.dumps(raw.line_breaks))}}}"
+    write_rows(cursor, query, raw.line_breaks, target)
+
+
+def write_rows(
+    cursor: duckdb.DuckDBPyConnection,
+    query: str,
+    line_breaks: Sequence[tuple[int, int]],
+    target: Path,
+) -> None:
+    """Write the staged rows that a query gives."""
+    metadata = f"KV_METADATA {{{LINE_BREAKS}: {literal(json.dumps(line_breaks))}}}"
     cursor.execute(f"COPY ({query}) TO {literal(str(target))} ({_PARQUET}, {metadata})")
 
 
@@ -147,8 +159,11 @@ def _staged(
             AS is_usual_email FROM {table}{lookup.joins}"""
     valued = f"SELECT *, {_newest(mapping)} AS newest, {values} FROM ({cells})"
     measured = f"""
-        SELECT *, {_dropped(mapping)} AS dropped, {profiles.measures(fields)} FROM ({valued})"""
-    built = f"SELECT *, {profiles.unusual_profile(fields)} AS unusual_profile FROM ({measured})"
+        SELECT *, {_dropped(mapping, lookup)} AS dropped, {_date_orders(mapping)} AS date_orders,
+            {_is_doubtful(mapping)} AS doubtful, {profiles.measures(fields)} FROM ({valued})"""
+    built = f"""
+        SELECT *, {_left_out(mapping, lookup)} AS left_out,
+            {profiles.unusual_profile(fields)} AS unusual_profile FROM ({measured})"""
     checked = f"""
         SELECT *, {_reason(mapping)} AS reason0, {profiles.profile_size(fields)} AS size
         FROM ({built})"""
@@ -157,8 +172,8 @@ def _staged(
             coalesce(reason0, {too_large}) AS reason,
             CASE WHEN reason0 IS NOT NULL THEN {_raw(fields[0])} END AS refused_id,
             CASE WHEN reason0 IS NOT NULL OR {is_too_large} THEN {source_row} END AS source_row,
-            breaks::INTEGER AS breaks, size::INTEGER AS size, dropped, newest, unusual_profile,
-            {", ".join(columns)}
+            breaks::INTEGER AS breaks, size::INTEGER AS size, dropped, left_out, newest,
+            date_orders, doubtful, unusual_profile, {", ".join(columns)}
         FROM ({checked})"""
 
 
@@ -198,8 +213,11 @@ def _value(field: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
 
 
 def _raw(field: MappedField) -> str:
-    """SQL: the cell of a field, NULL where it is blank."""
-    return row_rules.blank_to_null(f"c{field.column}")
+    """SQL: the cell of a field, NULL if it is blank."""
+    cell = f"c{field.column}"
+    if field.type is ValueType.DATE:
+        return f"CASE WHEN NOT ({is_no_date(cell)}) THEN {row_rules.blank_to_null(cell)} END"
+    return row_rules.blank_to_null(cell)
 
 
 def _reason(mapping: ResolvedMapping) -> str:
@@ -213,21 +231,90 @@ def _reason(mapping: ResolvedMapping) -> str:
             return row_rules.external_id_reason("f0")
 
 
-def _dropped(mapping: ResolvedMapping) -> str:
+def _is_doubtful(mapping: ResolvedMapping) -> str:
+    """SQL: whether Klaviyo may refuse the row's address."""
+    for position, field in enumerate(mapping.fields):
+        if (field.group, field.name) == ("", "email"):
+            return row_rules.is_doubtful_email(f"f{position}", "is_usual_email")
+    return "false"
+
+
+def _dropped(mapping: ResolvedMapping, lookup: Lookup) -> str:
     """SQL: the attributes whose cells hold something that cannot be sent, joined.
 
     NULL for none, as in most rows.
     """
     names, empty = [], []
-    for position, field in enumerate(mapping.fields):
-        is_text = field.type is ValueType.STRING
-        is_identifier = field.group == "" and field.name in IDENTIFIERS
-        if is_identifier or not is_text:
-            value, name = f"f{position}", literal(field.name)
-            names.append(f"CASE WHEN {value} IS NULL AND {_raw(field)} IS NOT NULL THEN {name} END")
-            empty.append(f"{value} IS NULL")
+    for value, field, _ in _left_out_of(mapping, lookup):
+        is_left_out = f"{value} IS NULL AND {_raw(field)} IS NOT NULL"
+        names.append(f"CASE WHEN {is_left_out} THEN {literal(field.name)} END")
+        empty.append(f"{value} IS NULL")
     joined = f"nullif(concat_ws(chr(31), {', '.join(names)}), '')"
     return f"CASE WHEN {' OR '.join(empty)} THEN {joined} END"
+
+
+def _left_out(mapping: ResolvedMapping, lookup: Lookup) -> str:
+    """SQL: the reasons of what is in `dropped`, in the same order."""
+    reasons = [
+        f"CASE WHEN {value} IS NULL AND {_raw(field)} IS NOT NULL THEN {reason} END"
+        for value, field, reason in _left_out_of(mapping, lookup)
+    ]
+    return f"CASE WHEN dropped IS NOT NULL THEN concat_ws(chr(31), {', '.join(reasons)}) END"
+
+
+def _left_out_of(
+    mapping: ResolvedMapping, lookup: Lookup
+) -> Iterator[tuple[str, MappedField, str]]:
+    """Give the value, the field and the reason (SQL) of all that may be left out."""
+    for position, field in enumerate(mapping.fields):
+        if reason := _reason_left_out(field, mapping, lookup):
+            yield f"f{position}", field, reason
+
+
+def _reason_left_out(field: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str | None:
+    """SQL: why a cell that is not blank has no value; None if it always has one."""
+    cell = f"c{field.column}"
+    match (field.group, field.name):
+        case ("", name) if name == mapping.identifier:
+            return literal(RejectReason.NO_IDENTIFIER)  # never read: the row is rejected
+        case ("", "email"):
+            return row_rules.email_reason(lookup.email(cell), "is_usual_email")
+        case ("", "external_id"):
+            return row_rules.external_id_reason(row_rules.trimmed(cell))
+        case ("", "phone_number"):
+            no_region = literal(LeftOutReason.PHONE_NO_REGION)
+            is_local = "false" if lookup.has_region else row_rules.lacks_country_code(cell)
+            impossible = literal(LeftOutReason.PHONE_IMPOSSIBLE)
+            return f"CASE WHEN {is_local} THEN {no_region} ELSE {impossible} END"
+    reason = _UNREADABLE_AS.get(field.type)
+    return literal(reason) if reason else None
+
+
+_UNREADABLE_AS = {
+    ValueType.NUMBER: LeftOutReason.NUMBER_UNREADABLE,
+    ValueType.BOOLEAN: LeftOutReason.BOOLEAN_UNREADABLE,
+    ValueType.DATE: LeftOutReason.DATE_UNREADABLE,
+    ValueType.LIST: LeftOutReason.LIST_EMPTY,
+}
+
+
+def _date_orders(mapping: ResolvedMapping) -> str:
+    """SQL: for each date, and then for `newest_by`, what `date_order` says; NULL if nothing."""
+    if mapping.culture != UNKNOWN:
+        return "NULL::VARCHAR"
+    cells = [
+        (f"f{position} IS NOT NULL", f"c{field.column}")
+        for position, field in enumerate(mapping.fields)
+        if field.type is ValueType.DATE
+    ]
+    if mapping.newest_by is not None:
+        cells.append(("isfinite(newest)", f"c{mapping.newest_by}"))
+    if not cells:
+        return "NULL::VARCHAR"
+    orders = ", ".join(
+        f"CASE WHEN {known} THEN {date_order(cell)} ELSE '.' END" for known, cell in cells
+    )
+    return f"nullif(concat({orders}), {literal('.' * len(cells))})"
 
 
 # Cells

@@ -109,6 +109,7 @@ class Staging:
                     repeated=read.header.repeated,
                     may_show=not read.header.is_guess,
                     culture=culture,
+                    nameless=not (read.header.has_header or source.dialect.columns),
                 )
                 notes.append(mapping.note)
                 for piece in read:
@@ -216,6 +217,7 @@ class SnapshotMapping:
         repeated: Collection[str] = (),
         may_show: bool = True,
         culture: str | None = None,
+        nameless: bool = False,
     ) -> PartitionMapping:
         """Resolve the mapping for a partition, whose columns may stand in an order of their own."""
         resolved = resolve(
@@ -225,6 +227,7 @@ class SnapshotMapping:
             repeated=repeated,
             may_show=may_show,
             culture=culture,
+            nameless=nameless,
         )
         if not self.fields:
             self.fields = resolved.fields

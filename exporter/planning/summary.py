@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from exporter.definitions.mapped_fields import MappedField
-from exporter.definitions.mapping import Empty, ValueType
+from exporter.definitions.mapping import CLEARING, ValueType
 from exporter.errors import ConfigError, ExporterError, SnapshotUnreadable
 from exporter.klaviyo.rate_limit import seconds_to_send
+from exporter.planning.new_people import NewPeople
 from exporter.planning.plan import Plan
 
 EMPTY_MESSAGE = "the snapshot is empty: it has no rows, and the list was left as it is"
@@ -31,6 +32,16 @@ def refusal(plan: Plan, max_profiles: int | None) -> ExporterError | None:
     return None
 
 
+def _nothing_to_send(plan: Plan) -> ExporterError | None:
+    """Give the error that a run of rejected rows only ends with."""
+    if plan.profiles:
+        return None
+    return SnapshotUnreadable(
+        f"none of {plan.rows:,} rows could be delivered",
+        hint="Check the mapping, and the reasons below.",
+    )
+
+
 def plan_summary(
     plan: Plan,
     samples: list[str],
@@ -38,6 +49,7 @@ def plan_summary(
     max_profiles: int | None = None,
     share: float = 1.0,
     show_values: bool = False,
+    new_people: NewPeople | None = None,
 ) -> dict[str, Any]:
     """Say what a run of this plan would do.
 
@@ -45,9 +57,10 @@ def plan_summary(
     samples: profiles as Klaviyo would get them; their values are masked unless `show_values`.
     max_profiles: the export's maximum.
     share: the part of Klaviyo's steady rate that the run may use.
+    new_people: None where the account's room is not known.
     """
     profiles = [json.loads(text) for text in samples]
-    refused = refusal(plan, max_profiles)
+    refused = refusal(plan, max_profiles) or _nothing_to_send(plan)
     return {
         "message": refused.message if refused else "",
         "hint": refused.hint if refused else "",
@@ -58,14 +71,29 @@ def plan_summary(
         "rejected_by_reason": plan.rejected,
         "cells_left_out": plan.dropped,
         "cells_left_out_examples": plan.dropped_examples,
+        **details(plan),
         "examples": plan.examples,
         "adds_up": plan.adds_up(),
         "jobs": len(plan.batches),
         "seconds_at_klaviyos_pace": round(seconds_to_send(len(plan.batches), share=share), 1),
+        "new_people": new_people.number if new_people else None,
+        "room": new_people.room if new_people else None,
+        "account": new_people.told() if new_people else "",
         "identifier": plan.identifier,
         "mapping": [_mapped(field, plan) for field in plan.fields],
         "files": [note.model_dump() for note in plan.sources],
         "samples": profiles if show_values else [mask(profile) for profile in profiles],
+    }
+
+
+def details(plan: Plan) -> dict[str, Any]:
+    """Say what the plan does beside sending cells as they are: for the dry run and the report."""
+    return {
+        "cells_left_out_reasons": plan.dropped_reasons,
+        "cells_cleared": plan.cleared,
+        "columns_not_cleared": plan.not_cleared,
+        "date_orders": [order.model_dump() for order in plan.date_orders],
+        "doubtful": plan.doubtful,
     }
 
 
@@ -77,7 +105,7 @@ def _mapped(field: MappedField, plan: Plan) -> str:
     column = next(note.columns for note in plan.sources if note.columns)[field.column]
     target = f"{field.group}.{field.name}" if field.group else field.name
     kind = "" if field.type is ValueType.STRING else f" as {field.type}"
-    clears = ", empty clears" if field.empty is Empty.CLEAR else ""
+    clears = ", empty clears" if field.empty in CLEARING else ""
     return f"{target} from {column}{kind}{clears}"
 
 

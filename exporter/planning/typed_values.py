@@ -14,7 +14,12 @@ _GROUPING = {  # between thousands, by the decimal sign
     ",": ".'\u2019 \u00a0\u202f",
     ".": ",'\u2019 \u00a0\u202f",
 }
-_TIMES = ("%H:%M:%S", "%I:%M:%S %p", "%H:%M", "%I:%M %p")
+_TIMES = ("%H:%M:%S", "%I:%M:%S %p", "%H:%M", "%I:%M %p", "%H:%M:%S.%f")
+# How .NET and what is made with it write "no date": 0001-01-01, with midnight or without.
+_NO_DATE = (
+    r"(?:0001-0?1-0?1|0?1[/.-]0?1[/.-]0001)"
+    r"(?:[T ](?:0?0:00|12:00)(?::00(?:\.0+)?)?(?:[ \x{202F}]?AM)?(?:Z|[+-]00:?00)?)?"
+)
 
 
 def staged_value(field: MappedField, column: str, culture: Culture = UNKNOWN) -> str:
@@ -41,7 +46,8 @@ def sortable(column: str, culture: Culture = UNKNOWN) -> str:
     moment = f"coalesce({_day(cell, culture)}, {_time(cell, culture)})"
     moment_us = f"CAST(epoch_us({moment}) AS DOUBLE)"
     number = f"CAST({_number(column, culture)} AS DOUBLE)"
-    unreadable = f"CASE WHEN {cell} <> '' THEN {UNREADABLE} END"
+    is_blank = f"{cell} = '' OR {is_no_date(column)}"
+    unreadable = f"CASE WHEN NOT ({is_blank}) THEN {UNREADABLE} END"
     return f"coalesce({moment_us}, {number}, {unreadable})"
 
 
@@ -109,12 +115,59 @@ def _boolean(column: str) -> str:
 # Dates
 
 
+def is_no_date(column: str) -> str:
+    """SQL: whether the cell says "no date", as .NET does with 0001-01-01: it counts as blank."""
+    cell = trimmed(column)
+    return f"contains({cell}, '0001') AND {matches(cell, _NO_DATE)}"
+
+
+def date_order(column: str) -> str:
+    """SQL: what a date that was read without a culture says of the order of day and month.
+
+    "d" or "m" if the day or the month comes first, "?" if it may be either, "." if the cell is
+    written in a form that has one order only.
+    """
+    cell = trimmed(column)
+    first, second = (
+        f"try_cast(split_part(replace({cell}, '-', '/'), '/', {part}) AS INTEGER)"
+        for part in (1, 2)
+    )
+    is_open = f"regexp_matches({cell}, '^[0-9]{{1,2}}[/-][0-9]{{1,2}}[/-][0-9]{{4}}')"
+    return (
+        f"CASE WHEN NOT {is_open} THEN '.' WHEN {first} > 12 THEN 'd' WHEN {second} > 12 THEN 'm'"
+        f" WHEN {first} = {second} THEN '.' ELSE '?' END"
+    )
+
+
+def with_day_first(value: str) -> str:
+    """SQL: a staged date that was read with the month first, read the other way."""
+    year, month, day, rest = (
+        f"left({value}, 6)",
+        f"substr({value}, 7, 2)",
+        f"substr({value}, 10, 2)",
+        f"substr({value}, 12)",
+    )
+    return f"concat({year}, {day}, '-', {month}, {rest})"
+
+
+def moment_with_day_first(moment: str) -> str:
+    """SQL: the same for what `sortable` gives."""
+    time = f"make_timestamp(CAST({moment} AS BIGINT))"
+    seconds = f"second({time}) + (microsecond({time}) % 1000000) / 1e6"
+    return (
+        f"CAST(epoch_us(make_timestamp(year({time}), day({time}), month({time}), hour({time}),"
+        f" minute({time}), {seconds})) AS DOUBLE)"
+    )
+
+
 def _date(column: str, culture: Culture) -> str:
     """SQL: a date or a time, ISO or as the culture writes it, in ISO 8601; times in UTC."""
     cell = trimmed(column)
     day = f"strftime({_day(cell, culture)}, '%Y-%m-%d')"
-    time = f"strftime({_time(cell, culture)}, '%Y-%m-%dT%H:%M:%SZ')"
-    return f"'\"' || coalesce({day}, {time}) || '\"'"
+    # Said once: what is said twice, DuckDB would work out for dates without time, too.
+    time = f"strftime({_time(cell, culture)}, '%Y-%m-%dT%H:%M:%S.%fZ')"
+    without_zeros = f"regexp_replace({time}, '\\.?0*Z$', 'Z')"
+    return f"'\"' || coalesce({day}, {without_zeros}) || '\"'"
 
 
 def _day(cell: str, culture: Culture) -> str:
@@ -137,15 +190,19 @@ def _time(cell: str, culture: Culture) -> str:
 
 
 def _date_forms(culture: Culture) -> tuple[str, ...]:
-    """How dates are written beside ISO 8601. With points the day comes first everywhere."""
-    slashed = ("%d/%m/%Y", "%d-%m-%Y") if culture.day_first else ("%m/%d/%Y",)
+    """How dates are written beside ISO 8601. With points the day comes first everywhere.
+
+    Without a culture a date is read with the month first if it can be: see `date_order`.
+    """
+    day_first, month_first = ("%d/%m/%Y", "%d-%m-%Y"), ("%m/%d/%Y", "%m-%d-%Y")
+    if culture == UNKNOWN:
+        slashed: tuple[str, ...] = month_first + day_first
+    else:
+        slashed = day_first if culture.day_first else month_first[:1]
     return (*slashed, "%d.%m.%Y", "%Y/%m/%d")
 
 
 def _sensible(cell: str, moment: str) -> str:
-    """SQL: the moment, but not what DuckDB makes of "infinity" or "epoch" or a year of two digits.
-
-    .NET writes 0001-01-01 where there is no date.
-    """
+    """SQL: the moment, but not what DuckDB makes of "infinity", "epoch" or a two-digit year."""
     is_written_out = f"{cell} BETWEEN '0' AND ':' AND year({moment}) BETWEEN 1000 AND 9999"
     return f"CASE WHEN {is_written_out} THEN {moment} END"

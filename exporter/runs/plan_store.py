@@ -18,6 +18,7 @@ from exporter.errors import ConfigError
 from exporter.planning.plan import (
     DUPLICATES_CSV,
     DUPLICATES_NAME,
+    LEFT_OUT_CSV,
     PLAN_NAME,
     REJECTED_CSV,
     Plan,
@@ -50,7 +51,10 @@ class PlanStore:
         """Return the run's plan and the local folder that holds all of its files."""
         plan = self.read(run)
         rows = [rows_name(number) for number in range(len(plan.pieces))]
-        for name in (DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV, *rows):
+        lists = [DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV]
+        if plan.dropped_reasons:
+            lists.append(LEFT_OUT_CSV)
+        for name in (*lists, *rows):
             self._fetch(run, name)
         return plan, self.folder(run, run.plan)
 

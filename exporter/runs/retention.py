@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from exporter.planning.plan import DUPLICATES_CSV, REJECTED_CSV
+from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV
 from exporter.runs.run import Run, RunName, run_folder, snapshot_minute
 from exporter.storage.protocols import Store
 
 PORTION = 500  # blobs that a tick deletes at most, about
 
-LISTS_OF_ROWS = (f"/{REJECTED_CSV}", f"/{DUPLICATES_CSV}")
+LISTS_OF_ROWS = (f"/{REJECTED_CSV}", f"/{DUPLICATES_CSV}", f"/{LEFT_OUT_CSV}")
 
 
 @dataclass(frozen=True, slots=True)

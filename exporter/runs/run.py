@@ -4,7 +4,7 @@
        |
        +--> Skipped | Canceled
 
-    phases of Refreshing:  plan -> send -> confirm -> finish -> closed
+    phases of Refreshing:  plan -> send <-> confirm -> finish -> closed
 
 A run is two blobs under runs/{run_id}/: run.json, the small document that pages and lists read, and
 journal.jsonl, one line for each fact about a batch. What Klaviyo has taken (`Delivery`) is the
@@ -23,6 +23,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.definitions.mapping import MappingDocument
+from exporter.rejection_reasons import RejectReason
 from exporter.snapshots.manifest import Manifest
 
 SCHEMA = 1
@@ -71,6 +72,7 @@ class Counts(BaseModel):
     duplicates: int = 0
     rejected: dict[str, int] = Field(default_factory=dict)
     dropped: dict[str, int] = Field(default_factory=dict)
+    attributes_refused: dict[str, int] = Field(default_factory=dict)  # delivered without these
     jobs: int = 0
     list_members: int | None = (
         None  # as Klaviyo counts them at the end, where the export reconciles
@@ -80,6 +82,22 @@ class Counts(BaseModel):
 
     def adds_up(self) -> bool:
         return self.rows == self.delivered + self.duplicates + sum(self.rejected.values())
+
+    @property
+    def unknown(self) -> int:
+        """Accepted profiles of which Klaviyo has told neither an import nor a failure."""
+        failed = self.rejected.get(RejectReason.FAILED_IN_KLAVIYO, 0)
+        return max(self.accepted - self.delivered - failed, 0)
+
+    @property
+    def under_way(self) -> int:
+        """Accepted profiles that Klaviyo is still at work on, as far as is known."""
+        given_up = (RejectReason.UNCONFIRMED, RejectReason.JOB_LOST)
+        return max(self.unknown - sum(self.rejected.get(reason, 0) for reason in given_up), 0)
+
+
+# Why a run began. "hourly look": its snapshot had arrived, and no event told of it.
+Because = Literal["arrival", "hourly look", "schedule", "demand"]
 
 
 class Run(BaseModel):
@@ -101,7 +119,7 @@ class Run(BaseModel):
     connection_created_at: datetime | None = None  # likewise, from planning on
     list_id: str
     mapping: MappingDocument
-    because: Literal["arrival", "schedule", "demand"]
+    because: Because
     due_at: datetime | None = None  # the moment of the schedule for which the timer started it
     max_profiles: int | None = None  # a plan with more is not sent
     keep_rejected_rows: bool = False
@@ -119,6 +137,8 @@ class Run(BaseModel):
     restarts: int = 0  # how many runs before it found their snapshot changed while they read it
     created_at: datetime
     updated_at: datetime | None = None
+    phase_at: datetime | None = None  # when it entered its phase
+    waits_until: datetime | None = None  # when its next step is due, if that is not at once
     started_at: datetime | None = None
     sent_at: datetime | None = None  # when the last batch was accepted
     finished_at: datetime | None = None
@@ -131,6 +151,11 @@ class Run(BaseModel):
     @property
     def folder(self) -> str:
         return run_folder(self.run_id)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its files were read, so that its numbers say something."""
+        return bool(self.plan or self.counts.rows)
 
 
 def run_folder(run_id: str) -> str:
@@ -198,17 +223,24 @@ def snapshot_minute(run_name: str) -> datetime | None:
 
 
 _ORDER = (Phase.PLAN, Phase.SEND, Phase.CONFIRM, Phase.FINISH, Phase.CLOSED)
+_BACK = (Phase.CONFIRM, Phase.SEND)  # rows that Klaviyo could not import are sent once more
 
 
 def enter(run: Run, phase: Phase, *, now: datetime) -> Run:
-    """The run in a later phase. Raises ValueError for going back, and for a closed run."""
-    if _ORDER.index(phase) < _ORDER.index(run.phase) or not run.status.is_open:
+    """The run in a later phase. Raises ValueError for going back, and for a closed run.
+
+    From CONFIRM it may go back to SEND.
+    """
+    is_back = _ORDER.index(phase) < _ORDER.index(run.phase) and (run.phase, phase) != _BACK
+    if is_back or not run.status.is_open:
         raise ValueError(f"run {run.run_id} cannot go from {run.status}, {run.phase} to {phase}")
     return run.model_copy(
         update={
             "phase": phase,
             "status": Status.REFRESHING,
             "started_at": run.started_at or now,
+            "phase_at": run.phase_at if phase is run.phase and run.phase_at else now,
+            "waits_until": None,
             "message": "",
             "unexpected": "",
         }
@@ -226,6 +258,7 @@ def close(run: Run, status: Status, *, now: datetime, message: str = "", hint: s
             "phase": Phase.CLOSED,
             "status": status,
             "finished_at": now,
+            "waits_until": None,
             "message": message,
             "hint": hint,
         }

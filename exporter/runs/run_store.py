@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from exporter.planning.plan import Plan
 from exporter.runs import report
 from exporter.runs.notices import Notices, of_run
 from exporter.runs.plan_store import PlanStore
-from exporter.runs.report import NO_EXAMPLES, Examples
+from exporter.runs.report import NO_ROWS, FirstRows
 from exporter.runs.run import (
     DELIVERED,
     Counts,
@@ -71,7 +72,7 @@ class Ending:
     """How a run ends, and what its report is made of.
 
     counts, plan: None where the run ends early: then they are what is recorded so far.
-    undelivered: the first rows that Klaviyo did not take, by reason.
+    first_rows: the first of what Klaviyo did not take.
     """
 
     status: Status
@@ -79,7 +80,7 @@ class Ending:
     hint: str = ""
     counts: Counts | None = None
     plan: Plan | None = None
-    undelivered: Examples = NO_EXAMPLES
+    first_rows: FirstRows = NO_ROWS
 
 
 class RunStore:
@@ -169,15 +170,23 @@ class RunStore:
 
     # Cancelling
 
-    def cancel(self, run_id: str, *, why: str = "cancelled by a person") -> None:
-        """Ask a run to stop: no batch leaves later than 0.3 s from now. The first reason counts."""
+    def cancel(self, run_id: str, *, why: str = "cancelled by a person", who: str = "") -> None:
+        """Ask a run to stop: no batch leaves later than 0.3 s from now. The first reason counts.
+
+        who: the person's name. It stays apart from the reason, which goes into the log.
+        """
         with contextlib.suppress(AlreadyThere):
-            self._store.create(run_folder(run_id) + "cancel", why.encode())
+            self._store.create(run_folder(run_id) + "cancel", f"{why}\n{who}".strip().encode())
 
     def why_cancelled(self, run_id: str) -> str | None:
         """Return why a run was asked to stop; None where it was not."""
         found = self._store.read(run_folder(run_id) + "cancel")
-        return found.data.decode() if found else None
+        return found.data.decode().partition("\n")[0] if found else None
+
+    def canceled_by(self, run_id: str) -> str:
+        """Return the name of the person who asked a run to stop; "" where nobody did."""
+        found = self._store.read(run_folder(run_id) + "cancel")
+        return found.data.decode().partition("\n")[2] if found else ""
 
     # The index of open runs
 
@@ -214,16 +223,18 @@ class RunStore:
         hint = ending.hint
         if ending.status is Status.FAILED:
             hint = hint or AGAIN_HINT
+        if counts.under_way:
+            hint = f"{hint} {_under_way(counts.under_way)}".strip()
         closed = close(
             run.model_copy(update={"counts": counts}),
             ending.status,
             now=self._now(),
             message=ending.message,
-            hint=hint,
+            hint=_named(hint, run),
         )
         if etag is None:
             self.list_as_open(closed)  # until it is cleaned up after, like every run
-        self._save_report(closed, plan, ending.undelivered)
+        self._save_report(closed, plan, ending.first_rows)
         if etag is None:
             self._store.create(_document_name(closed), _encode(closed))
         else:
@@ -256,9 +267,9 @@ class RunStore:
         if (found.etag if found else None) != etag:
             raise StoreMoved("somebody else has this run by now")
 
-    def _save_report(self, run: Run, plan: Plan | None, undelivered: Examples) -> None:
+    def _save_report(self, run: Run, plan: Plan | None, first_rows: FirstRows) -> None:
         """Write the report, over that of an attempt to end the run which did not get further."""
-        document = report.report(run, plan, undelivered)
+        document = report.report(run, plan, first_rows)
         name = run.folder + "report.json"
         data = json.dumps(document, ensure_ascii=False, indent=1).encode()
         found = self._store.read(name)
@@ -290,6 +301,17 @@ class RunStore:
             fields = {"run_id": run.run_id, "cause": exc.message}
             logger.warning("numbers unknown", extra=fields)
             return run.counts, None
+
+
+def _named(hint: str, run: Run) -> str:
+    """Fill in a hint's commands which run and connection it is."""
+    hint = re.sub(r"\bRUN\b", run.run_id, hint)
+    return re.sub(r"\bCONNECTION\b", run.connection, hint)
+
+
+def _under_way(profiles: int) -> str:
+    of = "1 profile" if profiles == 1 else f"{profiles:,} profiles"
+    return f"Klaviyo goes on with {of} that it accepted: they join the list all the same."
 
 
 def _got_ahead(other: Run, run: Run) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from exporter.planning.plan import Plan
 from exporter.planning.summary import EMPTY_HINT, EMPTY_MESSAGE
 from exporter.rejection_reasons import RejectReason
 from exporter.runs.run import Counts, Status
 from exporter.sending.delivery import Delivery
+
+REFUSED_HINT = (
+    "left_out.csv in the run's folder names file, line, attribute and Klaviyo's reason of each. "
+    "Mostly another profile has the same phone number or external id."
+)
 
 
 def count(plan: Plan, delivery: Delivery) -> Counts:
@@ -30,14 +36,25 @@ def count(plan: Plan, delivery: Delivery) -> Counts:
         duplicates=plan.duplicates,
         rejected=rejected,
         dropped=plan.dropped,
+        attributes_refused=_attributes_refused(delivery),
         jobs=len(delivery.jobs),
     )
 
 
-def _dropped(counts: Counts) -> str:
-    return ", ".join(
-        f"{number:,} of {attribute}" for attribute, number in sorted(counts.dropped.items())
-    )
+def _attributes_refused(delivery: Delivery) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for _, omissions in delivery.delivered_without():
+        found.update(name for _, omission in omissions for name in omission.names)
+    return dict(found)
+
+
+def _by_attribute(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} of {attribute}" for attribute, number in sorted(counts.items()))
+
+
+def _refused(counts: Counts) -> str:
+    refused = _by_attribute(counts.attributes_refused)
+    return f"left out because Klaviyo refused it: {refused}"
 
 
 def doubt(counts: Counts) -> tuple[str, str]:
@@ -102,7 +119,8 @@ def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str
         return (
             Status.WARNINGS,
             f"{counts.delivered:,} of {counts.rows:,} rows delivered, {rejected:,} rejected"
-            + (f"; cells left out: {_dropped(counts)}" if counts.dropped else "")
+            + (f"; cells left out: {_by_attribute(counts.dropped)}" if counts.dropped else "")
+            + (f"; {_refused(counts)}" if counts.attributes_refused else "")
             + (f"; {doubtful}" if doubtful else ""),
             f"{_rejected_hint(counts)} {advice}".strip(),
         )
@@ -110,10 +128,18 @@ def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str
         return (
             Status.WARNINGS,
             f"{counts.delivered:,} profiles delivered, without cells that could not be read: "
-            + _dropped(counts)
+            + _by_attribute(counts.dropped)
+            + (f"; {_refused(counts)}" if counts.attributes_refused else "")
             + (f"; {doubtful}" if doubtful else ""),
             "The report names the first of these cells by file and line. Check them, and how the "
             "mapping reads them." + (f" {advice}" if advice else ""),
+        )
+    if counts.attributes_refused:
+        return (
+            Status.WARNINGS,
+            f"{counts.delivered:,} profiles delivered; {_refused(counts)}"
+            + (f"; {doubtful}" if doubtful else ""),
+            f"{REFUSED_HINT} {advice}".strip(),
         )
     if doubtful:
         return Status.WARNINGS, f"{counts.delivered:,} profiles delivered, but {doubtful}", advice
@@ -121,7 +147,7 @@ def _verdict_on(counts: Counts, doubtful: str, advice: str) -> tuple[Status, str
 
 
 def _rejected_hint(counts: Counts) -> str:
-    hint = "Read rejected.csv in the run's folder: it names file, line and reason of each."
+    hint = "`report RUN --rows rejected` names file, line and reason of each."
     if unconfirmed := counts.rejected.get(RejectReason.UNCONFIRMED):
         hint += (
             f" Klaviyo does not say what became of {unconfirmed:,} of them, or which they are. Run"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
@@ -18,13 +18,17 @@ T = TypeVar("T")
 
 
 class BatchAccepted(BaseModel):
-    """Klaviyo took the profiles `first` to `last` (not included) of a batch, except `without`."""
+    """Klaviyo took the profiles `first` to `last` (not included) of a batch, except `without`.
+
+    only: where few of a range were sent, these, as "0-9,12".
+    """
 
     kind: Literal["batch_accepted"] = "batch_accepted"
     batch: int
     first: int
     last: int
     without: list[int] = Field(default_factory=list)
+    only: str = ""
     job: str
     at: datetime
 
@@ -39,6 +43,9 @@ class BatchAccepted(BaseModel):
 
     def stretches(self) -> Iterator[tuple[int, int]]:
         """Return what Klaviyo took, as ranges without gaps."""
+        if self.only:
+            yield from _ranges(self.only)
+            return
         start = self.first
         for position in sorted(set(self.without)):
             if start <= position < self.last:
@@ -66,9 +73,8 @@ class SameSaid(BaseModel):
     unnamed: int = 0
 
     def positions(self) -> Iterator[int]:
-        for stretch in filter(None, self.at.split(",")):
-            first, _, last = stretch.partition("-")
-            yield from range(int(first), int(last or first) + 1)
+        for first, last in _ranges(self.at):
+            yield from range(first, last)
 
 
 # Beyond MANY_SAYINGS, words are cut to MANY_CHARS characters and MANY_WORDINGS different ones are
@@ -90,14 +96,14 @@ def grouped(sayings: Iterable[Saying]) -> list[SameSaid]:
     return [
         SameSaid(
             words=words,
-            at=_stretches(sorted({position for position in positions if position is not None})),
+            at=stretches(sorted({position for position in positions if position is not None})),
             unnamed=positions.count(None),
         )
         for words, positions in by_words.items()
     ]
 
 
-def _stretches(positions: Sequence[int]) -> str:
+def stretches(positions: Sequence[int]) -> str:
     """Write sorted positions as "0-9,12"."""
     texts, first = [], 0
     for at, position in enumerate(positions, 1):
@@ -108,6 +114,31 @@ def _stretches(positions: Sequence[int]) -> str:
     return ",".join(texts)
 
 
+def _ranges(written: str) -> Iterator[tuple[int, int]]:
+    """Read "0-9,12" as ranges whose end is not included."""
+    for stretch in filter(None, written.split(",")):
+        first, _, last = stretch.partition("-")
+        yield int(first), int(last or first) + 1
+
+
+class LeftOut(BaseModel):
+    """Profiles that are sent once more without these attributes, and Klaviyo's words about them.
+
+    attributes: by their `MappedField.path`.
+    """
+
+    attributes: list[str]
+    said: list[SameSaid]
+
+
+def left_out(sayings: Mapping[tuple[str, ...], Sequence[Saying]]) -> list[LeftOut]:
+    """Group what Klaviyo said about attributes by these."""
+    return [
+        LeftOut(attributes=list(attributes), said=grouped(said))
+        for attributes, said in sayings.items()
+    ]
+
+
 class RowsRefused(BaseModel):
     """Klaviyo refused a batch because of these profiles; they are left out from now on."""
 
@@ -116,13 +147,25 @@ class RowsRefused(BaseModel):
     said: list[SameSaid]
 
 
+class AttributesRefused(BaseModel):
+    """Klaviyo refused a batch because of attributes; these profiles go on without them."""
+
+    kind: Literal["attributes_refused"] = "attributes_refused"
+    batch: int
+    left_out: list[LeftOut]
+
+
 class JobEnded(BaseModel):
-    """Klaviyo ended a job: how many profiles it completed, and what it said about the others."""
+    """Klaviyo ended a job: how many profiles it completed, and what it said about the others.
+
+    left_out: profiles that failed and are sent once more. They do not belong to the job any longer.
+    """
 
     kind: Literal["job_ended"] = "job_ended"
     job: str
     completed: int
     said: list[SameSaid] = Field(default_factory=list)
+    left_out: list[LeftOut] = Field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -145,7 +188,10 @@ class JobLost(BaseModel):
     why: str
 
 
-Event = Annotated[BatchAccepted | RowsRefused | JobEnded | JobLost, Field(discriminator="kind")]
+Event = Annotated[
+    BatchAccepted | RowsRefused | AttributesRefused | JobEnded | JobLost,
+    Field(discriminator="kind"),
+]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
@@ -160,15 +206,34 @@ def decode_events(journal: bytes) -> Iterator[Event]:
         yield _EVENT.validate_python(json.loads(line))
 
 
+@dataclass(frozen=True, slots=True)
+class Omission:
+    """The attributes that a profile is sent without, and Klaviyo's words about them."""
+
+    attributes: tuple[str, ...]
+    words: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes as people name them."""
+        return tuple(path.partition("/")[2] or path for path in self.attributes)
+
+
 @dataclass(slots=True)
 class Delivery:
-    """What became of the batches so far: the journal replayed."""
+    """What became of the batches so far: the journal replayed.
+
+    omitted: by batch and position, what is left out of a profile since Klaviyo refused it.
+    sent_again: the batches of which Klaviyo took profiles that are sent once more.
+    """
 
     accepted: dict[int, list[BatchAccepted]] = field(default_factory=dict)
     refused: dict[int, dict[int, str]] = field(default_factory=dict)
     jobs: dict[str, BatchAccepted] = field(default_factory=dict)
     ended: dict[str, JobEnded] = field(default_factory=dict)
     lost: dict[str, JobLost] = field(default_factory=dict)
+    omitted: dict[int, dict[int, Omission]] = field(default_factory=dict)
+    sent_again: set[int] = field(default_factory=set)
     accepted_profiles: int = 0
 
     @classmethod
@@ -192,15 +257,50 @@ class Delivery:
             case RowsRefused():
                 refused = self.refused.setdefault(event.batch, {})
                 for said in event.said:
-                    for position in said.positions():
-                        if not self._is_accepted(event.batch, position, position + 1):
+                    positions = list(said.positions())
+                    taken = self._accepted_among(event.batch, positions)
+                    for position in positions:
+                        if position not in taken:
                             refused.setdefault(position, said.words)
+            case AttributesRefused():
+                self._omit(event.batch, event.left_out)
             case JobEnded():
-                if event.job in self.jobs and event.job not in self.lost:
-                    self.ended.setdefault(event.job, event)
+                is_new = event.job not in self.ended and event.job not in self.lost
+                if event.job in self.jobs and is_new:
+                    self.ended[event.job] = event
+                    self._send_again(self.jobs[event.job], event.left_out)
             case JobLost():
                 if event.job in self.jobs and event.job not in self.ended:
                     self.lost.setdefault(event.job, event)
+
+    def _omit(self, batch: int, left_out: Iterable[LeftOut]) -> list[int]:
+        """Note what profiles are sent without, and return their positions."""
+        omitted = self.omitted.setdefault(batch, {})
+        positions: list[int] = []
+        for each in left_out:
+            for said in each.said:
+                omission = Omission(tuple(each.attributes), said.words)
+                for position in said.positions():
+                    omitted.setdefault(position, omission)
+                    positions.append(position)
+        return positions
+
+    def _send_again(self, accepted: BatchAccepted, left_out: Sequence[LeftOut]) -> None:
+        """Take profiles out of the job that did not import them: they remain to be sent."""
+        if not left_out:
+            return
+        batch = accepted.batch
+        again = set(self._omit(batch, left_out))
+        kept = [position for position in accepted.positions() if position not in again]
+        # An empty `only` means the whole range. So where none is kept, the range is empty.
+        last = accepted.last if kept else accepted.first
+        changed = accepted.model_copy(update={"only": stretches(kept), "last": last})
+        self.jobs[accepted.job] = changed
+        self.accepted[batch] = [
+            changed if one.job == changed.job else one for one in self.accepted[batch]
+        ]
+        self.accepted_profiles += changed.profiles - accepted.profiles
+        self.sent_again.add(batch)
 
     def _is_decided(self, event: BatchAccepted) -> bool:
         """Say whether some of a job's profiles were decided before: its batch was sent twice.
@@ -208,6 +308,10 @@ class Delivery:
         Such a job is not followed. What only this job took is sent again, which is harmless.
         """
         refused = self.refused.get(event.batch, {})
+        if event.only:
+            positions = event.positions()
+            taken = self._accepted_among(event.batch, positions)
+            return bool(taken) or any(position in refused for position in positions)
         return any(
             self._is_accepted(event.batch, first, last)
             or any(first <= position < last for position in refused)
@@ -223,8 +327,23 @@ class Delivery:
             for start, end in one.stretches()
         )
 
+    def _accepted_among(self, batch: int, positions: Iterable[int]) -> set[int]:
+        """Return those of the positions that a job has taken."""
+        wanted = set(positions)
+        found: set[int] = set()
+        for one in self.accepted.get(batch, ()):
+            for first, last in one.stretches():
+                if last - first < len(wanted):
+                    found.update(wanted.intersection(range(first, last)))
+                else:
+                    found.update(position for position in wanted if first <= position < last)
+        return found
+
     def remaining(self, batch: PlannedBatch) -> list[tuple[int, int]]:
-        """Return the ranges of a batch that still have profiles to send."""
+        """Return the ranges of a batch that still have profiles to send.
+
+        Profiles that are sent again are scattered: one range, `without` those that Klaviyo took.
+        """
         refused = self.refused.get(batch.number, {})
         taken = [each for one in self.accepted.get(batch.number, ()) for each in one.stretches()]
         ends = [*sorted(taken), (batch.profiles, batch.profiles)]
@@ -233,13 +352,26 @@ class Delivery:
             if any(position not in refused for position in range(start, first)):
                 ranges.append((start, first))
             start = last
+        if batch.number in self.sent_again and ranges:
+            return [(ranges[0][0], ranges[-1][1])]
         return ranges
 
+    def has_remaining(self, batches: Iterable[PlannedBatch]) -> bool:
+        return any(self.remaining(batch) for batch in batches if batch.number in self.sent_again)
+
     def without(self, batch: int, first: int, last: int) -> list[int]:
-        """Return the refused positions inside a range."""
-        return sorted(
-            position for position in self.refused.get(batch, ()) if first <= position < last
-        )
+        """Return the positions inside a range that are not sent: refused, or taken already."""
+        settled = {position for position in self.refused.get(batch, ()) if first <= position < last}
+        if batch in self.sent_again:
+            settled |= self._accepted_among(batch, range(first, last))
+        return sorted(settled)
+
+    def omitted_in(self, batch: int, positions: Iterable[int]) -> dict[int, tuple[str, ...]]:
+        """Return what is left out of some profiles of a batch, by position."""
+        omitted = self.omitted.get(batch)
+        if not omitted:
+            return {}
+        return {each: omitted[each].attributes for each in positions if each in omitted}
 
     def open_jobs(self) -> list[str]:
         """Return the jobs that Klaviyo took and has not ended, oldest first."""
@@ -269,6 +401,17 @@ class Delivery:
             share = most // len(chosen)
             sampled.setdefault(accepted.batch, []).extend(_spread(delivered, share))
         return sampled
+
+    def delivered_without(self) -> Iterator[tuple[int, list[tuple[int, Omission]]]]:
+        """Return, by batch, the profiles that were delivered without attributes, in order."""
+        for batch, omitted in sorted(self.omitted.items()):
+            delivered: set[int] = set()
+            for accepted in self.accepted.get(batch, ()):
+                if end := self.ended.get(accepted.job):
+                    failed = {position for position, _ in end.failures()}
+                    delivered.update(omitted.keys() & set(accepted.positions()) - failed)
+            if delivered:
+                yield batch, [(position, omitted[position]) for position in sorted(delivered)]
 
     def failed_profiles(self) -> int:
         return sum(job.failed for job in self.ended.values())

@@ -7,18 +7,28 @@ for by itself only when the collection does not show it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from exporter import telemetry
 from exporter.errors import LeaseHeld, Transient
-from exporter.klaviyo.responses import ImportFailure, ImportJob
+from exporter.klaviyo.responses import DUPLICATE_PROFILE, ImportFailure, ImportJob
 from exporter.klaviyo.statuses import NotFound
 from exporter.planning.request_bodies import PlanReader
-from exporter.sending.delivery import BatchAccepted, Event, JobEnded, JobLost, Saying, grouped
+from exporter.sending.delivery import (
+    BatchAccepted,
+    Event,
+    JobEnded,
+    JobLost,
+    Saying,
+    grouped,
+    left_out,
+)
 from exporter.sending.journal import Journal
+from exporter.sending.second_try import Complaint, suspected
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +36,10 @@ FIRST_POLL_S = 2.0
 UNSEEN_S = 600.0  # ours: a job that Klaviyo does not show so long after it took it is lost
 LONGEST_JOB = timedelta(hours=24)  # ours: Klaviyo's help speaks of hours; no official figure
 _CLOCKS = timedelta(minutes=10)  # ours and Klaviyo's may differ by so much
+
+NO_WORDS = "Klaviyo did not say which row, or why"
+
+T = TypeVar("T")
 
 OpenPlan = Callable[[], PlanReader]
 
@@ -36,6 +50,7 @@ class Jobs(Protocol):
     def jobs_since(self, created_after: datetime, *statuses: str) -> Iterable[ImportJob]: ...
     def job(self, job_id: str) -> ImportJob | None: ...
     def import_errors(self, job_id: str) -> Iterator[ImportFailure]: ...
+    def arrivals(self, job_id: str) -> Iterator[dict[str, str]]: ...
 
 
 def poll_interval_s(polls: int, *, longest_s: float) -> float:
@@ -136,31 +151,45 @@ class _Round:
         for place, job in enumerate(failed):
             if self._is_late():
                 break
+            outcome = _Outcome(job, self._accepted[job.id], self._open_plan)
             try:
-                errors, is_whole = self._import_errors(job.id)
+                is_whole = self._read_failures(outcome)
             except LeaseHeld:
                 raise
             except Transient as exc:
                 if not is_last_try:
                     self.unreadable = self.unreadable or exc
                     continue
-                errors, is_whole = [], True
+                is_whole = True
                 cause = type(exc).__name__
-                logger.warning("import errors not read", extra={"job_id": job.id, "cause": cause})
+                logger.warning("failures not read", extra={"job_id": job.id, "cause": cause})
             if is_whole or (may_cut and place == 0):
-                self._record([_failed(job, self._accepted[job.id], errors, self._open_plan)])
+                omitted = self._journal.delivery.omitted.get(outcome.accepted.batch, {})
+                self._record([outcome.ended(omitted)])
 
-    def _import_errors(self, job_id: str) -> tuple[list[ImportFailure], bool]:
-        """Return the errors of a job as far as there is time, and whether these are all."""
-        errors: list[ImportFailure] = []
+    def _read_failures(self, outcome: _Outcome) -> bool:
+        """Find the failed rows of a job as far as there is time. Returns whether that is all."""
+        job_id = outcome.job.id
+        errors, is_whole = self._in_time(self._klaviyo.import_errors(job_id))
+        outcome.add_errors(errors)
+        if not is_whole or not outcome.unnamed:
+            return is_whole
+        arrivals, is_whole = self._in_time(self._klaviyo.arrivals(job_id))
+        if is_whole:
+            outcome.add_arrivals(arrivals)
+        return is_whole
+
+    def _in_time(self, items: Iterator[T]) -> tuple[list[T], bool]:
+        """Return the items as far as there is time, and whether these are all."""
+        found: list[T] = []
         try:
-            for error in self._klaviyo.import_errors(job_id):
-                errors.append(error)
+            for item in items:
+                found.append(item)
                 if self._is_late():
-                    return errors, False
+                    return found, False
         except NotFound:  # the job went away between its status and its errors
             pass
-        return errors, True
+        return found, True
 
     def _record(self, events: Sequence[Event]) -> None:
         self._journal.append(events)
@@ -200,47 +229,128 @@ def _why_lost(job: ImportJob | None, accepted: BatchAccepted, now: datetime) -> 
     return f"the job did not end within {LONGEST_JOB}" if age > LONGEST_JOB else ""
 
 
-def _failed(
-    job: ImportJob,
-    accepted: BatchAccepted,
-    errors: Sequence[ImportFailure],
-    open_plan: OpenPlan,
-) -> JobEnded:
-    """Return the end of a job with its failures as positions in the batch."""
-    named, unnamed = _positions(errors, accepted, open_plan)
-    # An error without a row may be a second one about a row that has one. As many failed as Klaviyo
-    # counts, or names.
-    missing = max(min(job.failed, accepted.profiles) - len(named), 0)
-    unnamed += ["Klaviyo did not say which row, or why"] * (missing - len(unnamed))
-    said = grouped([*named, *((None, words) for words in unnamed[:missing])])
-    return JobEnded(job=job.id, completed=job.completed, said=said)
+class _Outcome:
+    """Which rows of a job failed, as far as Klaviyo says."""
+
+    def __init__(self, job: ImportJob, accepted: BatchAccepted, open_plan: OpenPlan) -> None:
+        self.job, self.accepted = job, accepted
+        self._open_plan = open_plan
+        self._found: dict[int, Complaint] = {}  # by position in the batch
+        self._unplaced: list[str] = []  # words about rows that were not found
+
+    @property
+    def unnamed(self) -> int:
+        """How many failed without a row that is known: as many as Klaviyo counts, or names.
+
+        An error without a row may be a second one about a row that has one.
+        """
+        return max(min(self.job.failed, self.accepted.profiles) - len(self._found), 0)
+
+    def add_errors(self, errors: Sequence[ImportFailure]) -> None:
+        """Take in Klaviyo's errors, each about the row that its index or an identifier names."""
+        in_request = self.accepted.positions()
+        by_index = dict(enumerate(in_request))
+        by_identifier = self._by_identifier([each for each in errors if each.index not in by_index])
+        for error in errors:
+            position = by_index.get(error.index) if error.index is not None else None
+            if position is None:
+                named = (by_identifier.get(each) for each in _identifiers(error))
+                position = next((each for each in named if each is not None), None)
+            words = error.words or "no reason given"
+            if position is None:
+                self._unplaced.append(words)
+                continue
+            complaint = Complaint(
+                attribute=error.attribute,
+                words=words,
+                is_duplicate=error.code == DUPLICATE_PROFILE,
+            )
+            self._found.setdefault(position, complaint)
+
+    def _by_identifier(self, errors: Sequence[ImportFailure]) -> dict[tuple[str, str], int]:
+        """Return the job's rows that errors name by an identifier that no other row has."""
+        values: dict[str, set[str]] = {}
+        for name, value in itertools.chain.from_iterable(map(_identifiers, errors)):
+            values.setdefault(name, set()).add(value)
+        if not values:
+            return {}
+        reader, of_job = self._open_plan(), set(self.accepted.positions())
+        batch = reader.plan.batches[self.accepted.batch]
+        return {
+            (name, value): position
+            for name, wanted in values.items()
+            for value, position in reader.positions_of(batch, wanted, attribute=name).items()
+            if position in of_job
+        }
+
+    def add_arrivals(self, arrivals: Sequence[dict[str, str]]) -> None:
+        """Take in who arrived: those who did not are the failures that nothing names.
+
+        Nothing is concluded where more are missing than failed: Klaviyo may have merged profiles.
+        """
+        reader = self._open_plan()
+        name = reader.plan.identifier
+        arrived = {_as_planned(name, each[name]) for each in arrivals if name in each}
+        batch = reader.plan.batches[self.accepted.batch]
+        sent = reader.rows_at(batch, self.accepted.positions())
+        missing = [
+            position
+            for position, row in sorted(sent.items())
+            if row.identifier not in arrived and position not in self._found
+        ]
+        if len(missing) > self.unnamed:
+            return
+        words = " or ".join(list(dict.fromkeys(self._unplaced))[:3]) or NO_WORDS
+        for position in missing:
+            self._found[position] = Complaint(attribute="", words=words)
+
+    def ended(self, omitted: Collection[int]) -> JobEnded:
+        """Return the end of the job, with its failures as positions in the batch.
+
+        omitted: the positions of profiles that were sent without attributes already.
+        """
+        again = self._second_tries(omitted)
+        tried_again: dict[tuple[str, ...], list[Saying]] = {}
+        for position, attributes in again.items():
+            saying = position, self._found[position].words
+            tried_again.setdefault(attributes, []).append(saying)
+        named = [
+            (position, complaint.words)
+            for position, complaint in self._found.items()
+            if position not in again
+        ]
+        unnamed = self._unplaced + [NO_WORDS] * (self.unnamed - len(self._unplaced))
+        said = grouped([*named, *((None, words) for words in unnamed[: self.unnamed])])
+        return JobEnded(
+            job=self.job.id,
+            completed=self.job.completed,
+            said=said,
+            left_out=left_out(tried_again),
+        )
+
+    def _second_tries(self, omitted: Collection[int]) -> dict[int, tuple[str, ...]]:
+        """Return which attributes to leave out of which failed rows: each is tried twice."""
+        if not self._found:
+            return {}
+        reader = self._open_plan()
+        batch = reader.plan.batches[self.accepted.batch]
+        by_paths: dict[tuple[str, ...], list[int]] = {}
+        for position, complaint in self._found.items():
+            paths = suspected(reader.plan.fields, complaint)
+            if paths and position not in omitted:
+                by_paths.setdefault(paths, []).append(position)
+        return {
+            position: attributes
+            for paths, positions in by_paths.items()
+            for position, attributes in reader.filled(batch, positions, paths).items()
+            if attributes
+        }
 
 
-def _positions(
-    errors: Sequence[ImportFailure], accepted: BatchAccepted, open_plan: OpenPlan
-) -> tuple[list[Saying], list[str]]:
-    """Return each failed row once, and the words that are about no row that we could find.
+def _identifiers(error: ImportFailure) -> list[tuple[str, str]]:
+    """Return what an error names its row by, as the plan writes it."""
+    return [(name, _as_planned(name, value)) for name, value in error.identifiers.items()]
 
-    A row is found by Klaviyo's index where it gave one, else by its address.
-    """
-    in_request = accepted.positions()
-    unnumbered = [error.email for error in errors if error.index is None and error.email]
-    by_email: dict[str, int] = {}
-    if unnumbered:
-        reader = open_plan()
-        emails = {email.strip().lower() for email in unnumbered}
-        by_email = reader.positions_of(reader.plan.batches[accepted.batch], emails)
-    found: dict[int, str] = {}
-    unnamed: list[str] = []
-    for error in errors:
-        words = error.detail or error.title or error.code or "no reason given"
-        position: int | None = None
-        if error.index is not None and error.index < len(in_request):
-            position = in_request[error.index]
-        elif error.email:
-            position = by_email.get(error.email.strip().lower())
-        if position is None:
-            unnamed.append(words)
-        else:
-            found.setdefault(position, words)
-    return list(found.items()), unnamed
+
+def _as_planned(name: str, value: str) -> str:
+    return value.strip().lower() if name == "email" else value.strip()

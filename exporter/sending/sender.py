@@ -2,6 +2,7 @@
 
     ranges that remain --> body --> [pacer] --> some requests in flight --> accepted: journal
             ^                                            |
+            |-- without these attributes <-- rows refused by name, for the first time
             |-- without these rows <-------- rows refused by name
             |-- in two halves <------------- refused, no row named
             +-- later <--------------------- failed: again, or give up
@@ -12,14 +13,14 @@ decision knows all that was recorded before it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Protocol
 
 from exporter import telemetry
@@ -38,15 +39,25 @@ from exporter.klaviyo.rate_limit import Pacer
 from exporter.klaviyo.responses import ImportJob
 from exporter.planning.plan import PlannedBatch
 from exporter.planning.request_bodies import PlanReader
-from exporter.sending.delivery import BatchAccepted, Event, RowsRefused, grouped
+from exporter.sending.delivery import (
+    AttributesRefused,
+    BatchAccepted,
+    Event,
+    RowsRefused,
+    Saying,
+    grouped,
+    left_out,
+    stretches,
+)
 from exporter.sending.journal import Journal
 from exporter.sending.limits import SendLimits
+from exporter.sending.second_try import Complaint, suspected
 
 logger = logging.getLogger(__name__)
 
 REPAIR_HINT = (
     "Mostly one column is the cause: it is mapped to the wrong attribute, or holds something else. "
-    "rejected.csv in the run's folder names the rows found so far. Correct the mapping or the "
+    "`report RUN --rows rejected` names the rows found so far. Correct the mapping or the "
     "segment, then run the export again."
 )
 SIZE_HINT = (
@@ -59,7 +70,8 @@ ACCOUNT_HINT = (
     "export again."
 )
 PROBES = 5  # single rows, spread over the first batch that is refused without a name
-LONG_PAUSE_S = 61.0  # no window of Klaviyo's that we know is longer: then the step ends instead
+# For longer no place is kept: the step ends, and comes back through the queue.
+LONG_PAUSE_S = 5.0
 _AHEAD = 3  # bodies built before their turn: a slow one does not slow down the pace
 _BUILD_S = 0.05  # mostly enough to build a body: with less time left, none is begun
 # Between two looks for a withdrawal: shorter than what we know of one may be old, so that no batch
@@ -110,6 +122,7 @@ class Sender:
         renew_key: Callable[[], Imports | None],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        should_yield: Callable[[], bool] = lambda: False,
         limits: SendLimits = SendLimits(),
         repairs: int = 0,
         progress: Callable[[int], None] = lambda _: None,
@@ -117,6 +130,7 @@ class Sender:
         """Prepare to send; nothing is sent yet.
 
         check: asked before every batch; raises when this instance must not send any more.
+        should_yield: says whether others wait for this place of work.
         renew_key: reads the key again after a 401; returns a client for it, or None if it is the
         same.
         repairs: refusals that the run has spent on bad rows before.
@@ -124,6 +138,7 @@ class Sender:
         """
         self._reader, self._journal, self._klaviyo, self._pacer = reader, journal, klaviyo, pacer
         self._check, self._renew_key, self._clock, self._sleep = check, renew_key, clock, sleep
+        self._should_yield = should_yield
         self._limits, self._progress = limits, progress
         self._tasks: deque[_Task] = deque()
         self._ready: deque[tuple[_Task, bytes]] = deque()
@@ -150,11 +165,11 @@ class Sender:
         failure: Exception | None = None
         with ThreadPoolExecutor(self._limits.in_flight, thread_name_prefix="send") as pool:
             try:
-                while not failure and self._may_go_on() and self._clock() < deadline:
+                while not failure and self._may_go_on(deadline):
                     self._check()
                     self._launch(pool)
                     failure = self._collect()
-                    pause_s = 0.0 if self._flying else self._pacer.wait_s(self._clock())
+                    pause_s = 0.0 if self._flying else self._pause()
                     if pause_s > LONG_PAUSE_S:
                         self.pause_s = pause_s
                         break
@@ -166,9 +181,21 @@ class Sender:
         self._judge_suspects(is_done=is_done)
         return is_done
 
-    def _may_go_on(self) -> bool:
+    def _may_go_on(self, deadline: float) -> bool:
         has_work = bool(self._tasks or self._ready or self._flying)
-        return has_work and not self._is_account_refused()
+        has_time = self._clock() < deadline and not self._should_yield()
+        return has_work and has_time and not self._is_account_refused()
+
+    def _pause(self) -> float:
+        """Return for how long nothing can be sent, because Klaviyo refused or did not answer.
+
+        Our own pace is no such pause: the next turn may be most of a minute away.
+        """
+        now = self._clock()
+        if self._ready:
+            return self._pacer.shut_s(now)
+        later = min((task.not_before for task in self._tasks), default=now)
+        return max(later - now, self._pacer.shut_s(now))
 
     # Requests
 
@@ -230,9 +257,13 @@ class Sender:
 
     def _body(self, task: _Task) -> bytes:
         without = self._without(task)
-        if not without and (task.first, task.last) == (0, task.batch.profiles):
+        delivery, number = self._journal.delivery, task.batch.number
+        omitted = delivery.omitted_in(number, range(task.first, task.last))
+        if not (without or omitted) and (task.first, task.last) == (0, task.batch.profiles):
             return self._reader.body(task.batch)
-        return self._reader.body(task.batch, first=task.first, last=task.last, without=without)
+        return self._reader.body(
+            task.batch, first=task.first, last=task.last, without=without, omitted=omitted
+        )
 
     def _without(self, task: _Task) -> list[int]:
         return self._journal.delivery.without(task.batch.number, task.first, task.last)
@@ -281,11 +312,13 @@ class Sender:
     def _accepted(self, task: _Task, job: ImportJob) -> Event:
         self._open_probes -= task.is_probe
         telemetry.job(telemetry.ACCEPTED_JOB)
+        is_scattered = task.batch.number in self._journal.delivery.sent_again
         return BatchAccepted(
             batch=task.batch.number,
             first=task.first,
             last=task.last,
-            without=self._without(task),
+            without=[] if is_scattered else self._without(task),
+            only=stretches(self._positions(task)) if is_scattered else "",
             job=job.id,
             at=datetime.fromtimestamp(self._clock(), UTC),
         )
@@ -310,24 +343,89 @@ class Sender:
         return []
 
     def _repair(self, task: _Task, error: BatchRefused) -> list[Event]:
-        """Leave out the rows that Klaviyo named and send the rest. None named: send two halves."""
+        """Leave out what Klaviyo named and send the rest. Nothing named: send two halves."""
         positions = self._positions(task)
-        rows = {positions[row.index]: row for row in error.rows if row.index < len(positions)}
-        self._spend_repair(error)
+        rows = [row for row in error.rows if row.index < len(positions)]
+        if not self._spend_repair(task, error):
+            return self._refuse_all(task, error.words or error.message)
         if not rows:
-            return self._search(task, error.words or error.message)
-        self._open_probes -= task.is_probe
-        self._refused_attributes.update(row.attribute for row in rows.values())
-        if len(rows) < len(positions):
+            complaint = Complaint(
+                attribute="",
+                words=error.words or error.message,
+                is_duplicate=error.is_duplicate,
+            )
+            return self._search(task, complaint)
+        complaints: dict[int, list[Complaint]] = {}
+        for row in rows:
+            complaint = Complaint(
+                attribute=row.attribute, words=row.reason, is_duplicate=row.is_duplicate
+            )
+            complaints.setdefault(positions[row.index], []).append(complaint)
+        self._refused_attributes.update(row.attribute for row in rows)
+        events = self._left_out(task, complaints)
+        if _omits(events) or len(complaints) < len(positions):
             self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
-        said = grouped(
-            (position, f"{row.attribute}: {row.reason}") for position, row in rows.items()
-        )
+        else:
+            self._open_probes -= task.is_probe
+        return events
+
+    def _refuse_all(self, task: _Task, words: str) -> list[Event]:
+        """Give up the rows of a task, which Klaviyo refused together."""
+        self._open_probes -= task.is_probe
+        positions = self._positions(task)
+        told = words if len(positions) == 1 else f"{words} (said of {len(positions):,} rows)"
+        said = grouped((position, told) for position in positions)
         return [RowsRefused(batch=task.batch.number, said=said)]
 
-    def _search(self, task: _Task, words: str) -> list[Event]:
+    def _left_out(self, task: _Task, complaints: Mapping[int, Sequence[Complaint]]) -> list[Event]:
+        """Leave attributes out of rows where that may help, the others altogether."""
+        again = self._second_tries(task, complaints)
+        refused: list[Saying] = []
+        omitted: dict[tuple[str, ...], list[Saying]] = {}
+        for position, about in complaints.items():
+            told = "; ".join(complaint.told() for complaint in about)
+            if attributes := again.get(position):
+                words = "; ".join(complaint.words for complaint in about)
+                omitted.setdefault(attributes, []).append((position, words))
+            else:
+                refused.append((position, told))
+        number = task.batch.number
+        events: list[Event] = []
+        if refused:
+            events.append(RowsRefused(batch=number, said=grouped(refused)))
+        if omitted:
+            events.append(AttributesRefused(batch=number, left_out=left_out(omitted)))
+        return events
+
+    def _second_tries(
+        self, task: _Task, complaints: Mapping[int, Sequence[Complaint]]
+    ) -> dict[int, tuple[str, ...]]:
+        """Return which attributes to leave out of which rows: each is sent twice at most.
+
+        All complaints about a row must be about attributes that it can do without.
+        """
+        omitted = self._journal.delivery.omitted.get(task.batch.number, {})
+        by_paths: dict[tuple[str, ...], list[int]] = {}
+        for position, about in complaints.items():
+            paths = [suspected(self._reader.plan.fields, complaint) for complaint in about]
+            if all(paths) and position not in omitted:
+                distinct = tuple(dict.fromkeys(itertools.chain.from_iterable(paths)))
+                by_paths.setdefault(distinct, []).append(position)
+        return {
+            position: attributes
+            for paths, positions in by_paths.items()
+            for position, attributes in self._reader.filled(task.batch, positions, paths).items()
+            if attributes
+        }
+
+    def _search(self, task: _Task, complaint: Complaint) -> list[Event]:
         """Look for the row that is the cause, unless it is the account."""
-        positions = self._positions(task)
+        positions, words = self._positions(task), complaint.words
+        if len(positions) == 1 and _omits(
+            events := self._left_out(task, {positions[0]: [complaint]})
+        ):
+            self._tasks.appendleft(replace(task, attempt=1, began_at=0.0))
+            return events
         if len(positions) == 1 and self._is_unproven():
             self._open_probes -= task.is_probe
             return self._suspect(_Suspect(task.batch.number, positions[0], words))
@@ -359,7 +457,7 @@ class Sender:
         step = (len(positions) - 1) / max(count - 1, 1)
         probes = sorted({positions[round(number * step)] for number in range(count)})
         ends = [task.first - 1, *probes, task.last]
-        for before, after in pairwise(ends):
+        for before, after in itertools.pairwise(ends):
             if after - before > 1:
                 self._put_back(task, before + 1, after)
         for position in reversed(probes):
@@ -402,16 +500,23 @@ class Sender:
         left_out = set(self._without(task))
         return [each for each in range(task.first, task.last) if each not in left_out]
 
-    def _spend_repair(self, error: BatchRefused) -> None:
+    def _spend_repair(self, task: _Task, error: BatchRefused) -> bool:
+        """Count a refusal. Returns whether it may be repaired; raises where the run gives up.
+
+        Rows that Klaviyo may refuse come last, so that it does not give up the others for them.
+        """
         self.repairs += 1
         found = self._journal.delivery.refused_profiles()
         most = self._limits.repairs + len(self._reader.plan.batches)
         if self.repairs > most or found > self._limits.most_refused:
+            if task.batch.doubtful:
+                return False
             raise KlaviyoRejected(
                 f"Klaviyo refuses too many rows: {found:,} were found by {self.repairs - 1:,} "
                 f"refusals, and there are more{self._named()}. {error.message}",
                 hint=REPAIR_HINT,
             )
+        return True
 
     def _named(self) -> str:
         """Name the attribute that is refused most often, without Klaviyo's words about it."""
@@ -453,6 +558,10 @@ class Sender:
             raise error
         not_before = now + verdict.seconds
         self._tasks.appendleft(replace(task, attempt=task.attempt + 1, not_before=not_before))
+
+
+def _omits(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, AttributesRefused) for event in events)
 
 
 def _refused(suspect: _Suspect) -> Event:

@@ -8,6 +8,7 @@ Reads only. What follows from an arrival is decided in orchestration/arrivals.py
 from __future__ import annotations
 
 import contextlib
+import heapq
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +25,19 @@ from exporter.reading.partition import read_partition
 from exporter.reading.source import PartitionSource
 from exporter.snapshots.completeness import Completeness, NotYet, Settled, completeness
 from exporter.snapshots.manifest import Manifest, ManifestPartition, note_on_empty
-from exporter.snapshots.model_json import MAX_MODEL_BYTES, TableModel, parse_table
-from exporter.snapshots.paths import Layout, NotASnapshot, SnapshotRef, parse_blob_name
+from exporter.snapshots.model_json import (
+    MAX_MODEL_BYTES,
+    TableModel,
+    located_blobs,
+    parse_table,
+    table_of_blobs,
+)
+from exporter.snapshots.paths import Layout, NotASnapshot, SnapshotRef, is_model, parse_blob_name
 from exporter.storage.protocols import BlobInfo, Snapshots
 
 logger = logging.getLogger(__name__)
+
+MAX_MODELS = 20  # the newest model.json files, read to find the one that locates some files
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +87,17 @@ class SnapshotContainer:
     # Which snapshots are there
 
     def arrived(self, segments: Sequence[str]) -> list[Arrived]:
-        """Return the snapshots of some segments, newest first.
+        """Return the snapshots of some segments, newest first."""
+        return self._arrived(lambda ref: any(ref.is_of(segment) for segment in segments))
 
-        Lists the whole container, since paths vary too much. Only the snapshots of these segments
-        are held in memory, however many blobs there are.
+    def _arrived(self, is_wanted: Callable[[SnapshotRef], bool]) -> list[Arrived]:
+        """Return the wanted snapshots, newest first.
+
+        Lists the whole container, since paths vary too much. Only the wanted snapshots are held in
+        memory, however many blobs there are.
         """
-        return self.arrived_below("", lambda ref: any(ref.is_of(segment) for segment in segments))
-
-    def arrived_below(self, folder: str, is_wanted: Callable[[SnapshotRef], bool]) -> list[Arrived]:
-        """Return the wanted snapshots below a folder, newest first."""
         found: dict[str, Arrived] = {}
-        for blob in self._snapshots.list(folder):
+        for blob in self._snapshots.list(""):
             try:
                 ref = parse_blob_name(blob.name)
             except NotASnapshot:
@@ -99,6 +108,19 @@ class SnapshotContainer:
             if known is None or known.last.modified_at < blob.modified_at:
                 found[ref.prefix] = Arrived(ref, blob)
         return sorted(found.values(), key=lambda each: each.moment, reverse=True)
+
+    def described_by(self, model_name: str) -> list[Arrived]:
+        """Return the snapshots that a model.json may describe, newest first.
+
+        Those whose layout has it there, and those whose files it locates.
+        """
+        found = self._snapshots.read(model_name, max_bytes=MAX_MODEL_BYTES)
+        located = located_blobs(found.data, container=self._name) if found else ()
+        prefixes = set()
+        for name in located:
+            with contextlib.suppress(NotASnapshot):
+                prefixes.add(parse_blob_name(name).prefix)
+        return self._arrived(lambda ref: ref.model == model_name or ref.prefix in prefixes)
 
     def is_gone(self, manifest: Manifest) -> bool:
         """Say whether nothing is left of the snapshots that a manifest was frozen from."""
@@ -204,10 +226,32 @@ class SnapshotContainer:
                 return read.header
 
     def _read_model(self, ref: SnapshotRef) -> TableModel | None:
-        if not ref.model:
+        """Read the model.json of the snapshot's layout, else one that locates its files."""
+        if ref.model and (found := self._snapshots.read(ref.model, max_bytes=MAX_MODEL_BYTES)):
+            model = parse_table(found.data, ref.segment, container=self._name)
+            if model and model.is_about(ref.prefix):
+                return model
+            return self._model_elsewhere(ref) or model
+        return self._model_elsewhere(ref)
+
+    def _model_elsewhere(self, ref: SnapshotRef) -> TableModel | None:
+        """Find the newest model.json anywhere in the container that locates a snapshot's files.
+
+        Customer Insights may be set up to write it beside the data instead of above them.
+        """
+        models = (blob for blob in self._snapshots.list("") if is_model(blob.name))
+        newest = heapq.nlargest(MAX_MODELS, models, key=lambda blob: blob.modified_at)
+        others = [blob for blob in newest if blob.name != ref.model]
+        if not others:
             return None
-        found = self._snapshots.read(ref.model, max_bytes=MAX_MODEL_BYTES)
-        return parse_table(found.data, ref.segment, container=self._name) if found else None
+        files = [blob.name for blob in self._snapshots.list(ref.prefix) if ref.holds(blob.name)]
+        for blob in others:
+            with contextlib.suppress(BlobTooLarge):
+                found = self._snapshots.read(blob.name, max_bytes=MAX_MODEL_BYTES)
+                model = found and table_of_blobs(found.data, files, container=self._name)
+                if model:
+                    return model
+        return None
 
     # Manifests
 

@@ -30,9 +30,14 @@ class TableModel:
     culture: str | None = None
 
     def named_in(self, prefix: str) -> frozenset[str]:
-        """Return the names of the partitions that are directly in the folder `prefix`."""
+        """Return the names of the partitions that are directly in the folder `prefix`.
+
+        prefix: of a snapshot. Where that is its only blob, the one name is "".
+        """
         wanted, names = comparable(prefix), set()
         for path in self.partitions:
+            if comparable(path) == wanted:
+                names.add("")
             folder, slash, name = path.rpartition("/")
             if name and comparable(folder + slash) == wanted:
                 names.add(name)

@@ -78,7 +78,7 @@ resource site 'Microsoft.Web/sites@2024-11-01' = {
   }
 }
 
-// Two runs at a time (host.json); the smallest instance has room for little more than host and code.
+// Two steps do heavy work at a time (work_places.py); the smallest instance has room for little more than host and code.
 var memorySettings = { MEMORY_MB: string(instanceMemoryMB == 512 ? 96 : instanceMemoryMB / 4) }
 
 var hostSettings = {
@@ -95,6 +95,7 @@ var hostSettings = {
   StateStorage__credential: 'managedidentity'
   StateStorage__clientId: identityClientId
   AZURE_CLIENT_ID: identityClientId // which identity DefaultAzureCredential takes, for the vault
+  PYTHON_THREADPOOL_THREAD_COUNT: '16' // eight messages and some requests; the default is five on one core
 }
 
 // With local authentication off, the connection string opens nothing: it says where telemetry goes.

@@ -387,3 +387,13 @@ def test_every_field_of_an_export_is_in_its_file(management: Management, field: 
 
 def test_documents_of_tests_are_like_those_of_files() -> None:
     assert {LIST, SEGMENT} <= {export_document()["list_id"], *export_document()["segments"]}
+
+
+def test_a_field_with_a_slip_is_asked_back_about() -> None:
+    document = {"name": "A", "segmnets": ["B"], "schedule": {"on": "demand", "time": ["06:00"]}}
+    with pytest.raises(Invalid) as caught:
+        parse(NewExportForm, document)
+    said = {each.field: each.message for each in caught.value.problems}
+    assert said["segmnets"] == "there is no such field. Did you mean segments?"
+    assert said["schedule.time"] == "there is no such field. Did you mean times?"
+    assert not any("Input should" in message for message in said.values())

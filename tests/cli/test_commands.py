@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from exporter import VERSION
 from exporter.cli import main as cli
+from exporter.cli.printing import print_rows
 from exporter.cli.remote_backend import RemoteApp
 from exporter.cli.runs import wait_for
 from exporter.definitions import consent
@@ -296,7 +297,7 @@ def test_a_run_that_is_waited_for_ends_with_its_report(
     peopled: World, both: CommandLine, delivering: None
 ) -> None:
     said = both.ok("run", EXPORT, "--wait")
-    assert ("Delivered   2" in said.out, "Rejected    1" in said.out) == (True, True), said
+    assert ("Confirmed   2" in said.out, "Rejected    1" in said.out) == (True, True), said
 
 
 def test_the_bar_of_a_run_that_is_waited_for_has_a_total(
@@ -343,6 +344,18 @@ def test_a_mapping_is_suggested_from_a_segment_in_storage(
     assert both.ok("suggest", "--segment", SEGMENT).out == (
         "# columns: EMail, FirstName\nemail: EMail\nfirst_name: FirstName\n"
     )
+
+
+def test_an_encoding_given_at_the_command_line_is_that_of_the_files(
+    line: CommandLine, tmp_path: Path
+) -> None:
+    file = tmp_path / "vips.csv"
+    file.write_bytes("EMail,Name\nada@example.com,Łuczak\n".encode("cp1250"))
+    (tmp_path / "mapping.yaml").write_text("email: EMail\nlast_name: Name\nencoding: cp1252\n")
+    args = ("plan", file, "--mapping", tmp_path / "mapping.yaml", "--show-values", "--json")
+    [sample] = line.ok(*args, "--encoding", "windows-1250").document["samples"]
+    assert sample["attributes"]["last_name"] == "Łuczak"
+    assert "windows-1250x" in line(*args, "--encoding", "windows-1250x").err
 
 
 # Both doors
@@ -451,7 +464,7 @@ def test_tables_leave_out_what_is_least_needed_on_a_narrow_terminal(
     assert "type" not in heads
     assert {"Completed", "warnings", EXPORT} <= set(table.split()), "no word is broken"
     runs = line.ok("runs", EXPORT).out
-    assert (run in runs, "delivered" in runs) == (True, True)
+    assert (run in runs, "accepted" in runs) == (True, True)
     assert max(map(len, (table + runs).splitlines())) <= 80
 
 
@@ -465,12 +478,31 @@ def test_status_lists_what_needs_attention_and_what_to_do(
     both.ok("connections", "withdraw", MAIN, "--yes")
     said = both("status", "--json")
     assert said.code == 1
-    assert [(each["what"], each["problem"]) for each in said.document] == [
-        (f"connection {MAIN}", "Nobody has agreed yet."),
-        ("export paused", "It is paused."),
-        ("export waiting", "No snapshot of No has arrived."),
+    assert [(each["about"], each["problem"]) for each in said.document] == [
+        (f"connections/{MAIN}", "Nobody has agreed yet: nothing is sent."),
+        ("exports/paused", "It is paused."),
+        ("exports/waiting", "No snapshot of No has arrived."),
     ]
+    assert f"connection {MAIN}" in both("status").out
     assert f"connections agree {MAIN}" in both("status").out
+
+
+def test_why_says_where_a_person_was_left_out_or_that_they_were_delivered(
+    peopled: World, both: CommandLine
+) -> None:
+    [left_out] = both.ok("why", "nobody", "--json").document
+    assert (left_out["outcome"], left_out["line"]) == ("left out", 3)
+    table = both.ok("why", "nobody").out
+    assert (f"{SEGMENT}/" in table, ":3" in table, "nobody" in table) == (True, True, False)
+    assert both.ok("why", "P2@Example.com", "--json").document[0]["outcome"] == "delivered"
+
+
+def test_files_left_aside_are_listed_with_why(peopled: World, both: CommandLine) -> None:
+    name = f"Feed/{SEGMENT}/part-00000-c000.csv"
+    peopled.put(name, "EMail\n")
+    [found] = both.ok("segments", "--left-aside", "--json").document
+    assert (found["name"], found["segment"]) == (name, SEGMENT)
+    assert {name, SEGMENT} <= set(both.ok("segments", "--left-aside").out.split())
 
 
 def test_audit_lists_changes_newest_first(peopled: World, both: CommandLine) -> None:
@@ -489,6 +521,20 @@ def test_what_a_terminal_would_act_on_is_not_printed(
     world.klaviyo.call("POST", "/_sandbox/lists", {"id": "EVIL01", "name": "[red]a\x1b[2Jb"})
     shown = line.ok("lists", MAIN).out
     assert ("[red]a [2Jb" in shown, "\x1b" in shown) == (True, False)
+
+
+def test_a_refused_role_is_told_before_a_key_is_asked_for(
+    peopled: World, line: CommandLine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_asks(**_: object) -> SecretStr:
+        raise AssertionError("a key was asked for")
+
+    monkeypatch.setattr("exporter.cli.connections.read_key", nobody_asks)
+    line.through(url)
+    line.be("cem")
+    for args in (("create", "X"), ("rotate-key", MAIN)):
+        said = line("connections", *args)
+        assert (said.code, "the role Contributor may not" in said.err) == (1, True), said
 
 
 # Wrong use
@@ -536,8 +582,8 @@ def test_what_a_terminal_would_act_on_is_not_printed(
         (("connections", "remove", MAIN, "--exports", "keep"), "refuse, detach or remove"),
         (("run",), "--all"),
         (("run", EXPORT, "--all"), "--all"),
-        (("runs", EXPORT, "--limit", "0"), "--limit"),
-        (("report", "a/b", "--rows", "good"), "rejected or duplicates"),
+        (("runs", EXPORT, "--limit", "0"), "must be greater than or equal to 1"),
+        (("report", "a/b", "--rows", "good"), "rejected, duplicates or left_out"),
         (("suggest",), "--segment"),
         (("exports", "nonsense"), "nonsense"),
         (("exports", "--app", "http://elsewhere.example"), "https://"),
@@ -614,6 +660,7 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
 WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "whoami": ((), Action.SEE_API),
     "status": ((), Action.SEE_EXPORTS),
+    "why": (("nobody",), Action.READ_ROWS),
     "audit": ((), Action.SEE_AUDIT),
     "connections list": ((), Action.SEE_CONNECTIONS),
     "connections show": ((MAIN,), Action.SEE_CONNECTIONS),
@@ -627,6 +674,7 @@ WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "lists": ((MAIN,), Action.SEE_LISTS),
     "lists --create New": ((MAIN,), Action.CREATE_LIST),
     "segments": ((), Action.SEE_SEGMENTS),
+    "segments --left-aside": ((), Action.SEE_SEGMENTS),
     "exports list": ((), Action.SEE_EXPORTS),
     "exports show": ((EXPORT,), Action.SEE_EXPORTS),
     "exports create": (("X", *OPTIONS), Action.CREATE_EXPORT),
@@ -727,7 +775,11 @@ def test_contributors_may_over_shared_connections_alone(
             alone
         )
     else:
-        is_over_all = command in ("connections list", "run --all")  # over those that one may use
+        is_over_all = command in (
+            "connections list",
+            "run --all",
+            "why",
+        )  # over those that one may use
         _check(alone, is_over_all or may(CONTRIBUTOR, action, shared=False), "Cem, not shared")
     assert _state(peopled) == before
     line.through("")
@@ -858,3 +910,33 @@ def test_script_completes_words_as_a_shell_asks() -> None:
         timeout=LIMIT_S,
     )
     assert done.stdout.split() == ["resume", "remove"], done
+
+
+def test_a_row_that_fits_no_line_is_a_block(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = "push-a-list-with-a-long-name-f406/20261201T0229Z-e918a67826-2"
+    row = {"run": run, "status": "Completed with warnings", "accepted": 2, "confirmed": 0}
+    print_rows([row], ("run", "status", "accepted", "confirmed"), as_json=False)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        run,
+        "  status     Completed with warnings",
+        "  accepted   2",
+        "  confirmed  0",
+    ]
+
+
+def test_do_names_the_command_with_its_run_and_connection(
+    peopled: World, both: CommandLine
+) -> None:
+    [listed] = both.ok("runs", EXPORT, "--json").document
+    hint = both.ok("report", listed["run"], "--json").document["hint"]
+    assert f"`report {listed['run']} --rows rejected`" in hint
+    peopled.settings(revoke=[FULL_KEY])
+    peopled.clock.move(90)
+    peopled.drop_people("a.csv", people(2))
+    peopled.deliver()
+    newest = both.ok("runs", EXPORT, "--limit", "1", "--json").document[0]
+    assert newest["status"] == "Failed"
+    assert f"`connections rotate-key {MAIN}`" in both.ok("report", newest["run"]).out

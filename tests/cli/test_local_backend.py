@@ -43,7 +43,7 @@ def test_a_run_that_fails_for_an_unknown_reason_is_closed_and_says_where(
         raise KeyError("ada@example.com")
 
     monkeypatch.setattr("exporter.orchestration.run_step.make_plan", broken)
-    monkeypatch.setattr("exporter.klaviyo.client.Klaviyo.find_list", lambda *_: None)
+    monkeypatch.setattr("exporter.klaviyo.client.Klaviyo.find_list", lambda *_, **__: None)
     run = _push(tmp_path)
     assert run.status is Status.FAILED
     assert "KeyError in" in run.message
@@ -62,7 +62,7 @@ def test_files_deleted_while_they_are_read_fail_the_run_and_are_said(
         return opened(files, name, etag=etag)
 
     monkeypatch.setattr("exporter.storage.local_folder.LocalFiles.open", deleted)
-    monkeypatch.setattr("exporter.klaviyo.client.Klaviyo.find_list", lambda *_: None)
+    monkeypatch.setattr("exporter.klaviyo.client.Klaviyo.find_list", lambda *_, **__: None)
     monkeypatch.setattr("time.sleep", lambda _: None)
     run = _push(tmp_path)
     assert run.status is Status.FAILED

@@ -38,9 +38,17 @@ def test_example_of_the_mapping_page_gives_the_profile_shown(
     (tmp_path / "rows.csv").write_text(rows, encoding=encoding)
     options = ("--mapping", tmp_path / "mapping.yaml", "--show-values", "--json")
     plan = line.ok("plan", tmp_path / "rows.csv", *options).document
-    [sample] = plan["samples"]
+    sample, *_ = plan["samples"]
     assert {"type": "profile", **json.loads(profile)} == sample
     assert plan["cells_left_out"] == {}
+
+
+def test_encoding_of_a_file_can_be_given(line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "mapping.yaml").write_text("email: EMail\nfirst_name: FirstName\n")
+    (tmp_path / "rows.csv").write_bytes("EMail,FirstName\nada@example.com,Éva\n".encode("cp1252"))
+    options = ("--mapping", tmp_path / "mapping.yaml", "--show-values", "--json")
+    plan = line.ok("plan", tmp_path / "rows.csv", *options, "--encoding", "windows-1252").document
+    assert plan["samples"][0]["attributes"]["first_name"] == "Éva"
 
 
 def test_every_key_of_a_mapping_has_an_example() -> None:
@@ -69,7 +77,9 @@ def test_laptop_section_of_the_readme_works_as_written(tmp_path: Path) -> None:
     section = readme.partition("## From a laptop")[2].partition("\n## ")[0]
     set_up, try_it, _ = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     target = set_up.split()[1]
-    dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    dry = subprocess.run(
+        ["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True
+    )
     assert dry.stdout == "scripts/setup laptop\n", dry
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -91,7 +101,7 @@ def test_laptop_section_of_the_readme_works_as_written(tmp_path: Path) -> None:
         timeout=LIMIT_S,
     )
     assert ran.returncode == 0, ran
-    assert ("Delivered   1 in 1 import job" in ran.stdout, "Rejected    1" in ran.stdout) == (
+    assert ("Accepted    1 in 1 import job" in ran.stdout, "Rejected    1" in ran.stdout) == (
         True,
         True,
     ), ran

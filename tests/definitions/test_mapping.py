@@ -184,3 +184,15 @@ def test_an_unknown_key_names_the_one_that_is_like_it(document: Any, says: str) 
     with pytest.raises(MappingError) as caught:
         parse_mapping(document)
     assert caught.value.message.endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("document", "key"),
+    [
+        ({"first_name": {"column": "Name", "empty": "clear"}}, "first_name"),
+        ({"location": {"city": {"column": "City", "empty": "clear"}}}, "location.city"),
+    ],
+)
+def test_rule_for_a_standard_attribute_is_refused_with_the_reason(document, key):
+    with pytest.raises(MappingError, match=f"{key}: .*bulk import cannot remove an attribute"):
+        parse_mapping({"email": "EMail", **document})

@@ -59,9 +59,11 @@ ENVIRONMENT = {
     "/Microsoft.EventGrid/systemTopics/t",
     "SNAPSHOTS_CONTAINER_NAME": "segments",
     "SNAPSHOTS_ACCOUNT_NAME": "stsnap",
-    "HOOK_WAIT_S": "0.5",
+    "HOOK_WAIT_S": "60",
     "HOOK_PAUSE_S": "0.05",
 }
+
+GIVES_UP = ENVIRONMENT | {"HOOK_WAIT_S": "0.3"}
 
 
 class Shell:
@@ -406,13 +408,13 @@ def test_key_is_in_no_argument_and_no_output_and_leaves_no_file(shell: Shell) ->
 
 def test_subscription_waits_for_the_key_of_an_app_that_still_starts(shell: Shell) -> None:
     late = (KEYS[0], [(1, "not yet"), (0, ""), answer({"systemKeys": None}), *KEYS[1]])
-    ran = shell.run(HOOK, [late, *READY[1:]], **ENVIRONMENT | {"HOOK_WAIT_S": "60"})
+    ran = shell.run(HOOK, [late, *READY[1:]], **ENVIRONMENT)
     assert ran.returncode == 0, ran.stderr
     assert sum("keys" in words for words, _ in shell.calls()) == 4
 
 
 def test_subscription_gives_up_in_words_when_the_app_has_no_key(shell: Shell) -> None:
-    ran = shell.run(HOOK, [(KEYS[0], [(1, "Bad Gateway")])], **ENVIRONMENT)
+    ran = shell.run(HOOK, [(KEYS[0], [(1, "Bad Gateway")])], **GIVES_UP)
     assert ran.returncode == 1
     assert "Bad Gateway" in ran.stderr
     assert "on_blob is not loaded" in ran.stderr
@@ -427,7 +429,7 @@ def test_subscription_is_tried_again_when_the_webhook_did_not_answer_yet(shell: 
         ("rest get", [state("Succeeded")]),
         OFF,
     ]
-    ran = shell.run(HOOK, answers, **ENVIRONMENT | {"HOOK_WAIT_S": "60"})
+    ran = shell.run(HOOK, answers, **ENVIRONMENT)
     assert ran.returncode == 0, ran.stderr
     assert sum("put" in words for words, _ in shell.calls()) == 2
 
@@ -436,7 +438,7 @@ def test_subscription_is_tried_again_when_the_webhook_did_not_answer_yet(shell: 
 def test_refusal_of_event_grid_is_shown_without_the_key(shell: Shell, code: str) -> None:
     webhook = f"https://f/runtime/webhooks/blobs?functionName=x&code={code}"
     refusal = f"The attempt to validate {webhook} failed"
-    ran = shell.run(HOOK, [KEYS, ("rest put", [(1, refusal)])], **ENVIRONMENT)
+    ran = shell.run(HOOK, [KEYS, ("rest put", [(1, refusal)])], **GIVES_UP)
     assert ran.returncode == 1
     assert "The attempt to validate" in ran.stderr
     assert "k+y" not in ran.stderr
@@ -444,7 +446,7 @@ def test_refusal_of_event_grid_is_shown_without_the_key(shell: Shell, code: str)
 
 
 def test_refusal_of_event_grid_says_that_the_app_is_deployed_and_what_is_left(shell: Shell) -> None:
-    ran = shell.run(HOOK, [KEYS, ("rest put", [(1, "no")])], **ENVIRONMENT)
+    ran = shell.run(HOOK, [KEYS, ("rest put", [(1, "no")])], **GIVES_UP)
     assert "The app itself is deployed." in ran.stderr
     assert "azd hooks run postdeploy" in ran.stderr
 

@@ -114,7 +114,7 @@ def test_push_shows_its_progress_on_a_terminal(klaviyo: str, vips: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     assert re.search(r"Sending .* 2 of 2 profiles ", bars)
     assert re.search(r"Reading .* 4 rows ", bars)
-    assert re.search(r"Klaviyo imports .* 0 of 1 jobs ", bars)
+    assert re.search(r"Klaviyo imports .* 0 of 1 job ", bars)
     assert not re.search(r"[?/]", "".join(re.findall("Reading.*", bars))), "the end is known"
 
 
@@ -129,12 +129,16 @@ def test_push_tells_its_progress_in_lines_where_there_is_no_terminal(
 
 def test_push_finds_a_list_by_its_name(klaviyo: str, vips: Path, tmp_path: Path) -> None:
     state = tmp_path / "s"
-    for name in ("My best", "Twice", "Twice"):
+    for name in ("My best", "Twice", "Twice", "Summer"):
         body = {"name": name, "id": f"X{len(name)}{secrets.token_hex(2)}"}
         requests.post(f"{klaviyo}/_sandbox/lists", json=body, timeout=LIMIT_S).raise_for_status()
     args = ("push", vips, "--email", "EMail", "--state", state, "--list")
     done = run(*args, "VIPs", "--json", url=klaviyo)
     assert (done.returncode, json.loads(done.stdout)["list"]) == (0, LIST), done.stderr
+    done = run(*args, "Summer", "--json", url=klaviyo)
+    assert (done.returncode, json.loads(done.stdout)["list"][:2]) == (0, "X6"), done.stderr
+    close = run(*args, "my bset", url=klaviyo)
+    assert (close.returncode, "Did you mean My best?" in close.stderr) == (2, True)
     several, nowhere = run(*args, "Twice", url=klaviyo), run(*args, "No such list", url=klaviyo)
     assert (several.returncode, "Several lists" in several.stderr) == (2, True)
     assert (nowhere.returncode, "no list with this ID or name" in nowhere.stderr) == (2, True)

@@ -290,7 +290,7 @@ class TestApp:
         assert outcome.returned is not None
         assert outcome.returned["http"]["status_code"] == "200"
         assert json.loads(http_body(outcome)) == dict.fromkeys(
-            ("state", "snapshots", "queue", "vault"), "ok"
+            ("state", "snapshots", "queue", "vault", "events"), "ok"
         )
 
     def test_blob_is_noted_in_the_queue_and_its_message_is_understood(

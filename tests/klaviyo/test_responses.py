@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,7 +52,9 @@ def test_import_errors_name_the_row_and_its_address(
     failures = list(klaviyo.import_errors(job.id))
 
     assert [each.index for each in failures] == [*range(0, 250, 2), 299]
-    assert [each.email for each in failures] == [emails[each.index or 0] for each in failures]
+    assert [each.identifiers["email"] for each in failures] == [
+        emails[each.index or 0] for each in failures
+    ]
     assert {each.code for each in failures[:-1]} == {"invalid"}
     assert (failures[-1].code, failures[-1].title) == ("", "")
     assert all(each.detail for each in failures)
@@ -235,13 +238,69 @@ def test_a_member_of_a_collection_that_cannot_be_read_is_not_passed_over(
         {"email": ADDRESS},
         {"attributes": {"email": ADDRESS}},
         {"data": {"attributes": {"email": ADDRESS}}},
+        json.dumps({"email": ADDRESS}),
+        json.dumps({"type": "profile", "attributes": {"email": ADDRESS, "phone_number": None}}),
     ],
 )
 def test_the_address_of_a_failure_is_found_in_any_payload(
     scripted: Scripted, asking: Klaviyo, payload: Any
 ) -> None:
     scripted.answers(200, {"data": [{"id": "e", "attributes": {"original_payload": payload}}]})
-    assert [each.email for each in asking.import_errors("job")] == [ADDRESS]
+    assert [each.identifiers for each in asking.import_errors("job")] == [{"email": ADDRESS}]
+
+
+@pytest.mark.parametrize("payload", ["", "[]", "{", "null", [], 3, {"email": 3}, {"data": []}])
+def test_a_payload_without_identifiers_is_no_error(
+    scripted: Scripted, asking: Klaviyo, payload: Any
+) -> None:
+    scripted.answers(200, {"data": [{"id": "e", "attributes": {"original_payload": payload}}]})
+    assert [each.identifiers for each in asking.import_errors("job")] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("end", "attribute"),
+    [
+        ("", ""),
+        ("/attributes/phone_number", "phone_number"),
+        ("/attributes/properties/a~1b~0c", "properties/a/b~c"),
+    ],
+)
+def test_a_failure_says_which_attribute_it_is_about(
+    scripted: Scripted, asking: Klaviyo, end: str, attribute: str
+) -> None:
+    source = {"pointer": f"/data/attributes/profiles/data/7{end}"}
+    scripted.answers(200, {"data": [{"id": "e", "attributes": {"source": source}}]})
+    [failure] = asking.import_errors("job")
+    assert (failure.index, failure.attribute) == (7, attribute)
+
+
+USAGE = {"usage_used": 480, "usage_max": 500, "unit": "profiles"}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "room"),
+    [
+        (200, [USAGE], 20),
+        (200, [{**USAGE, "unit": "emails"}, USAGE], 20),
+        (200, [{**USAGE, "usage_used": 480.0}], 20),
+        (200, [{**USAGE, "usage_used": 501}], 0),
+        (200, [{**USAGE, "unit": "emails"}], None),
+        (200, [{**USAGE, "usage_max": None}], None),
+        (200, [{**USAGE, "usage_max": True}], None),
+        (200, [{}, {"usage_used": "many"}], None),
+        (200, [], None),
+        (403, [], None),
+        (404, [], None),
+        (500, [], None),
+    ],
+)
+def test_room_is_known_only_where_klaviyo_says_it(
+    scripted: Scripted, asking: Klaviyo, status: int, answer: Any, room: int | None
+) -> None:
+    data = [{"type": "billing-usage", "id": "x", "attributes": each} for each in answer]
+    scripted.answers(status, {"data": data})
+    usage = asking.usage()
+    assert (usage.room if usage else None) == room
 
 
 @pytest.mark.parametrize(
@@ -255,7 +314,7 @@ def test_a_failure_that_says_nothing_is_still_a_failure(
     )
 
     assert list(asking.import_errors("job")) == [
-        ImportFailure(index=None, email=None, code="", title="", detail="")
+        ImportFailure(index=None, code="", title="", detail="")
     ]
 
 

@@ -83,6 +83,21 @@ def test_connect_shows_account_scopes_clock_and_revision(
     assert check.clock_skew_s is not None
 
 
+def test_a_check_says_for_how_many_people_there_is_room_where_the_key_may_know(
+    world: World, management: Management
+) -> None:
+    world.settings(billing_used=93, billing_max=100)
+    view = connect(management)
+    assert view.details is not None
+    assert view.details.check is not None
+    assert view.details.check.room == 7
+    world.fault("status", match="GET /api/billing-usage", status=403)
+    view = management.as_(ADMIN).check_connection(view.id)
+    assert view.details is not None
+    assert view.details.check is not None
+    assert (view.details.check.ok, view.details.check.room) == (True, None)
+
+
 def test_probing_writes_nothing(world: World, management: Management) -> None:
     before = len(world.klaviyo.account.lists)
     connect(management)

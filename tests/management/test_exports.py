@@ -21,7 +21,7 @@ from exporter.management.forms import (
 from exporter.management.management import Management
 from exporter.runs.run import Status
 from sandbox.klaviyo import FULL_KEY
-from tests.journeys.world import LIST, SEGMENT, World, as_csv, people
+from tests.journeys.world import FOLDER, LIST, SEGMENT, World, as_csv, people
 from tests.management.managing import (
     ADMIN,
     CONTRIBUTOR,
@@ -33,6 +33,14 @@ from tests.management.managing import (
     managed,
     text_of_everything,
 )
+
+
+def change(world: World, name: str, old: str, new: str) -> None:
+    """Change a document by hand."""
+    found = world.engine.store.read(name)
+    assert found is not None
+    changed = found.data.replace(old.encode(), new.encode())
+    world.engine.store.replace(name, changed, etag=found.etag)
 
 
 def test_saving_an_export_does_not_run_it(world: World, management: Management) -> None:
@@ -314,6 +322,108 @@ def test_plan_says_that_a_run_would_fail_and_what_to_do(
     assert (summary["message"], summary["hint"]) == (run.message, run.hint)
     assert "3 profiles to send are more than the export's maximum of 2" in summary["message"]
     assert plan_as_text(summary).startswith(f"Would fail  {run.message}\nDo          {run.hint}\n")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "says"),
+    [
+        ("no row is good", "none of 3 rows could be delivered"),
+        ("no consent", "nobody has agreed"),
+        ("no key", "secret"),
+        ("key refused", "key"),
+        ("list gone", "does not exist in this Klaviyo account"),
+        ("detached", "detached"),
+    ],
+)
+def test_plan_says_what_would_keep_a_run_from_sending_anything(
+    world: World, management: Management, obstacle: str, says: str
+) -> None:
+    connect(management)
+    add_export(management)
+    app = management.as_(ADMIN)
+    if obstacle == "no row is good":
+        world.put(FOLDER + "a.csv", as_csv([("nobody", "A")] * 3))
+        world.clock.move(300)
+    else:
+        arrive(world)
+    match obstacle:
+        case "no consent":
+            app.withdraw("main-account")
+        case "no key":
+            world.secrets.clear()
+        case "key refused":
+            world.settings(revoke=[FULL_KEY])
+        case "list gone":
+            change(world, "exports/high-value.json", LIST, "GONE99")
+        case "detached":
+            app.detach_export("high-value")
+    summary = app.plan_export("high-value")
+    assert (says in summary["message"], bool(summary["hint"])) == (True, True), summary["message"]
+
+
+def test_plan_is_made_while_klaviyo_does_not_answer(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    world.fault("status", status=503, times=None)
+    assert management.as_(ADMIN).plan_export("high-value")["message"] == ""
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        (0, "about 3 new people; the account has room for 7"),
+        (2, "about 1 new person; the account has room for 7"),
+        (3, "about 0 new people; the account has room for 7"),
+    ],
+)
+def test_plan_says_how_many_people_are_new_and_for_how_many_there_is_room(
+    world: World, management: Management, known: int, told: str
+) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    for email, _ in people(known):
+        profile = {"data": {"type": "profile", "attributes": {"email": email}}}
+        world.klaviyo.call("POST", "/api/profile-import", profile)
+    world.settings(billing_used=93, billing_max=100)
+    summary = management.as_(ADMIN).plan_export("high-value")
+    assert (summary["new_people"], summary["room"], summary["account"]) == (3 - known, 7, told)
+    assert f"Account     {told}\n" in plan_as_text(summary)
+
+
+def test_plan_of_many_people_looks_up_a_hundred_of_them(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.put(f"segments/{SEGMENT}/a.csv", as_csv(people(5_000)))
+    world.clock.move(3_600)
+    before = world.stats()["requests"]["GET /api/profiles"]
+    summary = management.as_(ADMIN).plan_export("high-value")
+    assert summary["new_people"] == 5_000
+    assert world.stats()["requests"]["GET /api/profiles"] == before + 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
+def test_plan_does_without_what_klaviyo_does_not_tell(
+    world: World, management: Management, status: int
+) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    world.fault("status", match="GET /api/billing-usage", status=status, times=None)
+    summary = management.as_(ADMIN).plan_export("high-value")
+    assert (summary["profiles"], summary["room"], summary["account"]) == (3, None, "")
+    assert "Account" not in plan_as_text(summary)
+
+
+def test_plan_does_without_a_key(world: World, management: Management) -> None:
+    connect(management)
+    add_export(management)
+    arrive(world)
+    world.secrets.clear()
+    assert management.as_(ADMIN).plan_export("high-value")["room"] is None
 
 
 def test_plan_of_an_empty_snapshot_says_so(world: World, management: Management) -> None:

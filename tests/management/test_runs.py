@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from exporter.cli.printing import as_json_document
+from exporter.cli.wording import open_run_as_text, report_as_text
 from exporter.definitions.connection import Connection
 from exporter.definitions.export import Export
 from exporter.errors import (
@@ -170,6 +174,15 @@ def test_what_klaviyo_goes_on_with_after_a_run_ended_early_is_unknown(
     world.deliver()
     status = "Canceled" if how == "cancel" else "Failed"
     assert numbers(management) == (status, 25, 0, 25)
+    run = world.run("high-value")
+    report = management.as_(VIEWER).report(run.run_id)
+    assert [report[name] for name in ("accepted", "confirmed", "unknown")] == [25, 0, 25]
+    assert "Klaviyo goes on with 25 profiles that it accepted" in run.hint
+    assert report.get("canceled_by") == ("Ada" if how == "cancel" else None)
+    text = report_as_text(report)
+    for line in ("Accepted    25 in", "Confirmed   0\n", "Unknown     25\n"):
+        assert line in text
+    assert ("Canceled by Ada\n" in text) == (how == "cancel")
 
 
 def test_a_run_that_failed_before_its_file_was_read_shows_no_zeros(
@@ -181,7 +194,56 @@ def test_a_run_that_failed_before_its_file_was_read_shows_no_zeros(
     world.drop_people("a.csv", people(25))
     world.deliver()
     assert numbers(management) == ("Failed", None, None, None)
-    assert management.as_(VIEWER).runs("high-value").items[0].counts is None
+    app = management.as_(VIEWER)
+    [view] = app.runs("high-value").items
+    assert view.counts is None
+    report = app.report(view.id)
+    assert {report[name] for name in ("rows", "accepted", "delivered", "rejected", "jobs")} == {
+        None
+    }
+    text = report_as_text(report)
+    assert ("Rows        not known" in text, "Accepted" in text) == (True, False)
+
+
+def test_an_open_run_tells_its_phase_since_when_and_what_it_waits_for_until_when(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.settings(job_seconds=3_600)
+    world.drop_people("a.csv", people(25))
+    world.deliver(
+        until=lambda: (
+            bool(world.runs("high-value")) and world.run("high-value").waits_until is not None
+        )
+    )
+    view = management.as_(VIEWER).run(world.run("high-value").run_id)
+    assert (view.phase, view.phase_at == view.sent_at) == ("confirm", True)
+    assert view.waits_until is not None
+    assert view.waits_until > world.now()
+    text = open_run_as_text(as_json_document(view))
+    assert re.search(r"Phase +Klaviyo imports, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", text)
+    assert re.search(r"Waits for +Klaviyo, which .*, until \d{4}-.* UTC", text)
+    assert "Accepted    25 of 25 profiles" in text
+    world.deliver()
+    ended = management.as_(VIEWER).run(view.id)
+    assert (ended.waits_for, ended.waits_until) == ("", None)
+
+
+def test_a_run_that_is_put_off_tells_why_and_until_when(
+    world: World, management: Management
+) -> None:
+    connect(management)
+    add_export(management)
+    world.fault("status", status=503, times=None)
+    world.drop_people("a.csv", people(3))
+    world.deliver(
+        until=lambda: bool(world.runs("high-value")) and world.run("high-value").setbacks > 0
+    )
+    view = management.as_(VIEWER).run(world.run("high-value").run_id)
+    assert view.waits_for == view.message != ""
+    assert view.waits_until is not None
+    assert view.waits_until > world.now()
 
 
 def test_an_empty_file_was_read_and_shows_its_zeros(world: World, management: Management) -> None:

@@ -528,6 +528,77 @@ def test_how_many_exports_are_active_is_told_every_hour(
     assert told == [0, 1, 1, 0]
 
 
+def test_what_no_event_told_of_is_named_in_the_run_and_counted_in_health(world: World) -> None:
+    world.register()
+    world.engine.timer.tick()
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    assert (world.run().because, world.engine.health.check()["events"]) == ("arrival", "ok")
+    world.clock.move(60)
+    world.put("segments/HighValue.csv", as_csv(people(3, first=3)))
+    _hours(world, 3)
+    assert [run.because for run in world.runs()] == ["arrival", "hourly look"]
+    assert world.engine.health.check()["events"].startswith("ok: 1 snapshots since yesterday")
+    world.clock.move(2 * 86_400)
+    assert world.engine.health.check()["events"] == "ok", "old news"
+
+
+NO_HEADER = "ada@example.com,Ada\nbert@example.com,Bert\n"
+
+
+def _model(*locations: str) -> str:
+    attributes = [{"name": "EMail", "dataType": "string"}, {"name": "FirstName"}]
+    partitions = [
+        {"name": f"p{number}", "location": f"https://acct.blob.core.windows.net/{location}"}
+        for number, location in enumerate(locations)
+    ]
+    entity = {"name": "Anything", "attributes": attributes, "partitions": partitions}
+    return json.dumps({"name": "m", "version": "1.0", "entities": [entity]})
+
+
+@pytest.mark.parametrize("place", LAYOUTS)
+@pytest.mark.parametrize("model_comes_first", [True, False])
+def test_a_model_elsewhere_is_found_by_the_locations_inside_the_own_container(
+    world: World, place: str, model_comes_first: bool
+) -> None:
+    name = place if place.endswith(".csv") else place + "HighValue_1.csv"
+    world.register()
+    drops = [
+        ("CustomerInsights_1/described/model.json", _model(f"klaviyo-feed/{name}")),
+        (name, NO_HEADER),
+    ]
+    for each in drops if model_comes_first else drops[::-1]:
+        world.drop(*each)
+        world.deliver()
+    run = world.runs()[-1]
+    assert_ended(world, Status.SUCCESSFUL, delivered=2, run=run)
+    assert world.emails() == {"ada@example.com", "bert@example.com"}
+
+
+def test_a_model_elsewhere_names_the_partitions_that_are_waited_for(world: World) -> None:
+    world.register()
+    located = (f"klaviyo-feed/{FOLDER}a.csv", f"klaviyo-feed/{FOLDER}b.csv")
+    world.drop("beside/model.json", _model(*located))
+    world.drop(FOLDER + "a.csv", NO_HEADER)
+    world.deliver(until=lambda: world.clock() > 60)
+    assert world.runs() == []
+    world.drop(FOLDER + "b.csv", "cy@example.com,Cy\n")
+    world.deliver()
+    assert_ended(world, Status.SUCCESSFUL, delivered=3)
+
+
+@pytest.mark.parametrize("container", ["another-container", "klaviyo-feed-2"])
+def test_a_model_of_another_container_names_no_file_and_the_error_says_so(
+    world: World, container: str
+) -> None:
+    world.register()
+    world.drop("beside/model.json", _model(f"{container}/{FOLDER}a.csv"))
+    world.drop(FOLDER + "a.csv", NO_HEADER)
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert "no model.json in the container names this file" in run.hint
+
+
 def test_a_late_partition_whose_event_was_lost_makes_a_run_as_well(world: World) -> None:
     world.register()
     world.engine.timer.tick()

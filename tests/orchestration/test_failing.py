@@ -149,7 +149,7 @@ def test_a_snapshot_in_which_no_row_can_be_sent(world: World) -> None:
     world.drop_people("a.csv", [("nobody", "A"), ("", "B")])
     world.deliver()
     run = assert_ended(world, Status.FAILED, delivered=0)
-    assert "rejected.csv" in run.hint
+    assert f"report {run.run_id} --rows rejected" in run.hint
     assert world.report()["rejected"] == 2
     assert len(world.rows_of("rejected.csv")) == 2
 
@@ -479,7 +479,10 @@ def test_health_is_looked_up_once_for_many_who_ask(world: World) -> None:
     engine = world.again(checks={"vault": lambda: looked.append(world.clock())})
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: engine.health.check(), range(40)))
-    assert (answers, len(looked)) == ([{"state": "ok", "snapshots": "ok", "vault": "ok"}] * 40, 1)
+    assert (answers, len(looked)) == (
+        [{"state": "ok", "snapshots": "ok", "vault": "ok", "events": "ok"}] * 40,
+        1,
+    )
     world.clock.move(HEALTH_S)
     world.container.rename(world.folder / "elsewhere")
     assert engine.health.check()["snapshots"] != "ok"

@@ -57,6 +57,11 @@ class Planned:
         """Source, line and reason, sorted."""
         return sorted((row["source"], int(row["line"]), row["reason"]) for row in self.rejected())
 
+    def left_out(self) -> list[tuple[str, int, str, str]]:
+        """Source, line, attribute and reason of each cell that is left out."""
+        rows = self._rows("left_out.csv")
+        return [(row["source"], int(row["line"]), row["attribute"], row["reason"]) for row in rows]
+
     def duplicates(self) -> list[tuple[Place, Place]]:
         """Where each duplicate stands, and the row it gave way to."""
         rows = self._rows("duplicates.csv")

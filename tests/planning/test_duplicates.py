@@ -47,7 +47,7 @@ def test_last_row_in_file_order_wins_within_and_across_partitions():
 def test_newest_row_wins_where_a_column_says_so(moments: list[str], winner: int):
     lines = [f"a@x.co,{position},{moment}" for position, moment in enumerate(moments)]
     files = {"1.csv": "EMail,Name,Modified\n" + "\n".join(lines)}
-    assert winners(files, {"newest_by": "modified"})[0] == [str(winner)]
+    assert winners(files, {"newest_by": "modified", "culture": "en-US"})[0] == [str(winner)]
 
 
 def test_newest_wins_across_partitions_too():

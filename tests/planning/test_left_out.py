@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from exporter.planning.left_out import message_of
+from exporter.rejection_reasons import LeftOutReason, RejectReason
 from tests.planning.planned import planned
 
 
@@ -94,3 +98,63 @@ def test_external_id_that_is_too_long_is_dropped_beside_an_email():
             {"email": "b@x.co", "external_id": "C-1"},
         ]
         assert found.plan.dropped == {"external_id": 1}
+
+
+def test_each_cell_left_out_is_listed_with_its_own_reason():
+    mapping = {
+        "email": "EMail",
+        "phone_number": "Phone",
+        "external_id": "Id",
+        "properties": {
+            "number": {"column": "N", "type": "number"},
+            "flag": {"column": "F", "type": "boolean"},
+            "born": {"column": "B", "type": "date"},
+            "tags": {"column": "T", "type": "list"},
+        },
+    }
+    file = (
+        "EMail,Phone,Id,N,F,B,T\n"
+        f"a@x.co,0722 000 001,{'x' * 256},many,maybe,soon,;\n"
+        "b@x.co,+1 12,C-2,5,yes,2026-01-02,a\n"
+        "none,0722 000 001,C-3,many,maybe,soon,;\n"
+    )
+    with planned({"1.csv": file}, mapping) as found:
+        assert found.left_out() == [
+            ("1.csv", 2, "phone_number", "phone_no_region"),
+            ("1.csv", 2, "external_id", "external_id_too_long"),
+            ("1.csv", 2, "number", "number_unreadable"),
+            ("1.csv", 2, "flag", "boolean_unreadable"),
+            ("1.csv", 2, "born", "date_unreadable"),
+            ("1.csv", 2, "tags", "list_empty"),
+            ("1.csv", 3, "phone_number", "phone_impossible"),
+        ]
+        assert found.plan.dropped_reasons["phone_number"] == {
+            "phone_no_region": 1,
+            "phone_impossible": 1,
+        }
+
+
+def test_bad_address_beside_another_identifier_has_the_reason_of_an_address():
+    mapping = {"email": "EMail", "external_id": "Id", "identifier": "external_id"}
+    file = f"EMail,Id\na b@x.co,C-1\nnone,C-2\n{'a' * 100}@x.co,C-3\nbad,C-4\n"
+    with planned({"1.csv": file}, mapping) as found:
+        assert [reason for *_, reason in found.left_out()] == [
+            "email_space",
+            "placeholder",
+            "email_too_long",
+            "email_malformed",
+        ]
+
+
+def test_list_of_cells_left_out_has_all_of_them_however_many():
+    rows = "".join(f"u{n}@x.co,12\n" for n in range(12_000))
+    with planned(
+        {"1.csv": f"EMail,Phone\n{rows}"}, {"email": "EMail", "phone_number": "Phone"}
+    ) as found:
+        assert [line for _, line, *_ in found.left_out()] == list(range(2, 12_002))
+
+
+def test_every_reason_has_a_sentence_and_stands_on_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "rejected-rows.md").read_text(encoding="utf-8")
+    for reason in (*RejectReason, *LeftOutReason):
+        assert f"| `{reason}` | {message_of(reason)} |" in page

@@ -8,7 +8,7 @@ from tests.planning.planned import planned
 def test_rows_keep_their_order_however_many_phones_the_library_must_judge():
     """A join that takes the smaller table first would give the rows in another order."""
     lines = [
-        f"u{n}@x.co,{f'(0722) 000 {n % 1000:03}' if n % 3 else f'+40722{n:06}'}"
+        f"u{n}@x.co,{f'(0722) {n // 1000:03} {n % 1000:03}' if n % 3 else f'+40722{n:06}'}"
         for n in range(30_000)
     ]
     file = "EMail,Phone\n" + "\n".join(lines)

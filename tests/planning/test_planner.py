@@ -42,7 +42,7 @@ MAPPING = {
     "phone_number": "Telephone",
     "location": {"city": "City", "country": "Country"},
     "properties": {
-        "tier": {"column": "Tier", "empty": "clear"},
+        "tier": {"column": "Tier", "empty": "clear_all"},
         "value": {"column": "Value", "type": "number", "empty": "clear"},
         "tags": {"column": "Tags", "type": "list"},
     },
@@ -67,6 +67,9 @@ class Reference:
             for line, row in rows_of(text):
                 self.rows += 1
                 self._take((name, line), row)
+        self._share_phones()
+        self._keep_what_a_blank_column_would_clear()
+        self._put_doubtful_ones_last()
 
     def _take(self, place: Place, row: dict[str, str] | None) -> None:
         email = address(row["EMail"]) if row else None
@@ -81,6 +84,34 @@ class Reference:
             )  # the later one takes its own place in the order
         self.places[email] = place
         self.profiles[email] = profile_of(email, row)
+
+    def _share_phones(self) -> None:
+        last = {
+            profile["attributes"].get("phone_number"): email
+            for email, profile in self.profiles.items()
+        }
+        for email, profile in self.profiles.items():
+            if last[profile["attributes"].get("phone_number")] != email:
+                profile["attributes"].pop("phone_number", None)
+
+    def _keep_what_a_blank_column_would_clear(self) -> None:
+        unset = [unset_of(profile) for profile in self.profiles.values()]
+        for names in unset if all("value" in names for names in unset) else ():
+            names.remove("value")
+        for profile in self.profiles.values():
+            if not unset_of(profile):
+                profile.pop("meta", None)
+
+    def _put_doubtful_ones_last(self) -> None:
+        last = [email for email in self.profiles if "!" in email]
+        for email in last:
+            self.profiles[email] = self.profiles.pop(email)
+            self.places[email] = self.places.pop(email)
+
+
+def unset_of(profile: dict[str, Any]) -> list[str]:
+    names: list[str] = profile.get("meta", {}).get("patch_properties", {}).get("unset", [])
+    return names
 
 
 def rows_of(text: str) -> Iterator[tuple[int, dict[str, str] | None]]:
@@ -104,7 +135,7 @@ def address(cell: str) -> str | None:
             email = f"{local}@{idna.encode(domain, uts46=True).decode()}"
     except UnicodeError:
         return None
-    good = re.fullmatch(r"[a-z0-9_%+.-]+@([a-z0-9-]+\.)+[a-z]{2,}", email)
+    good = re.fullmatch(r"[a-z0-9_%+.!-]+@([a-z0-9-]+\.)+[a-z]{2,}", email)
     odd = email in PLACEHOLDERS or len(email) > 100 or re.search(r"^\.|\.@|\.\.|@-|-\.", email)
     return email if good and not odd else None
 
@@ -435,6 +466,7 @@ def test_nothing_is_left_beside_the_plan(tmp_path: Path):
         "rows-00000.parquet",
         "duplicates.parquet",
         "duplicates.csv",
+        "left_out.csv",
         "rejected.csv",
     }
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.definitions.mapped_fields import MappedField
-from exporter.definitions.mapping import Empty, ValueType
+from exporter.definitions.mapping import CLEARING, Empty, ValueType
 from exporter.klaviyo.limits import MAX_BATCH_BYTES, MAX_BATCH_PROFILES
 from exporter.planning import profiles
 from tests.planning.planned import strict_json
@@ -127,11 +127,11 @@ def test_names_and_cells_arrive_as_they_are_and_never_as_sql_or_json(names, valu
     kept = {name: value for name, value in given_values.items() if value is not None}
     assert found["attributes"] == {"email": email, **({"properties": kept} if kept else {})}
     unset = [
-        field.name for field in fields[1:] if field.empty is Empty.CLEAR and field.name not in kept
+        field.name for field in fields[1:] if field.empty in CLEARING and field.name not in kept
     ]
     assert found.get("meta", {}).get("patch_properties", {}).get("unset", []) == unset
     length = len(text.encode())
-    cleared = sum(field.empty is Empty.CLEAR for field in fields)
+    cleared = sum(field.empty in CLEARING for field in fields)
     slack = 60 + (60 + sum(6 * len(name) + 8 for name in names) if cleared else 0)
     assert length <= size <= max(length + slack, profiles.SHORT_PROFILE_BYTES)
 

@@ -93,6 +93,31 @@ def test_dry_run_says_how_everything_was_read_and_what_is_left_out() -> None:
     )
 
 
+def test_dry_run_says_how_dates_are_read_what_is_removed_and_what_is_doubtful() -> None:
+    rows = "a@x.co,31/12/2026,1/2/2026,gold,\no'brien@x.co,,,,\nc@x.co,,soon,silver,\n"
+    rules = {
+        "born": {"column": "Born", "type": "date"},
+        "seen": {"column": "Seen", "type": "date"},
+        "tier": {"column": "Tier", "empty": "clear"},
+        "note": {"column": "Note", "empty": "clear"},
+    }
+    mapping = {"email": "EMail", "properties": rules}
+    text = plan_as_text(dry_run({"a.csv": f"EMail,Born,Seen,Tier,Note\n{rows}"}, mapping))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for line in (
+        "dates of born have the day first: 1 date can only have the day first",
+        "dates of seen are ambiguous: no date says whether the day or the month comes first, and"
+        " there is no culture",
+        "1 left out of seen: day and month of the date can be exchanged; give the mapping a"
+        " culture, such as en-GB",
+        "1 left out of seen: the cell is not a date",
+        "1 empty cell removes tier from the profile",
+        "note is blank in every row and removes nothing; `empty: clear_all` would",
+        "1 address has characters that Klaviyo may refuse; it is sent last",
+    ):
+        assert any(each.startswith(line) for each in lines), (line, text)
+
+
 @pytest.mark.parametrize(
     ("jobs", "share", "at_least", "at_most"),
     [

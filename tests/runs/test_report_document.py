@@ -73,9 +73,13 @@ def test_cells_left_out_are_a_warning_and_shown_by_line(world: World) -> None:
         "phone_number": [f"{FOLDER}a.csv:{line}" for line in (2, 3, 4)]
     }
     assert (
-        f"5  cells for phone_number could not be read and were left out  e.g. {FOLDER}a.csv:2,"
-        in report_as_text(report)
+        "5  left out of phone_number: no such phone number can exist"
+        f"  e.g. {FOLDER}a.csv:2," in report_as_text(report)
     )
+    lines = world.rows_of("left_out.csv")
+    assert [(row["line"], row["attribute"]) for row in lines] == [
+        (str(line), "phone_number") for line in range(2, 7)
+    ]
 
 
 def test_report_says_how_each_file_was_read(world: World) -> None:

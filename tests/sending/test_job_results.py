@@ -12,11 +12,12 @@ from exporter.runs.run import Status
 from exporter.sending.limits import SendLimits
 from sandbox.klaviyo.jobs import Job
 from sandbox.klaviyo.messages import Refused, error
-from tests.journeys.world import World, assert_ended, people
+from tests.journeys.world import FOLDER, World, as_csv, assert_ended, people
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
 GET_ERRORS = "GET /api/profile-bulk-import-jobs/.*/import-errors"
+GET_ARRIVALS = "GET /api/profile-bulk-import-jobs/{id}/profiles"
 HOUR = 3_600
 
 
@@ -81,15 +82,43 @@ def test_a_failure_without_a_place_is_found_by_its_address(world: World, shape: 
     _assert_failed_rows(world, bad, 20)
 
 
-def test_a_failure_that_names_nothing_is_counted(world: World) -> None:
+def _names_nothing(each: dict[str, Any]) -> None:
+    each.update(
+        {"source": None, "original_payload": None, "detail": None, "title": None, "code": None}
+    )
+
+
+def test_a_failure_that_names_nothing_is_found_by_who_arrived(world: World) -> None:
+    bad = _async_bad({3: "+async-fail", 7: "+async-fail"})
+    _change_import_errors(world, _names_nothing)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 20)
+    assert world.stats()["requests"][GET_ARRIVALS] == 1
+
+
+def test_more_failures_than_klaviyo_names_are_found_by_who_arrived(world: World) -> None:
+    bad = _async_bad({3: "+async-fail", 4: "+async-fail", 5: "+async-fail"})
+    _change_import_errors(world, lambda _: None, keep=1)
+    world.register()
+    world.drop_people("a.csv", people(20, planted=bad))
+    world.deliver()
+    _assert_failed_rows(world, bad, 20)
+
+
+def test_who_arrived_is_not_asked_where_every_failure_names_its_row(world: World) -> None:
+    world.register()
+    world.drop_people("a.csv", people(20, planted=_async_bad({3: "+async-fail"})))
+    world.deliver()
+    assert GET_ARRIVALS not in world.stats()["requests"]
+
+
+def test_where_more_are_missing_than_failed_nobody_is_blamed(world: World) -> None:
+    """As when Klaviyo merged two profiles: the one that is gone did not fail."""
     bad = _async_bad({3: "+async-fail"})
-
-    def nothing(each: dict[str, Any]) -> None:
-        each.update(
-            {"source": None, "original_payload": None, "detail": None, "title": None, "code": None}
-        )
-
-    _change_import_errors(world, nothing)
+    _change_import_errors(world, _names_nothing)
+    _change_arrivals(world, keep=5)
     world.register()
     world.drop_people("a.csv", people(20, planted=bad))
     world.deliver()
@@ -98,14 +127,39 @@ def test_a_failure_that_names_nothing_is_counted(world: World) -> None:
     assert (row["reason"], row["line"], row["identifier"]) == ("failed_in_klaviyo", "", "")
 
 
-def test_more_failures_than_klaviyo_names_are_counted(world: World) -> None:
-    bad = _async_bad({3: "+async-fail", 4: "+async-fail", 5: "+async-fail"})
-    _change_import_errors(world, lambda _: None, keep=1)
+def test_who_arrived_is_read_page_by_page_and_asked_again(world: World) -> None:
+    world.restart(plan=PlanLimits(batch_profiles=1_000))
+    bad = _async_bad({3: "+async-fail", 250: "+async-fail"})
+    _change_import_errors(world, _names_nothing)
+    world.fault(
+        "status", match="GET /api/profile-bulk-import-jobs/.*/profiles", status=503, after=1
+    )
     world.register()
-    world.drop_people("a.csv", people(20, planted=bad))
+    world.drop_people("a.csv", people(260, planted=bad))
     world.deliver()
-    assert_ended(world, Status.WARNINGS, delivered=17)
-    assert [row["line"] for row in world.rows_of("rejected.csv")] == ["5", "", ""]
+    _assert_failed_rows(world, bad, 260)
+
+
+@pytest.mark.parametrize("identifier", ["phone_number", "external_id"])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_failure_is_joined_by_any_identifier_that_it_names(
+    world: World, identifier: str, as_text: bool
+) -> None:
+    def by_identifier(each: dict[str, Any]) -> None:
+        known = {identifier: each["original_payload"][identifier]}
+        each["original_payload"] = orjson.dumps(known).decode() if as_text else known
+        each["source"] = {}
+
+    _change_import_errors(world, by_identifier)
+    world.klaviyo.planted.add([{"where": {"email": "^p(3|14)@"}, "error": {"detail": "No email"}}])
+    rows = [(f"p{n}@example.com", f"+1212555{n:04d}", f"id-{n}") for n in range(20)]
+    header = ("EMail", "Phone", "Id")
+    world.register(mapping={"email": "EMail", "phone_number": "Phone", "external_id": "Id"})
+    world.drop(FOLDER + "a.csv", as_csv(rows, header))
+    world.deliver()
+    assert_ended(world, Status.WARNINGS, delivered=18)
+    assert [row["line"] for row in world.rows_of("rejected.csv")] == ["5", "16"]
+    assert GET_ARRIVALS not in world.stats()["requests"]
 
 
 def test_no_more_failures_are_counted_than_rows_were_sent(world: World) -> None:
@@ -465,6 +519,21 @@ def _change_import_errors(
             for each in document["data"]:
                 change(each["attributes"])
             document["data"] = document["data"][:keep] * repeat
+            response.body = orjson.dumps(document)
+        return response
+
+    world.patch.setattr(world.klaviyo, "handle", changed)
+
+
+def _change_arrivals(world: World, *, keep: int) -> None:
+    """Let Klaviyo show fewer profiles of a job than it imported."""
+    handle = world.klaviyo.handle
+
+    def changed(request: Any) -> Any:
+        response = handle(request)
+        if request.path.rstrip("/").endswith("/profiles") and "import-jobs" in request.path:
+            document = response.json()
+            document["data"] = document["data"][:keep]
             response.body = orjson.dumps(document)
         return response
 

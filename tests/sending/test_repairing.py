@@ -34,10 +34,13 @@ def _refuses_with(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     )
 
 
-def _assert_exactly_rejected(world: World, bad: dict[int, str], rows: int = ROWS) -> None:
+def _assert_exactly_rejected(
+    world: World, bad: dict[int, str], rows: int = ROWS, *, fine: dict[int, str] | None = None
+) -> None:
     assert_ended(world, Status.WARNINGS, delivered=rows - len(bad))
     assert world.rejected_emails() == sorted(bad.values())
-    assert world.emails() == {email for email, _ in people(rows, planted=bad)} - set(bad.values())
+    everybody = {email for email, _ in people(rows, planted=bad | (fine or {}))}
+    assert world.emails() == everybody - set(bad.values())
     rejected = world.rows_of("rejected.csv")
     assert {row["reason"] for row in rejected} == {"refused_by_klaviyo"}
     assert [int(row["line"]) for row in rejected] == [number + 2 for number in sorted(bad)]
@@ -319,3 +322,27 @@ def test_klaviyos_pointers_are_understood_wherever_a_batch_begins(world: World, 
     assert {row["identifier"]: int(row["line"]) for row in world.rows_of("rejected.csv")} == {
         email: place + 2 for place, email in (bad | failing).items()
     }
+
+
+@pytest.mark.parametrize("named", ["first", "none"])
+def test_doubtful_addresses_that_klaviyo_refuses_are_found_and_the_others_delivered(
+    world: World, named: str
+) -> None:
+    bad = {number: f"o'bad{number}+sync-fail@example.com" for number in range(51, ROWS, 9)}
+    fine = {number: f"o'fine{number}@example.com" for number in range(52, ROWS, 9)}
+    world.settings(bad_rows=named)
+    world.register()
+    world.drop_people("a.csv", people(ROWS, planted=bad | fine))
+    world.deliver()
+    _assert_exactly_rejected(world, bad, fine=fine)
+
+
+def test_doubtful_rows_that_are_refused_without_end_do_not_end_the_run(world: World) -> None:
+    bad = {number: f"o'bad{number}+sync-fail@example.com" for number in range(250, ROWS)}
+    world.restart(send=SendLimits(repairs=5))
+    world.settings(bad_rows="none")
+    world.register()
+    world.drop_people("a.csv", people(ROWS, planted=bad))
+    world.deliver()
+    _assert_exactly_rejected(world, bad)
+    assert any("said of" in row["message"] for row in world.rows_of("rejected.csv"))
