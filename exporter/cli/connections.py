@@ -102,7 +102,8 @@ def create(
         else:
             _check_role(it, "create_connection")
             form["key"] = read_key(from_stdin=key_stdin)
-        _print(it.create_connection(parse(NewConnectionForm, form)), as_json)
+        view = it.create_connection(parse(NewConnectionForm, form))
+    _print_checked(view, as_json)
 
 
 @group.command()
@@ -132,7 +133,9 @@ def edit(
         seen, details = _seen(it, connection)
         kept = {"name": seen.name, "used_by": details.used_by}
         form = parse(ConnectionForm, {**kept, **given})
-        _print(it.edit_connection(connection, form, etag=details.etag), as_json)
+        view = it.edit_connection(connection, form, etag=details.etag)
+    show = _print_checked if secret else _print
+    show(view, as_json)
 
 
 @group.command()
@@ -176,9 +179,7 @@ def connect(connection: Id, app: AppUrl = "", as_json: Json = False) -> None:
     """
     with open_app(app) as it:
         view = it.check_connection(connection)
-    _print(view, as_json)
-    if view.details and view.details.check and not view.details.check.ok:
-        raise typer.Exit(1)
+    _print_checked(view, as_json)
 
 
 @group.command("rotate-key")
@@ -193,7 +194,8 @@ def rotate_key(
     """
     with open_app(app) as it:
         _check_role(it, "rotate_key")
-        _print(it.rotate_key(connection, read_key(from_stdin=key_stdin)), as_json)
+        view = it.rotate_key(connection, read_key(from_stdin=key_stdin))
+    _print_checked(view, as_json)
 
 
 @group.command()
@@ -308,6 +310,13 @@ def _print(view: ConnectionView, as_json: bool) -> None:
     print_fields([("Connection", view.id), ("Name", view.name), ("Type", view.type)])
     if view.details:
         print_fields(_detail_lines(document))
+
+
+def _print_checked(view: ConnectionView, as_json: bool) -> None:
+    """Print a connection whose key was just tried; exit 1 where something is wrong with it."""
+    _print(view, as_json)
+    if view.details and view.details.check and not view.details.check.ok:
+        raise typer.Exit(1)
 
 
 def _room(number: int | None) -> str:

@@ -151,6 +151,10 @@ def test_connect_of_a_key_without_scopes_fails_and_says_which(
     world.secrets["klaviyo-key"] = READONLY_KEY
     said = both("connections", "connect", "a")
     assert (said.code, "lists:write" in said.out, "reate a new key" in said.out) == (1, True, True)
+    made = both("connections", "create", "B", "--secret", "klaviyo-key")
+    assert (made.code, "lists:write" in made.out) == (1, True)
+    edited = both("connections", "edit", "a", "--secret", "klaviyo-key")
+    assert (edited.code, "lists:write" in edited.out) == (1, True)
 
 
 def test_a_connection_in_use_is_removed_with_its_exports_only_when_asked(

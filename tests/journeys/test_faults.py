@@ -109,17 +109,9 @@ def test_a_read_time_out_is_repeated(world: World) -> None:
     assert world.accepted_rows() == ROWS + 20
 
 
-def test_slow_answers_are_waited_for_side_by_side(world: World) -> None:
-    world.fault("latency", seconds=0.2, times=None)
-    _export(world)
-    _assert_all_delivered(world)
-    assert world.stats()["max_concurrency"] > 1
-    assert world.accepted_rows() == ROWS
-
-
 def test_at_least_ten_batches_wait_for_their_answers_side_by_side(world: World) -> None:
     """So many leave in a second: with fewer, a second of latency would set the pace."""
-    world.fault("latency", seconds=0.5, times=None)
+    world.fault("latency", seconds=1.5, times=None)  # a slow machine needs a part of it
     _export(world, rows=200)
     assert_ended(world, Status.SUCCESSFUL, delivered=200)
     assert world.stats()["max_concurrency"] >= 10
