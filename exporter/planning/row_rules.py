@@ -53,8 +53,8 @@ _BLANK_PATTERN = r"\x{09}-\x{0D}\x{20}" + _UNSEEN_PATTERN
 def trimmed(column: str) -> str:
     """SQL: the cell without the blanks and unseen marks around it.
 
-    Most cells are ASCII, where there are few to look for. To look for all of them takes so long that
-    it is asked first whether there are any.
+    Most cells are ASCII, where there are few to look for. To look for all of them takes so long
+    that it is asked first whether there are any.
     """
     ascii_only = f"trim({column}, {literal(ASCII_BLANKS)})"
     any_blanks = f"trim({column}, {literal(BLANKS)})"
