@@ -27,6 +27,7 @@
         Invalid(problems)             values that cannot be used; each problem names its field
         Conflict                      the current state forbids it: in use, paused, name taken
           EditConflict                somebody else changed it since it was read
+        TookTooLong                   the answer was not there in the time that a request may take
       BlobTooLarge                    a blob has more bytes than may be read at once
       PartitionChanged                a blob differs from the manifest: start with a new manifest
       StoreMoved                      a conditional write lost: somebody else was faster
@@ -267,6 +268,15 @@ class EditConflict(Conflict):
     """Somebody else changed the document since it was read."""
 
     hint = "Read it again and repeat your change."
+
+
+class TookTooLong(Refused):
+    """The answer was not there in the time that a request may take."""
+
+    hint = (
+        "Run the command without --app, straight on the app's store: there it may take as long as "
+        "it needs."
+    )
 
 
 class BlobTooLarge(ExporterError):
