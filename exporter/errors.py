@@ -8,6 +8,7 @@
           Unavailable *               the same, with its row of the retry table
       Terminal                        this run cannot succeed unchanged
         ConfigError                   settings, secrets, permissions: a person must act
+          SettingsWrong               the app's settings cannot be used
           MappingError                no such column, or no such attribute in Klaviyo
           SecretUnavailable           Key Vault
           NoSnapshot                  no snapshot of the export's segments is complete
@@ -97,6 +98,10 @@ class KlaviyoUnavailable(Transient):
 
 class ConfigError(Terminal):
     """A setting, secret or permission is missing: a person must act."""
+
+
+class SettingsWrong(ConfigError):
+    """The app's settings cannot be used: nothing works before they are corrected."""
 
 
 class MappingError(ConfigError):

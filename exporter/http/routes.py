@@ -443,6 +443,14 @@ def _add_rest(route: Router, management: Callable[[], Management], answer_s: flo
         """Check each thing that the app needs: "ok", or what is wrong with it."""
         return management().as_(who).health()
 
+    @route("GET", "/doctor", Action.SEE_HEALTH)
+    def examine(who: Who) -> list[views.ExaminedView]:
+        """Look at each part of the app from inside: what works, what does not, and what to do.
+
+        Keys, lists and consent are looked at for administrators.
+        """
+        return management().as_(who).doctor()
+
     @route("GET", "/audit", Action.SEE_AUDIT)
     def list_changes(
         who: Who, limit: Limit = PAGE, cursor: Cursor = ""
