@@ -24,6 +24,7 @@ from sandbox import klaviyo as stand_in
 from sandbox.azurite import AZURITE, Azurite, running_azurite
 from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.testing import Clock
+from tests.databases import Databases
 from tests.journeys.world import World
 
 # A change must not fail to land by chance: in CI property tests take the same examples each time.
@@ -95,12 +96,22 @@ def served() -> Iterator[tuple[stand_in.Klaviyo, str, Clock]]:
         yield klaviyo, url, clock
 
 
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    with contextlib.closing(Databases(tmp_path_factory.mktemp("databases"))) as it:
+        yield it
+
+
 @pytest.fixture
 def world(
-    served: tuple[stand_in.Klaviyo, str, Clock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: tuple[stand_in.Klaviyo, str, Clock],
+    databases: Databases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> World:
     """An empty account without rate limits, one list, nothing registered."""
     klaviyo, url, clock = served
+    databases.serve(monkeypatch)
     monkeypatch.setattr(
         "os.fsync", lambda _: None
     )  # a fifth of the time, and nobody pulls the plug here
