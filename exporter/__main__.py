@@ -22,7 +22,7 @@ def _say_what_is_missing(module: str) -> int:
         raise ModuleNotFoundError(f"the package is incomplete: {module}", name=module)
     sys.stderr.write(
         f"Error: The Python package {module} is not installed.\n"
-        f"Do: {sys.executable} -m pip install -r requirements.txt\n"
+        f"Do: {sys.executable} -m pip install -r requirements-exporter.txt\n"
     )
     return 1
 

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 RUN_ID = "run_id"
 FIELDS = (
-    *("export", "segment", "phase", "batch", "job_id", "attempt", "wait_s"),
+    *("export", "exports", "segment", "phase", "batch", "job_id", "attempt", "wait_s"),
     *("endpoint", "requests", "throttled", "jobs", "waited_s", "seconds"),
     *("status", "outcome", "cause", "missing", "profiles", "rows"),
 )
@@ -126,9 +126,18 @@ def show_fields() -> None:
     for handler in (*logging.getLogger().handlers, *logging.getLogger("exporter").handlers):
         if not any(isinstance(each, RunIdFilter) for each in handler.filters):
             handler.addFilter(RunIdFilter())
-        takes_fields = type(handler).__module__.startswith("opentelemetry.")
-        if not takes_fields and not isinstance(handler.formatter, FieldFormatter):
+        if not _takes_fields(handler) and not isinstance(handler.formatter, FieldFormatter):
             handler.setFormatter(FieldFormatter(handler.formatter))
+    ours = logging.getLogger("exporter")
+    # Where the worker sends our lines to Application Insights itself, they stay away from the root:
+    # what reaches that is the host's, which would send each a second time.
+    if any(_takes_fields(handler) for handler in ours.handlers):
+        ours.propagate = False
     # Microsoft's worker does so for all loggers; other hosts may not.
-    logging.getLogger("exporter").setLevel(logging.INFO)
+    ours.setLevel(logging.INFO)
     quiet_sdks()
+
+
+def _takes_fields(handler: logging.Handler) -> bool:
+    """Tell whether a handler is OpenTelemetry's, which has a place for fields of their own."""
+    return type(handler).__module__.startswith("opentelemetry.")

@@ -135,7 +135,8 @@ class StepLimits:
         "MEMORY_MB",
         "96",
         _plan_limits,
-        "DuckDB's memory. Rows beyond it go to disk, but each mapped column takes about 1 MB. The "
+        "DuckDB's memory. Rows beyond it go to disk, but each typed property takes "
+        "about 0.5 MB, and planning adds 0.2 MB for each column beyond 150. The "
         "process needs about 120 MB more. The templates set a quarter of an instance's memory.",
     )
     runs_kept_days: int = _setting(
@@ -200,6 +201,13 @@ class Settings:
         _flag,
         "Whether people are who App Service authentication says, where it is on. Else the API "
         "refuses everybody.",
+    )
+    sign_in_client_id: str = _setting(
+        "SIGN_IN_CLIENT_ID",
+        "",
+        str,
+        "The app registration that people sign in to. By it the app knows that authentication is "
+        "on where the platform sets no flag of its own.",
     )
     work_folder: Path = _setting(
         "WORK_FOLDER",

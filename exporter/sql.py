@@ -59,8 +59,8 @@ def within_memory() -> Iterator[None]:
     except duckdb.OutOfMemoryException as exc:
         raise ConfigError(
             "the snapshot needs more memory than MEMORY_MB allows",
-            hint="Raise MEMORY_MB: each mapped column takes about 1 MB, and the largest row group"
-            " of a Parquet file has to fit. Or map fewer columns.",
+            hint="Raise MEMORY_MB: each typed property takes about 0.5 MB, and the largest row"
+            " group of a Parquet file has to fit. Or map fewer columns.",
         ) from exc
 
 

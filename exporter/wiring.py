@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from exporter import settings as settings_module
+from exporter.errors import ConfigError
 from exporter.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,10 +69,15 @@ def api() -> ASGIApp:
     from exporter.http.identity import is_platform_trusted
     from exporter.http.routes import create_app
 
-    # This setting alone is read here. Any other that is wrong is told, as a problem, to people whom
-    # the platform vouches for.
+    # These settings alone are read here. Any other that is wrong is told, as a problem, to people
+    # whom the platform vouches for.
     trust = settings_module.setting("TRUST_PLATFORM_IDENTITY", os.environ)
-    return create_app(management, is_trusted=lambda: is_platform_trusted(os.environ, trust=trust))
+    client_id = settings_module.setting("SIGN_IN_CLIENT_ID", os.environ)
+
+    def is_trusted() -> bool:
+        return is_platform_trusted(os.environ, trust=trust, client_id=client_id)
+
+    return create_app(management, is_trusted=is_trusted)
 
 
 @functools.cache
@@ -118,6 +124,25 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Engine:
         container_name=settings.snapshots_container,
         instance=environ.get("WEBSITE_INSTANCE_ID", "")[:8] or socket.gethostname(),
         notify=Webhook(lambda: read_secret(webhook)) if webhook else None,
-        checks={"queue": queue.ping, "vault": lambda: vault(settings.key_vault_url).ping()},
+        checks={
+            "queue": queue.ping,
+            "vault": lambda: vault(settings.key_vault_url).ping(),
+            **sign_in_checks(settings, environ),
+        },
         limits=settings.limits,
     )
+
+
+def sign_in_checks(settings: Settings, environ: Mapping[str, str]) -> dict[str, Callable[[], None]]:
+    """Check, where people are to sign in, that the platform says that they can."""
+    from exporter.http.identity import is_announced
+
+    def check() -> None:
+        if not is_announced(environ, client_id=settings.sign_in_client_id):
+            raise ConfigError(
+                "People are to sign in, but the platform does not say that authentication is on; "
+                "every request is refused",
+                hint="Repeat azd provision --no-state, and look at Authentication in the portal.",
+            )
+
+    return {"sign-in": check} if settings.trust_platform_identity else {}

@@ -13,10 +13,16 @@ param environmentName string
 @metadata({ azd: { type: 'location' } })
 param location string
 
-@description('Object id, in this tenant, of the service principal of Customer Insights (application 0bfc4568-a4ba-4c58-bd3e-5d3e76bd7fff). Empty: it gets no role yet.')
+@description('Object id, in this tenant, of the service principal of Customer Insights (application 0bfc4568-a4ba-4c58-bd3e-5d3e76bd7fff). Empty or "none": it gets no role.')
 param customerInsightsObjectId string = ''
 
-@description('Object id of the person or group that operates the app: stores keys, writes documents, reads reports. Empty: nobody but the app gets a role on data.')
+@description('Object id of the person or group that makes the connection in Customer Insights, where that is not the operator. Empty: nobody.')
+param customerInsightsAdminObjectId string = ''
+
+@allowed(['User', 'Group', 'ServicePrincipal'])
+param customerInsightsAdminType string = 'User'
+
+@description('Object id of the person or group that operates the app: stores keys, writes documents, reads reports. Empty: who deploys. "none": nobody but the app gets a role on data.')
 param operatorObjectId string = ''
 
 @allowed(['User', 'Group', 'ServicePrincipal'])
@@ -40,7 +46,7 @@ param existingVaultResourceGroup string = ''
 @description('Resource id of a Log Analytics workspace that is there; empty makes one.')
 param existingWorkspaceId string = ''
 
-@description('Client id of the app registration that people sign in to; infra/hooks/app-registration.sh makes it. Empty: no sign-in.')
+@description('Client id of the app registration that people sign in to; infra/hooks/app_registration.py makes it. Empty: no sign-in.')
 param authClientId string = ''
 
 @description('Whether the app may store Klaviyo keys itself (Key Vault Secrets Officer instead of Secrets User).')
@@ -100,7 +106,8 @@ param rateLimitedPercent int = 5
 @allowed([512, 2048, 4096])
 param instanceMemoryMB int = 2048
 
-@minValue(40)
+@description('Instances there may be. Flex Consumption has refused less than 40.')
+@minValue(1)
 @maxValue(1000)
 param maximumInstanceCount int = 40
 
@@ -115,6 +122,7 @@ var tags = { 'azd-env-name': environmentName }
 var stateContainerName = 'exporter-state'
 var packageContainerName = 'deployment'
 var queueName = 'export-steps'
+var operatorId = empty(operatorObjectId) ? deployer().objectId : operatorObjectId == 'none' ? '' : operatorObjectId
 var withNetwork = privateNetwork || fixedOutboundAddress
 var storageSuffix = environment().suffixes.storage
 
@@ -161,9 +169,20 @@ module monitoring 'modules/monitoring.bicep' = {
   }
 }
 
+var snapshotsGroup = empty(existingSnapshotsAccountName)
+  ? group.name
+  : !empty(existingSnapshotsResourceGroup)
+      ? existingSnapshotsResourceGroup
+      : fail('EXISTING_SNAPSHOTS_ACCOUNT needs EXISTING_SNAPSHOTS_RESOURCE_GROUP.')
+var vaultGroup = empty(existingVaultName)
+  ? group.name
+  : !empty(existingVaultResourceGroup)
+      ? existingVaultResourceGroup
+      : fail('EXISTING_VAULT needs EXISTING_VAULT_RESOURCE_GROUP.')
+
 module snapshots 'modules/snapshots.bicep' = {
   name: 'snapshots-${token}'
-  scope: resourceGroup(empty(existingSnapshotsAccountName) ? group.name : existingSnapshotsResourceGroup)
+  scope: resourceGroup(snapshotsGroup)
   params: {
     token: token
     location: empty(existingSnapshotsLocation) ? location : existingSnapshotsLocation
@@ -173,8 +192,10 @@ module snapshots 'modules/snapshots.bicep' = {
     redundancy: storageRedundancy
     existingAccountName: existingSnapshotsAccountName
     existingTopicName: existingTopicName
-    customerInsightsObjectId: customerInsightsObjectId
-    operatorObjectId: operatorObjectId
+    customerInsightsObjectId: customerInsightsObjectId == 'none' ? '' : customerInsightsObjectId
+    customerInsightsAdminObjectId: customerInsightsAdminObjectId
+    customerInsightsAdminType: customerInsightsAdminType
+    operatorObjectId: operatorId
     operatorType: operatorType
     keepDays: keepSnapshotsDays
     publicAccess: (snapshotsPublicAccess || privateNetwork)
@@ -195,7 +216,7 @@ module state 'modules/state.bicep' = {
     packageContainerName: packageContainerName
     queueName: queueName
     redundancy: storageRedundancy
-    operatorObjectId: operatorObjectId
+    operatorObjectId: operatorId
     operatorType: operatorType
     keepRunsDays: keepRunsDays
     publicAccess: !privateNetwork
@@ -204,7 +225,7 @@ module state 'modules/state.bicep' = {
 
 module vault 'modules/vault.bicep' = {
   name: 'vault-${token}'
-  scope: resourceGroup(empty(existingVaultName) ? group.name : existingVaultResourceGroup)
+  scope: resourceGroup(vaultGroup)
   params: {
     token: token
     location: location
@@ -214,7 +235,7 @@ module vault 'modules/vault.bicep' = {
     existingVaultName: existingVaultName
     createMode: vaultCreateMode
     appWritesKeys: appWritesKeys
-    operatorObjectId: operatorObjectId
+    operatorObjectId: operatorId
     operatorType: operatorType
     publicAccess: !privateNetwork
   }

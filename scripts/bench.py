@@ -6,6 +6,7 @@ Figures are of whole processes, beside a baseline in the same run.
     make bench ARGS="plan --rows 10000000"
 
 plan      CPU and memory of planning
+wide      planning of many columns with `properties: "*"`, beside what a byte may cost
 push      a whole run under Klaviyo's limits, beside ready-made batches, and with 1 s of latency
 cpu       limits off, beside two plain scripts: standard library, official package
 linear    planning and a whole run of ten times the rows, limits off, beside what they may take:
@@ -54,13 +55,27 @@ LINEAR_CPU, LINEAR_MB = (
     10.5,
     300,
 )  # 10,000,000 rows may take so many times the CPU of 1,000,000, and so much memory
+# Columns, rows, bytes of a cell. The first is what a byte may cost.
+WIDE = ((100, 40_000, 17), (100, 40_000, 21), (200, 20_000, 17), (1_000, 4_000, 17), (1_000, 1, 17))
+WIDE_MAPPING = 'email: EMail\nproperties: "*"\n'
+WIDE_CPU, WIDE_MB = 3, 350  # a thousand columns cost more a byte: DuckDB plans each for every piece
+WIDE_FILE = """
+import random, sys
+columns, rows, cell = map(int, sys.argv[1:4])
+chance = random.Random(1)
+words = [f"{chance.getrandbits(4 * cell):0{cell}x}" for _ in range(5000)]
+with open(sys.argv[4], "w", encoding="utf-8") as file:
+    print("EMail", *(f"Column{number}" for number in range(1, columns)), sep=",", file=file)
+    for row in range(rows):
+        print(f"u{row}@example.com", *chance.choices(words, k=columns - 1), sep=",", file=file)
+"""
 PLAN = """
 import json, sys
 from pathlib import Path
 import yaml
 from exporter.definitions.mapping import parse_mapping
-from exporter.planning.planner.planner import make_plan
-from exporter.reading.partition.source import PartitionSource
+from exporter.planning.planner import make_plan
+from exporter.reading.source import PartitionSource
 def chunks():
     with open(sys.argv[1], "rb") as file:
         while chunk := file.read(4 << 20):
@@ -74,9 +89,9 @@ import itertools, sys
 from pathlib import Path
 import yaml
 from exporter.definitions.mapping import parse_mapping
-from exporter.planning.planner.planner import make_plan
-from exporter.reading.partition.source import PartitionSource
-from exporter.planning.planner.request_bodies import PlanReader
+from exporter.planning.planner import make_plan
+from exporter.reading.source import PartitionSource
+from exporter.planning.request_bodies import PlanReader
 with open(sys.argv[1], "rb") as file:
     head = list(itertools.islice(file, 1_000_001))
 source = PartitionSource(name="s", open=lambda: head)
@@ -192,7 +207,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("all", "plan", "linear", "push", "cpu", "stand-in", "start")
+    parts = ("all", "plan", "wide", "linear", "push", "cpu", "stand-in", "start")
     parser.add_argument("part", nargs="?", choices=parts, default="all")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument(
@@ -210,6 +225,10 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="segment-bench-") as name:
         folder = Path(name)
+        if options.part in ("all", "wide"):
+            _wide(folder)
+        if options.part == "wide":
+            return 0
         file = _snapshot(folder, options.rows)
         if options.part in ("all", "plan"):
             _plan(folder, file, options.rows)
@@ -269,6 +288,30 @@ def _snapshot(folder: Path, rows: int) -> Path:
 def _plan(folder: Path, file: Path, rows: int) -> None:
     used = _run([sys.executable, "-c", PLAN, str(file), str(folder / "plan"), MAPPING])
     _emit(bench="plan", rows=rows, **used, cpu_s_per_million=used["cpu_s"] / rows * 1e6)
+
+
+def _wide(folder: Path) -> None:
+    """Plan wide files with the memory that is the default. A byte costs about the same in all."""
+    a_byte = None
+    for columns, rows, cell in WIDE:
+        file = folder / f"wide-{columns}-{cell}.csv"
+        _run([sys.executable, "-c", WIDE_FILE, str(columns), str(rows), str(cell), str(file)])
+        plan = folder / f"plan-{file.stem}"
+        used = _run([sys.executable, "-c", PLAN, str(file), str(plan), WIDE_MAPPING])
+        size = file.stat().st_size
+        cost = used["cpu_s"] / size
+        a_byte = a_byte or cost
+        _emit(
+            bench="wide",
+            columns=columns,
+            rows=rows,
+            bytes_a_row=round(size / rows),
+            **used,
+            cpu_ns_a_byte=cost * 1e9,
+            of_first=cost / a_byte if rows > 1 else None,
+            most_of_first=WIDE_CPU,
+            most_peak_mb=WIDE_MB,
+        )
 
 
 def _linear(folder: Path, file: Path, rows: int) -> None:

@@ -3,8 +3,9 @@
     make supply                 everything; needs the package index
     make supply ARGS=secrets    one part: wheels, audit or secrets
 
-wheels   every package of requirements.txt has a wheel for Linux x86_64 and Python 3.11, 3.12 and
-         3.13 (remote builds on Flex Consumption have no compiler), and all fit on an instance
+wheels   every package has a wheel for Linux x86_64 (remote builds on Flex Consumption have no
+         compiler): of requirements.txt for Python 3.13, of requirements-exporter.txt for all that
+         laptops may have; and all fit on an instance
 audit    pip-audit finds no known hole, in what is deployed and in what tests use
 secrets  no file that git knows, or would take, and no commit before it, holds what looks like a key
 """
@@ -20,7 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = {
+    "3.11": "requirements-exporter.txt",
+    "3.12": "requirements-exporter.txt",
+    "3.13": "requirements.txt",
+}
 PLATFORM = "x86_64-manylinux_2_28"  # what Debian 12 of the platform and everything newer can load
 MOST_MB = 300  # unpacked, of the 0.8 GB of temporary storage that an instance has
 TOOLS = (
@@ -53,7 +58,7 @@ def wheels() -> list[str]:
     """What cannot be installed without a compiler, or is too large."""
     uv = _tools() / "uv"
     problems = []
-    for python in PYTHONS:
+    for python, requirements in PYTHONS.items():
         with tempfile.TemporaryDirectory() as name:
             command = [
                 str(uv),
@@ -71,7 +76,7 @@ def wheels() -> list[str]:
                 "--python-platform",
                 PLATFORM,
                 "-r",
-                "requirements.txt",
+                requirements,
             ]
             if problem := _run(command):
                 problems.append(f"Python {python}: {problem}")

@@ -10,10 +10,11 @@ import pytest
 
 from exporter import wiring
 from exporter.errors import ConfigError
-from exporter.http.identity import MARKER
+from exporter.http.identity import CLIENT_MARKER, MARKER
 from exporter.management.management import Management
 from exporter.management.roles import Actor, Role
 from exporter.orchestration.engine import Engine
+from exporter.orchestration.health import Health
 from exporter.planning.limits import PlanLimits
 from exporter.runs.notices import Webhook
 from exporter.settings import StepLimits, from_env
@@ -54,6 +55,48 @@ def test_a_setting_that_is_wrong_is_told_to_people_who_are_signed_in_and_to_nobo
     assert asking.ask(None, "GET", "/exports").status_code == 401
     told = problem(asking.ask(Actor(id="1", name="Ada", role=Role.VIEWER), "GET", "/exports"), 409)
     assert "SETTLE_SECONDS must be a number" in told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("announced", "said"),
+    [
+        ({MARKER: "True"}, "ok"),
+        ({CLIENT_MARKER: "client-1"}, "ok"),
+        ({}, "the platform does not say that authentication is on"),
+        ({MARKER: "False"}, "the platform does not say that authentication is on"),
+    ],
+)
+def test_health_tells_that_the_platform_does_not_say_that_people_can_sign_in(
+    announced: dict[str, str], said: str
+) -> None:
+    environ = {"KEY_VAULT_URL": "https://vault.example", "SIGN_IN_CLIENT_ID": "client-1"}
+    environ |= {"TRUST_PLATFORM_IDENTITY": "true"} | announced
+    checks = wiring.sign_in_checks(from_env(environ), environ)
+    assert said in Health(checks, clock=lambda: 0.0).check()["sign-in"]
+
+
+def test_health_says_nothing_of_signing_in_where_nobody_is_to() -> None:
+    environ = {"KEY_VAULT_URL": "https://vault.example"}
+    assert wiring.sign_in_checks(from_env(environ), environ) == {}
+
+
+@pytest.mark.parametrize(("client", "status"), [("client-1", 409), ("another", 401)])
+def test_api_believes_the_header_where_the_platform_names_the_registration(
+    monkeypatch: pytest.MonkeyPatch, client: str, status: int
+) -> None:
+    """409, because the settings are wrong here: that is told to nobody who is not signed in."""
+    monkeypatch.delenv(MARKER, raising=False)
+    environ = {"TRUST_PLATFORM_IDENTITY": "true", "SIGN_IN_CLIENT_ID": "client-1"}
+    for name, text in (environ | {CLIENT_MARKER: client, "SETTLE_SECONDS": "soon"}).items():
+        monkeypatch.setenv(name, text)
+    wiring.api.cache_clear()
+    wiring.management.cache_clear()
+    try:
+        asking = Asking(wiring.api(), cast(Management, None))
+        ada = Actor(id="1", name="Ada", role=Role.VIEWER)
+        assert asking.ask(ada, "GET", "/exports").status_code == status
+    finally:
+        wiring.api.cache_clear()
 
 
 def test_limits_are_those_of_the_settings(tmp_path: Path) -> None:

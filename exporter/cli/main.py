@@ -158,7 +158,7 @@ def _unforeseen(exc: Exception) -> tuple[str, str]:
     """Say what went wrong and what to do, without its words: they may hold personal data."""
     if isinstance(exc, ModuleNotFoundError) and exc.name:
         message = f"The Python package {exc.name} is not installed."
-        return message, f"{sys.executable} -m pip install -r requirements.txt"
+        return message, f"{sys.executable} -m pip install -r requirements-exporter.txt"
     if isinstance(exc, OSError) and exc.filename and exc.strerror:
         hint = "Check the path, its permissions and the free space there."
         return f"{exc.filename}: {exc.strerror}", hint

@@ -26,6 +26,7 @@ class MappedField:
     """One Klaviyo attribute and the position of the source column that fills it.
 
     group: "" for a profile attribute, else "location" or "properties".
+    members: of a bundle, see `bundle`: names of properties and their columns.
     """
 
     group: Literal["", "location", "properties"]
@@ -33,6 +34,7 @@ class MappedField:
     column: int
     type: ValueType = ValueType.STRING
     empty: Empty = Empty.IGNORE
+    members: tuple[tuple[str, int], ...] | None = None
 
     @property
     def path(self) -> str:
@@ -43,6 +45,38 @@ class MappedField:
     def identifies(self) -> bool:
         """Whether Klaviyo may find a profile by the attribute."""
         return self.group == "" and self.name in IDENTIFIERS
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are texts, and not ready JSON."""
+        return self.type is ValueType.STRING and self.members is None
+
+    @property
+    def may_be_bundled(self) -> bool:
+        """Whether nobody asks for its values one by one."""
+        return self.group == "properties" and self.is_text and self.empty is Empty.IGNORE
+
+    def unbundled(self) -> Iterator[MappedField]:
+        """Give the properties of a bundle, or the field itself."""
+        if self.members is None:
+            yield self
+        for name, column in self.members or ():
+            yield MappedField(group="properties", name=name, column=column)
+
+
+def bundle(fields: Sequence[MappedField]) -> MappedField:
+    """Make one field of many text properties.
+
+    Its value is a list of members as JSON has them: "a":"x","b":"y". A thousand fields would cost
+    DuckDB half a gigabyte for a single row, and seconds to plan each statement.
+    """
+    members = tuple((field.name, field.column) for field in fields)
+    return MappedField(
+        group="properties",
+        name="*",
+        column=members[0][1] if members else 0,
+        members=members,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

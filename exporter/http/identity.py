@@ -2,7 +2,8 @@
 
 With authentication on, the platform removes this header from incoming requests and sets its own.
 With authentication off, or anywhere else, anybody can write it. So the header counts only if a
-setting says so and the platform shows that authentication is on.
+setting says so and the platform shows that authentication is on: by its flag, or, where that is
+missing, by naming the registration that this app was set up with.
 Source: learn.microsoft.com/azure/app-service/configure-authentication-user-identities (2026-11-23).
 """
 
@@ -18,6 +19,7 @@ from exporter.management.roles import Actor, highest
 
 PRINCIPAL = "x-ms-client-principal"
 MARKER = "WEBSITE_AUTH_ENABLED"  # the platform sets it to "True" where authentication is on
+CLIENT_MARKER = "WEBSITE_AUTH_CLIENT_ID"  # and this to the registration that people sign in to
 PROVIDER = "aad"  # Microsoft Entra; other providers have no app roles
 MAX_PRINCIPAL_CHARACTERS = 65_536
 
@@ -27,9 +29,19 @@ NAME_CLAIMS = ("name", "preferred_username")
 MAX_NAME_CHARACTERS = 120
 
 
-def is_platform_trusted(environ: Mapping[str, str], *, trust: bool) -> bool:
-    """Tell whether the platform vouches for the header. trust: TRUST_PLATFORM_IDENTITY."""
-    return trust and environ.get(MARKER, "").lower() == "true"
+def is_platform_trusted(environ: Mapping[str, str], *, trust: bool, client_id: str = "") -> bool:
+    """Tell whether the platform vouches for the header.
+
+    trust: TRUST_PLATFORM_IDENTITY. client_id: SIGN_IN_CLIENT_ID.
+    """
+    return trust and is_announced(environ, client_id=client_id)
+
+
+def is_announced(environ: Mapping[str, str], *, client_id: str) -> bool:
+    """Tell whether the platform says that authentication is on."""
+    if MARKER in environ:
+        return environ[MARKER].lower() == "true"
+    return bool(client_id) and environ.get(CLIENT_MARKER, "").lower() == client_id.lower()
 
 
 def actor_of(headers: Sequence[str]) -> Actor | None:

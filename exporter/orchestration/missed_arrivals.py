@@ -68,7 +68,10 @@ class MissedArrivals:
             claim = self._claim(now)
             if claim is None:
                 return
-            missed = self._missed(now)
+            exports = [export for export in self._catalog.exports() if export.is_active]
+            # By which an alert can tell an app in which nothing runs from one with nothing to run.
+            logger.info("exports waiting", extra={"exports": len(exports)})
+            missed = self._missed(exports, now)
             for blob_name, segment in missed.items():
                 logger.warning("snapshot missed", extra={"segment": segment})
                 self._arrivals.queue_check(blob_name, missed=True)
@@ -90,13 +93,9 @@ class MissedArrivals:
             "Look at the storage account's Event Grid subscription."
         )
 
-    def _missed(self, now: datetime) -> dict[str, str]:
+    def _missed(self, exports: list[Export], now: datetime) -> dict[str, str]:
         """Return the segments of missed snapshots, each by the blob that was written last."""
-        waiting = [
-            (export, since)
-            for export in self._catalog.exports()
-            if (since := self._waits_since(export))
-        ]
+        waiting = [(export, since) for export in exports if (since := self._waits_since(export))]
         if not waiting:
             return {}
         segments = [segment for export, _ in waiting for segment in export.segments]
@@ -115,7 +114,7 @@ class MissedArrivals:
     def _waits_since(self, export: Export) -> datetime | None:
         """Return since when an export waits for snapshots; None where it does not wait."""
         known_since = self._timetables.since(export.id)
-        if known_since is None or not export.is_active or export.schedule.on != "arrival":
+        if known_since is None or export.schedule.on != "arrival":
             return None
         saved = export.changed.at if export.changed else known_since
         # Storage tells times by the second.

@@ -66,7 +66,12 @@ def make_plan(
         RejectedRows(folder, examples, keep_rows=keep_rows) as rejected,
     ):
         pool = StagingPool(
-            database, folder, keep_rows=keep_rows, progress=progress, finished_file=finished_file
+            database,
+            folder,
+            memory_mb=limits.memory_mb,
+            keep_rows=keep_rows,
+            progress=progress,
+            finished_file=finished_file,
         )
         with pool:
             staging = Staging(

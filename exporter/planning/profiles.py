@@ -12,7 +12,8 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from exporter.definitions.mapped_fields import MappedField
-from exporter.definitions.mapping import CLEARING, ValueType
+from exporter.definitions.mapping import CLEARING
+from exporter.planning import row_rules
 from exporter.sql import literal
 
 SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a batch may have
@@ -20,6 +21,7 @@ SHORT_PROFILE_BYTES = 400  # 10,000 of these are well below the bytes that a bat
 _OPEN = '{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":['
 _PROFILE = '{"type":"profile","attributes":{'
 _GROUPS = ("", "location", "properties")  # in the order in which a profile holds them
+_MARK = "chr(127)"
 _SHELL = _PROFILE + '}},"location":{},"properties":{},"meta":{"patch_properties":{"unset":[]}}'
 
 
@@ -79,14 +81,37 @@ def without(rows: str, fields: Sequence[MappedField], omitted: Collection[str]) 
 
     Such an attribute keeps its value in Klaviyo, also where an empty cell would clear it.
     """
-    chosen = [place for place, field in enumerate(fields) if field.path in omitted]
-    if not chosen:
+    names, cells = "", []
+    for place, field in enumerate(fields):
+        chosen = [one.name for one in field.unbundled() if one.path in omitted]
+        if chosen:
+            names += "".join(f", {literal(name)}" for name in chosen)
+            is_bundle = field.members is not None
+            left = _without_members(place, chosen) if is_bundle else "CAST(NULL AS VARCHAR)"
+            cells.append(f"{left} AS f{place}")
+    if not cells:
         return rows
-    names = "".join(f", {literal(fields[place].name)}" for place in chosen)
-    cells = ", ".join(f"CAST(NULL AS VARCHAR) AS f{place}" for place in chosen)
     dropped = f"concat_ws(chr(31), dropped{names}) AS dropped"
-    emptied = f"SELECT * REPLACE ({cells}, {dropped}) FROM ({rows})"
+    emptied = f"SELECT * REPLACE ({', '.join(cells)}, {dropped}) FROM ({rows})"
     return f"SELECT * REPLACE ({any_profile(fields)} AS unusual_profile) FROM ({emptied})"
+
+
+def _without_members(place: int, names: Sequence[str]) -> str:
+    """SQL: the value of a bundle without some of its properties."""
+    patch = literal(json.dumps(dict.fromkeys(names), ensure_ascii=False))
+    rest = f"json_merge_patch('{{' || f{place} || '}}', {patch})::VARCHAR"
+    return f"nullif(substr({rest}, 2, length({rest}) - 2), '')"
+
+
+def values_by_path(fields: Sequence[MappedField]) -> dict[str, str]:
+    """SQL: for each attribute's path, what tells its value from NULL; of single fields, itself."""
+    values = {}
+    for place, field in enumerate(fields):
+        values[field.path] = f"f{place}"
+        for one in field.unbundled() if field.members is not None else ():
+            pointer = "/" + one.name.replace("~", "~0").replace("/", "~1")
+            values[one.path] = f"json_extract('{{' || f{place} || '}}', {literal(pointer)})"
+    return values
 
 
 def profile_size(fields: Sequence[MappedField]) -> str:
@@ -95,7 +120,7 @@ def profile_size(fields: Sequence[MappedField]) -> str:
     Short ones fill no batch by their size. They are not built for it, but reckoned with all keys.
     Needs `value_bytes`.
     """
-    keys = sum(len(f',{_key(field)}""'.encode()) for field in fields)
+    keys = sum(len(f',{_key(field)}""'.encode()) for field in fields if field.members is None)
     cleared = (field for field in fields if field.empty in CLEARING)
     unset = sum(len(json.dumps(field.name).encode()) + 1 for field in cleared)
     bound = f"{len(_SHELL) + keys + unset} + value_bytes"
@@ -111,9 +136,11 @@ def measures(fields: Sequence[MappedField]) -> str:
     """
     texts, ready = ["NULL"], ["NULL"]
     for position, field in enumerate(fields):
-        values = texts if field.type is ValueType.STRING else ready
-        values.append(f"f{position}")
+        if field.members is None:
+            (texts if field.is_text else ready).append(f"f{position}")
     text, json_text = f"concat({', '.join(texts)})", f"concat({', '.join(ready)})"
+    bundles = (place for place, field in enumerate(fields) if field.members is not None)
+    bundled_bytes = "".join(f" + coalesce(strlen(f{place}), 0)" for place in bundles)
     conditions = [f"json_bytes = strlen({text}) + 2"]
     for group in _GROUPS[1:]:
         positions = _positions(fields, group)
@@ -122,7 +149,7 @@ def measures(fields: Sequence[MappedField]) -> str:
             conditions.append(f"(f{positions[0]} IS NOT NULL OR coalesce({others}) IS NULL)")
     return (
         f"strlen(to_json({text})) AS json_bytes,"
-        f" json_bytes + strlen({json_text}) AS value_bytes,"
+        f" json_bytes + strlen({json_text}){bundled_bytes} AS value_bytes,"
         f" {' AND '.join(conditions)} AS is_usual"
     )
 
@@ -134,8 +161,10 @@ def _positions(fields: Sequence[MappedField], group: str) -> list[int]:
 def _members(fields: Sequence[MappedField], group: str) -> Iterator[str]:
     """SQL: each field of a group as "key":value, NULL if it is empty."""
     for position in _positions(fields, group):
-        is_text = fields[position].type is ValueType.STRING
-        value = f"to_json(f{position})" if is_text else f"f{position}"
+        if fields[position].members is not None:
+            yield f"f{position}"
+            continue
+        value = f"to_json(f{position})" if fields[position].is_text else f"f{position}"
         yield f"{literal(_key(fields[position]))} || {value}"
 
 
@@ -150,8 +179,10 @@ def _object(fields: Sequence[MappedField], group: str) -> Iterator[str]:
 
 def _member(field: MappedField, position: int, before: str) -> str:
     """SQL: a key and its value, whose text needs no escaping; NULL if it is empty."""
+    if field.members is not None:
+        return f"{literal(before)} || f{position}"
     before += _key(field)
-    if field.type is not ValueType.STRING:
+    if not field.is_text:
         return f"{literal(before)} || f{position}"
     return f"{literal(before + chr(34))} || f{position} || {literal(chr(34))}"
 
@@ -177,6 +208,40 @@ def is_cleared(position: int, field: MappedField) -> str:
     name = f"concat(chr(31), {literal(field.name)}, chr(31))"
     is_dropped = f"contains(concat(chr(31), dropped, chr(31)), {name})"
     return f"f{position} IS NULL AND NOT {is_dropped}"
+
+
+def joined_cells(cells: Iterable[str]) -> str:
+    """SQL: all cells of a row, each behind a mark that JSON does not escape."""
+    return f"concat_ws({_MARK}, '', {', '.join(cells)}, '.')"
+
+
+def bundled(members: Sequence[tuple[str, str]], joined: str) -> str:
+    """SQL: the value of a bundle, from names and cells of its properties; NULL if all are blank.
+
+    joined: see `joined_cells`. It tells that no text needs escaping and none begins with a blank,
+    as in nearly all rows. Else each cell is looked at, in a list: it is slow, but for DuckDB a
+    single expression.
+    """
+    if not members:
+        return "NULL::VARCHAR"
+    keys = [json.dumps(name, ensure_ascii=False) + ":" for name, _ in members]
+    blanks = "".join(f"\\x{{{ord(one):x}}}" for one in row_rules.BLANKS)
+    odd = literal(rf'["\\\x00-\x1f]|\x7f[{blanks}\x7f]')
+    between = '",'  # each key closes the text before it
+    plain = ", ".join(
+        f"{literal(between + key + chr(34))} || {cell}"
+        for key, (_, cell) in zip(keys, members, strict=True)
+    )
+    cells = ", ".join(cell for _, cell in members)
+    member = f"[{', '.join(literal(key) for key in keys)}][i] || to_json(cell)"
+    any_texts = (
+        f"array_to_string(list_transform([{cells}], lambda cell, i:"
+        f" CASE WHEN {row_rules.blank_to_null('cell')} IS NOT NULL THEN {member} END), ',')"
+    )
+    return (
+        f"CASE WHEN regexp_matches({joined}, {odd}) THEN nullif({any_texts}, '')"
+        f" WHEN coalesce({cells}) IS NOT NULL THEN substr(concat({plain}, chr(34)), 3) END"
+    )
 
 
 def _joined(members: Iterable[str]) -> str:

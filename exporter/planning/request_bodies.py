@@ -49,7 +49,7 @@ class PlanReader:
         self._before, self._after = (part.encode() for part in profiles.envelope(list_id))
         # A snapshot of empty files has no fields, and nothing to be read from it either.
         self._profile = profiles.profile(plan.fields) if plan.fields else "NULL"
-        self._columns = {field.path: f"f{place}" for place, field in enumerate(plan.fields)}
+        self._columns = profiles.values_by_path(plan.fields)
         duplicates = literal(str(folder / DUPLICATES_NAME))
         self._database.execute(
             f"CREATE TABLE duplicates AS SELECT piece, row FROM read_parquet({duplicates})"

@@ -55,18 +55,21 @@ class RawPiece:
     path: Path | None = None
     has_huge_rows: bool = False
 
-    def cells(self) -> tuple[str, str]:
+    def cells(self, *, joined: bool) -> tuple[str, str]:
         """SQL: the table, and the number of line breaks inside a row's cells.
 
-        Huge cells are cut to what a profile can hold and one character more.
+        joined: whether they are in a column `joined` as well, see `profiles.joined_cells`. Huge
+        cells are cut to what a profile can hold and one character more.
         """
         if self.path is None:
             return self.table, "0"
         if not self.has_huge_rows:
-            return self.table, _line_breaks(self.columns)
-        cells = [f"c{position}" for position in range(self.columns)]
+            return self.table, _line_breaks("joined" if joined else _all_cells(self.columns))
+        cells = _names(self.columns)
         short = ", ".join(f"left({cell}, {MAX_PROFILE_BYTES + 1}) AS {cell}" for cell in cells)
-        breaks = " + ".join(f"coalesce({_count_line_breaks(cell)}, 0)" for cell in cells)
+        in_cell = _count_line_breaks("cell")
+        breaks = f"list_sum(list_transform([{', '.join(cells)}], lambda cell: {in_cell}))"
+        breaks = f"coalesce({breaks}, 0)"
         return f"(SELECT {short}, {breaks} AS all_breaks FROM {self.table})", "all_breaks"
 
 
@@ -145,7 +148,9 @@ def _staged(
 ) -> str:
     """SQL: the staged rows. Each level uses columns of the one below; none is computed twice."""
     fields = mapping.fields
-    table, breaks = raw.cells()
+    has_bundle = any(field.members is not None for field in fields)
+    table, breaks = raw.cells(joined=has_bundle)
+    joined = profiles.joined_cells(_names(raw.columns)) if has_bundle else "NULL"
     columns = [f"f{position}" for position in range(len(fields))]
     values = ", ".join(
         f"{_value(field, mapping, lookup)} AS {column}"
@@ -155,9 +160,10 @@ def _staged(
     is_too_large = f"size > {MAX_PROFILE_BYTES}"
     too_large = f"CASE WHEN {is_too_large} THEN {literal(RejectReason.PROFILE_TOO_LARGE)} END"
     cells = f"""
-        SELECT *, {breaks} AS breaks, {row_rules.is_usual_email(_email_cell(mapping))}
+        SELECT *, {joined} AS joined, {row_rules.is_usual_email(_email_cell(mapping))}
             AS is_usual_email FROM {table}{lookup.joins}"""
-    valued = f"SELECT *, {_newest(mapping)} AS newest, {values} FROM ({cells})"
+    valued = f"""
+        SELECT *, {breaks} AS breaks, {_newest(mapping)} AS newest, {values} FROM ({cells})"""
     measured = f"""
         SELECT *, {_dropped(mapping, lookup)} AS dropped, {_date_orders(mapping)} AS date_orders,
             {_is_doubtful(mapping)} AS doubtful, {profiles.measures(fields)} FROM ({valued})"""
@@ -194,6 +200,9 @@ def _newest(mapping: ResolvedMapping) -> str:
 
 def _value(field: MappedField, mapping: ResolvedMapping, lookup: Lookup) -> str:
     """SQL: the staged value of a field."""
+    if field.members is not None:
+        members = [(name, f"c{column}") for name, column in field.members]
+        return profiles.bundled(members, "joined")
     cell = f"c{field.column}"
     is_identifier = mapping.identifier == field.name
     # Beside another identifier a bad one is left out, like any cell that cannot be read.
@@ -320,9 +329,16 @@ def _date_orders(mapping: ResolvedMapping) -> str:
 # Cells
 
 
-def _line_breaks(columns: int) -> str:
+def _names(columns: int) -> list[str]:
+    return [f"c{position}" for position in range(columns)]
+
+
+def _all_cells(columns: int) -> str:
+    return f"concat({', '.join(_names(columns))})"
+
+
+def _line_breaks(text: str) -> str:
     """SQL: the line breaks inside the row's cells, looked for before counted: most have none."""
-    text = f"concat({', '.join(f'c{position}' for position in range(columns))})"
     return f"CASE WHEN contains({text}, chr(10)) THEN {_count_line_breaks(text)} ELSE 0 END"
 
 
@@ -332,10 +348,9 @@ def _count_line_breaks(text: str) -> str:
 
 def _as_csv(columns: int) -> str:
     """SQL: the row's cells as a record of a CSV file, cut off where it is very long."""
-    cells = []
-    for position in range(columns):
-        cell = f"c{position}"
-        quoted = f"concat('\"', replace({cell}, '\"', '\"\"'), '\"')"
-        needs_quotes = f"regexp_matches({cell}, '[\",\\r\\n]')"
-        cells.append(f"CASE WHEN {needs_quotes} THEN {quoted} ELSE coalesce({cell}, '') END")
-    return f"left(concat_ws(',', {', '.join(cells)}), {MAX_SHOWN_CHARS})"
+    cells = ", ".join(_names(columns))
+    quoted = "concat('\"', replace(cell, '\"', '\"\"'), '\"')"
+    needs_quotes = "regexp_matches(cell, '[\",\\r\\n]')"
+    written = f"CASE WHEN {needs_quotes} THEN {quoted} ELSE coalesce(cell, '') END"
+    record = f"array_to_string(list_transform([{cells}], lambda cell: {written}), ',')"
+    return f"left({record}, {MAX_SHOWN_CHARS})"

@@ -21,7 +21,7 @@ from typing import Self
 
 import duckdb
 
-from exporter.definitions.mapped_fields import MappedField, ResolvedMapping, resolve
+from exporter.definitions.mapped_fields import MappedField, ResolvedMapping, bundle, resolve
 from exporter.definitions.mapping import MappingDocument
 from exporter.names import comparable, positions_of
 from exporter.planning.limits import PlanLimits
@@ -30,14 +30,17 @@ from exporter.planning.row_lists import RejectedRows
 from exporter.planning.staged_rows import RawPiece, stage
 from exporter.reading.parquet import ParquetFile, damaged_parquet, save_parquet
 from exporter.reading.partition import read_partition
-from exporter.reading.pieces import Piece, read_csv_call
+from exporter.reading.pieces import MANY_FIELDS, Piece, read_csv_call
 from exporter.reading.source import PartitionSource, open_partition
+from exporter.sql import open_database
 
 # Pieces staged at a time: reading keeps two busy, a third only takes memory.
 _STAGERS = 2
-# With more, a piece is staged by itself: DuckDB takes 0.8 MB for a field and 0.2 MB for a column.
-_MOST_FIELDS_BESIDE = 40
-_MOST_COLUMNS_BESIDE = 120
+# Of more columns DuckDB takes more than its share: 0.1 MB for reading each, and as much for what is
+# made of it. The process has that much besides, also on the smallest instance.
+_MOST_COLUMNS_IN_SHARE, _MB_A_COLUMN = 150, 0.2
+# More text properties are staged in one column. Fewer cost less one by one.
+MOST_SINGLE_TEXTS = 24
 
 
 class Staging:
@@ -206,8 +209,16 @@ class SnapshotMapping:
     """
 
     def __init__(self, document: MappingDocument) -> None:
-        self.fields: tuple[MappedField, ...] = ()
         self._document = document
+        self._found: tuple[MappedField, ...] = ()  # in all partitions so far
+        self._slots: list[int] = []  # for each of these: the place of its staged field
+        self._staged = 0
+        self._bundle: int | None = None  # the place of the bundle, if there is one
+
+    @property
+    def fields(self) -> tuple[MappedField, ...]:
+        """The staged fields of all partitions so far."""
+        return self._staged_of(self._found)
 
     def resolve(
         self,
@@ -229,23 +240,50 @@ class SnapshotMapping:
             culture=culture,
             nameless=nameless,
         )
-        if not self.fields:
-            self.fields = resolved.fields
-            return PartitionMapping(resolved, len(columns))
         left: dict[tuple[str, str], MappedField] = {
             (field.group, field.name): field for field in resolved.fields
         }
-        fields, lacking = [], 0
-        for wanted in self.fields:
+        fields: list[MappedField | None] = []
+        for wanted in self._found:
             found = left.pop(self._key_of(wanted, left), None)
-            if found is None:
-                found = replace(wanted, column=len(columns) + lacking)
-                lacking += 1
-            fields.append(replace(found, name=wanted.name))
+            fields.append(found and replace(found, name=wanted.name))
         new = tuple(left.values())
-        self.fields += new
-        resolved = replace(resolved, fields=(*fields, *new))
-        return PartitionMapping(resolved, len(columns) + lacking, _describe(lacking, len(new)))
+        is_first = not self._found
+        self._add(new)
+        empty = 0
+        for place, wanted in enumerate(self._found[: len(fields)]):
+            if fields[place] is None and self._slots[place] != self._bundle:
+                fields[place] = replace(wanted, column=len(columns) + empty)
+                empty += 1
+        note = "" if is_first else _describe(fields.count(None) + empty, len(new))
+        staged = self._staged_of((*fields, *new))
+        return PartitionMapping(replace(resolved, fields=staged), len(columns) + empty, note)
+
+    def _add(self, new: Sequence[MappedField]) -> None:
+        """Give new fields a place: text properties in a bundle, if there are many of them."""
+        has_many = [field.may_be_bundled for field in new].count(True) > MOST_SINGLE_TEXTS
+        for field in new:
+            if field.may_be_bundled and (has_many or self._bundle is not None):
+                if self._bundle is None:
+                    self._bundle, self._staged = self._staged, self._staged + 1
+                self._slots.append(self._bundle)
+            else:
+                self._slots.append(self._staged)
+                self._staged += 1
+        self._found += tuple(new)
+
+    def _staged_of(self, fields: Sequence[MappedField | None]) -> tuple[MappedField, ...]:
+        """Give the staged fields of a partition; None is a member of the bundle that it lacks."""
+        staged: list[MappedField | None] = [None] * self._staged
+        for field, slot in zip(fields, self._slots, strict=True):
+            if slot != self._bundle:
+                staged[slot] = field
+        members = [
+            field
+            for field, slot in zip(fields, self._slots, strict=True)
+            if field is not None and slot == self._bundle
+        ]
+        return tuple(field or bundle(members) for field in staged)
 
     def _key_of(self, wanted: MappedField, left: Collection[tuple[str, str]]) -> tuple[str, str]:
         """Name the field of a partition that is the wanted one: it may differ in form if no other
@@ -255,7 +293,7 @@ class SnapshotMapping:
         if exact in left:
             return exact
         here = [name for group, name in left if group == wanted.group]
-        before = [field.name for field in self.fields if field.group == wanted.group]
+        before = [field.name for field in self._found if field.group == wanted.group]
         found = positions_of(wanted.name, here)
         if len(found) != 1 or here[found[0]] in before:
             return exact
@@ -285,6 +323,7 @@ class StagingPool:
         database: duckdb.DuckDBPyConnection,
         folder: Path,
         *,
+        memory_mb: int,
         keep_rows: bool,
         progress: Callable[[int], None],
         finished_file: Callable[[Path], None],
@@ -292,6 +331,7 @@ class StagingPool:
         self.pieces: list[PlannedPiece] = []
         self._database = database
         self._folder = folder
+        self._memory_mb = memory_mb
         self._keep_rows = keep_rows
         self._progress = progress
         self._finished_file = finished_file
@@ -312,7 +352,7 @@ class StagingPool:
 
     def submit(self, source: int, raw: RawPiece, mapping: ResolvedMapping) -> None:
         """Stage a piece of a source as soon as there is room for it."""
-        is_wide = raw.columns > _MOST_COLUMNS_BESIDE or len(mapping.fields) > _MOST_FIELDS_BESIDE
+        is_wide = raw.columns > MANY_FIELDS
         is_alone = raw.has_huge_rows or is_wide
         self.wait(until=0 if is_alone else _STAGERS - 1)
         number = len(self.pieces) + len(self._staging)
@@ -331,9 +371,9 @@ class StagingPool:
     def _stage(self, number: int, raw: RawPiece, mapping: ResolvedMapping) -> int:
         """Stage a piece and delete its file. Returns its rows."""
         target = self._folder / rows_name(number)
-        with contextlib.closing(self._database.cursor()) as cursor:
+        with contextlib.closing(self._connect(raw.columns)) as connection:
             rows = stage(
-                cursor, raw, mapping, number=number, keep_rows=self._keep_rows, target=target
+                connection, raw, mapping, number=number, keep_rows=self._keep_rows, target=target
             )
         if raw.path:
             raw.path.unlink()
@@ -342,3 +382,9 @@ class StagingPool:
             self._staged_rows += rows
             self._progress(self._staged_rows)
         return rows
+
+    def _connect(self, columns: int) -> duckdb.DuckDBPyConnection:
+        if columns <= _MOST_COLUMNS_IN_SHARE:
+            return self._database.cursor()
+        more_mb = _MB_A_COLUMN * (columns - _MOST_COLUMNS_IN_SHARE)
+        return open_database(self._folder, memory_mb=self._memory_mb + round(more_mb))

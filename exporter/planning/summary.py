@@ -80,7 +80,7 @@ def plan_summary(
         "room": new_people.room if new_people else None,
         "account": new_people.told() if new_people else "",
         "identifier": plan.identifier,
-        "mapping": [_mapped(field, plan) for field in plan.fields],
+        "mapping": [_mapped(one, plan) for field in plan.fields for one in field.unbundled()],
         "files": [note.model_dump() for note in plan.sources],
         "samples": profiles if show_values else [mask(profile) for profile in profiles],
     }
@@ -100,9 +100,11 @@ def details(plan: Plan) -> dict[str, Any]:
 def _mapped(field: MappedField, plan: Plan) -> str:
     """Say how one attribute is filled.
 
-    The columns are those of the first file that has any: the fields were found in these.
+    The columns are those of the first file that has so many: the field was found in these.
     """
-    column = next(note.columns for note in plan.sources if note.columns)[field.column]
+    column = next(
+        note.columns[field.column] for note in plan.sources if len(note.columns) > field.column
+    )
     target = f"{field.group}.{field.name}" if field.group else field.name
     kind = "" if field.type is ValueType.STRING else f" as {field.type}"
     clears = ", empty clears" if field.empty in CLEARING else ""

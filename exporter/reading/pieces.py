@@ -25,6 +25,9 @@ MAX_LINE_BREAKS = 50_000  # of one piece: keeps memory flat when every other lin
 # DuckDB holds 2,048 records at a time, several times over. So a piece holds few long records.
 LONG_RECORD_BYTES = 2_000  # on average
 LONG_RECORDS_BYTES = 2_000_000  # in one piece
+# A piece of many columns is read by itself, and what it costs to begin with grows with the columns.
+MANY_FIELDS = 40
+LONG_WIDE_RECORDS_BYTES = 6_000_000
 # More bytes than are read of short records at a time: a line of this size is a single record.
 HUGE_RECORD_BYTES = 2 * BUFFER_BYTES
 
@@ -100,6 +103,8 @@ class PieceWriter:
         self._widths = widths
         self._piece_bytes = piece_bytes
         self._line_breaks = line_breaks
+        is_wide = max(widths) > MANY_FIELDS
+        self._long_records_bytes = LONG_WIDE_RECORDS_BYTES if is_wide else LONG_RECORDS_BYTES
         self._number = 0
         self._open: _OpenPiece | None = None
 
@@ -115,7 +120,7 @@ class PieceWriter:
             return False
         return (
             piece.size + len(span.data) > self._piece_bytes
-            or piece.long_bytes + _long_bytes(span) > LONG_RECORDS_BYTES
+            or piece.long_bytes + _long_bytes(span) > self._long_records_bytes
             or len(piece.breaks) >= self._line_breaks
         )
 

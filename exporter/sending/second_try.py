@@ -47,7 +47,7 @@ def suspected(fields: Sequence[MappedField], complaint: Complaint) -> tuple[str,
 
     fields: of the plan, of which the first identifies. It is never left out.
     """
-    identifier, *others = fields
+    identifier, *others = (one for field in fields for one in field.unbundled())
     named = [field.path for field in others if field.path == complaint.attribute]
     if named:
         return tuple(named)

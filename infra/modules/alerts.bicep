@@ -34,7 +34,8 @@ var actionGroupIds = empty(email) ? [] : [people.id]
 
 var quietHours = max(noRunHours, 1)
 
-// An alert that is not wanted is written out as disabled: a deployment takes nothing away.
+// An alert that is not wanted is written out as disabled: a deployment takes nothing away. All of them count rows that tell of
+// something wrong and fire at more than so many: less than one row would be true of an app that is new and empty, too.
 var alerts = [
   {
     name: 'run-failed'
@@ -45,6 +46,7 @@ var alerts = [
     window: 'PT15M'
     operator: 'GreaterThan'
     threshold: 0
+    closes: false
     enabled: true
   }
   {
@@ -56,6 +58,7 @@ var alerts = [
     window: 'PT15M'
     operator: 'GreaterThan'
     threshold: 0
+    closes: false
     enabled: true
   }
   {
@@ -67,6 +70,7 @@ var alerts = [
     window: 'PT15M'
     operator: 'GreaterThan'
     threshold: 0
+    closes: false
     enabled: true
   }
   {
@@ -78,6 +82,7 @@ var alerts = [
     window: 'PT30M'
     operator: 'GreaterThan'
     threshold: 4
+    closes: false
     enabled: true
   }
   {
@@ -86,9 +91,10 @@ var alerts = [
     query: loadTextContent('../queries/timer.kql')
     severity: 1
     every: 'PT30M'
-    window: 'PT1H'
-    operator: 'LessThan'
-    threshold: 1
+    window: 'P2D' // how far back it asks for the last one; the query says how long ago is too long
+    operator: 'GreaterThan'
+    threshold: 0
+    closes: true
     enabled: true
   }
   {
@@ -100,17 +106,19 @@ var alerts = [
     window: 'PT1H'
     operator: 'GreaterThan'
     threshold: 0
+    closes: false
     enabled: true
   }
   {
     name: 'no-run'
     title: 'Segment exporter: no new run for ${quietHours} hours'
-    query: loadTextContent('../queries/new-runs.kql')
+    query: replace(loadTextContent('../queries/new-runs.kql'), '{HOURS}', string(quietHours))
     severity: 2
     every: 'PT1H'
     window: quietHours >= 24 ? 'P${quietHours / 24}D' : 'PT${quietHours}H'
-    operator: 'LessThan'
-    threshold: 1
+    operator: 'GreaterThan'
+    threshold: 0
+    closes: true
     enabled: noRunHours > 0
   }
 ]
@@ -128,7 +136,7 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
       scopes: [insightsId]
       evaluationFrequency: alert.every
       windowSize: alert.window
-      autoMitigate: alert.operator == 'LessThan' // what is missing may come back; what happened stays for a person to close
+      autoMitigate: alert.closes // what is missing may come back; what happened stays for a person to close
       skipQueryValidation: true // the tables appear with the first telemetry
       criteria: {
         allOf: [

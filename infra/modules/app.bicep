@@ -56,7 +56,13 @@ resource site 'Microsoft.Web/sites@2024-11-01' = {
           authentication: { type: 'UserAssignedIdentity', userAssignedIdentityResourceId: identityId }
         }
       }
-      scaleAndConcurrency: { instanceMemoryMB: instanceMemoryMB, maximumInstanceCount: maximumInstanceCount }
+      scaleAndConcurrency: {
+        instanceMemoryMB: instanceMemoryMB
+        maximumInstanceCount: maximumInstanceCount
+        // Python's own default is one: a page that asks for six things would start six instances. Requests have threads
+        // of their own, and an instance that answers them does no other work.
+        triggers: { http: { perInstanceConcurrency: 8 } }
+      }
       runtime: { name: 'python', version: '3.13' }
     }
   }
@@ -107,6 +113,7 @@ var telemetrySettings = {
 var authenticationSettings = withAuthentication
   ? {
       OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID: identityClientId
+      SIGN_IN_CLIENT_ID: authClientId
       TRUST_PLATFORM_IDENTITY: 'true'
       WEBSITE_AUTH_AAD_ALLOWED_TENANTS: tenant().tenantId
     }

@@ -21,6 +21,10 @@ param existingTopicName string
 @description('Object id, in this tenant, of the service principal of Customer Insights. Empty gives it no role.')
 param customerInsightsObjectId string
 
+@description('Object id of the person or group that makes the connection in Customer Insights. Empty gives no role.')
+param customerInsightsAdminObjectId string
+param customerInsightsAdminType string
+
 @description('Object id of the person who operates the app. Empty gives no role.')
 param operatorObjectId string
 param operatorType string
@@ -104,7 +108,7 @@ resource container 'Microsoft.Storage/storageAccounts/blobServices/containers@20
   properties: { publicAccess: 'None' }
 }
 
-// Customer Insights: this container alone.
+// Customer Insights: data of this container alone.
 resource customerInsightsWrites 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(customerInsightsObjectId)) {
   name: guid(container.id, customerInsightsObjectId, roles.storageBlobDataContributor)
   scope: container
@@ -112,6 +116,45 @@ resource customerInsightsWrites 'Microsoft.Authorization/roleAssignments@2022-04
     principalId: customerInsightsObjectId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.storageBlobDataContributor)
+  }
+}
+
+// It signs what it writes with a key of its own that the account gives it (a user delegation key), which can be asked
+// for at the account only. By itself the role reads and writes nothing. Source: Microsoft Learn, "Connect to Azure Data
+// Lake Storage using a service principal" (2026-07-13).
+resource customerInsightsSigns 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(customerInsightsObjectId)) {
+  name: guid(usedAccount.id, customerInsightsObjectId, roles.storageBlobDelegator)
+  scope: usedAccount
+  dependsOn: [account]
+  properties: {
+    principalId: customerInsightsObjectId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.storageBlobDelegator)
+  }
+}
+
+// Who makes the connection there must reach what is in the container, and find the account in the list. An operator has
+// the former already, and the same right cannot be given twice.
+var adminIsOperator = customerInsightsAdminObjectId == operatorObjectId
+
+resource adminWrites 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(customerInsightsAdminObjectId) && !adminIsOperator) {
+  name: guid(container.id, customerInsightsAdminObjectId, roles.storageBlobDataContributor)
+  scope: container
+  properties: {
+    principalId: customerInsightsAdminObjectId
+    principalType: customerInsightsAdminType
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.storageBlobDataContributor)
+  }
+}
+
+resource adminFinds 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(customerInsightsAdminObjectId)) {
+  name: guid(usedAccount.id, customerInsightsAdminObjectId, roles.reader)
+  scope: usedAccount
+  dependsOn: [account]
+  properties: {
+    principalId: customerInsightsAdminObjectId
+    principalType: customerInsightsAdminType
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.reader)
   }
 }
 
@@ -159,7 +202,7 @@ resource operatorQueues 'Microsoft.Authorization/roleAssignments@2022-04-01' = i
   }
 }
 
-// The subscription to this topic is made after deployment, by infra/hooks/event-subscription.sh: its webhook answers
+// The subscription to this topic is made after deployment, by infra/hooks/event_subscription.py: its webhook answers
 // only once the code runs.
 resource topic 'Microsoft.EventGrid/systemTopics@2025-02-15' = if (empty(existingTopicName)) {
   name: newTopicName

@@ -19,6 +19,7 @@ from exporter.sending.limits import SendLimits
 from exporter.settings import StepLimits, specs
 from exporter.snapshots.paths import Layout, parse_blob_name
 from sandbox.host.blobs import POISON_QUEUE
+from scripts import package as prebuilt
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "how-to" / name for name in ("deploy.md", "operate.md")]
@@ -41,6 +42,13 @@ COMMANDS = [
 def test_commands_are_ones_that_a_shell_understands(name: str, block: str) -> None:
     checked = subprocess.run(["sh", "-n"], input=block, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(("name", "block"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_no_command_needs_a_variable_to_be_split_into_words(name: str, block: str) -> None:
+    """Zsh, the shell of a Mac, splits none."""
+    bare = re.sub(r"(?s)'[^']*'", "", re.sub(r'(?s)"(?:\\.|[^"\\])*"', "", block))
+    assert re.findall(r"(?<!=)\$\w+", bare) == []
 
 
 def test_documents_of_the_page_are_ones_that_the_app_takes() -> None:
@@ -101,6 +109,8 @@ def test_options_are_those_of_the_parameters_file() -> None:
     elsewhere = {
         "AZURE_ENV_NAME",
         "AZURE_LOCATION",
+        "CUSTOMER_INSIGHTS_ADMIN_OBJECT_ID",
+        "CUSTOMER_INSIGHTS_ADMIN_TYPE",
         "CUSTOMER_INSIGHTS_OBJECT_ID",
         "OPERATOR_OBJECT_ID",
         "OPERATOR_TYPE",
@@ -109,15 +119,41 @@ def test_options_are_those_of_the_parameters_file() -> None:
     assert [name for name in elsewhere if name not in DEPLOY and name != "AZURE_ENV_NAME"] == []
 
 
+def test_owner_alone_is_not_said_to_make_the_connection() -> None:
+    """It has no right on data, and shared keys are off."""
+    step = DEPLOY.partition("\n## 6.")[2].partition("\n## ")[0]
+    assert "*Owner* does not" in " ".join(step.split())
+    assert "CUSTOMER_INSIGHTS_ADMIN_OBJECT_ID" in step
+
+
 def test_application_id_of_customer_insights_is_written_the_same_everywhere() -> None:
     main = (ROOT / "infra" / "main.bicep").read_text(encoding="utf-8")
-    prepare = (ROOT / "infra" / "hooks" / "prepare.sh").read_text(encoding="utf-8")
-    ids = set(re.findall(r"0bfc4568-[0-9a-f-]{27}", DEPLOY + main + prepare))
+    check = (ROOT / "infra" / "hooks" / "check_subscription.py").read_text(encoding="utf-8")
+    ids = set(re.findall(r"0bfc4568-[0-9a-f-]{27}", DEPLOY + main + check))
     assert ids == {"0bfc4568-a4ba-4c58-bd3e-5d3e76bd7fff"}
 
 
+def test_package_that_is_made_elsewhere_is_the_one_that_the_script_makes() -> None:
+    section = DEPLOY.partition("### If Azure builds it wrong")[2].partition("\n## ")[0]
+    assert f"python{prebuilt.PYTHON} scripts/package.py" in section
+    assert f"`{prebuilt.FOLDER.parts[0]}`" in section
+    assert "remoteBuild: true" in (ROOT / "azure.yaml").read_text(encoding="utf-8")
+    assert "`remoteBuild: false`" in section
+    assert f"version: '{prebuilt.PYTHON}'" in (ROOT / "infra/modules/app.bicep").read_text("utf-8")
+
+
+def test_credential_of_the_pipeline_is_for_the_subject_that_its_token_has() -> None:
+    """Where a job names an environment, GitHub's token is for that and not for a branch."""
+    workflow = ROOT / ".github" / "workflows" / "azure-dev.yml"  # the name that azd looks for
+    job = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]["deploy"]
+    section = DEPLOY.partition("## From GitHub")[2].partition("\n## ")[0]
+    assert f'--subject "repo:$repository:environment:{job["environment"]}"' in section
+    assert "--issuer https://token.actions.githubusercontent.com" in section
+    assert "azd pipeline config" not in "".join(blocks(section, "sh"))
+
+
 def test_variables_of_the_pipeline_are_those_of_the_workflow() -> None:
-    workflow = (ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github" / "workflows" / "azure-dev.yml").read_text(encoding="utf-8")
     section = DEPLOY.partition("## From GitHub")[2].partition("## What a month costs")[0]
     for name in (
         "AZURE_CLIENT_ID",

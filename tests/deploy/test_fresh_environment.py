@@ -1,4 +1,8 @@
-"""The package, as .funcignore leaves it, with what requirements.txt names and nothing else."""
+"""The package, as .funcignore leaves it, with what requirements.txt names and nothing else.
+
+On Python 3.13 under Linux that is the very folder that scripts/package.py makes. Other Pythons get
+what a laptop needs: the app is not deployed to them.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,11 @@ from typing import Any
 import pytest
 import requests
 
+from exporter import wiring
 from sandbox.klaviyo import FULL_KEY, Klaviyo, Settings, serving
-from tests.deploy.test_package import package
+from scripts import package as prebuilt
+from tests.deploy.test_package import ignored, package, patterns
+from tests.journeys.worker import running_worker
 from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +69,15 @@ ACCOUNT = (
     "QueueEndpoint=http://127.0.0.1:9/devstoreaccount1"
 )
 
+IS_PLATFORM = (sys.version_info[:2], sys.platform, platform.machine()) == (
+    (3, 13),
+    "linux",
+    "x86_64",
+)
+REQUIREMENTS = (
+    "requirements.txt" if sys.version_info[:2] == (3, 13) else "requirements-exporter.txt"
+)
+
 pytestmark = pytest.mark.processes
 
 
@@ -85,10 +101,9 @@ def packages(environment: Path, *words: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """An environment of requirements.txt alone, kept until that file or the constraints change."""
-    pinned = b"".join(
-        (ROOT / name).read_bytes() for name in ("requirements.txt", "constraints.txt")
-    )
+    """An environment of what is deployed alone, kept until what it is made from changes."""
+    sources = ["requirements.txt", "requirements-exporter.txt", "constraints.txt"]
+    pinned = b"".join((ROOT / name).read_bytes() for name in [*sources, "scripts/package.py"])
     digest = hashlib.sha256(pinned + platform.python_version().encode()).hexdigest()[:12]
     kept = ROOT / ".venv-package"
     folder = kept / f"{sys.version_info[0]}.{sys.version_info[1]}-{digest}"
@@ -99,15 +114,27 @@ def environment() -> Path:
             check=True,
             timeout=LIMIT_S,
         )
-        installed = packages(folder, "install", "--quiet", "-r", "requirements.txt")
+        installed = _install(folder)
         if installed.returncode and not os.environ.get("CI"):
-            pytest.skip(f"requirements.txt could not be installed: {installed.stderr[-300:]}")
+            pytest.skip(f"{REQUIREMENTS} could not be installed: {installed.stderr[-300:]}")
         assert installed.returncode == 0, installed.stderr
         (folder / "whole").touch()
     for older in kept.glob(f"{sys.version_info[0]}.{sys.version_info[1]}-*"):
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
     return folder
+
+
+def _install(folder: Path) -> subprocess.CompletedProcess[str]:
+    if not IS_PLATFORM:
+        return packages(folder, "install", "--quiet", "-r", REQUIREMENTS)
+    # Where Python looks in an environment is the folder where the worker looks in a package.
+    [own] = folder.glob("lib/python*/site-packages")
+    own.rmdir()
+    own.symlink_to(folder / prebuilt.FOLDER)
+    return subprocess.run(
+        prebuilt.command(folder / prebuilt.FOLDER), capture_output=True, text=True
+    )
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +173,8 @@ def start(environment: Path, deployed: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def started(environment: Path, deployed: Path) -> list[dict[str, Any]]:
+    if sys.version_info[:2] != (3, 13):
+        pytest.skip("the app is deployed to Python 3.13 alone")
     return [start(environment, deployed) for _ in range(3)]
 
 
@@ -177,6 +206,93 @@ def test_cold_import_adds_little_to_what_the_triggers_need(started: list[dict[st
 
 def test_cold_import_leaves_for_later_what_is_heavy(started: list[dict[str, Any]]) -> None:
     assert started[0]["heavy"] == []
+
+
+@pytest.mark.skipif(not IS_PLATFORM, reason="these wheels are for Python 3.13 under Linux")
+class TestPrebuiltPackage:
+    """docs/how-to/deploy.md, "If Azure builds it wrong": remoteBuild: false."""
+
+    def test_worker_loads_it_with_its_own_packages(
+        self, environment: Path, deployed: Path, tmp_path: Path
+    ) -> None:
+        # protobuf is the platform's, not the app's: this test's child needs it for the messages.
+        found = importlib.util.find_spec("google.protobuf")
+        assert found is not None
+        assert found.origin is not None
+        (tmp_path / "platform" / "google").mkdir(parents=True)
+        for each in Path(found.origin).parents[1].iterdir():
+            (tmp_path / "platform" / "google" / each.name).symlink_to(each)
+        settings = {
+            "KEY_VAULT_URL": "https://vault.invalid",
+            wiring.SNAPSHOTS_CONNECTION: ACCOUNT,
+            wiring.STATE_CONNECTION: ACCOUNT,
+            "PYTHONPATH": str(tmp_path / "platform"),
+        }
+        python = environment / "bin" / "python"
+        log = tmp_path / "worker.log"
+        with running_worker(deployed, env=settings, log=log, python=python) as worker:
+            assert {function.name for function in worker.functions} == FUNCTIONS
+            assert worker.version == pinned_version("azure-functions-runtime")
+            assert worker.python == prebuilt.PYTHON
+
+    def test_everything_in_it_is_for_the_platform(self, environment: Path) -> None:
+        tags = {
+            tag
+            for wheel in (environment / prebuilt.FOLDER).glob("*.dist-info/WHEEL")
+            for tag in re.findall(r"(?m)^Tag: (\S+)", wheel.read_text(encoding="utf-8"))
+        }
+        interpreters = {tag.split("-")[0] for tag in tags}
+        assert interpreters <= {"py2", "py3", "cp313", *(f"cp3{n}" for n in range(5, 13))}
+        assert {tag for tag in tags if tag.startswith("cp3") and "-cp313-" not in tag} == {
+            tag for tag in tags if "-abi3-" in tag
+        }
+        machines = {tag.split("-")[2] for tag in tags} - {"any"}
+        assert machines
+        assert all(machine.endswith("_x86_64") for machine in machines)
+
+    def test_it_is_sent_and_never_committed(self) -> None:
+        path = (prebuilt.FOLDER / "duckdb" / "__init__.py").as_posix()
+        assert not ignored(path, patterns())
+        listed = subprocess.run(["git", "check-ignore", "--no-index", "-q", path], cwd=ROOT)
+        assert listed.returncode == 0
+
+
+def pinned_version(name: str) -> str:
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    found = re.search(rf"(?m)^{name}==(\S+)$", text)
+    assert found is not None, f"{name} is not pinned without a marker"
+    return found[1]
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+def test_build_for_another_python_fails_in_words(python: str, tmp_path: Path) -> None:
+    """A remote build has been seen to take 3.11 for an app on 3.13: nothing of it would load."""
+    command = prebuilt.command(tmp_path, python)
+    built = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    assert built.returncode != 0
+    assert "azure-functions" in built.stdout + built.stderr
+
+
+def test_package_is_made_by_the_python_that_it_is_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pip asks the Python on which it runs what a marker means."""
+    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    assert prebuilt.main() == 1
+    assert "run me with Python 3.13; this is 3.12" in capsys.readouterr().err
+
+
+def test_worker_is_the_one_that_tests_use() -> None:
+    """Without the pin the platform takes a release of its own."""
+    for name in ("azure-functions", "azure-functions-runtime"):
+        version = re.escape(pinned_version(name))
+        development = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+        assert re.search(rf'(?m)^{name}=={version}; python_version >= "3.13"$', development)
+
+
+def test_deployed_requirements_have_no_marker_by_which_another_python_would_fit() -> None:
+    deployed_for = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert ";" not in "".join(line for line in deployed_for.splitlines() if line[0] != "#")
 
 
 def test_installed_packages_agree_with_each_other(environment: Path) -> None:

@@ -106,6 +106,7 @@ def test_package_holds_the_app_and_nothing_else() -> None:
         "function_app.py",
         "host.json",
         "requirements.txt",
+        "requirements-exporter.txt",
         "constraints.txt",
         "LICENSE",
         ".funcignore",
@@ -121,6 +122,7 @@ def test_package_holds_what_the_app_needs() -> None:
         "function_app.py",
         "host.json",
         "requirements.txt",
+        "requirements-exporter.txt",
         "constraints.txt",
         "exporter/orchestration/dispatcher.py",
     } <= set(package())
@@ -171,7 +173,11 @@ def test_every_import_comes_with_requirements_txt(copied: Path) -> None:
     pinned = {
         re.sub(r"[-_.]+", "-", name).lower()
         for name in re.findall(
-            r"(?m)^([A-Za-z][\w.-]*)==", (copied / "requirements.txt").read_text(encoding="utf-8")
+            r"(?m)^([A-Za-z][\w.-]*)==",
+            "".join(
+                (copied / f"requirements{part}.txt").read_text(encoding="utf-8")
+                for part in ("", "-exporter")
+            ),
         )
     }
     homes = importlib.metadata.packages_distributions()

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +15,7 @@ import pytest
 from exporter import errors, telemetry
 from exporter.klaviyo.backoff import Outcome
 from exporter.orchestration import results
+from exporter.orchestration.missed_arrivals import BETWEEN_LOOKS
 from exporter.runs.run import Status
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +111,22 @@ def test_share_of_429_is_one_of_all_answers_and_compared_with_the_parameter() ->
     alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
     query_text = "loadTextContent('../queries/rate-limited.kql')"
     assert f"replace({query_text}, '{{PERCENT}}', string(rateLimitedPercent))" in alerts
+
+
+def test_missing_runs_and_ticks_are_told_only_of_an_app_that_had_them_to_do() -> None:
+    """A new app has no rows at all: whatever counts too few of them would fire on it."""
+    runs = (QUERIES / "new-runs.kql").read_text(encoding="utf-8")
+    assert compared(runs, "message") == {"run created", "exports waiting"}
+    assert "minif(timestamp, exports > 0)" in runs
+    assert "runs == 0 and since < ago({HOURS}h) + 75m" in runs
+    # An hourly line, told at the next five-minute tick, is in the first 75 minutes of any window.
+    assert timedelta(hours=1) == BETWEEN_LOOKS
+    alerts = (ROOT / "infra" / "modules" / "alerts.bicep").read_text(encoding="utf-8")
+    query_text = "loadTextContent('../queries/new-runs.kql')"
+    assert f"replace({query_text}, '{{HOURS}}', string(quietHours))" in alerts
+    timer = (QUERIES / "timer.kql").read_text(encoding="utf-8")
+    assert "summarize last = max(timestamp)" in timer  # of no rows it is null, which is not less
+    assert "LessThan" not in alerts
 
 
 def test_every_query_has_its_alert() -> None:

@@ -33,7 +33,7 @@ mkdir node_modules
 def clone(tmp_path: Path) -> Path:
     """What setup reads of the project, and the stubs."""
     for name in (
-        "requirements.txt",
+        "requirements-exporter.txt",
         "requirements-dev.txt",
         "constraints.txt",
         "package-lock.json",

@@ -68,8 +68,10 @@ FORBIDDEN = (
 
 # From the documentation of the built-in roles, written down here a second time on purpose.
 ROLE_IDS = {
+    "reader": "acdd72a7-3385-48ef-bd42-f606fba81ae7",
     "storageBlobDataOwner": "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
     "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+    "storageBlobDelegator": "db58b8e5-c6ad-4a2a-8342-4190687cbf4a",
     "storageQueueDataContributor": "974c5e8b-45b9-4653-ba55-5f855dd0fb88",
     "storageTableDataContributor": "0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3",
     "keyVaultSecretsUser": "4633458b-17de-408a-b874-0445c86b69e6",
@@ -84,6 +86,9 @@ ROLES = {
         "roles.storageBlobDataContributor",
         "container",
     ),
+    ("snapshots.bicep", "customerInsightsSigns"): ("roles.storageBlobDelegator", "usedAccount"),
+    ("snapshots.bicep", "adminWrites"): ("roles.storageBlobDataContributor", "container"),
+    ("snapshots.bicep", "adminFinds"): ("roles.reader", "usedAccount"),
     ("snapshots.bicep", "appReads"): ("roles.storageBlobDataOwner", "container"),
     ("snapshots.bicep", "appQueues"): ("roles.storageQueueDataContributor", "usedAccount"),
     ("snapshots.bicep", "operatorWrites"): ("roles.storageBlobDataContributor", "container"),
@@ -93,6 +98,14 @@ ROLES = {
     ("state.bicep", "operatorQueues"): ("roles.storageQueueDataContributor", "account"),
     ("vault.bicep", "appReads"): ("appRole", "usedVault"),
     ("vault.bicep", "operatorStores"): ("roles.keyVaultSecretsOfficer", "usedVault"),
+}
+
+
+TYPE_OF = {
+    "appPrincipalId": "ServicePrincipal",
+    "customerInsightsObjectId": "ServicePrincipal",
+    "customerInsightsAdminObjectId": "customerInsightsAdminType",
+    "operatorObjectId": "operatorType",
 }
 
 
@@ -238,8 +251,58 @@ def test_roles_are_given_to_whom_and_where_it_was_decided() -> None:
         assert name == f"guid({each.body['scope']}.id, {properties['principalId']}, {role[1]})", (
             each
         )
-        assert properties["principalType"] in ("ServicePrincipal", "operatorType")
+        assert properties["principalType"] == TYPE_OF[properties["principalId"]]
     assert given == ROLES
+
+
+def test_customer_insights_may_write_where_shared_keys_are_off() -> None:
+    """With them off it signs with a user delegation key, which is asked for at the account.
+
+    Microsoft's page names both rights: Contributor on the container, Delegator on the account.
+    """
+    given = {
+        (role, on)
+        for (file, symbol), (role, on) in ROLES.items()
+        if symbol.startswith("customerInsights") and file == "snapshots.bicep"
+    }
+    assert given == {
+        ("roles.storageBlobDataContributor", "container"),
+        ("roles.storageBlobDelegator", "usedAccount"),
+    }
+
+
+def test_who_makes_the_connection_there_reaches_the_content_and_finds_the_account() -> None:
+    given = {role for (_, symbol), (role, _) in ROLES.items() if symbol.startswith("admin")}
+    assert given == {"roles.storageBlobDataContributor", "roles.reader"}
+
+
+def test_one_person_with_both_tasks_is_not_given_the_same_right_twice() -> None:
+    """Azure refuses a second assignment of the same role, person and scope."""
+    assert "var adminIsOperator = customerInsightsAdminObjectId == operatorObjectId" in (
+        template("snapshots.bicep").source
+    )
+    conditions = {each.symbol: each.condition for each in template("snapshots.bicep").resources}
+    assert conditions["adminWrites"] == (
+        "(!empty(customerInsightsAdminObjectId) && !adminIsOperator)"
+    )
+
+
+def test_operator_is_who_deploys_unless_somebody_is_named() -> None:
+    assert " ".join(MAIN.variables["operatorId"].split()) == (
+        "empty(operatorObjectId) ? deployer().objectId"
+        " : operatorObjectId == 'none' ? '' : operatorObjectId"
+    )
+    for name in ("snapshots", "state", "vault"):
+        assert MAIN.modules[name]["params"]["operatorObjectId"] == "operatorId"
+    assert MAIN.modules["snapshots"]["params"]["customerInsightsObjectId"] == (
+        "customerInsightsObjectId == 'none' ? '' : customerInsightsObjectId"
+    )
+
+
+@pytest.mark.parametrize("option", ["SNAPSHOTS_ACCOUNT", "VAULT"])
+def test_what_is_there_without_its_resource_group_is_refused_in_words(option: str) -> None:
+    start = f"fail('EXISTING_{option} needs EXISTING_{option.removesuffix('_ACCOUNT')}_RESOURCE"
+    assert start in MAIN.source
 
 
 def test_app_may_store_keys_only_by_a_flag() -> None:
@@ -323,6 +386,17 @@ def test_site_runs_python_3_13_on_flex_consumption_with_the_apps_identity() -> N
     assert site["properties"]["httpsOnly"] is True
 
 
+def test_an_instance_answers_several_requests_at_a_time() -> None:
+    """Python's default is one: a page that asks for six things would start six instances."""
+    config = only("Microsoft.Web/sites")["properties"]["functionAppConfig"]
+    assert config["scaleAndConcurrency"]["triggers"] == {"http": {"perInstanceConcurrency": 8}}
+
+
+def test_private_endpoints_are_made_one_after_the_other() -> None:
+    """Several at a time for one account have been refused."""
+    assert "@batchSize(1)\nresource privateEndpoints '" in template("network.bicep").source
+
+
 def test_azd_finds_the_site_and_the_group() -> None:
     services = yaml.safe_load((ROOT / "azure.yaml").read_text(encoding="utf-8"))["services"]
     # Built on the platform: wheels of this machine need not fit there.
@@ -398,6 +472,8 @@ def test_what_an_option_switches_is_written_out_also_where_it_is_off() -> None:
     assert options - there == {
         ("!empty(operatorObjectId)", "roleAssignments"),
         ("!empty(customerInsightsObjectId)", "roleAssignments"),
+        ("!empty(customerInsightsAdminObjectId)", "roleAssignments"),
+        ("!empty(customerInsightsAdminObjectId) && !adminIsOperator", "roleAssignments"),
         ("!empty(email)", "actionGroups"),
         ("!empty(snapshotsAccountId)", "metricAlerts"),
     }
@@ -436,7 +512,7 @@ def test_nothing_is_read_of_what_the_same_file_may_still_be_making() -> None:
 
 def test_alerts_are_those_that_the_page_says() -> None:
     (rules,) = resources("Microsoft.Insights/scheduledQueryRules")
-    assert rules.body["properties"]["autoMitigate"] == "alert.operator == 'LessThan'"
+    assert rules.body["properties"]["autoMitigate"] == "alert.closes"
     (metric,) = resources("Microsoft.Insights/metricAlerts")
     (criterion,) = metric.body["properties"]["criteria"]["allOf"]
     alerts = template("alerts.bicep").variables["alerts"]
@@ -449,7 +525,7 @@ def test_alerts_are_those_that_the_page_says() -> None:
             alert,
             every=alert["every"],
             over="`NO_RUN_HOURS`" if "quietHours" in alert["window"] else alert["window"],
-            closes=alert["operator"] == "LessThan",
+            closes=alert["closes"],
         )
         for alert in alerts
     ]
@@ -473,7 +549,8 @@ def test_alerts_are_those_that_the_page_says() -> None:
 def _row(
     title: str, counts: str, alert: dict[str, Any], *, every: str, over: str, closes: bool
 ) -> str:
-    fires = {"GreaterThan": "more than", "LessThan": "less than"}[alert["operator"]]
+    # "Less than one" would be true of an app that is new and empty.
+    fires = {"GreaterThan": "more than"}[alert["operator"]]
     name = title.removeprefix("Segment exporter: ")
     cells = [name, f"`{counts}`", alert["severity"], every, over, f"{fires} {alert['threshold']}"]
     return "| " + " | ".join([*map(str, cells), "yes" if closes else "no"]) + " |"
@@ -608,8 +685,13 @@ def test_every_parameter_of_the_file_exists_and_the_needed_ones_are_given() -> N
 
 
 def test_outputs_that_hooks_and_documents_read_are_there() -> None:
-    used = set()
-    for path in [*(INFRA / "hooks").glob("*.sh"), *(ROOT / "docs" / "how-to").glob("*.md")]:
+    used = {
+        name
+        for path in (INFRA / "hooks").glob("*.py")
+        for name in re.findall(r'"([A-Z]+_[A-Z_]+)"', path.read_text(encoding="utf-8"))
+    } - {"AZURE_ENV_NAME", "HOOK_WAIT_S", "HOOK_PAUSE_S"}
+    assert "SNAPSHOTS_TOPIC_ID" in used
+    for path in (ROOT / "docs" / "how-to").glob("*.md"):
         used |= set(
             re.findall(r"(?:value|get-value) ([A-Z][A-Z_]+)", path.read_text(encoding="utf-8"))
         )

@@ -72,12 +72,17 @@ def test_deployment_hands_every_option_over_with_its_default() -> None:
         for name in ("CLIENT", "TENANT", "SUBSCRIPTION")
     }
     for parameter in parameters.values():
+        # Empty would be who deploys, which is the workflow: it is to read no data.
+        if "OPERATOR_OBJECT_ID" in parameter["value"]:
+            wanted["OPERATOR_OBJECT_ID"] = "${{ vars.OPERATOR_OBJECT_ID || 'none' }}"
+            continue
         name, _, default = parameter["value"].removeprefix("${").removesuffix("}").partition("=")
         wanted[name] = (
             f"${{{{ vars.{name} || '{default}' }}}}" if default else f"${{{{ vars.{name} }}}}"
         )
     assert (
-        document(ROOT / ".github" / "workflows" / "deploy.yml")["jobs"]["deploy"]["env"] == wanted
+        document(ROOT / ".github" / "workflows" / "azure-dev.yml")["jobs"]["deploy"]["env"]
+        == wanted
     )
 
 
@@ -94,9 +99,8 @@ def test_jobs_run_what_they_are_there_for() -> None:
             "az bicep install",
             "az bicep build --file infra/main.bicep --stdout > /dev/null",
             "az bicep lint --file infra/main.bicep",
-            "shellcheck --shell=sh infra/hooks/*.sh",
         ],
-        "deploy/deploy": [
+        "azure-dev/deploy": [
             'azd auth login --client-id "$AZURE_CLIENT_ID" --tenant-id "$AZURE_TENANT_ID"'
             " --federated-credential-provider github",
             "azd provision --no-prompt",

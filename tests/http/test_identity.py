@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.http.identity import MARKER, actor_of, is_platform_trusted
+from exporter.http.identity import CLIENT_MARKER, MARKER, actor_of, is_platform_trusted
 from exporter.management.roles import Actor, Role
 from tests.http.asking import OID, encoded, principal
 
@@ -41,12 +41,24 @@ def with_claims(*claims: Any, **changes: Any) -> str:
         ({MARKER: "False"}, True, False),
         ({}, True, False),
         ({MARKER: ""}, True, False),
+        # Where the flag is missing: the registration that the deployment made.
+        ({CLIENT_MARKER: "ours"}, True, True),
+        ({CLIENT_MARKER: "OURS"}, True, True),
+        ({CLIENT_MARKER: "ours"}, False, False),
+        ({CLIENT_MARKER: "another"}, True, False),
+        ({CLIENT_MARKER: ""}, True, False),
+        ({CLIENT_MARKER: "ours", MARKER: "False"}, True, False),
     ],
 )
 def test_the_header_counts_only_where_setting_and_platform_agree(
     environ: dict[str, str], setting: bool, trusted: bool
 ) -> None:
-    assert is_platform_trusted(environ, trust=setting) is trusted
+    assert is_platform_trusted(environ, trust=setting, client_id="ours") is trusted
+
+
+def test_a_registration_that_nobody_set_up_is_no_mark() -> None:
+    assert not is_platform_trusted({CLIENT_MARKER: ""}, trust=True, client_id="")
+    assert not is_platform_trusted({CLIENT_MARKER: "another"}, trust=True)
 
 
 def test_a_good_header_is_somebody() -> None:

@@ -32,6 +32,7 @@ from sandbox.azurite import Azurite
 from sandbox.vault import serving as serving_vault
 from tests.http.asking import principal
 from tests.journeys.worker import (
+    TO_HOST,
     Worker,
     WorkerError,
     blob_content_input,
@@ -333,6 +334,10 @@ class TestApp:
         failed = engine.runs.run(run.run_id)
         assert failed is not None
         assert (failed.status, failed.counts.rows) == (Status.FAILED, 1)
+
+    def test_lines_go_to_the_host_where_the_worker_sends_no_telemetry(self, app: Worker) -> None:
+        assert app.invoke("on_step", queue_input("message", "{}")).succeeded
+        assert f"{TO_HOST}message handled outcome=NotUnderstood" in app.lines()
 
     def test_tick_begins_to_count_for_a_schedule(
         self, app: Worker, engine: Engine, export: Export

@@ -17,6 +17,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from types import SimpleNamespace
 from typing import Any
 
 PATIENCE_S = 300
+TO_HOST = "to the host: "  # before each line that the host would get
 
 Json = dict[str, Any]
 
@@ -151,9 +153,11 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str], app: Path, log: Path) -> None:
         self._process = process
         self._log = log
-        self._ask(
+        begun = self._ask(
             worker_init_request={"function_app_directory": str(app), "host_version": "4.1040.0"}
         )
+        self.version = str(begun["worker_metadata"]["worker_version"])
+        self.python = str(begun["worker_metadata"]["runtime_version"])
         metadata = self._ask(functions_metadata_request={"function_app_directory": str(app)})
         self.functions = [
             IndexedFunction(
@@ -170,6 +174,10 @@ class Worker:
                     "metadata": {"name": function.name},
                 }
             )
+
+    def lines(self) -> list[str]:
+        """Return what the child has logged so far."""
+        return self._log.read_text(encoding="utf-8").splitlines()
 
     def invoke(self, name: str, given: Input) -> Outcome:
         """Run a function once, as the host does."""
@@ -220,7 +228,9 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running_worker(app: Path, *, env: Mapping[str, str], log: Path) -> Iterator[Worker]:
+def running_worker(
+    app: Path, *, env: Mapping[str, str], log: Path, python: Path = Path(sys.executable)
+) -> Iterator[Worker]:
     """Load `app` in a worker of its own, with `env` added to the environment, logging to `log`.
 
     Raises WorkerError when the worker refuses the app.
@@ -228,7 +238,7 @@ def running_worker(app: Path, *, env: Mapping[str, str], log: Path) -> Iterator[
     app = app.resolve()
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(app)],
+            [str(python), "-P", __file__, str(app)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -452,6 +462,12 @@ async def serve_library(app: Path, answers: int) -> None:
 
     protos = message_classes()
     sys.path.insert(0, str(app))
+    # As the worker's process, around the library, does: what reaches the root is the host's, which
+    # sends it to Application Insights. Here it goes into the log.
+    to_host = logging.StreamHandler()
+    to_host.setFormatter(logging.Formatter(f"{TO_HOST}%(message)s"))
+    logging.getLogger().addHandler(to_host)
+    logging.getLogger().setLevel(logging.INFO)
     library.start_threadpool_executor()
     for line in sys.stdin:
         [(name, body)] = json.loads(line).items()

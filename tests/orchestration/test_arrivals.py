@@ -514,6 +514,20 @@ def test_a_snapshot_whose_events_were_lost_is_found_within_hours_and_runs_once(
     assert (len(world.runs()), world.handled) == (1, handled), "looked at once, not every hour"
 
 
+def test_how_many_exports_are_active_is_told_every_hour(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By it an alert knows that runs are missing, and not only that there are none to begin."""
+    with caplog.at_level("INFO", logger="exporter"):
+        _hours(world, 1)
+        export = world.register()
+        _hours(world, 2)
+        world.engine.catalog.save(export.model_copy(update={"paused": True}))
+        _hours(world, 1)
+    told = [vars(each)["exports"] for each in caplog.records if each.msg == "exports waiting"]
+    assert told == [0, 1, 1, 0]
+
+
 def test_what_no_event_told_of_is_named_in_the_run_and_counted_in_health(world: World) -> None:
     world.register()
     world.engine.timer.tick()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -434,23 +435,48 @@ def test_wide_and_long_rows_are_planned_in_the_memory_that_is_the_default(
         assert max(sizes, default=0) < 5_000_000
 
 
-def test_a_thousand_properties_are_planned_where_there_is_memory_for_them():
+@pytest.mark.parametrize(
+    ("columns", "rows"), [(200, 1), (100, 20_000), (200, 6_000), (1_000, 3), (1_000, 2_000)]
+)
+def test_hundreds_of_properties_are_planned_in_the_memory_that_is_the_default(
+    columns: int, rows: int
+):
     with planned(
-        {"1.csv": wide(1_500, 3)},
+        {"1.csv": wide(columns, rows)},
         {"email": "EMail", "properties": "*"},
-        limits=PlanLimits(memory_mb=2_000),
+        limits=PlanLimits(memory_mb=MEMORY_MB),
     ) as found:
-        body = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=2_000).body(
-            found.plan.batches[0]
-        )
-        profiles = json.loads(body)["data"]["attributes"]["profiles"]["data"]
-        assert [len(each["attributes"]["properties"]) for each in profiles] == [1_499] * 3
+        assert found.plan.profiles == rows
+        reader = PlanReader(found.plan, found.folder, list_id="Y6nRLr", memory_mb=MEMORY_MB)
+        for batch in found.plan.batches:
+            profiles = json.loads(reader.body(batch))["data"]["attributes"]["profiles"]["data"]
+            wanted = {f"Column{number}": "value" for number in range(1, columns)}
+            assert all(each["attributes"]["properties"] == wanted for each in profiles)
+
+
+def test_cost_of_a_byte_does_not_jump_where_rows_become_long():
+    """100 columns of 1,851 bytes a row beside 2,215, where pieces are smaller."""
+    used = []
+    for cell in (17, 21):
+        header = ",".join(["EMail", *(f"Column{number}" for number in range(1, 100))])
+        rest = f",{'v' * cell}" * 99
+        data = "\n".join([header, *(f"u{row}@example.com{rest}" for row in range(8_000))])
+        mapping = {"email": "EMail", "properties": "*"}
+        costs = []
+        for _ in range(2):
+            started = time.process_time()
+            with planned({"1.csv": data}, mapping):
+                costs.append(time.process_time() - started)
+        used.append(min(costs) / len(data))
+    assert used[1] < 2 * used[0]
 
 
 def test_too_little_memory_says_which_setting_to_raise():
     snapshot = {"1.csv": wide(300, 3_000)}
+    names = [f"Column{number}" for number in range(1, 300)]
+    rules = {name: {"column": name, "type": "number"} for name in names}
     with (
         pytest.raises(ConfigError, match="MEMORY_MB"),
-        planned(snapshot, {"email": "EMail", "properties": "*"}, limits=PlanLimits(memory_mb=64)),
+        planned(snapshot, {"email": "EMail", "properties": rules}, limits=PlanLimits(memory_mb=32)),
     ):
         pass

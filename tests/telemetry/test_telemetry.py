@@ -256,6 +256,26 @@ def test_show_fields_adds_to_handlers_once_and_leaves_opentelemetrys_message_alo
             logging.getLogger(name).setLevel(level)
 
 
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_lines_that_the_worker_sends_itself_stay_away_from_the_hosts_handlers(
+    is_sent: bool,
+) -> None:
+    class Sending(logging.Handler):
+        __module__ = (
+            "opentelemetry.instrumentation.logging.handler" if is_sent else "somebody.elses"
+        )
+
+    ours, sending = logging.getLogger("exporter"), Sending()
+    level, ours_before = ours.level, list(ours.handlers)
+    ours.handlers = [sending]
+    try:
+        show_fields()
+        assert ours.propagate is not is_sent
+    finally:
+        ours.handlers, ours.propagate = ours_before, True
+        ours.setLevel(level)
+
+
 def test_threads_that_send_log_under_their_run(world: World, seen: Seen) -> None:
     world.register()
     world.fault("status", status=500, times=1, match="GET /api/lists/.*")
