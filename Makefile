@@ -29,7 +29,7 @@ check: setup
 	$(dir $(PY))lint-imports --no-logo --no-cache
 	$(PY) scripts/docs.py --check
 
-# Bytecode is written whatever the shell says: hundreds of processes would compile all anew, half of what they take.
+# Bytecode is kept, whatever the shell says: else each of hundreds of processes compiles all anew.
 test: check
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -12,7 +12,16 @@ from exporter.errors import ConfigError
 
 
 def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB in memory that may read and write in `folder` only, and spills there.
+    """Open a DuckDB in memory that may read and write in `folder` only, and spills there."""
+    database = open_unlocked(folder, memory_mb=memory_mb)
+    database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
+    database.execute("SET enable_external_access = false")
+    database.execute("SET lock_configuration = true")
+    return database
+
+
+def open_unlocked(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB in memory that spills into `folder`, and may yet be set otherwise.
 
     A query has one thread: our own threads, each with a cursor, work in parallel. This keeps memory
     predictable and the order of rows certain.
@@ -39,9 +48,6 @@ def open_database(folder: Path, *, memory_mb: int) -> duckdb.DuckDBPyConnection:
     # As it is by default: what is known of row groups would be kept for good, 10 MB of it a million
     # rows, and the heap in fragments between. To read it anew for each batch costs no more.
     database.execute("SET GLOBAL parquet_metadata_cache = false")
-    database.execute(f"SET allowed_directories = [{literal(str(folder))}]")
-    database.execute("SET enable_external_access = false")
-    database.execute("SET lock_configuration = true")
     return database
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,10 @@ from sandbox import klaviyo as stand_in
 from sandbox.azurite import AZURITE, Azurite, running_azurite
 from sandbox.klaviyo.settings import Settings
 from sandbox.klaviyo.testing import Clock
+from tests.databases import Databases
 from tests.journeys.world import World
+
+ROOM_IN_MEMORY = 2 * 1024**3
 
 # A change must not fail to land by chance: in CI property tests take the same examples each time.
 # `make fuzz`, and every run at home, looks for new ones. Nor by a slow machine: an example may take
@@ -95,19 +100,40 @@ def served() -> Iterator[tuple[stand_in.Klaviyo, str, Clock]]:
         yield klaviyo, url, clock
 
 
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    with contextlib.closing(Databases(tmp_path_factory.mktemp("databases"))) as it:
+        yield it
+
+
+@pytest.fixture
+def light_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where Linux has room for it: a disk takes longer over small files."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or shutil.disk_usage(memory).free < ROOM_IN_MEMORY:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="world-", dir=memory) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture
 def world(
-    served: tuple[stand_in.Klaviyo, str, Clock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: tuple[stand_in.Klaviyo, str, Clock],
+    databases: Databases,
+    light_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> World:
     """An empty account without rate limits, one list, nothing registered."""
     klaviyo, url, clock = served
+    databases.serve(monkeypatch)
     monkeypatch.setattr(
         "os.fsync", lambda _: None
     )  # a fifth of the time, and nobody pulls the plug here
     klaviyo.settings = Settings(limits=False)
     klaviyo.reset()
     clock.now = Clock().now
-    return World(tmp_path, klaviyo, url, clock, monkeypatch)
+    return World(light_path, klaviyo, url, clock, monkeypatch)
 
 
 @pytest.fixture
