@@ -66,6 +66,7 @@ def test_lines_are_those_that_csv_reader_counts(
     rows = [
         ["id", "Name"],
         *([*row[:1], str(at)] if len(row) == 2 else row for at, row in enumerate(rows)),
+        ["x", "whole"],  # where all rows lack a column, that is no damage
     ]
     text = as_csv(rows, line_end=line_end)
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
