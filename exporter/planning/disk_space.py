@@ -177,6 +177,18 @@ class PlanWatch:
         self._expect(needed)
 
 
+@contextlib.contextmanager
+def within_disk() -> Iterator[None]:
+    """Raise DiskTooSmall where a plan fills the disk that it is made on, whoever makes it."""
+    try:
+        yield
+    except (OSError, duckdb.Error) as exc:
+        if not is_full(exc):
+            raise
+        message = "the local disk is full: the plan of the snapshot does not fit; nothing was sent"
+        raise DiskTooSmall(message) from exc
+
+
 def is_full(error: BaseException) -> bool:
     """Tell whether an error, ours or DuckDB's, is that of a full disk."""
     if isinstance(error, OSError):

@@ -161,3 +161,14 @@ def test_a_plan_is_sent_with_few_of_its_pieces_on_the_disk(tmp_path: Path):
         widest = max(len(batch.spans) for batch in found.plan.batches)
         assert max(here) <= max(4, widest) < len(found.plan.pieces) / 2
         reader.close()
+
+
+def test_a_plan_that_fills_the_disk_is_no_defect_whoever_makes_it():
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        pytest.raises(DiskTooSmall, match="disk is full"),
+        planned({"1.csv": "EMail\na@x.co\n"}, {"email": "EMail"}, progress=full),
+    ):
+        raise AssertionError("planned")
