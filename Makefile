@@ -29,8 +29,9 @@ check: setup
 	$(dir $(PY))lint-imports --no-logo --no-cache
 	$(PY) scripts/docs.py --check
 
+# Bytecode is written whatever the shell says: hundreds of processes would compile all anew, half of what they take.
 test: check
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	@$(PY) scripts/bench.py $(ARGS)

@@ -8,6 +8,7 @@
           Unavailable *               the same, with its row of the retry table
       Terminal                        this run cannot succeed unchanged
         ConfigError                   settings, secrets, permissions: a person must act
+          SettingsWrong               the app's settings cannot be used
           MappingError                no such column, or no such attribute in Klaviyo
           SecretUnavailable           Key Vault
           DiskTooSmall                the local disk cannot hold the plan
@@ -28,6 +29,7 @@
         Invalid(problems)             values that cannot be used; each problem names its field
         Conflict                      the current state forbids it: in use, paused, name taken
           EditConflict                somebody else changed it since it was read
+        TookTooLong                   the answer was not there in the time that a request may take
       BlobTooLarge                    a blob has more bytes than may be read at once
       PartitionChanged                a blob differs from the manifest: start with a new manifest
       StoreMoved                      a conditional write lost: somebody else was faster
@@ -97,6 +99,10 @@ class KlaviyoUnavailable(Transient):
 
 class ConfigError(Terminal):
     """A setting, secret or permission is missing: a person must act."""
+
+
+class SettingsWrong(ConfigError):
+    """The app's settings cannot be used: nothing works before they are corrected."""
 
 
 class MappingError(ConfigError):
@@ -278,6 +284,15 @@ class EditConflict(Conflict):
     """Somebody else changed the document since it was read."""
 
     hint = "Read it again and repeat your change."
+
+
+class TookTooLong(Refused):
+    """The answer was not there in the time that a request may take."""
+
+    hint = (
+        "Run the command without --app, straight on the app's store: there it may take as long as "
+        "it needs."
+    )
 
 
 class BlobTooLarge(ExporterError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from exporter.errors import ConfigError
+from exporter.errors import SettingsWrong
 from exporter.klaviyo.base_url import BASE_URL, REVISION, parse_base_url, parse_revision
 from exporter.planning.limits import PlanLimits
 from exporter.sending.limits import SendLimits
@@ -252,21 +252,21 @@ def specs() -> Iterator[SettingSpec]:
 
 
 def setting(name: str, environ: Mapping[str, str]) -> Any:
-    """Read and check one setting that has a default. Raises ConfigError."""
+    """Read and check one setting that has a default. Raises SettingsWrong."""
     [spec] = [spec for spec in specs() if spec.name == name]
     try:
         return spec.parse(environ.get(name) or spec.default or "")
     except ValueError as exc:
-        raise ConfigError(f"{name} {exc}", hint=HINT) from exc
+        raise SettingsWrong(f"{name} {exc}", hint=HINT) from exc
 
 
 def from_env(environ: Mapping[str, str]) -> Settings:
-    """Read and check every setting. Raises ConfigError with all problems."""
+    """Read and check every setting. Raises SettingsWrong with all problems."""
     problems: list[str] = []
     limits = _read(StepLimits, environ, problems)
     values = _read(Settings, environ, problems)
     if problems:
-        raise ConfigError("; ".join(problems), hint=HINT)
+        raise SettingsWrong("; ".join(problems), hint=HINT)
     return Settings(limits=StepLimits(**limits), **values)
 
 

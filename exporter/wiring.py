@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from exporter import settings as settings_module
@@ -16,15 +16,20 @@ from exporter.errors import ConfigError
 from exporter.settings import Settings
 
 if TYPE_CHECKING:
+    from azure.storage.blob import BlobServiceClient
+    from azure.storage.queue import QueueClient
     from pydantic import SecretStr
     from starlette.types import ASGIApp
 
     from exporter.management.management import Management
     from exporter.orchestration.engine import Engine
+    from exporter.orchestration.health import Answer, Check
     from exporter.storage.key_vault import Vault
 
 SNAPSHOTS_CONNECTION = "SnapshotsStorage"
 STATE_CONNECTION = "StateStorage"
+# Named by the Functions host, in the account of the blob trigger.
+BLOB_POISON_QUEUE = "webjobs-blobtrigger-poison"
 PATIENCE_S = (
     20.0  # of a person; the platform ends a request after 230 s (source: remote_backend.py)
 )
@@ -51,6 +56,9 @@ def management() -> Management:
         container=parts.container,
         starter=parts.starter,
         check_health=parts.health.check,
+        checks={**parts.health.checks, **parts.deep_checks},
+        fall_forward=settings.klaviyo_fall_forward,
+        revision=settings.klaviyo_revision,
         secrets=vault(settings.key_vault_url),
         open_klaviyo=lambda key: Klaviyo(
             key,
@@ -129,11 +137,24 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Engine:
             "vault": lambda: vault(settings.key_vault_url).ping(),
             **sign_in_checks(settings, environ),
         },
+        deep_checks={
+            "settings": lambda: None,  # they were read: else there were no app to ask
+            "poison queue of steps": lambda: look_at_poison(
+                queues.get_queue_client(f"{settings.steps_queue}-poison")
+            ),
+            "poison queue of blobs": lambda: look_at_poison(
+                azure_queue.queue_service(SNAPSHOTS_CONNECTION, environ).get_queue_client(
+                    BLOB_POISON_QUEUE
+                )
+            ),
+            "soft delete": lambda: look_at_soft_delete(snapshots),
+            **signs_nobody_in(settings),
+        },
         limits=settings.limits,
     )
 
 
-def sign_in_checks(settings: Settings, environ: Mapping[str, str]) -> dict[str, Callable[[], None]]:
+def sign_in_checks(settings: Settings, environ: Mapping[str, str]) -> dict[str, Check]:
     """Check, where people are to sign in, that the platform says that they can."""
     from exporter.http.identity import is_announced
 
@@ -146,3 +167,44 @@ def sign_in_checks(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
             )
 
     return {"sign-in": check} if settings.trust_platform_identity else {}
+
+
+def signs_nobody_in(settings: Settings) -> dict[str, Check]:
+    """Say, where nobody is to sign in, what that means."""
+    from exporter.orchestration.health import OK, Answer
+
+    if settings.trust_platform_identity:
+        return {}
+    said = "Sign-in is off by these settings: the API refuses everybody."
+    return {"sign-in": lambda: Answer(OK, said)}
+
+
+def look_at_poison(queue: QueueClient) -> Answer | None:
+    """Say how many messages failed too often and wait for somebody."""
+    from exporter.orchestration.health import Answer
+    from exporter.storage.azure_queue import count_messages
+
+    if not (count := count_messages(queue)):
+        return None
+    return Answer(
+        "attention",
+        f"About {count} messages are in {queue.queue_name}.",
+        "See docs/how-to/operate.md, A poison message.",
+    )
+
+
+def look_at_soft_delete(service: BlobServiceClient) -> Answer | None:
+    """Say whether soft delete is on where Customer Insights writes: its export fails with it."""
+    from exporter.orchestration.health import OK, Answer
+    from exporter.storage.azure_blobs import has_soft_delete
+
+    match has_soft_delete(service):
+        case None:
+            return Answer(OK, "The app's roles do not let it see this.")
+        case True:
+            return Answer(
+                "failed",
+                "Soft delete is on for blobs: Customer Insights' export fails with it.",
+                "Switch it off: Data protection of the snapshots account, in the portal.",
+            )
+    return None

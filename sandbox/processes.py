@@ -17,6 +17,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # To find what hangs: a slow machine needs a minute for what takes a fast one two seconds.
 READY_S, GRACE_S = 300.0, 60.0
+popen = subprocess.Popen  # the tests fork instead, without the second that importing takes
 
 
 def die_with_parent() -> None:
@@ -44,7 +45,7 @@ def running(
     get ready.
     """
     with log.open("ab") as errors:
-        process = subprocess.Popen(
+        process = popen(
             command,
             stdout=subprocess.PIPE,
             stderr=errors,

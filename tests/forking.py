@@ -5,7 +5,7 @@ One process imports it, and forks for every command.
 A command is a process of its own all the same, with its own arguments, folder, environment and
 files, and ends when its threads have. What reads the environment while it is imported is imported
 anew. That the real `python -m exporter` starts, is interrupted and is killed is tested with real
-ones (tests/journeys).
+ones (tests/journeys), that the real `python -m sandbox host` does in tests/sandbox/test_people.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import functools
 import json
 import os
 import runpy
+import select
 import shutil
 import signal
 import socket
@@ -26,10 +27,11 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn, cast
 
+from sandbox import processes
 from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +51,13 @@ PRELOADED_TOO = (
     "azure.storage.queue",
     "requests",
 )
+PRELOADED_FOR_A_HOST = (
+    "azurefunctions.extensions.bindings.blob",
+    "exporter.telemetry",
+    "sandbox.host",
+    "sandbox.klaviyo",
+    "sandbox.vault",
+)
 IMPORTED_ANEW = ("exporter.cli", "exporter.__main__", "typer.rich_utils")
 # What a shell script calls instead of Python; as little as possible is imported.
 CLIENT = """#!{python} -SE
@@ -58,15 +67,18 @@ with socket.socket(socket.AF_UNIX) as server:
     files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
     server.sendmsg([b"x"], files)
     server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
-    code = int(server.makefile().readline() or 99)
-sys.exit(code)
+    reader = server.makefile()
+    reader.readline()
+    code = int(reader.readline() or 99)
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
 class Forking:
     """The process that forks.
 
-    `run` is like subprocess.run, `client` is an executable for scripts.
+    `run` is like subprocess.run, `start` like subprocess.Popen, `client` is an executable for
+    scripts.
     """
 
     def __init__(self, address: str) -> None:
@@ -84,23 +96,83 @@ class Forking:
             ]
             files[0].write(typed)
             files[0].seek(0)
-            server = stack.enter_context(socket.socket(socket.AF_UNIX))
-            server.settimeout(LIMIT_S)
-            server.connect(self.address)
-            descriptors = array.array("i", [file.fileno() for file in files])
-            server.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-            server.sendall(json.dumps([words, str(cwd), dict(env)]).encode() + b"\n")
-            code = int(stack.enter_context(server.makefile()).readline() or 99)
+            code = Forked(self.address, words, cwd, env, files).wait(LIMIT_S)
             said = []
             for file in files[1:]:
                 file.seek(0)
                 said.append(file.read())
-        return subprocess.CompletedProcess(words, code, *said)
+        return subprocess.CompletedProcess(words, code if code >= 0 else 128 - code, *said)
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: IO[bytes],
+        env: Mapping[str, str],
+        **_: object,
+    ) -> Forked:
+        """As processes.running starts a child: with a pipe as its standard output."""
+        assert (command[0], stdin, stdout) == (sys.executable, subprocess.DEVNULL, subprocess.PIPE)
+        read, write = os.pipe()
+        with open(os.devnull, "rb") as nothing, open(write, "wb") as written:
+            child = Forked(self.address, command[1:], Path.cwd(), env, (nothing, written, stderr))
+        child.stdout = open(read, "rb")  # noqa: SIM115
+        return child
 
     def client(self, path: Path) -> Path:
         path.write_text(CLIENT.format(python=sys.executable, address=self.address))
         path.chmod(0o755)
         return path
+
+
+class Forked(subprocess.Popen[bytes]):
+    """A child of the process that forks; it ends with this one, too."""
+
+    def __init__(
+        self,
+        address: str,
+        words: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        files: Sequence[IO[Any]],
+    ) -> None:
+        self.args, self.returncode = words, None  # type: ignore[assignment] # as in Popen
+        self.stdin = self.stdout = self.stderr = None
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.settimeout(LIMIT_S)
+        self._server.connect(address)
+        descriptors = array.array("i", [file.fileno() for file in files])
+        self._server.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        self._server.sendall(json.dumps([words, str(cwd), dict(env)]).encode() + b"\n")
+        self._answers = self._server.makefile()
+        self.pid = int(self._answers.readline())
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._server], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._answers.readline() or 99)
+            self._answers.close()
+            self._server.close()
+        return self.returncode
+
+
+@contextlib.contextmanager
+def forked_stand_ins() -> Iterator[None]:
+    """What `processes.running` starts in the block, is forked."""
+    before = processes.popen
+    processes.popen = cast(Any, forking().start)
+    try:
+        yield
+    finally:
+        processes.popen = before
 
 
 @functools.cache
@@ -130,7 +202,7 @@ def exporter(*args: object, typed: str = "", **settings: str) -> subprocess.Comp
 
 
 def _serve(address: str) -> None:
-    for name in (*PRELOADED, *PRELOADED_TOO):
+    for name in (*PRELOADED, *PRELOADED_TOO, *PRELOADED_FOR_A_HOST):
         __import__(name)
     for name in list(sys.modules):
         if name.startswith(IMPORTED_ANEW):
@@ -165,9 +237,21 @@ def _obey(client: socket.socket) -> NoReturn:
     if (child := os.fork()) == 0:
         client.close()
         _become(words, cwd, env, files)
+    for file in files:
+        os.close(file)
+    client.sendall(f"{child}\n".encode())
+    threading.Thread(target=_end_with, args=(client, child), daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    client.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+    with contextlib.suppress(OSError):
+        client.sendall(f"{code}\n".encode())
     os._exit(0)
+
+
+def _end_with(client: socket.socket, child: int) -> None:
+    """End a command when whoever wanted it has died: nobody else closes the connection."""
+    with contextlib.suppress(OSError):
+        client.recv(1)
+        os.kill(child, signal.SIGTERM)
 
 
 def _become(words: list[str], cwd: str, env: dict[str, str], files: array.array[int]) -> NoReturn:

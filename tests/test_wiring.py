@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
 from pathlib import Path
 from typing import cast
 
 import pytest
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.storage.blob import BlobServiceClient, RetentionPolicy
+from azure.storage.queue import QueueServiceClient
 
 from exporter import wiring
 from exporter.errors import ConfigError
@@ -14,10 +19,11 @@ from exporter.http.identity import CLIENT_MARKER, MARKER
 from exporter.management.management import Management
 from exporter.management.roles import Actor, Role
 from exporter.orchestration.engine import Engine
-from exporter.orchestration.health import Health
+from exporter.orchestration.health import Answer, Check, Health
 from exporter.planning.limits import PlanLimits
 from exporter.runs.notices import Webhook
 from exporter.settings import StepLimits, from_env
+from sandbox.azurite import Azurite
 from tests.http.asking import Asking, problem
 
 STORAGE = {
@@ -163,3 +169,88 @@ def test_the_address_itself_in_place_of_the_secrets_name_is_refused_and_not_repe
     with pytest.raises(ConfigError, match="NOTICE_WEBHOOK_SECRET must be a secret's name") as error:
         built(tmp_path, NOTICE_WEBHOOK_SECRET="https://hooks.example/sig")
     assert "hooks.example" not in error.value.message + error.value.hint
+
+
+# What only the doctor looks at, on Azurite
+
+
+@pytest.fixture
+def deep(azurite: Azurite, tmp_path: Path) -> dict[str, Check]:
+    """The checks of an app with a queue of its own name."""
+    storage = dict.fromkeys(STORAGE, azurite.connection_string)
+    name = f"q{uuid.uuid4().hex[:20]}"
+    engine = built(tmp_path, STEPS_QUEUE=name, SNAPSHOTS_CONTAINER=name, **storage)
+    return {**engine.health.checks, **engine.deep_checks, "name": lambda: Answer("ok", name)}
+
+
+def looked_at(checks: dict[str, Check], part: str) -> Answer:
+    return Health({part: checks[part]}, clock=lambda: 0.0, answer_s=60).answers()[part]
+
+
+@pytest.mark.azurite
+@pytest.mark.parametrize("part", ["poison queue of steps", "poison queue of blobs"])
+def test_doctor_tells_of_messages_in_a_poison_queue(
+    deep: dict[str, Check], queue_service: QueueServiceClient, part: str
+) -> None:
+    name = f"{looked_at(deep, 'name').said}-poison"
+    if part == "poison queue of blobs":
+        name = wiring.BLOB_POISON_QUEUE
+    queue = queue_service.get_queue_client(name)
+    with contextlib.suppress(ResourceNotFoundError):
+        queue.delete_queue()
+    assert looked_at(deep, part).state == "ok", "nothing has failed yet"
+    queue.create_queue()
+    queue.send_message("e30=")
+    found = looked_at(deep, part)
+    queue.delete_queue()
+    assert (found.state, found.said) == ("attention", f"About 1 messages are in {name}.")
+    assert "operate.md" in found.hint
+
+
+@pytest.mark.azurite
+def test_doctor_tells_that_soft_delete_is_on(
+    deep: dict[str, Check], blob_service: BlobServiceClient
+) -> None:
+    assert looked_at(deep, "soft delete").state == "ok"
+    blob_service.set_service_properties(delete_retention_policy=RetentionPolicy(True, days=7))
+    try:
+        found = looked_at(deep, "soft delete")
+    finally:
+        blob_service.set_service_properties(delete_retention_policy=RetentionPolicy(False))
+    assert (found.state, "Data protection" in found.hint) == ("failed", True)
+
+
+def test_where_the_roles_hide_soft_delete_nothing_is_said_against_it() -> None:
+    class Hidden:
+        def get_service_properties(self) -> None:
+            refused = HttpResponseError("not yours")
+            refused.status_code = 403
+            raise refused
+
+    found = wiring.look_at_soft_delete(cast(BlobServiceClient, Hidden()))
+    assert found is not None
+    assert (found.state, "roles" in found.said) == ("ok", True)
+
+
+@pytest.mark.azurite
+def test_doctor_tells_of_a_container_of_snapshots_that_is_not_there(
+    deep: dict[str, Check], blob_service: BlobServiceClient
+) -> None:
+    found = looked_at(deep, "snapshots")
+    assert (found.state, "does not exist" in found.said) == ("failed", True)
+    blob_service.create_container(looked_at(deep, "name").said)
+    assert looked_at(deep, "snapshots") == Answer("ok", "Nothing has arrived yet.")
+
+
+@pytest.mark.azurite
+def test_doctor_writes_reads_and_removes_a_document_of_its_own(deep: dict[str, Check]) -> None:
+    assert looked_at(deep, "state").state == "ok"
+    assert looked_at(deep, "queue").state == "ok"
+    assert looked_at(deep, "settings").state == "ok"
+
+
+def test_doctor_says_where_nobody_signs_in() -> None:
+    environ = {"KEY_VAULT_URL": "https://vault.example"}
+    off = wiring.signs_nobody_in(from_env(environ))
+    assert "refuses everybody" in looked_at(off, "sign-in").said
+    assert wiring.signs_nobody_in(from_env(environ | {"TRUST_PLATFORM_IDENTITY": "true"})) == {}

@@ -1,4 +1,4 @@
-"""`python -m exporter status`, `why` and `audit`: what needs attention, and what became of whom."""
+"""`python -m exporter status`, `doctor`, `why`, `audit`: what needs attention, and why."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from exporter.cli.backends import open_app
 from exporter.cli.options import AppUrl, Json, State
 from exporter.cli.printing import as_json_document, print_json, print_rows
+from exporter.errors import SettingsWrong
 
 if TYPE_CHECKING:
     from exporter.management.views import AttentionView
@@ -31,6 +32,25 @@ def status(state: State = None, app: AppUrl = "", as_json: Json = False) -> None
     else:
         print(f"Nothing needs attention ({number} {'export' if number == 1 else 'exports'}).")
     if found:
+        raise typer.Exit(1)
+
+
+def doctor(app: AppUrl = "", as_json: Json = False) -> None:
+    """Look at the whole app: storage, queues, keys, lists, events. Exit code 1 if anything failed.
+
+    Example: python -m exporter doctor
+    """
+    from exporter.management.views import ExaminedView
+
+    try:
+        with open_app(app) as it:
+            found = it.doctor()
+    except SettingsWrong as exc:  # of the app, or here
+        found = [ExaminedView(part="settings", state="failed", said=exc.message, hint=exc.hint)]
+    rows = [as_json_document(each) for each in found]
+    shown = [{**row, "do": row["hint"] if row["state"] != "ok" else ""} for row in rows]
+    print_rows(rows if as_json else shown, ("part", "state", "said", "do"), as_json)
+    if any(each.state == "failed" for each in found):
         raise typer.Exit(1)
 
 

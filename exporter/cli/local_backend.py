@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -24,11 +25,13 @@ from exporter.definitions.export import LIST_ID_PATTERN, Export
 from exporter.definitions.mapping import MappingDocument
 from exporter.definitions.schedule import Schedule
 from exporter.errors import (
+    AlreadyThere,
     ConfigError,
     ExporterError,
     ListGone,
     ScopeMissing,
     SecretUnavailable,
+    StoreMoved,
 )
 from exporter.klaviyo.client import Klaviyo
 from exporter.logs import kind_and_place
@@ -116,8 +119,9 @@ class Laptop:
 
     def start(self, export: Export, manifest: Manifest) -> Run:
         """Start a run, or take up the open one of the same files."""
-        self._engine.catalog.save(_connection())
-        self._engine.catalog.save(export)
+        for document in (_connection(), export):
+            with contextlib.suppress(AlreadyThere, StoreMoved):  # another `push` saves the same
+                self._engine.catalog.save(document)
         return self._engine.starter.start_on(export, manifest, because="demand")
 
     def finish(self, run: Run, *, look_s: float = 0.5, taken_over_after_s: float = 5.0) -> Run:

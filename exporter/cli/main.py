@@ -4,7 +4,7 @@ push.py, plan.py, forget.py     push; plan and suggest; forget
 connections.py                  connections ..., lists
 exports.py, applying.py         exports ..., segments; exports from a file
 runs.py                         run, runs, report, cancel, whoami
-attention.py                    status, why, audit
+attention.py                    status, doctor, why, audit
 backends.py                     what a command works on: local_backend.py, remote_backend.py, or
                                 the app's own store
 
@@ -59,6 +59,7 @@ app.command()(runs.runs)
 app.command()(runs.report)
 app.command()(runs.cancel)
 app.command()(attention.status)
+app.command()(attention.doctor)
 app.command()(attention.why)
 app.command()(attention.audit)
 app.command()(runs.whoami)

@@ -90,12 +90,27 @@ def print_rows(
         _print_blocks(rows, every, console)
         return
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for name in filled:
-        least_width = _longest_word(rows, name)
-        table.add_column(name, no_wrap=name in WHOLE, overflow="fold", min_width=least_width)
+    for name, width in _widths(rows, filled, console.width).items():
+        table.add_column(name, no_wrap=name in WHOLE, overflow="fold", width=width)
     for row in rows:
         table.add_row(*(Text(shown(row.get(name))) for name in filled))
     console.print(table)
+
+
+def _widths(rows: Sequence[dict[str, Any]], columns: Sequence[str], most: int) -> dict[str, int]:
+    """Share a width out, so that no word is broken and short columns need no second line.
+
+    Rich's own way takes the width from the widest column and cuts its words.
+    """
+    least = {name: _longest_word(rows, name) for name in columns}
+    full = {name: max(len(shown(row.get(name))) for row in rows) if rows else 0 for name in columns}
+    spare, widths = most - _narrowest(rows, columns), dict(least)
+    lacking = sorted((max(0, full[name] - least[name]), name) for name in columns)
+    for index, (lack, name) in enumerate(lacking):
+        more = min(lack, spare // (len(lacking) - index))
+        widths[name] += more
+        spare -= more
+    return widths
 
 
 def _narrowest(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> int:

@@ -37,6 +37,7 @@ from exporter.management.views import (
     AuditView,
     ConnectionView,
     ConsentView,
+    ExaminedView,
     ExportView,
     LeftAsideView,
     ListView,
@@ -210,6 +211,9 @@ class RemoteApp:
 
     def cancel_run(self, run_id: str) -> RunView:
         return self._ask(RunView, "POST", _run(run_id) + "/cancel")
+
+    def doctor(self) -> list[ExaminedView]:
+        return self._ask(list[ExaminedView], "GET", "/doctor")
 
     def attention(self) -> list[AttentionView]:
         return self._ask(list[AttentionView], "GET", "/attention")

@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter.errors import ConfigError
 from exporter.reading.dialect import Dialect
 from exporter.reading.source import PartitionSource
-from exporter.snapshots.model_json import parse_table
+from exporter.snapshots.model_json import parse_table, table_with_file
 from exporter.snapshots.paths import DATA_SUFFIXES, MODEL_NAME, NotASnapshot, parse_blob_name
 from exporter.storage.blob_names import check_name
 from exporter.storage.local_folder import LocalFiles
@@ -40,7 +40,8 @@ def dialect_of(file: Path) -> Dialect:
     """Give what model.json says about a file.
 
     That is the model.json where Customer Insights puts it, else the one beside the file. In the
-    latter the table has the name of the folder, as in storage, or of the file.
+    latter the table has the name of the folder, as in storage, or of the file, or else a partition
+    of the file's name.
     """
     path, beside = file.as_posix().lstrip("/"), file.with_name(MODEL_NAME)
     table_of_file = re.sub(r"(_\d+)?(\.csv)?\.\w+$", "", file.name)
@@ -52,6 +53,8 @@ def dialect_of(file: Path) -> Dialect:
     for model, table in places:
         if model.is_file() and (found := parse_table(model.read_bytes(), table)):
             return found.dialect_of(path)
+    if beside.is_file() and (found := table_with_file(beside.read_bytes(), file.name)):
+        return found.dialect_of(path)
     return Dialect()
 
 

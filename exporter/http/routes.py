@@ -38,6 +38,10 @@ from exporter.management.views import MAX_PAGE, NO_CURSOR, PAGE
 PREFIX = "/api"  # host.json's routePrefix
 # Of rows in one answer: the functions host holds the whole answer in memory.
 MAX_ROWS_BYTES = 50_000_000
+# Azure's front end ends a request after 230 s, whatever functionTimeout says (2026-11):
+# https://learn.microsoft.com/azure/azure-functions/functions-scale#timeout
+# The app's own end comes earlier by the time that the answer and a cold start may take.
+ANSWER_S = 200.0
 # FastAPI's own telemetry would record addresses with their queries, and the texts of exceptions.
 # telemetry.py sends ours.
 NO_TELEMETRY: TelemetryConfig = {
@@ -80,12 +84,19 @@ def create_app(
     *,
     is_trusted: Callable[[], bool],
     max_rows_bytes: int = MAX_ROWS_BYTES,
+    answer_s: float = ANSWER_S,
 ) -> ASGIApp:
     """Make the API behind its guard. management: opened by the first request that needs it."""
-    return Guard(build(management, max_rows_bytes=max_rows_bytes), is_trusted=is_trusted)
+    api = build(management, max_rows_bytes=max_rows_bytes, answer_s=answer_s)
+    return Guard(api, is_trusted=is_trusted)
 
 
-def build(management: Callable[[], Management], *, max_rows_bytes: int = MAX_ROWS_BYTES) -> FastAPI:
+def build(
+    management: Callable[[], Management],
+    *,
+    max_rows_bytes: int = MAX_ROWS_BYTES,
+    answer_s: float = ANSWER_S,
+) -> FastAPI:
     """Make the API without its guard, for its OpenAPI document. Served so, every request fails."""
     app = FastAPI(
         telemetry=NO_TELEMETRY,
@@ -109,7 +120,7 @@ def build(management: Callable[[], Management], *, max_rows_bytes: int = MAX_ROW
     app.add_exception_handler(HTTPException, _http_error)
     # The guard logs it: starlette raises it again after this answer.
     app.add_exception_handler(Exception, lambda *_: problems.unknown())
-    _add_routes(app, management, max_rows_bytes)
+    _add_routes(app, management, max_rows_bytes, answer_s)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -167,7 +178,9 @@ def _http_error(_: Request, exc: Exception) -> Response:
     return made
 
 
-def _add_routes(app: FastAPI, management: Callable[[], Management], max_rows_bytes: int) -> None:
+def _add_routes(
+    app: FastAPI, management: Callable[[], Management], max_rows_bytes: int, answer_s: float
+) -> None:
     def route(method: str, path: str, action: Action, **options: Any) -> Callable[[Any], Any]:
         """Make a route. Tests and the OpenAPI document show the action that it asks for."""
         extra: dict[str, Any] = {"x-action": action.name.lower()}
@@ -176,9 +189,9 @@ def _add_routes(app: FastAPI, management: Callable[[], Management], max_rows_byt
         return app.api_route(PREFIX + path, methods=[method], openapi_extra=extra, **options)
 
     _add_connections(route, management)
-    _add_exports(route, management)
+    _add_exports(route, management, answer_s)
     _add_runs(route, management, max_rows_bytes)
-    _add_rest(route, management)
+    _add_rest(route, management, answer_s)
 
 
 Router = Callable[..., Callable[[Any], Any]]
@@ -267,7 +280,7 @@ def _add_connections(route: Router, management: Callable[[], Management]) -> Non
         return management().as_(who).create_list(connection_id, form.name)
 
 
-def _add_exports(route: Router, management: Callable[[], Management]) -> None:
+def _add_exports(route: Router, management: Callable[[], Management], answer_s: float) -> None:
     @route("GET", "/exports", Action.SEE_EXPORTS)
     def list_exports(
         who: Who, limit: Limit = PAGE, cursor: Cursor = ""
@@ -325,10 +338,12 @@ def _add_exports(route: Router, management: Callable[[], Management]) -> None:
     def plan_export(who: Who, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
         """Say what a run would do now. Sends and changes nothing.
 
-        It takes as long as reading the snapshot. The values of the first profiles are masked,
-        unless somebody who may read rows asks for them.
+        It takes as long as reading the snapshot, and ends with a problem after 200 s. The values of
+        the first profiles are masked, unless somebody who may read rows asks for them.
         """
-        return management().as_(who).plan_export(export_id, show_values=show_values)
+        return (
+            management().as_(who).plan_export(export_id, show_values=show_values, within_s=answer_s)
+        )
 
 
 def _add_runs(route: Router, management: Callable[[], Management], max_rows_bytes: int) -> None:
@@ -377,7 +392,7 @@ def _add_runs(route: Router, management: Callable[[], Management], max_rows_byte
         return management().as_(who).cancel_run(f"{export_id}/{run}")
 
 
-def _add_rest(route: Router, management: Callable[[], Management]) -> None:
+def _add_rest(route: Router, management: Callable[[], Management], answer_s: float) -> None:
     @route("GET", "/me", Action.SEE_API)
     def read_me(who: Who) -> views.ActorView:
         """Say who you are here."""
@@ -411,10 +426,10 @@ def _add_rest(route: Router, management: Callable[[], Management]) -> None:
     def find_person(who: Who, form: PersonForm) -> list[views.WhyView]:
         """Say in which runs a person was left out and why, or that they were delivered.
 
-        It reads the newest snapshot of each export again. It changes nothing; the person is in the
-        body because addresses of requests are logged.
+        It reads the newest snapshot of each export again, and ends with a problem after 200 s. It
+        changes nothing; the person is in the body because addresses of requests are logged.
         """
-        return management().as_(who).why(form.identifier)
+        return management().as_(who).why(form.identifier, within_s=answer_s)
 
     @route("GET", "/suggestion", Action.SUGGEST_MAPPING)
     def suggest_mapping(
@@ -427,6 +442,14 @@ def _add_rest(route: Router, management: Callable[[], Management]) -> None:
     def read_status(who: Who) -> dict[str, str]:
         """Check each thing that the app needs: "ok", or what is wrong with it."""
         return management().as_(who).health()
+
+    @route("GET", "/doctor", Action.SEE_HEALTH)
+    def examine(who: Who) -> list[views.ExaminedView]:
+        """Look at each part of the app from inside: what works, what does not, and what to do.
+
+        Keys, lists and consent are looked at for administrators.
+        """
+        return management().as_(who).doctor()
 
     @route("GET", "/audit", Action.SEE_AUDIT)
     def list_changes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from exporter.management.forms import ExportForm, NewExportForm
 from exporter.management.roles import Action
 from exporter.management.runs import newest_runs
 from exporter.management.segments import columns_of
+from exporter.management.time_limit import Check, within
 from exporter.management.views import ExportView
 from exporter.planning.new_people import NewPeople, count_new_people
 from exporter.planning.planner import make_plan
@@ -154,21 +157,34 @@ class Exports:
 
     # Planning
 
-    def plan_export(self, export_id: str, *, show_values: bool = False) -> dict[str, Any]:
+    def plan_export(
+        self, export_id: str, *, show_values: bool = False, within_s: float = math.inf
+    ) -> dict[str, Any]:
         """Say what a run would do now, as `plan_summary`. Sends and changes nothing.
 
         show_values: show the first profiles as they are, to an actor who may read rows.
+        Raises TookTooLong where it takes longer than within_s.
         """
         export, _ = self.access.export(Action.PLAN_EXPORT, export_id)
         if show_values:
             self.access.export(Action.READ_ROWS, export_id)
+        return within(within_s, functools.partial(self._plan, export, show_values))
+
+    def _plan(self, export: Export, show_values: bool, check: Check) -> dict[str, Any]:
         obstacle = self._obstacle(export)
         manifest = self.container.freeze_newest(export)
         limits = self.limits.plan
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             sources = [self.container.source(part) for part in manifest.partitions]
-            plan = make_plan(sources, export.mapping, folder, limits=limits)
+            plan = make_plan(
+                sources,
+                export.mapping,
+                folder,
+                limits=limits,
+                progress=check,
+                finished_file=check,
+            )
             reader = PlanReader(plan, folder, list_id=export.list_id, memory_mb=limits.memory_mb)
             try:
                 summary = plan_summary(

@@ -15,15 +15,19 @@ differently, and the errors of storage, vault and Klaviyo where one of these fai
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from pydantic import SecretStr
 
 from exporter.definitions import consent
 from exporter.definitions.catalog import Catalog
+from exporter.definitions.connection import Connection
+from exporter.definitions.export import Export
 from exporter.errors import ExporterError, Invalid
+from exporter.klaviyo.base_url import REVISION
 from exporter.management.access import (
     DEFAULT_LIMITS,
     Access,
@@ -33,6 +37,14 @@ from exporter.management.api_keys import Keys, KlaviyoAccount, Secrets
 from exporter.management.attention import attention, attention_to_files
 from exporter.management.audit import PLACE, Audit
 from exporter.management.connections import Connections
+from exporter.management.doctor import (
+    KLAVIYO_SILENT,
+    connection_checks,
+    damaged_view,
+    examine,
+    exports_check,
+    revision_check,
+)
 from exporter.management.exports import Exports
 from exporter.management.roles import Action, Actor
 from exporter.management.runs import Runs
@@ -44,9 +56,11 @@ from exporter.management.views import (
     AttentionView,
     AuditView,
     ConsentView,
+    ExaminedView,
     Page,
     check_limit,
 )
+from exporter.orchestration.health import OK, Answer, Check
 from exporter.orchestration.start_run import RunStarter
 from exporter.runs.run_store import RunStore
 from exporter.snapshots.container import SnapshotContainer
@@ -55,9 +69,14 @@ from exporter.storage.protocols import Store
 
 @dataclass(frozen=True, kw_only=True)
 class ActorsApp(Connections, Exports, Runs, Segments):
-    """The app as one person uses it. check_health: "ok", or what is wrong, for each need."""
+    """The app as one person uses it.
+
+    check_health: "ok", or what is wrong, for each need. checks: what the doctor looks at besides
+    connections and exports.
+    """
 
     check_health: Callable[[], dict[str, str]]
+    checks: Mapping[str, Check]
 
     def whoami(self) -> ActorView:
         """Say who the actor is."""
@@ -99,6 +118,36 @@ class ActorsApp(Connections, Exports, Runs, Segments):
             )
         return sorted(found, key=lambda each: each.severity != "error")
 
+    def doctor(self) -> list[ExaminedView]:
+        """Look at each part of the app: what works, what does not, and what to do.
+
+        Keys, lists and consent are looked at for those who may try a key.
+        """
+        self.access.check(Action.SEE_HEALTH)
+        sees = self.access.may(Action.CHECK_CONNECTION, shared=False)
+        connections, exports = list[Connection](), list[Export]()
+        damaged = list[ExaminedView]()
+
+        def look_at_exports() -> Answer:
+            views = self.exports()
+            exports.extend(self.catalog.exports())
+            return exports_check(attention({}, [], views), len(views))
+
+        def look_at_connections() -> Answer:
+            found = [connection for connection, _ in self.catalog.every(Connection)]
+            readable = [connection.id for connection in found]
+            for connection_id, problem in self.access.damaged(Connection, readable):
+                damaged.append(damaged_view(f"connection {connection_id}", problem))
+            connections.extend(found)
+            return Answer(OK, f"{len(found)} set up")
+
+        checks = {**self.checks, "exports": look_at_exports}
+        if sees:
+            checks["connections"] = look_at_connections
+        lines = examine(checks)
+        of_connections = connection_checks(self.keys, connections, exports)
+        return [*lines, *damaged, *examine(of_connections, no_answer=KLAVIYO_SILENT)]
+
     def changes(self, *, limit: int = PAGE, cursor: str = "") -> Page[AuditView]:
         """List the recorded changes, newest first. cursor: `next` of the previous page."""
         self.access.check(Action.SEE_AUDIT)
@@ -128,10 +177,22 @@ class Management:
         secrets: Secrets,
         open_klaviyo: Callable[[SecretStr], KlaviyoAccount],
         check_health: Callable[[], dict[str, str]],
+        checks: Mapping[str, Check] = MappingProxyType({}),
+        revision: str = REVISION,
+        fall_forward: bool = False,
         limits: ManagementLimits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """open_klaviyo: a client for a key."""
+        """open_klaviyo: a client for a key. checks: what the doctor looks at.
+
+        revision, fall_forward: what Klaviyo is asked for, see the settings.
+        """
+        self._checks: dict[str, Check] = {
+            **checks,
+            "revision": lambda: revision_check(
+                revision, self._now().date(), fall_forward=fall_forward
+            ),
+        }
         self._store, self._catalog = store, catalog
         self._runs, self._container, self._starter = runs, container, starter
         self._check_health, self._limits, self._clock = check_health, limits, clock
@@ -156,6 +217,7 @@ class Management:
             starter=self._starter,
             limits=self._limits,
             check_health=self._check_health,
+            checks=self._checks,
         )
 
     def _now(self) -> datetime:

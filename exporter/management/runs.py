@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from exporter.management.app import Rows
 from exporter.management.history import Place, newest_first
 from exporter.management.person import Person
 from exporter.management.roles import Action
+from exporter.management.time_limit import Check, within
 from exporter.management.views import (
     DELIVERED,
     NO_CURSOR,
@@ -137,21 +139,24 @@ class Runs:
             raise Conflict(f"the file has over {max_bytes:,} bytes", hint=hint)
         return _chunks(path, folder)
 
-    def why(self, identifier: str) -> list[WhyView]:
+    def why(self, identifier: str, *, within_s: float = math.inf) -> list[WhyView]:
         """Say in which runs a person was left out and why, or that they were delivered.
 
         The runs that left the person out are listed by export, newest first; of runs whose rows the
         actor may not read, nothing. If an export's newest run that was planned left out no row of
         theirs, its snapshot is read again, which takes as long as a plan.
+        Raises TookTooLong where it takes longer than within_s.
         """
         self.access.check(Action.READ_ROWS)
         person = Person([identifier])
-        search = PersonSearch(store=self.store, container=self.container, limits=self.limits)
-        return [
-            found
-            for export in self.catalog.exports()
-            for found in self._why_in(export, person, search)
-        ]
+        return within(within_s, lambda check: list(self._why(person, check)))
+
+    def _why(self, person: Person, check: Check) -> Iterator[WhyView]:
+        search = PersonSearch(
+            store=self.store, container=self.container, limits=self.limits, check=check
+        )
+        for export in self.catalog.exports():
+            yield from self._why_in(export, person, search)
 
     def _why_in(self, export: Export, person: Person, search: PersonSearch) -> Iterator[WhyView]:
         is_newest = True

@@ -235,6 +235,15 @@ class AttentionView(_View):
     since: datetime | None = None
 
 
+class ExaminedView(_View):
+    """What looking at one part of the app came to. hint: the one thing to do, where there is."""
+
+    part: str
+    state: Literal["ok", "attention", "failed"]
+    said: str = ""
+    hint: str = ""
+
+
 class WhyView(_View):
     """What became of one person in one run.
 

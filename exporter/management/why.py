@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.errors import ExporterError, Transient
+from exporter.errors import ExporterError, TookTooLong, Transient
 from exporter.management.access import ManagementLimits
 from exporter.management.person import Person
+from exporter.management.time_limit import Check
 from exporter.management.views import DELIVERED, WhyView
-from exporter.planning.plan import REJECTED_CSV
+from exporter.planning.plan import REJECTED_CSV, PlannedBatch
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
 from exporter.planning.row_lists import REJECTED_COLUMNS
@@ -46,14 +47,19 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class PersonSearch:
-    """Looks for a person in what is kept of runs, and in the snapshot of a run."""
+    """Looks for a person in what is kept of runs, and in the snapshot of a run.
+
+    check: ends the search when nobody waits for it any more.
+    """
 
     store: Store
     container: SnapshotContainer
     limits: ManagementLimits
+    check: Check
 
     def in_rejected_rows(self, run: Run, person: Person) -> Found:
         """Find the person among the rows that a run left out, as far as these are kept."""
+        self.check()
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / REJECTED_CSV
             try:
@@ -69,7 +75,7 @@ class PersonSearch:
         """
         try:
             is_planned, left_out = self._planned_anew(run, person)
-        except Transient:
+        except (Transient, TookTooLong):
             raise
         except ExporterError as exc:
             message = f"the snapshot cannot be read again: {exc.message}"
@@ -97,23 +103,36 @@ class PersonSearch:
         sources = [self.container.source(part) for part in run.manifest.partitions]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            plan = make_plan(sources, run.mapping, folder, limits=limits, keep_rows=True)
+            plan = make_plan(
+                sources,
+                run.mapping,
+                folder,
+                limits=limits,
+                keep_rows=True,
+                progress=self.check,
+                finished_file=self.check,
+            )
             reader = PlanReader(plan, folder, list_id=run.list_id, memory_mb=limits.memory_mb)
             try:
-                is_planned = _is_planned(reader, person, run.mapping.phone_region)
+                is_planned = _is_planned(reader, person, run.mapping.phone_region, self.check)
             finally:
                 reader.close()
             return is_planned, _found(run, person, folder / REJECTED_CSV).rows
 
 
-def _is_planned(reader: PlanReader, person: Person, region: str | None) -> bool:
+def _is_planned(reader: PlanReader, person: Person, region: str | None, check: Check) -> bool:
     """Tell whether a profile of the person's is planned: by address, else by all that it holds."""
-    batches = reader.plan.batches
+
+    def batches() -> Iterator[PlannedBatch]:
+        for batch in reader.plan.batches:
+            check()
+            yield batch
+
     if reader.plan.identifier == "email" and person.addresses:
-        return any(reader.positions_of(batch, person.addresses) for batch in batches)
+        return any(reader.positions_of(batch, person.addresses) for batch in batches())
     return any(
         person.is_in(row.profile, region)
-        for batch in batches
+        for batch in batches()
         for row in reader.rows_at(batch, range(batch.profiles)).values()
     )
 

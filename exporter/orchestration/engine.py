@@ -12,6 +12,7 @@ from types import MappingProxyType
 from pydantic import SecretStr
 
 from exporter.definitions.catalog import Catalog
+from exporter.orchestration import self_test
 from exporter.orchestration.arrivals import Arrivals
 from exporter.orchestration.attempt import Attempt
 from exporter.orchestration.cleanup import Cleanup
@@ -50,6 +51,7 @@ class Engine:
     dispatcher: Dispatcher
     timer: Timer
     health: Health
+    deep_checks: Mapping[str, Check]
     read_secret: Callable[[str], SecretStr]
     limits: StepLimits
 
@@ -65,7 +67,8 @@ def build_engine(
     container_name: str = "",
     instance: str = "this instance",
     notify: Callable[[Notice], None] | None = None,
-    checks: Mapping[str, Callable[[], None]] = MappingProxyType({}),
+    checks: Mapping[str, Check] = MappingProxyType({}),
+    deep_checks: Mapping[str, Check] = MappingProxyType({}),
     limits: StepLimits = StepLimits(),
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
@@ -76,8 +79,8 @@ def build_engine(
     read_secret: a secret's value by its name. open_klaviyo: a client for a key. work: a folder for
     plans in use. container_name: the snapshots container's, as model.json may spell it out.
     instance: for people who read leases. notify: sends a notice; None for no notices. checks: what
-    else the health check asks. progress: told (phase, profiles done, of how many; 0 = not known
-    yet).
+    else the health check asks. deep_checks: what only the doctor looks at besides. progress: told
+    (phase, profiles done, of how many; 0 = not known yet).
     """
 
     def now() -> datetime:
@@ -151,6 +154,15 @@ def build_engine(
         dispatcher=Dispatcher(arrivals, attempt, runs, queue),
         timer=timer,
         health=Health(all_checks, clock=clock),
+        deep_checks={
+            "state": lambda: self_test.write_and_read(store),
+            "snapshots": lambda: self_test.list_snapshots(snapshots),
+            "timer": lambda: missed.last_tick(now()),
+            "runs": timer.stuck_runs,
+            "disk": lambda: self_test.free_disk(work),
+            "versions": self_test.versions,
+            **deep_checks,
+        },
         read_secret=read_secret,
         limits=limits,
     )

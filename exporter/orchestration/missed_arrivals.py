@@ -16,6 +16,7 @@ from exporter.definitions.export import Export
 from exporter.errors import StoreMoved
 from exporter.orchestration.arrivals import Arrivals
 from exporter.orchestration.due_schedules import Timetables
+from exporter.orchestration.health import OK, Answer
 from exporter.snapshots.container import SnapshotContainer
 from exporter.storage.protocols import Store
 
@@ -23,6 +24,12 @@ logger = logging.getLogger(__name__)
 
 DOCUMENT = "arrivals.json"
 BETWEEN_LOOKS = timedelta(hours=1)
+LATE = timedelta(minutes=30)  # several ticks
+
+
+_TIMER_HINT = (
+    "Wait a quarter of an hour after a deployment; then look at the app's Log stream in the portal."
+)
 
 
 class _Looked(BaseModel):
@@ -79,19 +86,30 @@ class MissedArrivals:
                 looked, etag = claim
                 self._save(looked.found(len(missed), now), etag=etag)
 
-    def remark(self, now: datetime) -> str:
-        """Say for the health page how many snapshots no event told of since yesterday; "" for none.
+    def remark(self, now: datetime) -> Answer | None:
+        """Say for the health page how many snapshots no event told of since yesterday.
 
         A few are nothing; where it is each of them, the subscription to events is missing.
         """
         looked, _ = self._load()
         count = sum(looked.found(0, now).missed.values()) if looked else 0
         if not count:
-            return ""
-        return (
-            f"{count} snapshots since yesterday were found by the hourly look, without an event. "
-            "Look at the storage account's Event Grid subscription."
+            return None
+        return Answer(
+            "attention",
+            f"{count} snapshots since yesterday were found by the hourly look, without an event.",
+            "Look at the storage account's Event Grid subscription.",
         )
+
+    def last_tick(self, now: datetime) -> Answer:
+        """Say when the timer looked last: each tick that is an hour after the last look does."""
+        looked, _ = self._load()
+        if looked is None:
+            return Answer("attention", "The timer has not run yet.", _TIMER_HINT)
+        at = f"{looked.looked_at:%Y-%m-%d %H:%M} UTC"
+        if now - looked.looked_at > BETWEEN_LOOKS + LATE:
+            return Answer("failed", f"The timer has not run since {at}.", _TIMER_HINT)
+        return Answer(OK, f"The last hourly look began at {at}.")
 
     def _missed(self, exports: list[Export], now: datetime) -> dict[str, str]:
         """Return the segments of missed snapshots, each by the blob that was written last."""

@@ -19,6 +19,7 @@ from exporter.errors import DocumentUnreadable
 from exporter.logs import cause_of
 from exporter.orchestration.cleanup import Cleanup
 from exporter.orchestration.due_schedules import DueSchedules
+from exporter.orchestration.health import Answer
 from exporter.orchestration.lease import AccountLeases
 from exporter.orchestration.missed_arrivals import MissedArrivals
 from exporter.orchestration.results import step_message
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 # An open run that nobody moved for so long lost its message: half as much again as the longest time
 # for which a message is hidden while it is handled.
 STALE_AFTER = timedelta(minutes=15)
+# After several restarts it still did not move.
+STUCK_AFTER = 4 * STALE_AFTER
 
 
 class Timer:
@@ -75,6 +78,24 @@ class Timer:
         if errors:
             raise errors[0]
 
+    def stuck_runs(self) -> Answer | None:
+        """Say which open runs neither moved nor could be restarted for an hour."""
+        now, stuck = self._now(), []
+        for run_id in self._runs.listed_as_open():
+            run = self._runs.readable(run_id)
+            if run is None or not run.status.is_open or now - _moved_at(run) <= STUCK_AFTER:
+                continue
+            if not self._leases.is_held_for(run):
+                stuck.append(run_id)
+        if not stuck:
+            return None
+        more = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+        return Answer(
+            "failed",
+            f"The run {stuck[0]}{more} has not moved for over an hour.",
+            f"cancel {stuck[0]}, then run its export again.",
+        )
+
     def _look_after_runs(self, now: datetime) -> None:
         """Restart open runs that lost their message; clean up after ended ones that need it."""
         for run_id in self._runs.listed_as_open():
@@ -98,4 +119,8 @@ class Timer:
 
 
 def _is_stale(run: Run, now: datetime) -> bool:
-    return now - (run.updated_at or run.created_at) > STALE_AFTER
+    return now - _moved_at(run) > STALE_AFTER
+
+
+def _moved_at(run: Run) -> datetime:
+    return run.updated_at or run.created_at

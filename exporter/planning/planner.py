@@ -52,7 +52,8 @@ def make_plan(
     """Plan the snapshot made of `sources` into `folder`, which must be empty.
 
     keep_rows: put the rejected rows themselves into rejected.csv; they are personal data.
-    progress: told the rows staged so far.
+    progress: told the rows staged so far; later all of them, before each part of what needs all
+    rows. What it raises ends the planning.
     finished_file: called for each file of the plan when it is whole, from several threads,
     plan.json last and after all others, to put them where they are safe while planning goes on. A
     file of staged rows that is corrected is told of again.
@@ -89,6 +90,7 @@ def make_plan(
             database=database,
             folder=folder,
             limits=limits,
+            progress=progress,
             finished_file=finished_file,
         )
     _write(plan, folder, finished_file)
@@ -106,24 +108,33 @@ def _finish(
     database: duckdb.DuckDBPyConnection,
     folder: Path,
     limits: PlanLimits,
+    progress: Callable[[int], None],
     finished_file: Callable[[Path], None],
 ) -> Plan:
     """Do what needs all rows: find duplicates, list the rows that are not sent, fill batches."""
     fields = staging.fields
+    staged_rows = sum(piece.rows for piece in staging.pieces)
     has_newest_by = mapping.newest_by is not None
     files = StagedFiles(
         folder=folder, pieces=staging.pieces, sources=[note.name for note in staging.notes]
     )
     corrector = Corrector(database=database, files=files, finished_file=finished_file)
+    progress(staged_rows)
     date_orders = decide_date_orders(corrector, fields, staging.notes, has_newest_by=has_newest_by)
+    progress(staged_rows)
     duplicates = find_duplicates(database, files, keys_a_pass=limits.keys_a_pass)
+    progress(staged_rows)
     shared = SharedIdentifiers(database, files, fields, keys_a_pass=limits.keys_a_pass)
+    progress(staged_rows)
     clearing = decide_clearing(database, files, fields)
     _correct(corrector, clearing, shared)
+    progress(staged_rows)
     list_duplicates(database, files, examples)
     identifier = mapping.identified_by
     rejected.add_staged(database, files, column=getattr(mapping, identifier))
+    progress(staged_rows)
     left_out = list_cells_left_out(database, files, has_newest_by=has_newest_by)
+    progress(staged_rows)
     batches = plan_batches(
         database,
         files,
@@ -136,7 +147,7 @@ def _finish(
         identifier=identifier,
         pieces=staging.pieces,
         batches=batches,
-        rows=sum(piece.rows for piece in staging.pieces) + staging.unread_rows,
+        rows=staged_rows + staging.unread_rows,
         profiles=sum(batch.profiles for batch in batches),
         duplicates=duplicates,
         rejected=dict(rejected.counts),

@@ -47,17 +47,23 @@ _UNSEEN_RANGES = (
 UNSEEN = "".join(chr(code) for low, high in _UNSEEN_RANGES for code in range(low, high + 1))
 BLANKS = ASCII_BLANKS + UNSEEN
 _UNSEEN_PATTERN = "".join(rf"\x{{{low:04X}}}-\x{{{high:04X}}}" for low, high in _UNSEEN_RANGES)
+_BLANK_PATTERN = r"\x{09}-\x{0D}\x{20}" + _UNSEEN_PATTERN
 
 
 def trimmed(column: str) -> str:
     """SQL: the cell without the blanks and unseen marks around it.
 
-    Most cells are ASCII, where there are few to look for.
+    Most cells are ASCII, where there are few to look for. To look for all of them takes so long
+    that it is asked first whether there are any.
     """
     ascii_only = f"trim({column}, {literal(ASCII_BLANKS)})"
     any_blanks = f"trim({column}, {literal(BLANKS)})"
     has_ascii_only = f"strlen({column}) = length({column})"
-    return f"CASE WHEN {has_ascii_only} THEN {ascii_only} ELSE {any_blanks} END"
+    has_any = f"regexp_matches({column}, '^[{_BLANK_PATTERN}]|[{_BLANK_PATTERN}]$')"
+    return (
+        f"CASE WHEN {has_ascii_only} THEN {ascii_only} WHEN {has_any} THEN {any_blanks}"
+        f" ELSE {column} END"
+    )
 
 
 def blank_to_null(column: str) -> str:
@@ -67,7 +73,7 @@ def blank_to_null(column: str) -> str:
     """
     return (
         f"CASE WHEN {column} BETWEEN '!' AND '~' THEN {column}"
-        f" WHEN {trimmed(column)} = '' THEN NULL ELSE {column} END"
+        f" WHEN {matches(column, f'[{_BLANK_PATTERN}]*')} THEN NULL ELSE {column} END"
     )
 
 

@@ -205,8 +205,14 @@ class Webhook:
     Who knows it may write there, so it is read and not kept.
     """
 
-    def __init__(self, read_address: Callable[[], SecretStr]) -> None:
-        self._read_address = read_address
+    def __init__(
+        self,
+        read_address: Callable[[], SecretStr],
+        *,
+        timeout_s: tuple[float, float] = TIMEOUT_S,
+    ) -> None:
+        """timeout_s: to connect, to answer."""
+        self._read_address, self._timeout_s = read_address, timeout_s
 
     def __call__(self, notice: Notice) -> None:
         """Raises Transient where trying again may help, else ConfigError.
@@ -218,7 +224,7 @@ class Webhook:
         body = slack_message(notice) if _is_slack(host) else teams_message(notice)
         try:
             with requests.post(
-                address, json=body, timeout=TIMEOUT_S, allow_redirects=False, stream=True
+                address, json=body, timeout=self._timeout_s, allow_redirects=False, stream=True
             ) as answer:
                 status = answer.status_code
         except requests.RequestException as exc:

@@ -128,6 +128,21 @@ def table_of_blobs(
     return None
 
 
+def table_with_file(data: bytes, file_name: str) -> TableModel | None:
+    """Find the one table of a model.json that has a partition of this name, in whatever folder.
+
+    For files that were copied to another place, where neither folder nor file bears a table's name.
+    """
+    wanted = comparable(file_name)
+    tables = [_table(entity, "", culture) for entity, culture in _entities(data)]
+    found = [
+        table
+        for table in tables
+        if any(comparable(path.rpartition("/")[2]) == wanted for path in table.partitions)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def located_blobs(data: bytes, *, container: str = "") -> frozenset[str]:
     """Return the paths of all partitions that a model.json locates, as far as it can be read."""
     tables = (_table(entity, container, culture) for entity, culture in _entities(data))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
-from exporter.errors import ConfigError, ExporterError, Terminal, Transient
+from exporter.errors import ConfigError, ExporterError, SettingsWrong, Terminal, Transient
 
 if TYPE_CHECKING:
     from azure.identity import DefaultAzureCredential
@@ -36,11 +36,11 @@ def service_identity(
 ) -> tuple[str, DefaultAzureCredential]:
     """Return a service's address and the identity for it, from the settings of a connection.
 
-    Raises ConfigError if the connection is not set at all.
+    Raises SettingsWrong if the connection is not set at all.
     """
     url = environ.get(f"{prefix}__{service}")
     if not url:
-        raise ConfigError(
+        raise SettingsWrong(
             f"no connection to storage: neither {prefix} nor {prefix}__{service} is set",
             hint=f"Set {prefix}__{service} to the address of the service, "
             f"or {prefix} to a connection string.",
@@ -59,7 +59,7 @@ def _credential(client_id: str | None) -> DefaultAzureCredential:
 
 @contextlib.contextmanager
 def connection_errors(prefix: str) -> Iterator[None]:
-    """Turn a connection that the SDK cannot parse into a ConfigError.
+    """Turn a connection that the SDK cannot parse into a SettingsWrong.
 
     The SDK's own message may quote the connection string, so it is left out.
     """
@@ -70,7 +70,7 @@ def connection_errors(prefix: str) -> Iterator[None]:
             "Compare it with the storage account's connection string, "
             "or use the account's https address and an identity."
         )
-        raise ConfigError(f"the connection in {prefix} is not valid", hint=hint) from None
+        raise SettingsWrong(f"the connection in {prefix} is not valid", hint=hint) from None
 
 
 @contextlib.contextmanager

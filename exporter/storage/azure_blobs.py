@@ -259,6 +259,19 @@ def blob_service(prefix: str, environ: Mapping[str, str]) -> BlobServiceClient:
         return BlobServiceClient(url, credential=credential, **RETRY_POLICY, **TRANSFER)
 
 
+def has_soft_delete(service: BlobServiceClient) -> bool | None:
+    """Say whether deleted blobs are kept; None where the app's roles do not let it see that."""
+    with azure_errors("the account of snapshots", READER_ROLE):
+        try:
+            found = service.get_service_properties()
+        except HttpResponseError as exc:
+            if exc.status_code in (401, 403):
+                return None
+            raise
+    policy = found.get("delete_retention_policy")
+    return bool(policy and policy.enabled)
+
+
 def _plain(etag: str) -> str:
     """Remove the quotes, which headers have and listings and Event Grid do not."""
     return etag.strip('"')

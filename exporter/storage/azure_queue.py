@@ -55,6 +55,15 @@ class AzureQueue:
             self._queue.get_queue_properties()
 
 
+def count_messages(queue: QueueClient) -> int:
+    """Return about how many messages a queue has; 0 where there is no such queue."""
+    with azure_errors(f"the queue {queue.queue_name}", QUEUE_ROLE):
+        try:
+            return int(queue.get_queue_properties().approximate_message_count or 0)
+        except ResourceNotFoundError:
+            return 0
+
+
 def queue_service(prefix: str, environ: Mapping[str, str]) -> QueueServiceClient:
     """Connect to queues as the bindings of Functions do. Raises ConfigError.
 

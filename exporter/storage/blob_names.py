@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
 MAX_NAME_CHARACTERS = 1_024
 MAX_SEGMENT_BYTES = 255  # NAME_MAX of ext4, xfs and APFS
+BACKSLASH_OR_CONTROL = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 
 
 def check_name(name: str) -> str:
@@ -17,7 +18,7 @@ def check_name(name: str) -> str:
     """
     if len(name) > MAX_NAME_CHARACTERS:
         raise ValueError(f"name of {len(name)} characters, at most {MAX_NAME_CHARACTERS} allowed")
-    if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
+    if BACKSLASH_OR_CONTROL.search(name):
         raise ValueError(f"backslash or control character in name {name!r}")
     for segment in name.split("/"):
         # Azure's page on naming says to avoid a dot at the end, because URLs lose it.

@@ -108,9 +108,10 @@ class FolderStore:
         return iter(sorted(_names(self._root, check_prefix(prefix))))
 
     def folders(self, prefix: str) -> Iterator[str]:
-        base = self._root / folder_prefix(prefix)
+        folder = folder_prefix(prefix).rstrip("/")
         try:
-            entries = list(os.scandir(base)) if base.resolve() == base else []
+            is_ours = not (folder and _is_through_a_link(self._root, folder))
+            entries = list(os.scandir(self._root / folder)) if is_ours else []
         except (FileNotFoundError, NotADirectoryError):
             entries = []
         found = [entry.name for entry in entries if is_name(entry.name) and _holds_a_file(entry)]
@@ -382,10 +383,24 @@ def _os_errors(name: str) -> Iterator[None]:
 def _path_in(root: Path, name: str) -> Path:
     """Return the path of a name. Raises ExporterError if a link leads elsewhere on the way."""
     path = root / check_name(name)
-    if path.resolve() != path or not path.is_relative_to(root):
+    if _is_through_a_link(root, name) or not path.is_relative_to(root):
         hint = "Put the file or folder itself there."
         raise ExporterError(f"{name} is reached through a symbolic link", hint=hint)
     return path
+
+
+def _is_through_a_link(root: Path, name: str) -> bool:
+    """Whether a name, or a folder on the way to it, is a link. The root is resolved already."""
+    path = str(root)
+    for segment in name.split("/"):
+        path = os.path.join(path, segment)
+        try:
+            found = os.lstat(path)
+        except OSError:  # there is none; or whoever opens it is told what is wrong
+            return False
+        if stat.S_ISLNK(found.st_mode):
+            return True
+    return False
 
 
 def _document(file: BufferedReader, length: int = -1) -> Document:
@@ -450,16 +465,24 @@ def _write_from(fd: int, at: int, data: bytes) -> None:
 
 def _names(root: Path, prefix: str) -> Iterator[str]:
     """List the regular files whose name is valid and begins with `prefix`, in no order."""
-    base = root / prefix.rpartition("/")[0]
-    if base.resolve() != base:
+    folder = prefix.rpartition("/")[0]
+    if not (folder and _is_through_a_link(root, folder)):
+        yield from _names_in(root / folder, f"{folder}/" if folder else "", prefix)
+
+
+def _names_in(path: str | Path, folder: str, prefix: str) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(path))
+    except OSError:  # it went meanwhile, or is none
         return
-    for folder, below, files in os.walk(base):
-        below[:] = [segment for segment in below if not segment.startswith(".")]
-        for file in files:
-            path = Path(folder, file)
-            name = path.relative_to(root).as_posix()
-            if name.startswith(prefix) and is_name(name) and not path.is_symlink():
-                yield name
+    for entry in entries:
+        name = folder + entry.name
+        if not name.startswith(prefix) or entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _names_in(entry.path, f"{name}/", prefix)
+        elif entry.is_file(follow_symlinks=False) and is_name(name):
+            yield name
 
 
 def _holds_a_file(entry: os.DirEntry[str]) -> bool:

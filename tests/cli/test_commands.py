@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import resource
@@ -27,6 +28,7 @@ from exporter.cli.runs import wait_for
 from exporter.definitions import consent
 from exporter.management.management import ActorsApp, Management
 from exporter.management.roles import Action, may
+from exporter.settings import from_env
 from sandbox.klaviyo import FULL_KEY
 from sandbox.klaviyo.settings import READONLY_KEY
 from tests.cli.conftest import CommandLine, Said
@@ -491,6 +493,41 @@ def test_status_lists_what_needs_attention_and_what_to_do(
     assert f"connections agree {MAIN}" in both("status").out
 
 
+def test_doctor_tells_of_each_part_and_ends_with_1_where_one_failed(
+    peopled: World, both: CommandLine
+) -> None:
+    peopled.patch.setattr("exporter.management.api_keys.SKEW_S", math.inf)  # a world of its own
+    peopled.engine.timer.tick()
+    said = both.ok("doctor", "--json")
+    assert {each["state"] for each in said.document} == {"ok"}, said
+    assert "segment-exporter" in both.ok("doctor").out
+    both.ok("exports", "pause", EXPORT)
+    assert f"exports resume {EXPORT}" in both.ok("doctor").out, "attention alone is no failure"
+    both.ok("connections", "withdraw", MAIN, "--yes")
+    said = both("doctor", "--json")
+    assert said.code == 1
+    [failed] = [each for each in said.document if each["state"] == "failed"]
+    assert (failed["part"], failed["hint"]) == (
+        f"connection {MAIN}: consent",
+        f"connections agree {MAIN}",
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"KEY_VAULT_URL": "https://vault.example", "SETTLE_SECONDS": "soon"}],
+)
+def test_doctor_tells_of_settings_that_are_wrong(
+    line: CommandLine, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    monkeypatch.setattr("exporter.wiring.management", lambda: from_env(settings))
+    said = line("doctor", "--json")
+    assert said.code == 1
+    [only] = said.document
+    assert (only["part"], only["state"], only["said"] != "") == ("settings", "failed", True)
+    assert "app settings" in only["hint"]
+
+
 def test_why_says_where_a_person_was_left_out_or_that_they_were_delivered(
     peopled: World, both: CommandLine
 ) -> None:
@@ -664,6 +701,7 @@ def test_on_the_store_the_azure_clis_user_is_written_down(
 WHO_MAY: dict[str, tuple[tuple[str, ...], Action]] = {
     "whoami": ((), Action.SEE_API),
     "status": ((), Action.SEE_EXPORTS),
+    "doctor": ((), Action.SEE_HEALTH),
     "why": (("nobody",), Action.READ_ROWS),
     "audit": ((), Action.SEE_AUDIT),
     "connections list": ((), Action.SEE_CONNECTIONS),

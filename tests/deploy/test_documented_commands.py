@@ -28,7 +28,7 @@ from sandbox import demo
 from sandbox.klaviyo import FULL_KEY
 from sandbox.processes import running, sandbox_command
 from tests.deploy.azure_cli import AZD, OPTIONS, Refused, _parse_az
-from tests.forking import forking
+from tests.forking import forked_stand_ins, forking
 from tests.waiting import LIMIT_S, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -242,7 +242,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("reader")
     before = dict(os.environ)
     try:
-        with demo.stand_ins(folder, limits="klaviyo", job_seconds=0.3, settle_seconds=1) as stage:
+        with (
+            forked_stand_ins(),
+            demo.stand_ins(folder, limits="klaviyo", job_seconds=0.3, settle_seconds=1) as stage,
+        ):
             command = sandbox_command(
                 "host", "--app", str(ROOT), "--port", "0", "--poll-seconds", "0.3", "--user", "none"
             )

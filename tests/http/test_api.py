@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from exporter import errors
+from exporter.cli import remote_backend
 from exporter.errors import ExporterError
-from exporter.http import problems
+from exporter.http import problems, routes
 from exporter.http.guard import MAX_BODY_BYTES
 from exporter.http.identity import PRINCIPAL
 from exporter.http.routes import build, create_app
@@ -347,6 +348,28 @@ def test_rows_that_are_too_many_are_left_in_storage(world: World, connected: Ask
     answer = Asking(app, management).ask(ADMIN, "GET", f"/exports/{name}/rejected.csv")
     document = problem(answer, 409)
     assert "state container" in document["hint"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/exports/high-value/plan", None), ("/why", {"identifier": "p1@example.com"})],
+)
+def test_what_would_outlast_a_request_ends_with_the_reason_and_what_to_do(
+    world: World, connected: Asking, path: str, body: Any
+) -> None:
+    management = connected.management
+    app = create_app(lambda: management, is_trusted=lambda: True, answer_s=0)
+    add_export(management)
+    world.drop_people("a.csv", people(3))
+    world.deliver()
+    document = problem(Asking(app, management).ask(ADMIN, "POST", path, body), 409)
+    assert document["type"] == "/problems/took-too-long"
+    assert ("than the 0 s" in document["detail"], "--app" in document["hint"]) == (True, True)
+    assert connected.ask(ADMIN, "POST", path, body).status_code == 200
+
+
+def test_the_own_limit_is_below_that_of_the_platform() -> None:
+    assert 0 < routes.ANSWER_S < 230 < remote_backend.ANSWER_S
 
 
 def test_every_error_has_a_status_and_a_hint() -> None:

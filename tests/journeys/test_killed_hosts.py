@@ -13,6 +13,7 @@ import pytest
 
 from exporter.klaviyo.rate_limit import IN_FLIGHT
 from sandbox.azurite import Azurite
+from tests.forking import forked_stand_ins
 from tests.journeys.rig import Rig, rig
 from tests.waiting import wait_until
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.azurite]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, azurite: Azurite) -> Iterator[Rig]:
     """`azurite` only skips where it is not installed; this one has its own, on disk."""
-    with rig(tmp_path_factory.mktemp("crash")) as it:
+    with forked_stand_ins(), rig(tmp_path_factory.mktemp("crash")) as it:
         yield it
 
 

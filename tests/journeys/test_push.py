@@ -445,6 +445,26 @@ def test_a_folder_is_read_with_its_model(klaviyo: str, tmp_path: Path) -> None:
     assert set(members(klaviyo)) == {"ada@example.com", "bo@example.com"}
 
 
+def test_each_file_of_a_folder_is_read_by_its_own_entry_of_the_model(tmp_path: Path) -> None:
+    """Wherever the folder was copied to, and whatever the table is called."""
+    entries = {"p1.csv": ("ada@example.com;Ada\n", ";"), "p2.csv": ("bo@example.com,Bo\n", ",")}
+    for name, (rows, _) in entries.items():
+        (tmp_path / name).write_text(rows)
+    partitions = [
+        {
+            "location": f"https://acct.blob.core.windows.net/c/Feed/T/{name}",
+            "fileFormatSettings": {"delimiter": delimiter},
+        }
+        for name, (_, delimiter) in entries.items()
+    ]
+    attributes = [{"name": "EMail"}, {"name": "FirstName"}]
+    entity = {"name": "T", "attributes": attributes, "partitions": partitions}
+    (tmp_path / "model.json").write_text(json.dumps({"entities": [entity]}))
+    summary = json.loads(run("plan", tmp_path, "--email", "EMail", "--json").stdout)
+    assert (summary["profiles"], summary["rejected"]) == (2, 0)
+    assert [file["delimiter"] for file in summary["files"]] == [";", ","]
+
+
 def test_columns_without_names_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "vips.csv"
     file.write_text("Rome,ada@example.com\n")

@@ -55,6 +55,7 @@ def managed(world: World, **changes: Any) -> Management:
         "container": engine.container,
         "starter": engine.starter,
         "check_health": engine.health.check,
+        "checks": {**engine.health.checks, **engine.deep_checks},
         "secrets": WorldSecrets(world),
         "open_klaviyo": world.client,
         "limits": ManagementLimits(plan=limits.plan, pacer_share=limits.pacer_share),

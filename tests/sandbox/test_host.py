@@ -40,6 +40,7 @@ from sandbox.host.runner import EXIT_TIMED_OUT, Runner
 from sandbox.host.serve import EXIT_CUT_OFF, EXIT_NOT_LOADED
 from sandbox.processes import running, sandbox_command
 from tests import waiting
+from tests.forking import forked_stand_ins, forking
 from tests.waiting import LIMIT_S
 
 TOY_APP = Path(__file__).parent / "toy_app"
@@ -321,10 +322,14 @@ class Toy:
         return sandbox_command("host", "--app", str(app), *options)
 
     def start(self, *arguments: str, app: Path = TOY_APP, **settings: str) -> Host:
-        child = running(
-            self.command(*arguments, app=app), log=self.host_log, env={**self.env, **settings}
-        )
-        process, ready = self.stack.enter_context(child)
+        with forked_stand_ins():
+            process, ready = self.stack.enter_context(
+                running(
+                    self.command(*arguments, app=app),
+                    log=self.host_log,
+                    env={**self.env, **settings},
+                )
+            )
         return Host(process, ready["url"], ready["functions"])
 
     def upload(self, name: str, text: str, container: str | None = None) -> None:
@@ -758,9 +763,7 @@ class TestStartAndStop:
             for key, kept in {**os.environ, **toy.env, name: value}.items()
             if kept is not None
         }
-        ended = subprocess.run(
-            toy.command(), env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
+        ended = forking().run(toy.command()[1:], cwd=Path.cwd(), env=env)
         assert (ended.returncode, ended.stdout) == (EXIT_NOT_LOADED, "")
         for complaint in complaints:
             assert complaint in ended.stderr
