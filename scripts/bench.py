@@ -12,7 +12,7 @@ cpu       limits off, beside two plain scripts: standard library, official packa
 linear    planning and a whole run of ten times the rows, limits off, beside what they may take:
           ten minutes, mostly because of our own pace
 stand-in  what Klaviyo's stand-in itself takes: below 10 jobs a second, the other parts measure it
-disk      ten times the rows planned with DuckDB's least memory on a file system of 800 MB, as an
+disk      ten times the rows planned with DuckDB's default memory on a file system of 800 MB, as an
           instance of Flex Consumption has; mounting it takes root, else files are counted
 start     what importing the app takes; Flex Consumption gives an app 30 s
 """
