@@ -11,6 +11,7 @@
           SettingsWrong               the app's settings cannot be used
           MappingError                no such column, or no such attribute in Klaviyo
           SecretUnavailable           Key Vault
+          DiskTooSmall                the local disk cannot hold the plan
           NoSnapshot                  no snapshot of the export's segments is complete
           DocumentUnreadable          a document of our own was damaged, or edited by hand
           KeyRefused, ScopeMissing    Klaviyo: 401, 403
@@ -110,6 +111,16 @@ class MappingError(ConfigError):
 
 class SecretUnavailable(ConfigError):
     """The key could not be read from Key Vault."""
+
+
+class DiskTooSmall(ConfigError):
+    """The local disk cannot hold the plan of the snapshot."""
+
+    hint = (
+        "Map fewer columns, or make the segment smaller. Else name a larger disk in WORK_FOLDER, "
+        "such as a mounted file share, and set DISK_MB to its size. Flex Consumption has 800 MB "
+        "an instance whatever its memory."
+    )
 
 
 class NoSnapshot(ConfigError):

@@ -139,6 +139,14 @@ class StepLimits:
         "about 0.5 MB, and planning adds 0.2 MB for each column beyond 150. The "
         "process needs about 120 MB more. The templates set a quarter of an instance's memory.",
     )
+    disk_mb: float = _setting(
+        "DISK_MB",
+        "0",
+        _between(0, 10_000_000),
+        "MB of the disk under WORK_FOLDER; 0: what its file system says. The templates set "
+        "800, which is what an instance of Flex Consumption has. A plan that does not fit in "
+        "seven eighths of it ends its run before anything is sent.",
+    )
     runs_kept_days: int = _setting(
         "RUNS_KEPT_DAYS",
         "365",

@@ -12,6 +12,8 @@ cpu       limits off, beside two plain scripts: standard library, official packa
 linear    planning and a whole run of ten times the rows, limits off, beside what they may take:
           ten minutes, mostly because of our own pace
 stand-in  what Klaviyo's stand-in itself takes: below 10 jobs a second, the other parts measure it
+disk      ten times the rows planned with DuckDB's default memory on a file system of 800 MB, as an
+          instance of Flex Consumption has; mounting it takes root, else files are counted
 start     what importing the app takes; Flex Consumption gives an app 30 s
 """
 
@@ -25,6 +27,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -36,6 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 import requests  # noqa: E402
 
+from exporter.planning.disk_space import FLEX_CONSUMPTION_MB, SHARE_OF_PLANS  # noqa: E402
 from sandbox.processes import running, sandbox_command  # noqa: E402
 
 LIST_ID = "Y6nRLr"
@@ -207,7 +211,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("all", "plan", "wide", "linear", "push", "cpu", "stand-in", "start")
+    parts = ("all", "plan", "wide", "linear", "disk", "push", "cpu", "stand-in", "start")
     parser.add_argument("part", nargs="?", choices=parts, default="all")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument(
@@ -234,6 +238,8 @@ def main() -> int:
             _plan(folder, file, options.rows)
         if options.part in ("all", "linear"):
             _linear(folder, file, options.rows)
+        if options.part in ("all", "disk"):
+            _disk(folder, options.rows)
         if options.part in ("all", "push"):
             _push(folder, file, options.rows)
         if options.part in ("all", "cpu"):
@@ -329,6 +335,47 @@ def _linear(folder: Path, file: Path, rows: int) -> None:
             _reset(klaviyo)
             many_pushed = _push_once(klaviyo, many, here, here / "many")
         _emit_linear("linear push", 10 * rows, few_pushed, many_pushed)
+
+
+def _disk(folder: Path, rows: int) -> None:
+    """Ten times the rows on a disk as small as an instance's, of which plans may take a part."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        many = _snapshot(Path(name), 10 * rows)
+        small = Path(name) / "disk"
+        small.mkdir()
+        size = f"size={FLEX_CONSUMPTION_MB}000000"
+        mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(small)]
+        is_mounted = not subprocess.run(mount, check=False, capture_output=True).returncode
+        try:
+            command = [sys.executable, "-c", PLAN, str(many), str(small / "plan"), MAPPING]
+            most_mb, stop = [0.0], threading.Event()
+            watcher = threading.Thread(target=_watch_disk, args=(small, most_mb, stop))
+            watcher.start()
+            try:
+                used = _run(command)
+            finally:
+                stop.set()
+                watcher.join()
+        finally:
+            if is_mounted:
+                subprocess.run(["umount", str(small)], check=True)
+        _emit(
+            bench="disk",
+            rows=10 * rows,
+            **used,
+            mounted=is_mounted,
+            disk_mb=most_mb[0],
+            most_disk_mb=FLEX_CONSUMPTION_MB * SHARE_OF_PLANS,
+        )
+
+
+def _watch_disk(folder: Path, most_mb: list[float], stop: threading.Event) -> None:
+    while not stop.wait(0.05):
+        used = 0
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                used += path.stat().st_size
+        most_mb[0] = max(most_mb[0], used / 1e6)
 
 
 def _emit_linear(bench: str, rows: int, tenth: dict[str, Any], used: dict[str, Any]) -> None:

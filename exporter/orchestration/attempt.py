@@ -23,6 +23,7 @@ from exporter import telemetry
 from exporter.definitions.catalog import Catalog
 from exporter.definitions.export import Export
 from exporter.errors import (
+    DiskTooSmall,
     ExporterError,
     KeyRefused,
     LeaseHeld,
@@ -38,6 +39,7 @@ from exporter.orchestration.lease import AccountLeases, HeldLease
 from exporter.orchestration.results import Again, StepResult, backoff_s, step_message
 from exporter.orchestration.run_step import Collaborators, RunStep
 from exporter.orchestration.start_run import RunStarter
+from exporter.planning.disk_space import is_full
 from exporter.runs.run import Run, Status, new_run_id
 from exporter.snapshots.completeness import Completeness, NotYet, Settled
 from exporter.snapshots.container import SnapshotContainer
@@ -222,6 +224,8 @@ def _pacer(held: HeldLease, share: float) -> Pacer:
 
 
 def _disk_error(exc: OSError | duckdb.IOException) -> Transient:
+    if is_full(exc):
+        return Transient("the local disk is full", hint=DiskTooSmall.hint)
     what = getattr(exc, "strerror", None) or type(exc).__name__
     return Transient(
         f"the local disk could not be used: {what}",

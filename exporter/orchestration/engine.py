@@ -26,6 +26,7 @@ from exporter.orchestration.start_run import RunStarter
 from exporter.orchestration.timer import Timer
 from exporter.orchestration.withdrawal import Withdrawal
 from exporter.orchestration.work_places import WorkPlaces
+from exporter.planning.disk_space import DiskSpace
 from exporter.runs.notices import Notice, Notices
 from exporter.runs.plan_store import PlanStore
 from exporter.runs.run_store import RunStore
@@ -106,6 +107,7 @@ def build_engine(
         plans=plans,
         withdrawal=Withdrawal(catalog, runs),
         places=WorkPlaces(clock=clock),
+        disk=DiskSpace(work, limit_mb=limits.disk_mb),
         read_secret=read_secret,
         open_klaviyo=open_klaviyo,
         limits=limits,

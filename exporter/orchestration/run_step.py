@@ -22,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -48,6 +49,7 @@ from exporter.orchestration.results import (
 )
 from exporter.orchestration.withdrawal import Watch, Withdrawal
 from exporter.orchestration.work_places import WorkPlaces
+from exporter.planning.disk_space import DiskSpace
 from exporter.planning.plan import DUPLICATES_CSV, LEFT_OUT_CSV, REJECTED_CSV, Plan
 from exporter.planning.planner import make_plan
 from exporter.planning.request_bodies import PlanReader
@@ -99,6 +101,7 @@ class Collaborators:
     plans: PlanStore
     withdrawal: Withdrawal
     places: WorkPlaces
+    disk: DiskSpace
     read_secret: Callable[[str], SecretStr]
     open_klaviyo: Callable[[SecretStr], Klaviyo]
     limits: StepLimits
@@ -207,15 +210,8 @@ class RunStep:
         with ThreadPoolExecutor(1, thread_name_prefix="list") as beside:
             asked = beside.submit(find_list, run.list_id)
             with self._with.places.one():
-                plan = make_plan(
-                    [self._with.container.source(part) for part in run.manifest.partitions],
-                    run.mapping,
-                    self._with.plans.folder(run, token),
-                    limits=self._with.limits.plan,
-                    keep_rows=run.keep_rejected_rows,
-                    progress=self._planning_progress(asked, deadline),
-                    finished_file=self._with.plans.upload(run, token),
-                )
+                progress = self._planning_progress(asked, deadline)
+                plan = self._make_plan(token, progress)
             asked.result()
         self._held.check()
         created = self._with.withdrawal.connection_of(run).created
@@ -227,6 +223,33 @@ class RunStep:
         self._note_members(plan)
         if error := refusal(plan, run.max_profiles):
             raise error
+
+    def _make_plan(self, token: str, progress: Callable[[int], None]) -> Plan:
+        """Make the plan where the disk has room, and leave little of it there."""
+        run, plans, limits = self.run, self._with.plans, self._with.limits.plan
+        parts, upload = run.manifest.partitions, plans.upload(run, token)
+        plans.remove_abandoned()
+        with self._with.disk.reserved(parts) as watch:
+
+            def finished_file(path: Path) -> None:
+                watch.finished_file(path)
+                upload(path)
+
+            try:
+                plan = make_plan(
+                    [watch.source(self._with.container.source(part)) for part in parts],
+                    run.mapping,
+                    plans.folder(run, token),
+                    limits=limits,
+                    keep_rows=run.keep_rejected_rows,
+                    progress=progress,
+                    finished_file=finished_file,
+                )
+            except BaseException:
+                plans.remove_local_copy(run)
+                raise
+            plans.remove_pieces(run, token, but=limits.local_pieces)
+        return plan
 
     def _planning_progress(
         self, asked: Future[KlaviyoList], deadline: float
@@ -497,8 +520,14 @@ class RunStep:
     def reader(self) -> PlanReader:
         if self._reader is None:
             plan, folder = self._with.plans.fetch(self.run)
-            memory_mb = self._with.limits.plan.memory_mb
-            self._reader = PlanReader(plan, folder, list_id=self.run.list_id, memory_mb=memory_mb)
+            limits = self._with.limits.plan
+            self._reader = PlanReader(
+                plan,
+                folder,
+                list_id=self.run.list_id,
+                memory_mb=limits.memory_mb,
+                pieces=self._with.plans.pieces(self.run, most=limits.local_pieces),
+            )
         return self._reader
 
     def _close_reader(self) -> None:

@@ -17,4 +17,5 @@ class PlanLimits:
     block_profiles: int = 100  # batches are filled by blocks of profiles: 100 make a full batch
     keys_a_pass: int = 2_000_000  # compared at a time: bounds the memory of finding duplicates
     piece_bytes: int = 12_000_000  # of a CSV file staged at a time; opening one costs little then
+    local_pieces: int = 8  # of a plan that is being sent, kept on the local disk
     parquet_rows: int = 102_400  # of a Parquet file staged at a time

@@ -19,6 +19,7 @@ from exporter.planning.batches import BatchLimits, plan_batches
 from exporter.planning.clearing import Clearing, decide_clearing, pieces_with_ready_profiles
 from exporter.planning.corrections import Correction, Corrector
 from exporter.planning.date_orders import decide_date_orders
+from exporter.planning.disk_space import within_disk
 from exporter.planning.duplicates import find_duplicates
 from exporter.planning.left_out import list_cells_left_out
 from exporter.planning.limits import PlanLimits as PlanLimits
@@ -63,6 +64,7 @@ def make_plan(
     examples = Examples()
     with (
         within_memory(),
+        within_disk(),  # within: DuckDB calls a full disk want of memory too
         contextlib.closing(open_database(folder, memory_mb=limits.memory_mb)) as database,
         RejectedRows(folder, examples, keep_rows=keep_rows) as rejected,
     ):

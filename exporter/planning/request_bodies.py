@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from exporter.planning.plan import (
     Plan,
     PlannedBatch,
     Span,
+    rows_name,
 )
 from exporter.planning.staged_files import Place, Row, StagedFiles
 from exporter.sql import literal, open_database, within_memory
@@ -33,17 +34,54 @@ class RowPosition:
         return f"RowPosition({self.piece}, {self.row})"
 
 
+class LocalPieces:
+    """The files of a plan's staged rows that are on this disk: fetched when needed, few at a time.
+
+    A plan may be as large as the disk, which other runs share.
+    """
+
+    def __init__(self, folder: Path, fetch: Callable[[int], object], *, most: int) -> None:
+        """fetch: puts a piece into the folder, if it is not there."""
+        self._folder, self._fetch, self._most = folder, fetch, most
+        # Those used last stand last.
+        self._here = sorted(int(path.stem[5:]) for path in folder.glob("rows-*.parquet"))
+
+    def need(self, pieces: Iterable[int]) -> None:
+        """Have these pieces here, however many, and of others no more than there is room for."""
+        needed = list(dict.fromkeys(pieces))
+        others = [piece for piece in self._here if piece not in set(needed)]
+        room = max(self._most - len(needed), 0)
+        for piece in others[: max(len(others) - room, 0)]:
+            (self._folder / rows_name(piece)).unlink(missing_ok=True)
+            others.remove(piece)
+        self._here = others
+        for piece in needed:
+            self._fetch(piece)
+            self._here.append(piece)
+
+
 class PlanReader:
     """The plan of a run, open for sending. One thread at a time."""
 
-    def __init__(self, plan: Plan, folder: Path, *, list_id: str, memory_mb: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        *,
+        list_id: str,
+        memory_mb: int,
+        pieces: LocalPieces | None = None,
+    ) -> None:
+        """pieces: of the plan; None if all of them are in the folder."""
         self.plan = plan
+        self._need: Callable[[Iterable[int]], None] = pieces.need if pieces else lambda _: None
         self.folder = folder
         self._files = StagedFiles(
             folder=folder,
             pieces=plan.pieces,
             sources=[note.name for note in plan.sources],
             fields=len(plan.fields),
+            need=self._need,
         )
         self._database = open_database(folder, memory_mb=memory_mb)
         self._before, self._after = (part.encode() for part in profiles.envelope(list_id))
@@ -162,7 +200,8 @@ class PlanReader:
         return found[:most]
 
     def _rows(self, batch: PlannedBatch) -> str:
-        """SQL: the batch's staged rows in order."""
+        """SQL: the batch's staged rows in order. Their pieces are here until others are needed."""
+        self._need(span.piece for span in batch.spans)
         doubtful = "" if batch.doubtful is None else f" AND doubtful = {batch.doubtful}"
         # By name where pieces have different columns: their order differs then.
         fields = {self.plan.pieces[span.piece].fields for span in batch.spans}

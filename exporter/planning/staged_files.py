@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,14 @@ class StagedFiles:
     """The staged rows of a plan. sources: the names of the partitions, by their number.
 
     fields: how many fields the plan has. Pieces of partitions that lack some are given NULL there.
+    need: called before the rows of some pieces are located, to have their files here.
     """
 
     folder: Path
     pieces: Sequence[PlannedPiece]
     sources: Sequence[str]
     fields: int = 0
+    need: Callable[[Iterable[int]], None] = lambda _: None
 
     def rows_of(self, piece: int) -> str:
         """SQL: the rows of a piece, with `file_row_number`, their position in it."""
@@ -63,6 +65,7 @@ class StagedFiles:
             by_piece.setdefault(piece, []).append(row)
         found = {}
         for piece, wanted in by_piece.items():
+            self.need([piece])
             source = self.sources[self.pieces[piece].source]
             line_breaks = self.line_breaks(database, piece)
             for row, local in self._local_lines(database, piece, wanted):

@@ -24,10 +24,12 @@ from exporter.planning.plan import (
     Plan,
     rows_name,
 )
+from exporter.planning.request_bodies import LocalPieces
 from exporter.runs.run import Run
 from exporter.storage.protocols import Store, parse_document
 
 ABANDONED_AFTER_S = 24 * 3600  # a copy that nobody added to for so long is of a process that died
+QUIET_AFTER_S = 1_800  # longer than a step; a run that needs its copy again fetches it
 
 _FOLDER_OF_RUN = re.compile(r"[0-9a-f]{16}")
 
@@ -48,15 +50,29 @@ class PlanStore:
         return lambda path: self._store.upload(f"{run.folder}{token}/{path.name}", path)
 
     def fetch(self, run: Run) -> tuple[Plan, Path]:
-        """Return the run's plan and the local folder that holds all of its files."""
+        """Return the run's plan and the local folder that holds its files, but for staged rows."""
         plan = self.read(run)
-        rows = [rows_name(number) for number in range(len(plan.pieces))]
         lists = [DUPLICATES_NAME, DUPLICATES_CSV, REJECTED_CSV]
         if plan.dropped_reasons:
             lists.append(LEFT_OUT_CSV)
-        for name in (*lists, *rows):
+        for name in lists:
             self._fetch(run, name)
         return plan, self.folder(run, run.plan)
+
+    def pieces(self, run: Run, *, most: int) -> LocalPieces:
+        """Return the staged rows of the run's plan, of which few are kept on this machine."""
+
+        def fetch(piece: int) -> None:
+            self._fetch(run, rows_name(piece))
+
+        return LocalPieces(self.folder(run, run.plan), fetch, most=most)
+
+    def remove_pieces(self, run: Run, token: str, *, but: int) -> None:
+        """Remove this machine's staged rows of a plan that is in the store, but the first few."""
+        kept = {rows_name(piece) for piece in range(but)}
+        for path in self.folder(run, token).glob("rows-*.parquet"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
 
     def read(self, run: Run) -> Plan:
         """Return the plan's document alone. Raises DocumentUnreadable, NotThere."""
@@ -70,6 +86,10 @@ class PlanStore:
     def remove_local_copy(self, run: Run) -> None:
         """Remove this machine's copies of the run's plans."""
         shutil.rmtree(self._folder_of_run(run), ignore_errors=True)
+
+    def remove_abandoned(self, after_s: float = QUIET_AFTER_S) -> None:
+        """Remove copies that nobody has added to for a while, to have their room for a plan."""
+        open_work(self._work, abandoned_after_s=after_s)
 
     def delete(self, run: Run) -> int:
         """Delete the run's plans in the store, those of attempts that died too.

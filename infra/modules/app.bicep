@@ -79,7 +79,11 @@ resource site 'Microsoft.Web/sites@2024-11-01' = {
 }
 
 // Two steps do heavy work at a time (work_places.py); the smallest instance has room for little more than host and code.
-var memorySettings = { MEMORY_MB: string(instanceMemoryMB == 512 ? 96 : instanceMemoryMB / 4) }
+// Its temporary disk has 0.8 GB, whatever its memory.
+var instanceSettings = {
+  MEMORY_MB: string(instanceMemoryMB == 512 ? 96 : instanceMemoryMB / 4)
+  DISK_MB: '800'
+}
 
 var hostSettings = {
   AzureWebJobsStorage__accountName: stateAccountName
@@ -122,7 +126,7 @@ var authenticationSettings = withAuthentication
 resource appSettings 'Microsoft.Web/sites/config@2024-11-01' = {
   parent: site
   name: 'appsettings'
-  properties: union(memorySettings, settings, hostSettings, telemetrySettings, authenticationSettings)
+  properties: union(instanceSettings, settings, hostSettings, telemetrySettings, authenticationSettings)
 }
 
 var entra = {

@@ -18,6 +18,7 @@ pytest.importorskip(
 )
 
 from exporter import wiring
+from exporter.planning.disk_space import FLEX_CONSUMPTION_MB
 from exporter.settings import specs
 from sandbox.host.blobs import POISON_QUEUE
 from tests.deploy import bicep
@@ -135,7 +136,7 @@ def app_settings() -> dict[str, Any]:
     assert next(each for each in app.resources if each.body.get("name") == "appsettings").body[
         "properties"
     ] == (
-        "union(memorySettings, settings, hostSettings, telemetrySettings, authenticationSettings)"
+        "union(instanceSettings, settings, hostSettings, telemetrySettings, authenticationSettings)"
     )
     named = re.search(r"(?s)var settings = union\(otherSettings, (\{.*?\n\})\)", MAIN.source)
     assert named is not None
@@ -144,7 +145,7 @@ def app_settings() -> dict[str, Any]:
         re.findall(r"(?m)^      ([A-Z_]+):", app.variables["authenticationSettings"]), Expr("...")
     )
     return (
-        app.variables["memorySettings"]
+        app.variables["instanceSettings"]
         | own
         | app.variables["hostSettings"]
         | app.variables["telemetrySettings"]
@@ -314,6 +315,10 @@ def test_app_may_store_keys_only_by_a_flag() -> None:
 
 def test_every_setting_without_default_is_set() -> None:
     assert {row.name for row in specs() if row.default is None} <= set(app_settings())
+
+
+def test_the_disk_of_an_instance_is_as_large_as_the_code_takes_it_to_be() -> None:
+    assert app_settings()["DISK_MB"] == str(FLEX_CONSUMPTION_MB)
 
 
 def test_every_setting_that_a_trigger_names_is_set() -> None:

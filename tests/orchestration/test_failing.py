@@ -311,10 +311,39 @@ def test_an_unexpected_error_of_an_earlier_phase_is_not_taken_for_that_of_a_late
     assert world.run().unexpected == ""
 
 
+def test_a_plan_that_fills_the_disk_ends_the_run_with_the_limit_and_the_way_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("exporter.orchestration.run_step.make_plan", full)
+    _export(world)
+    run = assert_ended(world, Status.FAILED)
+    assert world.errors == []
+    assert "MB of" not in run.message  # how much it takes is not known
+    assert "planning the snapshot takes more of local disk" in run.message
+    assert "DISK_MB" in run.hint
+
+
+def test_a_snapshot_too_large_for_the_disk_fails_at_once_and_leaves_nothing_there(
+    world: World,
+) -> None:
+    world.restart(disk_mb=0.01)
+    world.register()
+    world.drop_people("a.csv", people(500))
+    world.deliver()
+    run = assert_ended(world, Status.FAILED)
+    assert run.setbacks == 0
+    assert "MB of local disk" in run.message
+    assert "DISK_MB" in run.hint
+    assert world.job_requests() == 0
+
+
 @pytest.mark.parametrize(
-    "error", [duckdb.IOException("Could not write file /p/ada@x.com"), OSError(28, "No space")]
+    "error", [duckdb.IOException("Could not write file /p/ada@x.com"), OSError(5, "Input/output")]
 )
-def test_a_disk_that_is_full_is_waited_for_and_then_said(
+def test_a_disk_that_fails_is_waited_for_and_then_said(
     world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
