@@ -96,7 +96,7 @@ def test_every_answer_that_ends_a_run_carries_klaviyos_title_and_detail(
     assert title in run.message
     assert detail in run.message
     assert "p3@example.com" not in run.message
-    assert "721" not in run.message
+    assert "+40 721" not in run.message
     assert world.job_requests() <= 1
 
 
